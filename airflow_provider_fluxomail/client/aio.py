@@ -1,0 +1,139 @@
+"""The asynchronous client, over ``httpx``: :mod:`.sync` for event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_fluxomail.client import wire
+from airflow_provider_fluxomail.client.errors import FluxomailResponseError, FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.retries import RetryPolicy
+from airflow_provider_fluxomail.client.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import httpx
+
+    from airflow_provider_fluxomail.client.timeline import Timeline
+
+T = TypeVar("T")
+
+
+class AsyncFluxomailClient:
+    """Talks to Fluxomail from one event loop. Use it as ``async with``, which closes its connections.
+
+    :param settings: where and how.
+    :param sleep: waits that many seconds between attempts.
+    """
+
+    def __init__(self, settings: ClientSettings, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self.settings = settings
+        self._sleep = sleep
+        self._http: httpx.AsyncClient | None = None
+
+    async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
+        """Send one message, see :meth:`.FluxomailClient.send`."""
+        request = wire.send_request(message, idempotency_key)
+        return await self._call(request, wire.read_send)
+
+    async def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+        """Read what happened to a send, see :meth:`.FluxomailClient.get_timeline`."""
+        pages = wire.TimelineReader(send_id)
+        while (request := pages.next_request()) is not None:
+            await self._call(request, pages.read, max_attempts)
+        return pages.timeline
+
+    async def close(self) -> None:
+        """Close the connections that are kept open."""
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    async def __aenter__(self) -> AsyncFluxomailClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(
+        self,
+        request: wire.Request,
+        read: Callable[[wire.Request, wire.Response, ClientSettings], T],
+        max_attempts: int | None = None,
+    ) -> T:
+        from tenacity import AsyncRetrying
+
+        async def attempt() -> T:
+            return read(request, await self._exchange(request), self.settings)
+
+        policy = RetryPolicy(max_attempts=max_attempts or self.settings.max_attempts, max_wait=self.settings.max_wait)
+        return await AsyncRetrying(sleep=self._sleep, **policy.options(request))(attempt)
+
+    async def _exchange(self, request: wire.Request) -> wire.Response:
+        """Move the bytes of one request and its answer."""
+        import httpx
+
+        settings = self.settings
+        try:
+            if self._http is None:
+                self._http = _http_client(settings)
+            async with self._http.stream(
+                request.method,
+                settings.base_url + request.path,
+                headers={
+                    **wire.request_headers(settings, request),
+                    "Authorization": f"Bearer {settings.api_key}",
+                },
+                content=request.content,
+            ) as answer:
+                body = wire.BoundedBody(request, settings.timeout)
+                async with asyncio.timeout(settings.timeout):
+                    async for chunk in answer.aiter_bytes():
+                        body.add(chunk)
+                return wire.Response(
+                    status=answer.status_code, headers=dict(answer.headers.items()), content=body.content
+                )
+        except httpx.DecodingError as error:
+            raise FluxomailResponseError(
+                "the answer's compression is broken: it does not come from Fluxomail",
+                idempotency_key=request.idempotency_key,
+            ) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+            raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from error
+        except (httpx.TransportError, OSError, RuntimeError) as error:
+            unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
+            raise wire.no_answer(request, settings, error, ambiguous=not unsent) from error
+
+
+def _http_client(settings: ClientSettings) -> httpx.AsyncClient:
+    import httpx
+
+    verify = _tls(settings.verify)
+    return httpx.AsyncClient(
+        timeout=settings.timeout,
+        follow_redirects=False,
+        verify=verify,
+        mounts={
+            f"{scheme.removesuffix('://')}://": httpx.AsyncHTTPTransport(proxy=proxy, verify=verify)
+            for scheme, proxy in settings.proxies.items()
+        },
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _tls(verify: bool | str) -> ssl.SSLContext | bool:
+    """Return what httpx takes as ``verify``; reading the certificates takes some 20 ms, so they are read once."""
+    import httpx
+
+    if isinstance(verify, str):
+        path = Path(verify)
+        return ssl.create_default_context(**{"capath" if path.is_dir() else "cafile": str(path)})  # type: ignore[arg-type]
+    return httpx.create_ssl_context() if verify else False

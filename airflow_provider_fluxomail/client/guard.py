@@ -1,0 +1,79 @@
+"""Keeps the mail of a staging system from reaching people."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address
+
+_RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personalizations"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipientGuard:
+    """Keeps the mail of a staging system at home.
+
+    :param redirect_to: where mail goes instead; the mail then says for whom it was.
+    :param allowed_domains: recipients here are left alone. Without ``redirect_to``, mail to anybody else is refused;
+        with it, such mail is redirected. Empty means: nobody is allowed (all mail is redirected), or no guard at all
+        when ``redirect_to`` is empty too.
+    """
+
+    redirect_to: str | None = None
+    allowed_domains: tuple[str, ...] = ()
+
+    def apply(self, message: EmailMessage) -> EmailMessage:
+        """Return the message that may be sent.
+
+        :raises FluxomailValidationError: when a recipient is not allowed; names the field, not the recipient.
+        """
+        if not self.redirect_to and not self.allowed_domains:
+            return message
+        if hidden := _RECIPIENT_FIELDS.intersection(_keys(message.extra_fields)):
+            raise FluxomailValidationError(
+                f"extra_fields holds {min(hidden)!r}: recipients there cannot be guarded, and the connection "
+                "restricts recipients (redirect_to, allowed_recipient_domains)"
+            )
+        people = {"to": (message.to,), "cc": message.cc, "bcc": message.bcc}
+        strangers = [
+            f"{field}[{index}]" if field != "to" else field
+            for field, addresses in people.items()
+            for index, address in enumerate(addresses)
+            if _domain(address) not in self.allowed_domains
+        ]
+        if not strangers:
+            return message
+        if not self.redirect_to:
+            raise FluxomailValidationError(
+                f"{', '.join(strangers)}: the connection allows mail only to {', '.join(self.allowed_domains)} "
+                "(extra allowed_recipient_domains)"
+            )
+        told = "; ".join(f"{field}: {', '.join(addresses)}" for field, addresses in people.items() if addresses)
+        banner = f"[redirected by Airflow; was for {told}]"
+        return dataclasses.replace(
+            message,
+            to=self.redirect_to,
+            cc=(),
+            bcc=(),
+            content=f"{banner}\n\n{message.content}",
+            html_content=f"<p>{html.escape(banner)}</p>\n{message.html_content}" if message.html_content else None,
+        )
+
+
+def _domain(address: str) -> str:
+    return bare_address(address).rpartition("@")[2].casefold().rstrip(".")
+
+
+def _keys(value: object) -> Iterable[str]:
+    """Every key in a nested structure, whatever its case."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key).lower()
+            yield from _keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _keys(inner)

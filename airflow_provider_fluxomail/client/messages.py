@@ -1,0 +1,333 @@
+"""Messages: what may be sent, checked before anything leaves.
+
+The server checks too; here a mistake is named by field, and with the cure, before a request is made.
+https://docs.fluxomail.com/api-reference/fluxomail/send-email
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import mimetypes
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from email.utils import getaddresses
+from typing import Any, Final
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+
+#: Attachments of one message, at most (Fluxomail's default; a server may allow fewer).
+MAX_ATTACHMENTS: Final = 5
+#: Bytes of all attachments of one message together, before encoding, at most.
+MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
+
+# What the contract names; extra_fields may not repeat them, or a guard on recipients could be passed by.
+_WIRE_FIELDS = frozenset(
+    {
+        "to",
+        "subject",
+        "content",
+        "htmlContent",
+        "cc",
+        "bcc",
+        "attachments",
+        "policyKey",
+        "idempotencyKey",
+    }
+)
+_HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
+# C0, DEL, C1 and the Unicode line ends; a tab is harmless.
+_UNSAFE_IN_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_TO_MANY = (
+    "one message goes to one address. To send one each to many, map the task: "
+    "FluxomailSendOperator.partial(...).expand(to=[...]); for one mail that all of them see, use cc or bcc"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attachment:
+    """A file to attach.
+
+    :param filename: its name in the mail.
+    :param content: its bytes; text is encoded as UTF-8. Always base64-encoded on the wire, whatever it looks like.
+    :param content_type: MIME type; guessed from the file name when left out.
+    """
+
+    filename: str
+    content: bytes | str = dataclasses.field(repr=False)
+    content_type: str | None = None
+
+    @classmethod
+    def of(cls, value: object, field: str) -> Attachment:
+        """Return ``value`` (an attachment, or a mapping of one's fields) as an attachment."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            unknown = set(value) - {field.name for field in dataclasses.fields(cls)}
+            if not unknown and {"filename", "content"} <= set(value):
+                return cls(**value)
+        raise FluxomailValidationError(
+            f"{field} must be an Attachment or a mapping with filename, content (bytes) and perhaps content_type"
+        )
+
+    @property
+    def data(self) -> bytes:
+        """The bytes to attach."""
+        return self.content.encode() if isinstance(self.content, str) else bytes(self.content)
+
+    def check(self, field: str) -> None:
+        """:raises FluxomailValidationError: when the file cannot be attached."""
+        if not isinstance(self.content, bytes | bytearray | memoryview | str):
+            raise FluxomailValidationError(f"{field}.content must be bytes, not {type(self.content).__name__}")
+        _header_text(self.filename, f"{field}.filename")
+        if self.content_type is not None:
+            _header_text(self.content_type, f"{field}.content_type")
+
+    def to_json(self) -> dict[str, str]:
+        """The attachment as the API takes it."""
+        guessed = self.content_type or mimetypes.guess_type(self.filename)[0]
+        return {
+            "filename": self.filename,
+            "contentBase64": base64.b64encode(self.data).decode("ascii"),
+            **({"contentType": guessed} if guessed else {}),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class EmailMessage:
+    """One message to one recipient. Checked when made.
+
+    :param to: one address, plain or as ``Name <address>``.
+    :param subject: one line.
+    :param content: plain text; derived from ``html_content`` when left out.
+    :param html_content: HTML; Fluxomail adds tracking to it.
+    :param cc: addresses that all recipients see.
+    :param bcc: addresses that nobody sees.
+    :param attachments: at most 5, together 10 MiB.
+    :param policy_key: name of a sending policy, e.g. ``transactional``.
+    :param extra_fields: sent as they are, for what the API takes but does not document (``replyTo``...).
+    :raises FluxomailValidationError: names the field and the cure.
+    """
+
+    to: str
+    subject: str
+    content: str | None = None
+    html_content: str | None = None
+    cc: Sequence[str] = ()
+    bcc: Sequence[str] = ()
+    attachments: Sequence[Attachment] = ()
+    policy_key: str | None = None
+    extra_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "to", _one_address(self.to))
+        put(self, "cc", _addresses(self.cc, "cc"))
+        put(self, "bcc", _addresses(self.bcc, "bcc"))
+        _header_text(self.subject, "subject")
+        put(self, "html_content", _body(self.html_content, "html_content"))
+        put(self, "content", _body(self.content, "content") or self._derived_text())
+        if self.policy_key is not None:
+            _header_text(self.policy_key, "policy_key")
+        put(self, "attachments", _attachments(self.attachments))
+        put(self, "extra_fields", _extra_fields(self.extra_fields))
+
+    @classmethod
+    def of(cls, value: EmailMessage | Mapping[str, Any]) -> EmailMessage:
+        """Return ``value`` (a message, or a mapping of one's fields) as a message.
+
+        :raises FluxomailValidationError: names a field that is unknown, missing or wrong.
+        """
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, Mapping):
+            raise FluxomailValidationError(
+                f"a message must be an EmailMessage or a mapping of its fields, not {type(value).__name__}"
+            )
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in value:
+            if name not in known:
+                raise FluxomailValidationError(
+                    f"unknown message field {name!r}: use {', '.join(known)} (others go into extra_fields)"
+                )
+        for name in ("to", "subject"):
+            if name not in value:
+                raise FluxomailValidationError(f"{name} is missing: every message needs one")
+        return cls(**value)
+
+    def __repr__(self) -> str:
+        """Say nothing of people and words: messages end up in logs and tracebacks."""
+        return f"<EmailMessage with {len(self.attachments)} attachments>"
+
+    def _derived_text(self) -> str:
+        if self.html_content is None:
+            raise FluxomailValidationError("content is empty: give the text of the mail, or html_content")
+        text = text_from_html(self.html_content)
+        if not text:
+            raise FluxomailValidationError(
+                "content is empty and html_content holds no text to make it from: give content as well"
+            )
+        return text
+
+    def private_strings(self) -> tuple[str, ...]:
+        """Strings of this message that no log and no error may show."""
+        return tuple(
+            text for text in (self.to, *self.cc, *self.bcc, self.subject, self.content, self.html_content) if text
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of ``POST /emails/send``."""
+        optional = {
+            "htmlContent": self.html_content,
+            "cc": list(self.cc),
+            "bcc": list(self.bcc),
+            "attachments": [attachment.to_json() for attachment in self.attachments],
+            "policyKey": self.policy_key,
+        }
+        return {
+            **self.extra_fields,
+            "to": self.to,
+            "subject": self.subject,
+            "content": self.content,
+            **{name: value for name, value in optional.items() if value},
+        }
+
+
+def text_from_html(markup: str) -> str:
+    """Return the text a reader of ``markup`` sees, with link targets, tables and lists kept readable."""
+    # Imported here: lxml costs some 50 ms that a mail with a text of its own need not pay.
+    from inscriptis import get_text
+    from inscriptis.model.config import ParserConfig
+
+    text = get_text(markup, ParserConfig(display_links=True)) if markup.strip() else ""
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip()
+
+
+def _one_address(value: object) -> str:
+    if isinstance(value, list | tuple | set | frozenset):
+        if len(value) != 1:
+            raise FluxomailValidationError(
+                f"to holds {len(value)} addresses: {_TO_MANY}" if value else "to is empty: give one address"
+            )
+        value = next(iter(value))
+    if value is None or value == "":
+        raise FluxomailValidationError("to is empty: give one address")
+    text = _header_text(value, "to")
+    if len(_split(text)) > 1 or (text.count("@") > 1 and re.search(r"[;\s]", text) and "<" not in text):
+        raise FluxomailValidationError(f"to holds more than one address: {_TO_MANY}")
+    return _address(text, "to")
+
+
+def _addresses(value: object, field: str) -> tuple[str, ...]:
+    if value is None or value == "":
+        return ()
+    if isinstance(value, str):
+        value = _split(_header_text(value, field))
+    if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
+        raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
+    return tuple(
+        _address(_header_text(item, f"{field}[{index}]"), f"{field}[{index}]") for index, item in enumerate(value)
+    )
+
+
+def _split(text: str) -> list[str]:
+    """Split at commas, but not within a quoted display name."""
+    parts = re.findall(r'(?:"(?:\\.|[^"\\])*"|[^,"])+', text)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _address(text: str, field: str) -> str:
+    """Check lightly: the rest of the syntax is the server's business."""
+    text = text.strip()
+    local, _, domain = bare_address(text).rpartition("@")
+    if not local or not domain or re.search(r"[\s,;<>]", local + domain):
+        raise FluxomailValidationError(f"{field} is not an e-mail address: give name@example.com")
+    return text
+
+
+def bare_address(text: str) -> str:
+    """Return the address of ``Name <address>``, or ``text`` itself."""
+    if "<" in text:
+        return getaddresses([text])[0][1]
+    return text
+
+
+def _header_text(value: object, field: str) -> str:
+    """Check what ends up in a header of the mail: one line, not empty.
+
+    A line break there would let the text of one field write headers of its own.
+    """
+    if not isinstance(value, str):
+        raise FluxomailValidationError(f"{field} must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise FluxomailValidationError(f"{field} is empty: every message needs one")
+    if _UNSAFE_IN_HEADER.search(value):
+        raise FluxomailValidationError(f"{field} holds a line break or control character: give one line of text")
+    return _unicode(value, field)
+
+
+def _body(value: object, field: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise FluxomailValidationError(f"{field} must be text, not {type(value).__name__}")
+    return _unicode(value, field) if value.strip() else None
+
+
+def _unicode(value: str, field: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FluxomailValidationError(
+            f"{field} holds half a Unicode character (a lone surrogate): decode the text again from its source"
+        ) from None
+    return value
+
+
+def _attachments(value: object) -> tuple[Attachment, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        raise FluxomailValidationError("attachments must be a list")
+    files = tuple(Attachment.of(item, f"attachments[{index}]") for index, item in enumerate(value))
+    for index, file in enumerate(files):
+        file.check(f"attachments[{index}]")
+    check_attachment_limits([len(file.data) for file in files])
+    return files
+
+
+def check_attachment_limits(sizes: Sequence[int]) -> None:
+    """Check count and total size; ``sizes`` in bytes, before encoding.
+
+    :raises FluxomailValidationError: says by how much.
+    """
+    if len(sizes) > MAX_ATTACHMENTS:
+        raise FluxomailValidationError(
+            f"attachments: {len(sizes)} files, at most {MAX_ATTACHMENTS} fit into one message: put them into an archive"
+        )
+    if sum(sizes) > MAX_ATTACHMENT_BYTES:
+        raise FluxomailValidationError(
+            f"attachments: {sum(sizes) / 2**20:.1f} MiB together, at most {MAX_ATTACHMENT_BYTES / 2**20:.0f} MiB fit "
+            "into one message: send a link to the file instead"
+        )
+
+
+def _extra_fields(value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise FluxomailValidationError("extra_fields must be a mapping of field names to values")
+    for name, content in value.items():
+        if name in _WIRE_FIELDS:
+            raise FluxomailValidationError(
+                f"extra_fields holds {name!r}, which has an argument of its own: use that one"
+            )
+        if name in _HEADER_FIELDS:
+            items = content.items() if isinstance(content, Mapping) else [("", content)]
+            for header, text in items:
+                for part in (header, text):
+                    if isinstance(part, str) and _UNSAFE_IN_HEADER.search(part):
+                        raise FluxomailValidationError(
+                            f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
+                        )
+    return dict(value)

@@ -1,0 +1,110 @@
+"""Where Fluxomail is and how to talk to it, checked before the first request."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import math
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+
+DEFAULT_BASE_URL = "https://api.fluxomail.com"
+API_PREFIX = "/api/v1"
+API_VERSION = "2025-09-01"
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+    """All that a client needs to know. Checked when made, so that a wrong connection fails before a request.
+
+    :param api_key: the bearer key; never printed.
+    :param base_url: with or without scheme, trailing slash or ``/api/v1``.
+    :param timeout: seconds to connect, to wait for each part of an answer, and to read one answer whole.
+    :param max_attempts: requests made at most for one call.
+    :param max_wait: seconds spent waiting between attempts, at most, in one call.
+    :param api_version: ``Fluxomail-Version`` header; empty sends none.
+    :param verify: check TLS certificates; a path names a CA bundle.
+    :param proxies: proxy URL by scheme, e.g. ``{"https": "http://proxy:3128"}``; empty uses the environment.
+    :param allow_http: send the key unencrypted to a host that is not this machine.
+    :param user_agent: ``User-Agent`` header.
+    :raises FluxomailValidationError: names the setting and the cure.
+    """
+
+    api_key: str = dataclasses.field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    timeout: float = 15.0
+    max_attempts: int = 4
+    max_wait: float = 60.0
+    api_version: str = API_VERSION
+    verify: bool | str = True
+    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    allow_http: bool = False
+    user_agent: str = "airflow-provider-fluxomail"
+
+    def __post_init__(self) -> None:
+        if not self.api_key:
+            raise FluxomailValidationError("no API key: put it into the connection's password")
+        if not _VISIBLE.fullmatch(self.api_key):
+            # Said without the key: most such keys are right but for a line break that was pasted with them.
+            raise FluxomailValidationError(
+                "the API key holds white space, a line break or a character outside ASCII: paste it again"
+            )
+        for name in ("timeout", "max_wait"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise FluxomailValidationError(f"{name} must be a number of seconds, 0 or more")
+        if self.timeout == 0:
+            raise FluxomailValidationError("timeout must be more than 0 seconds")
+        if self.max_attempts < 1:
+            raise FluxomailValidationError("max_attempts must be 1 or more")
+        for name in ("api_version", "user_agent"):
+            if not _HEADER_VALUE.fullmatch(getattr(self, name)):
+                raise FluxomailValidationError(f"{name} must be printable ASCII on one line: it is a header")
+        object.__setattr__(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
+
+
+def normalise_base_url(url: str, *, allow_http: bool = False) -> str:
+    """Return ``url`` as scheme, host and optional path, without ``/api/v1`` and trailing slash.
+
+    :raises FluxomailValidationError: when it is no URL, carries credentials, or is ``http://`` to another machine.
+    """
+    text = url.strip() or DEFAULT_BASE_URL
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        if "://" not in text and _is_loopback(parts.hostname or ""):
+            # Nobody serves TLS there; a sandbox does not.
+            parts = parts._replace(scheme="http")
+        port = parts.port
+    except ValueError as error:
+        raise FluxomailValidationError(
+            f"the connection's host is not a URL ({error}): give e.g. {DEFAULT_BASE_URL}"
+        ) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f\\]", text):
+        raise FluxomailValidationError(f"the connection's host is not a URL: give e.g. {DEFAULT_BASE_URL}")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise FluxomailValidationError(
+            "the connection's host must hold only the address, no credentials, query or fragment: "
+            "the API key belongs into the password"
+        )
+    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+        raise FluxomailValidationError(
+            f"the connection's host is http://{parts.hostname}: the API key would travel unencrypted. Use https://, "
+            'or set the extra "allow_http" to true if the network is yours'
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    path = parts.path.rstrip("/").removesuffix(API_PREFIX).rstrip("/")
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,108 @@
+"""The idempotency key of a task: the same for all its tries, another for every other logical message.
+
+The form of derived keys never changes: a key that changed between two versions would send a second mail to every task
+that is retried across an upgrade.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.wire import MAX_KEY_LENGTH, check_idempotency_key
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_SCHEME = "af1"
+_DIGEST_LENGTH = 32
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def derive_key(
+    *,
+    namespace: str,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: int = -1,
+    generation: int | str = "",
+    part: str = "",
+) -> str:
+    """Return ``af1:<dag_id>.<task_id>:<digest>``, at most 128 characters of ``[A-Za-z0-9_.:-]``.
+
+    The digest is over a JSON list, not over joined text, so that ``("a", "b.c")`` and ``("a.b", "c")`` stay apart. The
+    readable part is there for people who search Fluxomail's log; it identifies nothing.
+
+    :param namespace: of the deployment, from the connection.
+    :param map_index: -1 for a task that is not mapped.
+    :param generation: empty, or what changes when a person clears the task (see :func:`task_generation`).
+    :param part: one of several messages of the task.
+    """
+    identity = json.dumps(
+        [namespace, dag_id, run_id, task_id, map_index, generation, part], ensure_ascii=True, separators=(",", ":")
+    )
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{_SCHEME}:{_readable(f'{dag_id}.{task_id}', len(_SCHEME) + len(digest) + 2)}:{digest}"
+
+
+def task_key(context: Context, *, namespace: str, resend_on_clear: bool = False, part: str = "") -> str:
+    """Return the key of the task that is running.
+
+    :param context: as ``execute`` got it, in a worker. A triggerer does not know all that the key is made of.
+    :param resend_on_clear: give a task that a person clears a new key.
+    """
+    ti = context["ti"]
+    return derive_key(
+        namespace=namespace,
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=_map_index(ti),
+        generation=task_generation(context) if resend_on_clear else "",
+        part=part,
+    )
+
+
+def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False) -> str:
+    """Return a key that the author chose, told apart for mapped tasks and, if asked, for clears.
+
+    A key that is too long, or holds other characters than a header takes, is cut and gets a digest of the whole.
+
+    :raises FluxomailValidationError: when it is empty or holds a line break.
+    """
+    if not isinstance(key, str) or not key.strip():
+        raise FluxomailValidationError("idempotency_key is empty: leave it out to have it derived from the task")
+    if re.search(r"[\x00-\x1f\x7f]", key):
+        raise FluxomailValidationError("idempotency_key holds a line break or control character: give one line of text")
+    map_index = _map_index(context["ti"])
+    if map_index >= 0:
+        key = f"{key}:{map_index}"
+    if resend_on_clear:
+        key = f"{key}:g{task_generation(context)}"
+    try:
+        return check_idempotency_key(key)
+    except FluxomailValidationError:
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
+        return f"{_readable(key, len(digest) + 1)}:{digest}"
+
+
+def task_generation(context: Context) -> int:
+    """Return the number that stays over retries, crashes, deferrals and reschedules, and changes with a clear.
+
+    That is the raw ``max_tries``: a clear sets it to the tries made plus ``retries``. Not ``max_tries - retries``, which
+    moves when somebody edits ``retries`` between two tries and would send a second mail.
+    """
+    return int(context["ti"].max_tries or 0)
+
+
+def _map_index(ti: Any) -> int:
+    index = getattr(ti, "map_index", -1)
+    return -1 if index is None else int(index)
+
+
+def _readable(text: str, taken: int) -> str:
+    return _UNSAFE.sub("_", text)[: MAX_KEY_LENGTH - taken]

@@ -1,0 +1,127 @@
+"""The command line: ``fluxomail-sandbox``."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+from airflow_provider_fluxomail.sandbox.config import (
+    DEFAULT_API_KEY,
+    DEFAULT_EVENT_DELAY,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Bounds,
+)
+from airflow_provider_fluxomail.sandbox.server import SandboxServer, SandboxStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+PROGRAM = "fluxomail-sandbox"
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line per mistake: the usage text would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{PROGRAM}: error: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options, their defaults and their help."""
+    bounds = Bounds()
+    parser = _Parser(
+        prog=PROGRAM,
+        description="A local Fluxomail server: the API under /api/v1, its controls under /_sandbox.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="TCP port, 0 for a free one")
+    parser.add_argument("--api-key", default=DEFAULT_API_KEY, help="the key that always exists")
+    parser.add_argument("--data", metavar="FILE", help="SQLite file that keeps the state over a restart")
+    parser.add_argument(
+        "--event-delay",
+        metavar="SECONDS",
+        type=float,
+        default=DEFAULT_EVENT_DELAY,
+        help="time from a send to its outcome",
+    )
+    parser.add_argument("--max-messages", metavar="N", type=int, default=bounds.messages, help="messages kept")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    The first line on stdout is ``Fluxomail sandbox ready at http://HOST:PORT``, written when connections are
+    accepted: scripts wait for it.
+
+    :param argv: arguments without the program's name; None takes those of the process.
+    :return: 0 after a clean end, 1 if the server ended by itself, 2 if it could not start.
+    """
+    options = build_parser().parse_args(argv)
+    if options.max_messages < 1:
+        return _complain(f"--max-messages must be at least 1, not {options.max_messages}")
+    try:
+        server = SandboxServer(
+            api_key=options.api_key,
+            data=options.data,
+            event_delay=options.event_delay,
+            host=options.host,
+            port=options.port,
+            bounds=Bounds(messages=options.max_messages),
+        )
+        stop = _stop_on_signals()
+        server.start()
+    except (ValueError, ImportError, SandboxStartError) as error:
+        return _complain(_as_options(str(error)))
+    try:
+        if not _is_loopback(server.address[0]):
+            sys.stderr.write(
+                f"{PROGRAM}: warning: listening on {options.host}, so others on the network can read every message "
+                "and use the control API, which has no password\n"
+            )
+            sys.stderr.flush()
+        sys.stdout.write(f"Fluxomail sandbox ready at {server.url}\n")
+        sys.stdout.flush()
+        # In short steps: on some systems a wait without an end is not interrupted by Ctrl-C.
+        while not stop.wait(0.5):
+            if not server.running:
+                sys.stderr.write(f"{PROGRAM}: error: the server ended by itself\n")
+                return 1
+    finally:
+        server.stop()
+    return 0
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    return stop
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _as_options(message: str) -> str:
+    """Name the option rather than the argument: that is what was typed."""
+    for argument, option in (("api_key", "--api-key"), ("event_delay", "--event-delay"), ("port must", "--port must")):
+        if message.startswith(argument):
+            return option + message.removeprefix(argument)
+    return message
+
+
+def _complain(message: str) -> int:
+    sys.stderr.write(f"{PROGRAM}: error: {message}\n")
+    return 2

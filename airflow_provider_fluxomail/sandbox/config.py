@@ -1,0 +1,83 @@
+"""Every number and switch of the sandbox in one place: addresses, bounds, settings.
+
+Nothing here is measured of the real service. Where the API leaves a point open, the default is the one the
+sandbox has chosen, and the setting is there to try the other side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8026
+DEFAULT_API_KEY: Final = "fm_sandbox"
+DEFAULT_ORGANIZATION: Final = "org_sandbox"
+
+DEFAULT_EVENT_DELAY: Final = 1.0
+"""Seconds from a send to its outcome event."""
+
+RATE_WINDOW_SECONDS: Final = 60
+"""A key's cap counts in fixed windows that start at whole minutes of the sandbox clock."""
+
+IDEMPOTENCY_LIFE_MS: Final = 24 * 3600 * 1000
+"""How long a key is remembered, by the sandbox clock."""
+
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 256
+
+MAX_ATTACHMENTS: Final = 5
+MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
+"""All attachments of one message together, decoded."""
+
+MAX_EPOCH_SECONDS: Final = 253_402_300_799.0
+"""9999-12-31: the last moment that an ISO timestamp can show; clock and events stay below it."""
+
+MAX_DELAY_SECONDS: Final = 366 * 24 * 3600.0
+
+CONFLICT_POLICIES: Final = ("replay", "conflict")
+TIMELINE_FORMS: Final = ("docs", "spec")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the sandbox keeps at most, so that a long test run can't fill the memory.
+
+    The oldest messages and log entries are dropped first; a dropped message takes its events and its
+    idempotency record along. Keys, pauses, faults and events of one message are refused above their bound.
+
+    :param messages: messages kept.
+    :param message_bytes: request bytes of all kept messages together, attachments and added events included.
+    :param requests: entries of the request log.
+    :param request_bytes: approximate characters of the request log.
+    :param keys: API keys, and also organizations that can be paused.
+    :param faults: faults that wait at the same time.
+    :param events: events of one message.
+    :param body_bytes: one request body of the API; a longer one is answered with 413.
+    :param control_body_bytes: one request body of the control API.
+    """
+
+    messages: int = 20_000
+    message_bytes: int = 256 * 1024 * 1024
+    requests: int = 20_000
+    request_bytes: int = 32 * 1024 * 1024
+    keys: int = 1_000
+    faults: int = 100
+    events: int = 200
+    body_bytes: int = 32 * 1024 * 1024
+    control_body_bytes: int = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Settings:
+    """The switches that ``POST /_sandbox/settings`` changes.
+
+    :param event_delay: seconds from a send to its outcome; applies to later sends.
+    :param idempotency_conflict: the same key with another body is answered with the first result
+        (``replay``) or with 409 (``conflict``). The API documents neither.
+    :param timeline_form: event rows as the documentation shows them (``docs``) or the envelopes of the
+        OpenAPI document (``spec``).
+    """
+
+    event_delay: float = DEFAULT_EVENT_DELAY
+    idempotency_conflict: str = "replay"
+    timeline_form: str = "docs"

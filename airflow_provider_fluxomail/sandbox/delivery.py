@@ -1,0 +1,102 @@
+"""What happens to a message after it was accepted: chosen by the recipient's address, planned at once.
+
+The plan is rows with a time. Nothing runs in the background: a row is visible once the sandbox clock has
+reached it, so moving the clock delivers mail.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SENT: Final = "sent"
+DELIVERED: Final = "delivered"
+OPENED: Final = "opened"
+CLICKED: Final = "clicked"
+BOUNCED: Final = "bounced"
+COMPLAINED: Final = "complained"
+DROPPED: Final = "dropped"
+FAILED: Final = "failed"
+
+EVENT_TYPES: Final = (SENT, DELIVERED, OPENED, CLICKED, BOUNCED, COMPLAINED, DROPPED, FAILED)
+
+NEVER: Final = "never"
+OUTCOMES: Final = (BOUNCED, COMPLAINED, DROPPED, FAILED, NEVER, OPENED, CLICKED)
+"""Local parts or ``+tags`` that choose an outcome; any other recipient gets the message."""
+
+_EXTRAS: Final[dict[str, dict[str, Any]]] = {
+    BOUNCED: {
+        "reason": "550 5.1.1 no such user",
+        "subtype": "General",
+        "bounceType": "Permanent",
+        "smtpCode": "550",
+    },
+    COMPLAINED: {"providerReason": "abuse"},
+    DROPPED: {"reason": "recipient is on the suppression list"},
+    FAILED: {"reason": "the provider refused the message"},
+    OPENED: {"userAgent": "Mozilla/5.0 (sandbox)", "ip": "192.0.2.1"},
+    CLICKED: {"userAgent": "Mozilla/5.0 (sandbox)", "ip": "192.0.2.1"},
+}
+
+_LINK = re.compile(r"""href\s*=\s*["'](https?://[^"'\s>]+)""", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEvent:
+    """One row of a message's timeline.
+
+    :param type: one of :data:`EVENT_TYPES`.
+    :param at_ms: when it becomes visible, ms since the epoch.
+    :param data: the further fields of the event, such as ``reason``.
+    """
+
+    type: str
+    at_ms: int
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def outcome_of(address: str) -> str:
+    """The outcome that a bare address asks for, else ``delivered``.
+
+    ``bounced@example.org``, ``bounced+7@example.org`` and ``ann+bounced@example.org`` all bounce; case does not
+    matter.
+    """
+    local = address.rpartition("@")[0].lower()
+    for part in local.split("+"):
+        if part in OUTCOMES:
+            return part
+    return DELIVERED
+
+
+def plan(address: str, html: str | None, accepted_ms: int, delay: float) -> list[PlannedEvent]:
+    """The timeline of a message: ``sent`` at once, then a step after every delay.
+
+    Without HTML there is no pixel and no link, so ``opened`` and ``clicked`` end at ``delivered``, as in the
+    real service.
+
+    :param address: the recipient's bare address.
+    :param html: the HTML body, if any.
+    :param accepted_ms: ms since the epoch.
+    :param delay: seconds between two steps.
+    """
+    outcome = outcome_of(address)
+    steps: list[str]
+    if outcome == NEVER:
+        steps = []
+    elif outcome in (OPENED, CLICKED):
+        steps = [DELIVERED]
+        if html:
+            steps += [OPENED] if outcome == OPENED else [OPENED, CLICKED]
+    elif outcome == COMPLAINED:
+        steps = [DELIVERED, COMPLAINED]
+    else:
+        steps = [outcome]
+    events = [PlannedEvent(SENT, accepted_ms)]
+    for number, step in enumerate(steps, start=1):
+        data = dict(_EXTRAS.get(step, {}))
+        if step == CLICKED:
+            link = _LINK.search(html or "")
+            data["url"] = link.group(1) if link else "https://example.com/"
+        events.append(PlannedEvent(step, accepted_ms + int(number * delay * 1000), data))
+    return events

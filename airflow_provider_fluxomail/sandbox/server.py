@@ -1,0 +1,253 @@
+"""The sandbox as an object: a server in a thread of this process, for tests and for the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import TYPE_CHECKING, Literal, Self
+
+from airflow_provider_fluxomail.sandbox.config import (
+    DEFAULT_API_KEY,
+    DEFAULT_EVENT_DELAY,
+    DEFAULT_HOST,
+    MAX_DELAY_SECONDS,
+    Bounds,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from types import TracebackType
+
+    from uvicorn import Server
+
+    from airflow_provider_fluxomail.sandbox.state import Sandbox
+
+_BACKLOG = 512
+_GRACE_SECONDS = 1
+"""How long open requests may take to end once the server stops."""
+
+
+class SandboxStartError(RuntimeError):
+    """The sandbox can't start; the text is one line that says why and what to do."""
+
+
+class SandboxServer:
+    """A Fluxomail sandbox in a daemon thread with its own event loop.
+
+    ::
+
+        with SandboxServer(event_delay=0) as sandbox:
+            requests.post(f"{sandbox.url}/api/v1/emails/send", headers={"Authorization": f"Bearer {sandbox.api_key}"}, ...)
+
+    Control calls go to ``{url}/_sandbox/...``.
+
+    :param api_key: the key that always exists, with all scopes and no cap.
+    :param data: a SQLite file that keeps keys, pauses, messages, events and idempotency records over a
+        restart; None keeps them in memory.
+    :param event_delay: seconds from a send to its outcome event.
+    :param host: address or name to listen on.
+    :param port: TCP port; 0 takes a free one.
+    :param bounds: what is kept at most.
+    :param http: uvicorn's HTTP implementation; ``auto`` takes the faster one that is installed.
+    :raises ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        api_key: str = DEFAULT_API_KEY,
+        data: str | PathLike[str] | None = None,
+        event_delay: float = DEFAULT_EVENT_DELAY,
+        host: str = DEFAULT_HOST,
+        port: int = 0,
+        *,
+        bounds: Bounds | None = None,
+        http: Literal["auto", "h11", "httptools"] = "auto",
+    ) -> None:
+        if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+            raise ValueError("api_key must be printable ASCII without spaces, and not empty")
+        if not 0 <= event_delay <= MAX_DELAY_SECONDS:
+            raise ValueError(f"event_delay must be between 0 and {MAX_DELAY_SECONDS:.0f} seconds, not {event_delay}")
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port must be between 0 and 65535, not {port}")
+        self.api_key = api_key
+        self.host = host
+        self._data = data
+        self._event_delay = float(event_delay)
+        self._port = port
+        self._bounds = bounds or Bounds()
+        self._http = http
+        self._address: tuple[str, int] | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Server | None = None
+        self._sandbox: Sandbox | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The address and port the server is bound to.
+
+        :raises RuntimeError: it isn't started.
+        """
+        if self._address is None:
+            raise RuntimeError("the sandbox is not started: call start() or use it in a with statement")
+        return self._address
+
+    @property
+    def port(self) -> int:
+        """The TCP port, also when 0 was asked for."""
+        return self.address[1]
+
+    @property
+    def url(self) -> str:
+        """Base URL without a trailing slash: what a Fluxomail connection takes as its host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the server thread lives."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, timeout: float = 10.0) -> Self:
+        """Bind, open the data file and serve; return when connections are accepted. Does nothing if running.
+
+        :param timeout: seconds to become ready.
+        :raises ImportError: the ``sandbox`` extra is not installed.
+        :raises SandboxStartError: the address is in use or unknown, or the data file can't be used.
+        """
+        if self.running:
+            return self
+        try:
+            import uvicorn  # noqa: F401
+
+            from airflow_provider_fluxomail.sandbox.app import build_app
+            from airflow_provider_fluxomail.sandbox.state import Sandbox
+            from airflow_provider_fluxomail.sandbox.store import StoreError
+        except ImportError as error:
+            raise ImportError(
+                "The Fluxomail sandbox needs FastAPI and uvicorn: "
+                "pip install 'airflow-provider-fluxomail[sandbox]'"
+            ) from error
+        listener = _listen(self.host, self._port)
+        try:
+            self._sandbox = Sandbox(
+                self.api_key, data=self._data, settings=Settings(event_delay=self._event_delay), bounds=self._bounds
+            )
+        except StoreError as error:
+            listener.close()
+            raise SandboxStartError(str(error)) from error
+        name = listener.getsockname()
+        self._address = (str(name[0]), int(name[1]))
+        self._failure = None
+        self._ready.clear()
+        self._thread = threading.Thread(
+            target=self._run,
+            args=(build_app(self._sandbox), listener),
+            name=f"fluxomail-sandbox-{self.port}",
+            daemon=True,
+        )
+        self._thread.start()
+        ready = self._ready.wait(timeout)
+        if not ready or self._failure is not None:
+            failure = self._failure
+            self.stop()
+            raise SandboxStartError(f"the sandbox did not start: {failure or 'not ready in time'}") from failure
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop accepting, end open requests, close the data file. Does nothing if not running.
+
+        :param timeout: seconds to wait for the thread.
+        :raises TimeoutError: the thread still lives after that; it is a daemon and ends with the process.
+        """
+        thread, self._thread = self._thread, None
+        self._address = None
+        if thread is None:
+            return
+        loop, server, sandbox = self._loop, self._server, self._sandbox
+        if loop is not None and server is not None and sandbox is not None:
+            server.should_exit = True
+            try:
+                # Requests that a delay fault holds back would otherwise keep the server for that long.
+                loop.call_soon_threadsafe(sandbox.stopping.set)
+            except RuntimeError:
+                pass  # The loop has ended by itself.
+        thread.join(timeout)
+        if thread.is_alive():
+            raise TimeoutError(f"the sandbox did not stop within {timeout:g} s")
+        self._loop = self._server = self._sandbox = None
+
+    def _run(self, app: object, listener: socket.socket) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._serve(app, listener))
+        except BaseException as error:  # noqa: BLE001  a thread has nobody else to tell
+            self._failure = error
+        finally:
+            listener.close()
+            if self._sandbox is not None:
+                self._sandbox.close()
+            self._ready.set()
+
+    async def _serve(self, app: object, listener: socket.socket) -> None:
+        import uvicorn
+
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=self._http,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            # The process's own logging stays as it is; only uvicorn's errors are worth a line.
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            # The app stamps Date with the sandbox clock: clients compare it with Retry-After dates.
+            date_header=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        server = self._server = uvicorn.Server(config)
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.001)
+        if server.started:
+            self._ready.set()
+        await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind here, in the caller's thread: a port in use is the caller's error, and port 0 becomes a number."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise SandboxStartError(f"unknown host {host!r}: {error}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SandboxStartError(
+            f"can't listen on {host} port {port}: {error.strerror}; choose another port, or 0 for a free one"
+        ) from error
+    return listener
