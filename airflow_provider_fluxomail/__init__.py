@@ -63,18 +63,24 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "Idempotency namespace", "Give each Airflow deployment that shares an organization its own.", "string"
     ),
     "key_retention_hours": _field(
-        "Key retention", "Hours for which Fluxomail remembers an idempotency key (24).", "number", default=24, minimum=0
+        "Key retention", "Hours Fluxomail remembers an idempotency key (24).", "number", default=24, minimum=0
     ),
     "api_version": _field("API version", "The Fluxomail-Version header; a dash sends none.", "string"),
     "verify": _field("Verify TLS", "true, false, or the path of a CA bundle.", "string"),
     "proxies": _field(
-        "Proxies", 'JSON object of proxy URLs by scheme, e.g. {"https": "http://proxy:3128"}.', "string", format="password"
+        "Proxies",
+        'JSON object of proxy URLs by scheme, e.g. {"https": "http://proxy:3128"}.',
+        "string",
+        format="password",
     ),
-    "allow_http": _field(
-        "Allow http://", "Send the API key unencrypted to another machine.", "boolean", default=False
-    ),
+    "allow_http": _field("Allow http://", "Send the API key unencrypted to another machine.", "boolean", default=False),
     "poll_share": _field(
-        "Share for waiting", "The part of the key's cap that waiting may use (0.5).", "number", default=0.5, minimum=0, maximum=1
+        "Share for waiting",
+        "The part of the key's cap that waiting may use (0.5).",
+        "number",
+        default=0.5,
+        minimum=0,
+        maximum=1,
     ),
     "redirect_to": _field("Redirect to", "Staging: all mail that is not allowed goes to this address.", "string"),
     "allowed_recipient_domains": _field(

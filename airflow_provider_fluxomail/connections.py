@@ -38,7 +38,7 @@ class FluxomailConnection:
     """
 
     settings: ClientSettings
-    guard: RecipientGuard = RecipientGuard()
+    guard: RecipientGuard = dataclasses.field(default_factory=RecipientGuard)
     idempotency_namespace: str = ""
     key_retention_hours: float = 24.0
     poll_share: float = 0.5
@@ -124,7 +124,9 @@ def _extras(text: str | None) -> dict[str, Any]:
         # A misspelt guard would let mail out to everybody.
         if close := difflib.get_close_matches(name, CONNECTION_FIELDS, n=1, cutoff=0.8):
             raise FluxomailValidationError(f"unknown extra {name!r}: did you mean {close[0]!r}?")
-        log.warning("The connection's extra %r means nothing to Fluxomail; known: %s.", name, ", ".join(CONNECTION_FIELDS))
+        log.warning(
+            "The connection's extra %r means nothing to Fluxomail; known: %s.", name, ", ".join(CONNECTION_FIELDS)
+        )
     return extras
 
 

@@ -77,7 +77,7 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
     if not isinstance(key, str) or not key.strip():
         raise FluxomailValidationError("idempotency_key is empty: leave it out to have it derived from the task")
     if re.search(r"[\x00-\x1f\x7f]", key):
-        raise FluxomailValidationError("idempotency_key holds a line break or control character: give one line of text")
+        raise FluxomailValidationError("idempotency_key holds a line break or control character: give one line")
     map_index = _map_index(context["ti"])
     if map_index >= 0:
         key = f"{key}:{map_index}"

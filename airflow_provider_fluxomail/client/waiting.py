@@ -36,7 +36,7 @@ class Ending:
     """How a wait ended. Travels from the triggerer to the worker as JSON; holds no recipient and no secret.
 
     :param status: ``reached`` (the target), ``failed`` (a failure event), ``timeout``, or ``error`` (nobody can look).
-    :param event: the deciding event, for ``reached`` and ``failed``; the last one seen for ``timeout``.
+    :param event: the deciding event, for ``reached`` and ``failed``.
     :param time: when that was, ISO 8601 in UTC.
     :param message: for ``failed``, ``timeout`` and ``error``: what to tell the reader.
     """

@@ -7,6 +7,7 @@ import ipaddress
 import signal
 import sys
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from airflow_provider_fluxomail.sandbox.config import (
@@ -19,7 +20,7 @@ from airflow_provider_fluxomail.sandbox.config import (
 from airflow_provider_fluxomail.sandbox.server import SandboxServer, SandboxStartError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
 PROGRAM = "fluxomail-sandbox"
@@ -67,47 +68,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     if options.max_messages < 1:
         return _complain(f"--max-messages must be at least 1, not {options.max_messages}")
-    try:
-        server = SandboxServer(
-            api_key=options.api_key,
-            data=options.data,
-            event_delay=options.event_delay,
-            host=options.host,
-            port=options.port,
-            bounds=Bounds(messages=options.max_messages),
+    stop = threading.Event()
+    with _signals_set(stop):
+        try:
+            server = SandboxServer(
+                api_key=options.api_key,
+                data=options.data,
+                event_delay=options.event_delay,
+                host=options.host,
+                port=options.port,
+                bounds=Bounds(messages=options.max_messages),
+            ).start()
+        except (ValueError, ImportError, SandboxStartError) as error:
+            return _complain(_as_options(str(error)))
+        with server:
+            return _serve(server, stop)
+
+
+def _serve(server: SandboxServer, stop: threading.Event) -> int:
+    if not _is_loopback(server.address[0]):
+        sys.stderr.write(
+            f"{PROGRAM}: warning: listening on {server.host}, so others on the network can read every message "
+            "and use the control API, which has no password\n"
         )
-        stop = _stop_on_signals()
-        server.start()
-    except (ValueError, ImportError, SandboxStartError) as error:
-        return _complain(_as_options(str(error)))
-    try:
-        if not _is_loopback(server.address[0]):
-            sys.stderr.write(
-                f"{PROGRAM}: warning: listening on {options.host}, so others on the network can read every message "
-                "and use the control API, which has no password\n"
-            )
-            sys.stderr.flush()
-        sys.stdout.write(f"Fluxomail sandbox ready at {server.url}\n")
-        sys.stdout.flush()
-        # In short steps: on some systems a wait without an end is not interrupted by Ctrl-C.
-        while not stop.wait(0.5):
-            if not server.running:
-                sys.stderr.write(f"{PROGRAM}: error: the server ended by itself\n")
-                return 1
-    finally:
-        server.stop()
+        sys.stderr.flush()
+    sys.stdout.write(f"Fluxomail sandbox ready at {server.url}\n")
+    sys.stdout.flush()
+    # In short steps: on some systems a wait without an end is not interrupted by Ctrl-C.
+    while not stop.wait(0.5):
+        if not server.running:
+            sys.stderr.write(f"{PROGRAM}: error: the server ended by itself\n")
+            return 1
     return 0
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
+@contextmanager
+def _signals_set(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set an event, until the end of the block."""
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
-    return stop
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _is_loopback(address: str) -> bool:

@@ -19,9 +19,7 @@ from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.jsonbody import parse_json
 
 REQUIRED: Final = ("to", "subject", "content")
-_KNOWN: Final = frozenset(
-    (*REQUIRED, "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey")
-)
+_KNOWN: Final = frozenset((*REQUIRED, "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey"))
 _BARE = r"[^\s@,;<>\"]+@[^\s@,;<>\"]+"
 _BARE_ADDRESS = re.compile(rf"\s*({_BARE})\s*")
 _NAMED_ADDRESS = re.compile(rf"(?:\"[^\"]*\"|[^@<>\",;]*)\s*<({_BARE})>\s*")

@@ -39,7 +39,8 @@ class SandboxServer:
     ::
 
         with SandboxServer(event_delay=0) as sandbox:
-            requests.post(f"{sandbox.url}/api/v1/emails/send", headers={"Authorization": f"Bearer {sandbox.api_key}"}, ...)
+            headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+            requests.post(f"{sandbox.url}/api/v1/emails/send", headers=headers, ...)
 
     Control calls go to ``{url}/_sandbox/...``.
 
@@ -137,8 +138,7 @@ class SandboxServer:
             from airflow_provider_fluxomail.sandbox.store import StoreError
         except ImportError as error:
             raise ImportError(
-                "The Fluxomail sandbox needs FastAPI and uvicorn: "
-                "pip install 'airflow-provider-fluxomail[sandbox]'"
+                "The Fluxomail sandbox needs FastAPI and uvicorn: pip install 'airflow-provider-fluxomail[sandbox]'"
             ) from error
         listener = _listen(self.host, self._port)
         try:
@@ -223,13 +223,15 @@ class SandboxServer:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        server = self._server = uvicorn.Server(config)
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.001)
-        if server.started:
-            self._ready.set()
-        await serving
+        ready = self._ready
+
+        class AnnouncedServer(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                ready.set()
+
+        server = self._server = AnnouncedServer(config)
+        await server.serve(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.sandbox.config import IDEMPOTENCY_LIFE_MS, Bounds
 from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
+from airflow_provider_fluxomail.sandbox.records import ApiKey, StoredAttachment, StoredSend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,61 +61,6 @@ class StoreError(Exception):
 
 class StoreFullError(Exception):
     """A bound is reached; the text names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key of the sandbox.
-
-    :param scopes: None allows everything; an empty tuple may send and nothing else.
-    :param cap: requests per minute, None for no cap.
-    """
-
-    key: str
-    organization: str
-    scopes: tuple[str, ...] | None = None
-    cap: int | None = None
-
-    def allows(self, scope: str) -> bool:
-        """Whether the key has a scope.
-
-        A key without any scope keeps the permission to send: the API documents that for old keys.
-        """
-        if self.scopes is None or scope in self.scopes:
-            return True
-        return not self.scopes and scope == "send_email"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSend:
-    """A send as it was stored; ``number`` counts up with every send."""
-
-    number: int
-    send_id: str
-    message_id: str
-    organization: str
-    endpoint: str
-    recipient: str
-    subject: str
-    content: str
-    html: str | None
-    cc: tuple[str, ...]
-    bcc: tuple[str, ...]
-    policy_key: str | None
-    idempotency_key: str | None
-    fingerprint: str
-    extra: dict[str, Any]
-    created_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAttachment:
-    """What is kept of an attachment, apart from its content."""
-
-    filename: str
-    content_type: str | None
-    size: int
-    sha256: str
 
 
 _SEND_COLUMNS = (
@@ -404,6 +349,8 @@ class Store:
 
 
 def _send(row: tuple[Any, ...]) -> StoredSend:
-    return StoredSend(
-        *row[:9], tuple(json.loads(row[9])), tuple(json.loads(row[10])), *row[11:14], json.loads(row[14]), row[15]
-    )
+    columns = dict(zip(_SEND_COLUMNS.split(", "), row, strict=True))
+    for name in ("cc", "bcc"):
+        columns[name] = tuple(json.loads(columns[name]))
+    columns["extra"] = json.loads(columns["extra"])
+    return StoredSend(**columns)

@@ -1,0 +1,81 @@
+"""Files to attach, read from wherever a Dag names them."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import (
+    MAX_ATTACHMENT_BYTES,
+    Attachment,
+    check_attachment_limits,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+
+def read_attachments(items: object) -> list[Attachment]:
+    """Read attachments that are paths; take others as they are.
+
+    Sizes are checked before a file is read: a wrong path to a 40 GB dump must not fill a worker's memory.
+
+    :param items: paths as text (with ``://``: a URL that ``ObjectStoragePath`` opens), ``Path`` and
+        ``ObjectStoragePath`` objects, :class:`.Attachment`, or mappings of its fields.
+    :raises FluxomailValidationError: names the attachment and the cure.
+    """
+    if items is None:
+        return []
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        raise FluxomailValidationError("attachments must be a list of paths or attachments")
+    files: list[Attachment] = []
+    size = 0
+    listed = list(items)
+    check_attachment_limits([0] * len(listed))
+    for index, item in enumerate(listed):
+        field = f"attachments[{index}]"
+        if isinstance(item, str | os.PathLike) or hasattr(item, "open"):
+            file = _read(item, field, size)
+        else:
+            file = Attachment.of(item, field)
+            file.check(field)
+        size += len(file.data)
+        files.append(file)
+    return files
+
+
+def _read(item: Any, field: str, taken: int) -> Attachment:
+    path = _path(item, field)
+    try:
+        if not path.is_file():
+            raise FluxomailValidationError(
+                f"{field}: there is no file {str(path)!r} on this worker: give a path that every worker sees, such as "
+                "a shared volume or an ObjectStoragePath"
+            )
+        with path.open("rb") as file:
+            # One byte more than allowed tells a file that is too large, whatever its size was said to be.
+            content = file.read(MAX_ATTACHMENT_BYTES - taken + 1)
+        if taken + len(content) > MAX_ATTACHMENT_BYTES:
+            check_attachment_limits([taken, path.stat().st_size])
+    except OSError as error:
+        raise FluxomailValidationError(
+            f"{field}: cannot read {str(path)!r}: {error.strerror or type(error).__name__}"
+        ) from error
+    return Attachment(filename=path.name, content=content, content_type=mimetypes.guess_type(path.name)[0])
+
+
+def _path(item: Any, field: str) -> Path | ObjectStoragePath:
+    if isinstance(item, str) and not item.strip():
+        raise FluxomailValidationError(f"{field} is empty: give a path")
+    if isinstance(item, str) and "://" in item:
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        try:
+            return ObjectStoragePath(item)
+        except (ValueError, ImportError, OSError) as error:
+            raise FluxomailValidationError(f"{field}: ObjectStoragePath cannot open it: {error}") from error
+    return Path(item) if isinstance(item, str) else item

@@ -1,0 +1,162 @@
+"""The part of a wait that runs in a worker: the first looks, the deferral, and what the ending means to the task.
+
+Shared by the sensor and by the operator's ``wait_for``, so that both have one outcome table.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
+
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailValidationError
+from airflow_provider_fluxomail.client.waiting import Ending, Wait, now
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_fluxomail.hooks import FluxomailHook
+
+log = logging.getLogger(__name__)
+
+#: Looks in the worker before a deferral, as seconds after the first. Most mail is delivered by then, and a deferral
+#: costs Airflow about 3 s and a second worker process.
+WORKER_LOOKS: Final = (0.0, 1.0, 2.5, 4.5, 7.0, 10.0)
+#: A task that resumes sooner than this after it deferred is at times killed by Airflow's scheduler, which still sees
+#: the old process. Seconds.
+RESUME_AFTER: Final = 8.0
+#: How long after the trigger's own deadline Airflow ends the deferral, should the trigger not. Seconds.
+BACKSTOP: Final = 300.0
+
+
+def check_send_id(send_id: object) -> str:
+    """Return the send id.
+
+    :raises FluxomailValidationError: when it came out empty, as it does after a skipped upstream task.
+    """
+    if send_id is None or (isinstance(send_id, str) and send_id.strip() in ("", "None")):
+        raise FluxomailValidationError(
+            "send_id came out empty: the task that sends was skipped, or returned nothing. Skip the wait with it "
+            "(trigger_rule), or check what send_id refers to"
+        )
+    if not isinstance(send_id, str):
+        raise FluxomailValidationError(
+            f"send_id must be text, not {type(send_id).__name__}: use send.output['send_id'], or when mapped "
+            "send.output.map(lambda result: result['send_id'])"
+        )
+    return send_id.strip()
+
+
+def check_seconds(value: float | timedelta, field: str) -> float:
+    """Return a duration in seconds.
+
+    :raises FluxomailValidationError: when it is negative or not a duration.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise FluxomailValidationError(f"{field} must be a timedelta or a number of seconds, 0 or more")
+    return float(seconds)
+
+
+def look(hook: FluxomailHook, wait: Wait) -> Ending | None:
+    """Look once; ``None`` means: go on. A 401 reads the connection anew, once: its key may have been replaced."""
+    before = type(wait.trouble)
+    ending = _look(hook, wait)
+    if wait.trouble and type(wait.trouble) is not before and ending is None:
+        log.warning("Cannot see the send's timeline at the moment, waiting goes on: %s", wait.trouble)
+    return ending
+
+
+def _look(hook: FluxomailHook, wait: Wait) -> Ending | None:
+    try:
+        try:
+            return wait.saw(hook.get_timeline(wait.send_id, max_attempts=1))
+        except FluxomailAuthError:
+            hook.forget()
+            return wait.saw(hook.get_timeline(wait.send_id, max_attempts=1))
+    except FluxomailError as error:
+        return wait.met(error, now())
+
+
+def look_for(
+    hook: FluxomailHook,
+    wait: Wait,
+    interval: float,
+    *,
+    looks: tuple[float, ...] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Ending | None:
+    """Look again and again until the wait ends.
+
+    :param interval: seconds between looks.
+    :param looks: when to look instead, as seconds after the first; ``None`` comes back after the last of them: it is
+        time to defer.
+    """
+    round_ = 0
+    while True:
+        if ending := look(hook, wait):
+            return ending
+        if now() >= wait.deadline:
+            return wait.timed_out()
+        round_ += 1
+        if looks is not None and round_ >= len(looks):
+            return None
+        sleep(wait.delay(interval if looks is None else looks[round_] - looks[round_ - 1], now()))
+
+
+def delivery_trigger(
+    wait: Wait, *, conn_id: str, interval: float, result: dict[str, Any] | None = None
+) -> FluxomailDeliveryTrigger:
+    """Return the trigger that goes on with ``wait``."""
+    return FluxomailDeliveryTrigger(
+        send_id=wait.send_id,
+        target=wait.target,
+        fail_on=list(wait.fail_on),
+        fluxomail_conn_id=conn_id,
+        poll_interval=interval,
+        started=wait.started,
+        deadline=wait.deadline,
+        resume_after=now() + RESUME_AFTER,
+        result=result,
+    )
+
+
+def backstop(deadline: float) -> timedelta:
+    """Return the ``timeout`` of a deferral: later than the trigger's own, which says more."""
+    return timedelta(seconds=max(0.0, deadline - now()) + BACKSTOP)
+
+
+def conclude(ending: Ending) -> dict[str, Any]:
+    """Return the result of a wait that reached its target, and raise what any other ending means.
+
+    :raises AirflowFailException: the message bounced..., or nobody can look. Does not use up retries.
+    :raises AirflowSensorTimeout: the deadline passed. Airflow does not retry it.
+    """
+    if ending.status == "reached":
+        log.info("The message was %s (%s).", ending.event, ending.time or "no time given")
+        return ending.result
+    if ending.status == "timeout":
+        raise AirflowSensorTimeout(ending.message)
+    raise AirflowFailException(ending.message)
+
+
+def ending_of(event: object) -> Ending:
+    """Read what a trigger came back with.
+
+    :raises AirflowFailException: when it is not ours: a task must not go green on it.
+    """
+    try:
+        return Ending.from_json(event)
+    except (ValueError, TypeError) as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def give_up(error: FluxomailError) -> NoReturn:
+    """Raise what ``error`` means to a task: a permanent one fails it at once, any other is Airflow's to retry."""
+    if error.permanent:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+    raise error

@@ -1,0 +1,206 @@
+"""The hook: an Airflow connection turned into a Fluxomail client."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_fluxomail import get_provider_info
+from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailAuthError,
+    FluxomailConnectionError,
+    FluxomailError,
+    FluxomailNotFoundError,
+    FluxomailPermissionError,
+    FluxomailRateLimitError,
+    FluxomailTenantPausedError,
+)
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.sync import FluxomailClient
+from airflow_provider_fluxomail.connections import FluxomailConnection
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.timeline import Timeline
+    from airflow_provider_fluxomail.client.wire import SendResult
+
+#: No send has this id. Asking for it tells whether the key is good, and sends nothing.
+_PROBE_ID = "airflow-connection-test"
+
+
+class FluxomailHook(BaseHook):
+    """Sends messages and reads timelines through an Airflow connection of type ``fluxomail``.
+
+    Every method has an asynchronous twin for triggers and asynchronous tasks; both raise the errors of
+    :mod:`airflow_provider_fluxomail.client.errors`. The connection's ``redirect_to`` and ``allowed_recipient_domains``
+    hold for every message, whoever calls.
+
+    .. seealso:: :doc:`/connection` and :doc:`/sending`.
+
+    :param fluxomail_conn_id: id of the connection.
+    """
+
+    conn_name_attr = "fluxomail_conn_id"
+    default_conn_name = "fluxomail_default"
+    conn_type = "fluxomail"
+    hook_name = "Fluxomail"
+
+    def __init__(self, fluxomail_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.fluxomail_conn_id = fluxomail_conn_id
+        self._connection: FluxomailConnection | None = None
+        self._client: FluxomailClient | None = None
+
+    def send(self, message: EmailMessage | Mapping[str, Any], *, idempotency_key: str | None = None) -> SendResult:
+        """Send one message. https://docs.fluxomail.com/api-reference/fluxomail/send-email
+
+        :param message: an :class:`.EmailMessage`, or a mapping of its fields.
+        :param idempotency_key: names the logical message: the same key never sends twice, so the request may be
+            repeated after a failure. Without one, nothing is repeated once the mail may be on its way.
+        :raises FluxomailError: the subclass says what to do.
+        """
+        checked = EmailMessage.of(message)
+        return self.get_conn().send(self.get_options().guard.apply(checked), idempotency_key=idempotency_key)
+
+    def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+        """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
+
+        :param send_id: as ``send`` returned it.
+        :param max_attempts: other than the connection's ``max_attempts``.
+        :raises FluxomailError: the subclass says what to do.
+        """
+        return self.get_conn().get_timeline(send_id, max_attempts=max_attempts)
+
+    async def asend(
+        self, message: EmailMessage | Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> SendResult:
+        """Send one message, see :meth:`send`."""
+        checked = EmailMessage.of(message)
+        options = await self.aget_options()
+        async with AsyncFluxomailClient(options.settings) as client:
+            return await client.send(options.guard.apply(checked), idempotency_key=idempotency_key)
+
+    async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+        """Read what happened to a send, see :meth:`get_timeline`."""
+        async with await self.aget_conn() as client:
+            return await client.get_timeline(send_id, max_attempts=max_attempts)
+
+    def get_conn(self) -> FluxomailClient:
+        """Return the client; one per hook, its connection is kept open."""
+        if self._client is None:
+            self._client = FluxomailClient(self.get_options().settings)
+        return self._client
+
+    async def aget_conn(self) -> AsyncFluxomailClient:
+        """Return a client of its own; use it as ``async with``."""
+        return AsyncFluxomailClient((await self.aget_options()).settings)
+
+    def get_options(self) -> FluxomailConnection:
+        """Return what the connection says, looked up once.
+
+        :raises FluxomailValidationError: names the connection, the field and the cure.
+        """
+        if self._connection is None:
+            self._connection = FluxomailConnection.of(self.get_connection(self.fluxomail_conn_id))
+        return self._connection
+
+    async def aget_options(self) -> FluxomailConnection:
+        """Return what the connection says, looked up once, as each Airflow version allows on an event loop."""
+        if self._connection is None:
+            from airflow.providers.common.compat.connection import get_async_connection
+
+            self._connection = FluxomailConnection.of(await get_async_connection(self.fluxomail_conn_id))
+        return self._connection
+
+    def forget(self) -> None:
+        """Close, and look the connection up again next time: its key may have been replaced."""
+        self.close()
+        self._connection = None
+
+    def close(self) -> None:
+        """Close the client's connections; the next call opens them again."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for a send that does not exist: tells whether the key is good, and sends nothing.
+
+        Makes one request and answers within the connection's ``timeout``.
+        """
+        try:
+            settings = self.get_options().settings
+            # To connect, to be answered, and to read the answer may each take the client's timeout.
+            quick = dataclasses.replace(settings, max_attempts=1, timeout=settings.timeout / 3)
+            with FluxomailClient(quick) as client:
+                client.get_timeline(_PROBE_ID)
+        except FluxomailNotFoundError as error:
+            if _is_fluxomails(error):
+                return True, "The API key is accepted, and may read sends."
+            return False, f"The host answers, but not as Fluxomail does: check the base URL. {error}"
+        except FluxomailAuthError as error:
+            return False, f"The API key is not accepted: put a valid key into the password. {error}"
+        except FluxomailTenantPausedError as error:
+            return False, f"The API key is accepted, but the organization is paused. {error}"
+        except FluxomailPermissionError as error:
+            return True, (
+                "The API key is accepted, but may not read sends: sending works; to wait for the delivery, "
+                f"give the key the scope read_sends. {error}"
+            )
+        except FluxomailRateLimitError as error:
+            return True, f"The API key is accepted, but its cap per minute is used up right now. {error}"
+        except FluxomailConnectionError as error:
+            return False, f"Fluxomail cannot be reached: {error}"
+        except FluxomailError as error:
+            return False, f"{type(error).__name__}: {error}"
+        return True, "The API key is accepted, and may read sends."
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Describe the connection form to Airflow before 3.2 (later ones read it from the provider's metadata)."""
+        behaviour: dict[str, Any] = _connection_type()["ui-field-behaviour"]
+        return {name.replace("-", "_"): value for name, value in behaviour.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Describe the connection form's own fields to Airflow before 3.2.
+
+        Made from the same table that later versions read, so that the two cannot differ.
+        """
+        # Imported here: only a web server that has FAB can, and only it asks.
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import BooleanField, FloatField, IntegerField, PasswordField, StringField
+        from wtforms.validators import Optional
+
+        kinds = {"boolean": BooleanField, "number": FloatField, "integer": IntegerField, "string": StringField}
+        widgets = {}
+        for name, field in _connection_type()["conn-fields"].items():
+            schema = field["schema"]
+            arguments: dict[str, Any] = {"description": field["description"], "default": schema.get("default")}
+            kind = kinds[schema["type"][0]]
+            if kind is not BooleanField:
+                secret = schema.get("format") == "password"
+                kind = PasswordField if secret else kind
+                arguments["widget"] = (BS3PasswordFieldWidget if secret else BS3TextFieldWidget)()
+                arguments["validators"] = [Optional()]
+            widgets[name] = kind(lazy_gettext(field["label"]), **arguments)
+        return widgets
+
+
+def _connection_type() -> dict[str, Any]:
+    connection_type: dict[str, Any] = get_provider_info()["connection-types"][0]
+    return connection_type
+
+
+def _is_fluxomails(error: FluxomailError) -> bool:
+    """Tell Fluxomail's 404 from any other server's: it is JSON with an error in it."""
+    try:
+        payload = json.loads(error.body or "")
+    except ValueError:
+        return False
+    return isinstance(payload, dict) and bool({"error", "code", "message"} & set(payload))

@@ -1,0 +1,283 @@
+"""The operator: sends one message, exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+
+from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail.attachments import read_attachments
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailError,
+    FluxomailRateLimitError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.timeline import check_target
+from airflow_provider_fluxomail.client.waiting import Wait, now
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.idempotency import explicit_key, task_key
+from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from jinja2 import Environment
+
+    from airflow_provider_fluxomail.client.messages import Attachment
+    from airflow_provider_fluxomail.client.waiting import Ending
+    from airflow_provider_fluxomail.client.wire import SendResult
+
+#: Wait for a 429 that names no time, in seconds: the API's caps are per minute.
+_DEFAULT_RATE_LIMIT_WAIT: Final = 60.0
+
+
+class Unrecorded:
+    """A templated text that Airflow does not store.
+
+    Airflow keeps the rendered value of every templated field in its database and shows it in the UI. Wrapped in
+    this, a body is rendered and sent, but ``***`` is what is kept: ``content=Unrecorded("Your code: {{ ... }}")``.
+
+    :param text: the text. (templated)
+    """
+
+    template_fields: ClassVar[Sequence[str]] = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+class FluxomailSendOperator(BaseOperator):
+    """Sends one message with Fluxomail, and waits for its delivery if asked.
+
+    However often Airflow retries the task, one message goes out: its idempotency key is derived from Dag, run, task and
+    map index. Permanent errors fail the task without using up its retries. A rate limit that asks for a longer wait than
+    the connection's ``max_wait`` gives the worker slot back: the task is deferred until then when ``deferrable``, else
+    retried by Airflow.
+
+    .. seealso:: :doc:`/sending`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
+
+    :param to: one address, plain or as ``Name <address>``. (templated)
+    :param subject: one line. (templated)
+    :param content: plain text, or the name of a ``.txt``, ``.md`` or ``.html`` template file; derived from
+        ``html_content`` when left out. (templated)
+    :param html_content: HTML, or the name of a template file. (templated)
+    :param cc: addresses that all recipients see. (templated)
+    :param bcc: addresses that nobody sees. (templated)
+    :param attachments: paths of files, on this machine or as a URL that ``ObjectStoragePath`` opens;
+        ``ObjectStoragePath`` and ``pathlib.Path``; :class:`.Attachment`; or mappings of its fields. At most 5, together
+        10 MiB. (templated)
+    :param policy_key: name of a sending policy. (templated)
+    :param extra_fields: sent as they are, for what the API takes but does not document. (templated)
+    :param idempotency_key: replaces the derived key; a mapped task appends its map index. (templated)
+    :param resend_on_clear: send again when a person clears the task. A retry never does.
+    :param wait_for: ``delivered``, ``opened`` or ``clicked``: end when the timeline shows it, fail when the message
+        bounces. ``opened`` and ``clicked`` need ``html_content``.
+    :param wait_timeout: seconds that the wait may take.
+    :param poll_interval: seconds between looks at the timeline.
+    :param deferrable: wait in the triggerer, both for the delivery and for a long rate limit.
+    :param max_rate_limit_wait: seconds of deferral, all together, that a rate limit may cost.
+    :param fluxomail_conn_id: id of the connection. (templated)
+    :return: ``send_id``, ``message_id``, ``status``, ``reused``, ``idempotency_key``, ``request_id``; with ``wait_for``
+        also ``event`` and ``time`` of what was reached. Each is an XCom of its own as well.
+    :raises AirflowFailException: the message, the key or the connection is wrong, or the message bounced.
+    :raises FluxomailError: what a retry may mend.
+    """
+
+    template_fields: Sequence[str] = (
+        "to", "subject", "content", "html_content", "cc", "bcc", "attachments", "policy_key", "extra_fields",
+        "idempotency_key", "fluxomail_conn_id",
+    )  # fmt: skip
+    template_ext: Sequence[str] = (".html", ".txt", ".md")
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "content": "md",
+        "html_content": "html",
+        "attachments": "json",
+        "extra_fields": "json",
+    }
+    ui_color = "#d6e9f8"
+
+    def __init__(
+        self,
+        *,
+        to: str,
+        subject: str,
+        content: str | Unrecorded | None = None,
+        html_content: str | Unrecorded | None = None,
+        cc: str | Sequence[str] | None = None,
+        bcc: str | Sequence[str] | None = None,
+        attachments: Sequence[str | Attachment | Mapping[str, Any] | Any] | None = None,
+        policy_key: str | None = None,
+        extra_fields: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        resend_on_clear: bool = False,
+        wait_for: str | None = None,
+        wait_timeout: timedelta | float = 3600.0,
+        poll_interval: timedelta | float = 30.0,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        max_rate_limit_wait: timedelta | float = 3600.0,
+        fluxomail_conn_id: str = FluxomailHook.default_conn_name,
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.to = to
+        self.subject = subject
+        self.content = content
+        self.html_content = html_content
+        self.cc = cc
+        self.bcc = bcc
+        self.attachments = attachments
+        self.policy_key = policy_key
+        self.extra_fields = extra_fields
+        self.idempotency_key = idempotency_key
+        self.resend_on_clear = resend_on_clear
+        self.wait_for = wait_for
+        self.wait_timeout = wait_timeout
+        self.poll_interval = poll_interval
+        self.deferrable = deferrable
+        self.max_rate_limit_wait = max_rate_limit_wait
+        self.fluxomail_conn_id = fluxomail_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Send, and wait if asked."""
+        return self._run(context, give_up_at=None)
+
+    def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Send after a deferral for a rate limit. Rendered anew, with the same key."""
+        give_up_at = event.get("give_up_at") if isinstance(event, Mapping) else None
+        if not isinstance(give_up_at, int | float):
+            # Sending again is safe with the same key; only the limit on the deferrals is lost.
+            self.log.warning("The trigger came back with %r; sending all the same.", event)
+            give_up_at = None
+        return self._run(context, give_up_at=give_up_at)
+
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """End the wait as the trigger found."""
+        ending = delivery.ending_of(event)
+        result = event.get("result")
+        return {**(result if isinstance(result, Mapping) else {}), **self._conclude(ending)}
+
+    def resolve_template_files(self) -> None:
+        """Leave file names in place: only a worker reads them, so that no body is stored with the Dag."""
+        self.prepare_template()
+
+    def render_template(
+        self, content: Any, context: Context, jinja_env: Environment | None = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """Render, taking only bodies for the names of template files.
+
+        Airflow takes any field's value for one by its ending: an address in Moldova (``.md``), an attachment's path.
+        """
+        if isinstance(content, str) and content.endswith(tuple(self.template_ext)) and not self._is_file(content):
+            # An empty comment changes the ending, not the text.
+            content += "{##}"
+        return super().render_template(content, context, jinja_env, seen_oids)
+
+    def _is_file(self, text: str) -> bool:
+        bodies = (self.content, self.html_content)
+        wrapped = tuple(body.text for body in bodies if isinstance(body, Unrecorded))
+        return text in (*bodies, *wrapped) and "\n" not in text and "://" not in text
+
+    def _run(self, context: Context, *, give_up_at: float | None) -> dict[str, Any]:
+        with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
+            try:
+                message, key = self._message(), self._key(context, hook)
+                wait_timeout = delivery.check_seconds(self.wait_timeout, "wait_timeout")
+                interval = delivery.check_seconds(self.poll_interval, "poll_interval")
+                longest = delivery.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
+                try:
+                    sent = hook.send(message, idempotency_key=key)
+                except FluxomailRateLimitError as error:
+                    self._defer_rate_limit(error, give_up_at or now() + longest)
+                    raise
+            except FluxomailError as error:
+                delivery.give_up(error)
+            result = self._result(sent)
+            if self.wait_for is None:
+                return result
+            return self._await_delivery(hook, result, timeout=wait_timeout, interval=interval)
+
+    def _result(self, sent: SendResult) -> dict[str, Any]:
+        self.log.info(
+            "Fluxomail %s send %s (status %s, idempotency key %s, request id %s).",
+            "had already accepted" if sent.reused else "accepted",
+            sent.send_id,
+            sent.status,
+            sent.idempotency_key,
+            sent.request_id,
+        )
+        return dataclasses.asdict(sent)
+
+    def _message(self) -> EmailMessage:
+        message = EmailMessage(
+            to=self.to,
+            subject=self.subject,
+            content=_unwrap(self.content),
+            html_content=_unwrap(self.html_content),
+            cc=self.cc or (),
+            bcc=self.bcc or (),
+            attachments=read_attachments(self.attachments),
+            policy_key=self.policy_key or None,
+            extra_fields=self.extra_fields or {},
+        )
+        if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not message.html_content:
+            raise FluxomailValidationError(
+                f"wait_for={self.wait_for!r} needs html_content: a text-only mail is never tracked"
+            )
+        return message
+
+    def _key(self, context: Context, hook: FluxomailHook) -> str:
+        if self.idempotency_key is not None:
+            return explicit_key(self.idempotency_key, context, resend_on_clear=self.resend_on_clear)
+        namespace = hook.get_options().idempotency_namespace
+        return task_key(context, namespace=namespace, resend_on_clear=self.resend_on_clear)
+
+    def _defer_rate_limit(self, error: FluxomailRateLimitError, give_up_at: float) -> None:
+        """Give the worker slot back until the cap allows another try; return if that is not possible."""
+        wait = error.retry_after or _DEFAULT_RATE_LIMIT_WAIT
+        if not self.deferrable:
+            return
+        if now() + wait > give_up_at:
+            self.log.warning("Not waiting %.0f s more for the rate limit: max_rate_limit_wait is used up.", wait)
+            return
+        # Spread, so that a thousand tasks refused in the same second do not come back in the same second.
+        resume_at = now() + max(wait, delivery.RESUME_AFTER) + random.uniform(0, max(10.0, wait / 4))
+        self.log.info("The rate limit asks to wait %.0f s: giving the worker slot back until then.", wait)
+        self.defer(
+            trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at),
+            method_name=self.send_after_rate_limit.__name__,
+            timeout=delivery.backstop(resume_at),
+        )
+
+    def _await_delivery(
+        self, hook: FluxomailHook, result: dict[str, Any], *, timeout: float, interval: float
+    ) -> dict[str, Any]:
+        started = now()
+        wait = Wait(result["send_id"], target=str(self.wait_for), started=started, deadline=started + timeout)
+        looks = delivery.WORKER_LOOKS if self.deferrable else None
+        if ending := delivery.look_for(hook, wait, interval, looks=looks):
+            return {**result, **self._conclude(ending)}
+        self.defer(
+            trigger=delivery.delivery_trigger(wait, conn_id=self.fluxomail_conn_id, interval=interval, result=result),
+            method_name=self.execute_complete.__name__,
+            timeout=delivery.backstop(wait.deadline),
+        )
+
+    def _conclude(self, ending: Ending) -> dict[str, Any]:
+        """End the task; a time-out fails it without retries, which would only send the same key and wait again."""
+        if ending.status == "timeout":
+            raise AirflowFailException(ending.message)
+        return delivery.conclude(ending)
+
+
+def _unwrap(body: str | Unrecorded | None) -> str | None:
+    return body.text if isinstance(body, Unrecorded) else body

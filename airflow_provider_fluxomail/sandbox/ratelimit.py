@@ -1,0 +1,60 @@
+"""The per-minute cap of a key: one fixed window for all endpoints (API sheet, section 7)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from airflow_provider_fluxomail.sandbox.config import RATE_WINDOW_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a key may still do.
+
+    :param reset: when the window ends, seconds since the epoch.
+    :param retry_after: whole seconds until then, at least 1.
+    :param exceeded: the request that was just counted is one too many.
+    """
+
+    limit: int
+    remaining: int
+    reset: int
+    retry_after: int
+    exceeded: bool
+
+    def headers(self) -> dict[str, str]:
+        """``X-RateLimit-*``."""
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "X-RateLimit-Reset": str(self.reset),
+        }
+
+
+class RateWindows:
+    """Counts the requests of each key in the current minute. Kept in memory: a restart begins a new count."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[int, int]] = {}
+
+    def hit(self, key: str, cap: int, now: float) -> Allowance:
+        """Count a request, also one that is refused for another reason.
+
+        :param cap: requests per minute.
+        :param now: the sandbox clock, seconds since the epoch.
+        """
+        window = math.floor(now / RATE_WINDOW_SECONDS)
+        counted, count = self._counts.get(key, (window, 0))
+        count = count + 1 if counted == window else 1
+        self._counts[key] = (window, count)
+        reset = (window + 1) * RATE_WINDOW_SECONDS
+        return Allowance(cap, max(0, cap - count), reset, max(1, math.ceil(reset - now)), exceeded=count > cap)
+
+    def forget(self, key: str) -> None:
+        """Begin a new count for a key that was created or replaced."""
+        self._counts.pop(key, None)
+
+    def clear(self) -> None:
+        """Begin a new count for every key."""
+        self._counts.clear()

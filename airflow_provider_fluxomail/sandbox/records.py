@@ -1,0 +1,61 @@
+"""What the store hands out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of the sandbox.
+
+    :param scopes: None allows everything; an empty tuple may send and nothing else.
+    :param cap: requests per minute, None for no cap.
+    """
+
+    key: str
+    organization: str
+    scopes: tuple[str, ...] | None = None
+    cap: int | None = None
+
+    def allows(self, scope: str) -> bool:
+        """Whether the key has a scope.
+
+        A key without any scope keeps the permission to send: the API documents that for old keys.
+        """
+        if self.scopes is None or scope in self.scopes:
+            return True
+        return not self.scopes and scope == "send_email"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSend:
+    """A send as it was stored; ``number`` counts up with every send."""
+
+    number: int
+    send_id: str
+    message_id: str
+    organization: str
+    endpoint: str
+    recipient: str
+    subject: str
+    content: str
+    html: str | None
+    cc: tuple[str, ...]
+    bcc: tuple[str, ...]
+    policy_key: str | None
+    idempotency_key: str | None
+    fingerprint: str
+    extra: dict[str, Any]
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAttachment:
+    """What is kept of an attachment, apart from its content."""
+
+    filename: str
+    content_type: str | None
+    size: int
+    sha256: str

@@ -1,0 +1,88 @@
+"""The log of API requests, for assertions on what a client really sent and how it paced itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_fluxomail.sandbox.config import Bounds
+
+_SECRET_HEADERS: Final = frozenset(("authorization", "x-api-key"))
+_MAX_TEXT: Final = 2_000
+
+
+@dataclass(slots=True)
+class LoggedRequest:
+    """One request to the API.
+
+    :param at: when it arrived, real time in seconds since the epoch.
+    :param status: the answer's status; None while there is none, or when the connection was cut.
+    :param idempotency_key: of the header, else of the body if that was read.
+    :param fault: the kinds of the faults that met it, joined by ``+``.
+    """
+
+    at: float
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    idempotency_key: str | None = None
+    status: int | None = None
+    fault: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row that the control API shows."""
+        return {
+            "at": self.at,
+            "method": self.method,
+            "path": self.path,
+            "query": self.query,
+            "status": self.status,
+            "idempotency_key": self.idempotency_key,
+            "fault": self.fault,
+            "user_agent": self.headers.get("user-agent"),
+            "headers": self.headers,
+        }
+
+
+class RequestLog:
+    """The newest requests, in the order of their arrival."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._entries: deque[tuple[LoggedRequest, int]] = deque()
+        self._size = 0
+
+    def add(
+        self, at: float, method: str, path: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]
+    ) -> LoggedRequest:
+        """Log a request that has arrived; its answer is filled in later.
+
+        Long texts are cut and credentials are left out: the log is shown to anybody who can reach the sandbox.
+        """
+        shown = {
+            name: value.decode("latin-1")[:_MAX_TEXT]
+            for name, value in ((name.decode("latin-1").lower(), value) for name, value in headers)
+            if name not in _SECRET_HEADERS
+        }
+        key = shown.get("idempotency-key") or None
+        entry = LoggedRequest(at, method, path[:_MAX_TEXT], query.decode("latin-1")[:_MAX_TEXT], shown, key)
+        size = 200 + len(entry.path) + len(entry.query) + sum(map(len, shown)) + sum(map(len, shown.values()))
+        self._entries.append((entry, size))
+        self._size += size
+        while len(self._entries) > self._bounds.requests or self._size > self._bounds.request_bytes:
+            self._size -= self._entries.popleft()[1]
+        return entry
+
+    def entries(self) -> list[LoggedRequest]:
+        """What is kept, oldest first."""
+        return [entry for entry, _ in self._entries]
+
+    def clear(self) -> None:
+        """Forget all requests."""
+        self._entries.clear()
+        self._size = 0

@@ -1,0 +1,147 @@
+"""The sensor: waits until a message is delivered, and fails when it bounces."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.timeline import FAILURES, check_fail_on, check_target
+from airflow_provider_fluxomail.client.waiting import JITTER, Ending, Wait, now
+from airflow_provider_fluxomail.hooks import FluxomailHook
+
+if TYPE_CHECKING:
+    import datetime
+
+    from airflow.providers.common.compat.sdk import Context
+
+
+class FluxomailDeliverySensor(BaseSensorOperator):
+    """Waits until a send's timeline shows that the message was delivered (opened, clicked).
+
+    The first event, by its time, that is the target or a failure decides; a click proves the opening and an opening the
+    delivery. A failure event fails the task without retries, so does the time-out; with ``soft_fail`` both skip it.
+    Outages in between (5xx, resets, 429) are waited out. Poke, reschedule and deferrable end alike; deferrable holds no
+    worker: it looks for up to 10 s in the worker, where most waits end, and then in the triggerer.
+
+    .. seealso:: :doc:`/waiting`, and https://docs.fluxomail.com/api-reference/fluxomail/get-send
+
+    :param send_id: the ``send_id`` that the send returned. (templated)
+    :param target: ``delivered``, ``opened`` or ``clicked``; the latter two need a message with HTML. (templated)
+    :param fail_on: events that fail the wait, of ``bounced``, ``complained``, ``dropped`` and ``failed``.
+    :param fluxomail_conn_id: id of the connection. (templated)
+    :param deferrable: wait in the triggerer.
+    :param poke_interval: seconds between looks, with jitter.
+    :param timeout: seconds after which the wait fails.
+    :return: ``send_id``, and ``event`` and ``time`` of what was reached.
+    :raises AirflowFailException: the message failed, the send is unknown, or the key may not read it.
+    :raises AirflowSensorTimeout: neither target nor failure was seen in time.
+    """
+
+    template_fields: Sequence[str] = ("send_id", "target", "fluxomail_conn_id")
+    ui_color = "#d6e9f8"
+
+    def __init__(
+        self,
+        *,
+        send_id: str,
+        target: str = "delivered",
+        fail_on: Sequence[str] = FAILURES,
+        fluxomail_conn_id: str = FluxomailHook.default_conn_name,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: datetime.timedelta | float = 30.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.send_id = send_id
+        self.target = target
+        self.fail_on = fail_on
+        self.fluxomail_conn_id = fluxomail_conn_id
+        self.deferrable = deferrable
+        self._hook: FluxomailHook | None = None
+        self._wait: Wait | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Wait as the mode says."""
+        with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
+            try:
+                wait = self._new_wait()
+                hook.get_options()
+            except FluxomailError as error:
+                # Before any look: a mistake in the Dag or the connection is one in every mode, soft_fail or not.
+                delivery.give_up(error)
+            if self.deferrable:
+                return self._look_then_defer(hook, wait)
+            self._hook, self._wait = hook, wait
+            try:
+                return super().execute(context)
+            except AirflowSensorTimeout as error:
+                raise AirflowSensorTimeout(wait.timed_out().message) from error
+
+    def _look_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
+        if ending := delivery.look_for(hook, wait, self.poke_interval, looks=delivery.WORKER_LOOKS):
+            return self._conclude(ending)
+        self.defer(
+            trigger=delivery.delivery_trigger(wait, conn_id=self.fluxomail_conn_id, interval=self.poke_interval),
+            method_name=self.execute_complete.__name__,
+            timeout=delivery.backstop(wait.deadline),
+        )
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """End as the trigger found."""
+        return self._conclude(delivery.ending_of(event))
+
+    def poke(self, context: Context) -> PokeReturnValue | bool:
+        """Look once."""
+        assert self._hook is not None, "looks belong to execute"
+        assert self._wait is not None, "looks belong to execute"
+        ending = delivery.look(self._hook, self._wait)
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(ending)) if ending else False
+
+    def _new_wait(self) -> Wait:
+        started = now()
+        return Wait(
+            delivery.check_send_id(self.send_id),
+            target=check_target(self.target),
+            fail_on=check_fail_on(self.fail_on),
+            started=started,
+            deadline=started + self.timeout,
+        )
+
+    def _conclude(self, ending: Ending) -> dict[str, Any]:
+        """End the task. Skips by itself: Airflow's versions differ in what soft_fail covers after a deferral."""
+        try:
+            return delivery.conclude(ending)
+        except (AirflowFailException, AirflowSensorTimeout) as error:
+            if self.soft_fail or getattr(self, "never_fail", False):
+                raise AirflowSkipException(f"skipped instead of failed: {error}") from error
+            raise
+
+    def _get_next_poke_interval(
+        self, started_at: datetime.datetime | float, run_duration: Callable[[], float], poke_count: int
+    ) -> float:
+        """Spread the looks, and obey the server's Retry-After.
+
+        Airflow asks for the interval after each look, and knows how long the wait has lasted over all reschedules.
+        """
+        wait = self._wait
+        assert wait is not None, "looks belong to execute"
+        wait.started = now() - run_duration()
+        if (trouble := wait.trouble) and (ending := wait.met(trouble, now())):
+            self._conclude(ending)
+        interval: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)
+        spread = interval * random.uniform(1 - JITTER, 1 + JITTER)
+        asked = (trouble.retry_after if trouble else None) or 0.0
+        return min(max(spread, asked), max(0.0, self.timeout - run_duration()) + 0.01)
