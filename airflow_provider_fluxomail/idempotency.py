@@ -93,8 +93,8 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
 def task_generation(context: Context) -> int:
     """Return the number that stays over retries, crashes, deferrals and reschedules, and changes with a clear.
 
-    That is the raw ``max_tries``: a clear sets it to the tries made plus ``retries``. Not ``max_tries - retries``, which
-    moves when somebody edits ``retries`` between two tries and would send a second mail.
+    That is the raw ``max_tries``: a clear sets it to the tries made plus ``retries``. Not ``max_tries - retries``:
+    that moves when somebody edits ``retries`` between two tries and would send a second mail.
     """
     return int(context["ti"].max_tries or 0)
 

@@ -59,9 +59,9 @@ class FluxomailSendOperator(BaseOperator):
     """Sends one message with Fluxomail, and waits for its delivery if asked.
 
     However often Airflow retries the task, one message goes out: its idempotency key is derived from Dag, run, task and
-    map index. Permanent errors fail the task without using up its retries. A rate limit that asks for a longer wait than
-    the connection's ``max_wait`` gives the worker slot back: the task is deferred until then when ``deferrable``, else
-    retried by Airflow.
+    map index. Permanent errors fail the task without using up its retries. A rate limit that asks for a longer wait
+    than the connection's ``max_wait`` gives the worker slot back: the task is deferred until then when ``deferrable``,
+    else retried by Airflow.
 
     .. seealso:: :doc:`/sending`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
 

@@ -85,6 +85,7 @@ class FluxomailError(Exception):
             "request id": self.request_id,
             "idempotency key": self.idempotency_key,
             "send id": self.send_id,
+            "retry after": None if self.retry_after is None else f"{self.retry_after:g} s",
         }
         told = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
         return f"{self.message} ({told})" if told else self.message

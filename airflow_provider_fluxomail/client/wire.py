@@ -282,13 +282,12 @@ def no_answer(
 ) -> FluxomailConnectionError:
     """Say in words that no answer came, without the address of the request or a proxy's password."""
     host = urlsplit(settings.base_url).hostname
-    if "timeout" in type(error).__name__.lower():
+    causes = list(_causes(error))
+    if any("timeout" in type(cause).__name__.lower() for cause in causes):
         why = f"timed out after {settings.timeout:g} s"
     else:
-        why = next(
-            (cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror),
-            type(error).__name__,
-        )
+        said = (cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror)
+        why = next(said, "the connection was closed before the answer was complete")
     return FluxomailConnectionError(
         f"no answer from {host}: {why}", ambiguous=ambiguous, idempotency_key=request.idempotency_key
     )

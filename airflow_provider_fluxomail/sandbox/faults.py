@@ -126,5 +126,6 @@ class FaultQueue:
         return [fault for fault in self._faults if fault.remaining]
 
     def clear(self) -> None:
-        """Drop all faults."""
+        """Drop all faults; numbers begin at 1 again."""
         self._faults.clear()
+        self._created = 0

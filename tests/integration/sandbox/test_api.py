@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import threading
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -192,7 +194,9 @@ def test_escaped_characters_are_fine(api: Api) -> None:
     ],
 )
 def test_bad_key(api: Api, headers: dict[str, str]) -> None:
-    assert_error(api.http.post("/api/v1/emails/send", json=BASE, headers=headers), 401, "invalid_key", "Invalid API key")
+    assert_error(
+        api.http.post("/api/v1/emails/send", json=BASE, headers=headers), 401, "invalid_key", "Invalid API key"
+    )
     assert_error(api.http.get("/api/v1/sends/x", headers=headers), 401, "invalid_key", "Invalid API key")
     assert api.count() == 0
 
@@ -347,12 +351,26 @@ def test_body_above_the_limit(api: Api) -> None:
     assert api.send().status_code == 200
 
 
-def test_an_unexpected_error_is_an_answer_too(
-    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unexpected_error_is_an_answer_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise ZeroDivisionError
 
+    class Seen(logging.Handler):
+        def __init__(self) -> None:
+            super().__init__()
+            self.error: BaseException | None = None
+            self.done = threading.Event()
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.error = record.exc_info[1] if record.exc_info else None
+            self.done.set()
+
+    seen = Seen()
     monkeypatch.setattr("airflow_provider_fluxomail.sandbox.api.parse_message", fail)
-    assert_error(api.send(), 500, "internal_error", "Internal server error")
-    assert "ZeroDivisionError" in caplog.text
+    logging.getLogger("uvicorn.error").addHandler(seen)
+    try:
+        assert_error(api.send(), 500, "internal_error", "Internal server error")
+        assert seen.done.wait(5)  # logged after the answer
+    finally:
+        logging.getLogger("uvicorn.error").removeHandler(seen)
+    assert isinstance(seen.error, ZeroDivisionError)

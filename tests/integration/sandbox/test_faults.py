@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 import pytest
 
-from airflow_provider_fluxomail.sandbox import SandboxServer
+from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
+from airflow_provider_fluxomail.sandbox.app import build_app
+from airflow_provider_fluxomail.sandbox.config import Settings
+from airflow_provider_fluxomail.sandbox.faults import Fault
+from airflow_provider_fluxomail.sandbox.state import Sandbox
 
 from .helpers import Api
 
@@ -196,11 +202,6 @@ def test_faults_are_met_in_order(api: Api) -> None:
     assert api.timeline("x").status_code == 404
 
 
-def gap_of_answer(api: Api, call: threading.Thread) -> None:
-    call.join(10)
-    assert not call.is_alive()
-
-
 def test_delay(api: Api) -> None:
     made = api.control("faults", kind="delay", seconds=0.2)
     assert made["seconds"] == 0.2
@@ -251,8 +252,9 @@ def test_a_stop_ends_a_delay() -> None:
         caller = threading.Thread(target=call)
         caller.start()
         watcher = Api(server.url)
+        deadline = time.monotonic() + 10
         while not watcher.get("requests")["count"]:
-            pass
+            assert time.monotonic() < deadline
         watcher.close()
     caller.join(10)
     api.close()
@@ -261,11 +263,6 @@ def test_a_stop_ends_a_delay() -> None:
 
 def test_a_server_without_a_transport_is_named() -> None:
     """Under another ASGI server a cut is impossible: better an error than a wrong answer."""
-    from airflow_provider_fluxomail.sandbox.app import build_app
-    from airflow_provider_fluxomail.sandbox.config import Bounds, Settings
-    from airflow_provider_fluxomail.sandbox.faults import Fault
-    from airflow_provider_fluxomail.sandbox.state import Sandbox
-
     sandbox = Sandbox("key", data=None, settings=Settings(), bounds=Bounds())
     sandbox.faults.add(Fault(0, "response_lost_after_store"))
 
@@ -273,8 +270,6 @@ def test_a_server_without_a_transport_is_named() -> None:
         transport = httpx.ASGITransport(app=build_app(sandbox))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await client.get("/api/v1/sends/x")
-
-    import asyncio
 
     with pytest.raises(RuntimeError, match="can't be cut"):
         asyncio.run(call())
