@@ -44,6 +44,7 @@ def read_attachments(items: object) -> list[Attachment]:
             file = Attachment.of(item, field)
             file.check(field)
         size += len(file.data)
+        check_attachment_limits([size])
         files.append(file)
     return files
 
@@ -60,6 +61,7 @@ def _read(item: Any, field: str, taken: int) -> Attachment:
             # One byte more than allowed tells a file that is too large, whatever its size was said to be.
             content = file.read(MAX_ATTACHMENT_BYTES - taken + 1)
         if taken + len(content) > MAX_ATTACHMENT_BYTES:
+            # Says how large it is, where the loop below would know only of what was read.
             check_attachment_limits([taken, path.stat().st_size])
     except OSError as error:
         raise FluxomailValidationError(

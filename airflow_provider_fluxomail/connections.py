@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_fluxomail import CONNECTION_FIELDS, __version__
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.guard import RecipientGuard
+from airflow_provider_fluxomail.client.messages import one_address
 from airflow_provider_fluxomail.client.settings import API_VERSION, ClientSettings
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class FluxomailConnection:
                 user_agent=user_agent(),
             ),
             guard=RecipientGuard(
-                redirect_to=read("redirect_to", str, None),
+                redirect_to=read("redirect_to", one_address, None),
                 allowed_domains=read("allowed_recipient_domains", _domains, ()),
             ),
             idempotency_namespace=read("idempotency_namespace", str, ""),
@@ -142,6 +143,8 @@ class _Reader:
             return default
         try:
             return convert(value.strip() if isinstance(value, str) else value)
+        except FluxomailValidationError as error:
+            raise FluxomailValidationError(f"extra {name}: {error.message}") from None
         except (ValueError, TypeError) as error:
             raise FluxomailValidationError(f"extra {name} {error}") from None
 

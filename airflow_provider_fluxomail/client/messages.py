@@ -11,7 +11,6 @@ import dataclasses
 import mimetypes
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from email.utils import getaddresses
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
@@ -38,6 +37,7 @@ _WIRE_FIELDS = frozenset(
 _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
 # C0, DEL, C1 and the Unicode line ends; a tab is harmless.
 _UNSAFE_IN_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_NAMED_ADDRESS = re.compile(r'\s*(?:"(?:\\.|[^"\\])*"|[^"<>@]*)\s*<(?P<address>[^<>]+)>\s*')
 _TO_MANY = (
     "one message goes to one address. To send one each to many, map the task: "
     "FluxomailSendOperator.partial(...).expand(to=[...]); for one mail that all of them see, use cc or bcc"
@@ -121,7 +121,7 @@ class EmailMessage:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "to", _one_address(self.to))
+        put(self, "to", one_address(self.to))
         put(self, "cc", _addresses(self.cc, "cc"))
         put(self, "bcc", _addresses(self.bcc, "bcc"))
         _header_text(self.subject, "subject")
@@ -203,7 +203,11 @@ def text_from_html(markup: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()).strip()
 
 
-def _one_address(value: object) -> str:
+def one_address(value: object) -> str:
+    """Return ``value`` as one recipient.
+
+    :raises FluxomailValidationError: when it is none, or more than one; says how to send to many.
+    """
     if isinstance(value, list | tuple | set | frozenset):
         if len(value) != 1:
             raise FluxomailValidationError(
@@ -246,10 +250,14 @@ def _address(text: str, field: str) -> str:
 
 
 def bare_address(text: str) -> str:
-    """Return the address of ``Name <address>``, or ``text`` itself."""
-    if "<" in text:
-        return getaddresses([text])[0][1]
-    return text
+    """Return the address of ``Name <address>``, or ``text`` itself; an empty text if it could be read in two ways.
+
+    A guard must judge the address that the server will use: ``a@allowed.example <b@other.example>`` is refused.
+    """
+    if "<" not in text and ">" not in text:
+        return text
+    named = _NAMED_ADDRESS.fullmatch(text)
+    return named["address"] if named else ""
 
 
 def _header_text(value: object, field: str) -> str:

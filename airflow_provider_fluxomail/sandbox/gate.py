@@ -7,8 +7,10 @@ crashes, and can cut the connection beneath the HTTP server.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
+import socket
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.faults import Fault
     from airflow_provider_fluxomail.sandbox.requestlog import LoggedRequest
     from airflow_provider_fluxomail.sandbox.state import Sandbox
+
+logger = logging.getLogger(__name__)
 
 API_PREFIX: Final = "/api/v1"
 EXCHANGE: Final = "fluxomail.exchange"
@@ -67,7 +71,7 @@ class Gate:
         async def dated(message: Message) -> None:
             await send(self._with_headers(message, {}))
 
-        await self._app(scope, receive, dated)
+        await self._handle(scope, receive, dated)
 
     async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
         sandbox = self._sandbox
@@ -100,9 +104,19 @@ class Gate:
             error = ApiError(413, f"Request body larger than {sandbox.bounds.body_bytes} bytes")
             await error.response()(scope, receive, answer)
         elif fault is None:
-            await self._app(scope, _replay(body, receive), answer)
+            await self._handle(scope, _replay(body, receive), answer)
         else:
             await self._after_store(fault, scope, _replay(body, receive), answer, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application. A crash was answered with 500 by it; its traceback goes to the log.
+
+        Left to uvicorn, the exception would also close a connection that the client believes to be kept alive.
+        """
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            logger.exception("The sandbox failed on %s %s", scope["method"], scope["path"])
 
     async def _after_store(self, fault: Fault, scope: Scope, receive: Receive, answer: Send, send: Send) -> None:
         """Handle the request in full, then lose or spoil the answer."""
@@ -111,7 +125,7 @@ class Gate:
         async def hold(message: Message) -> None:
             held.append(message)
 
-        await self._app(scope, receive, hold)
+        await self._handle(scope, receive, hold)
         stored = held[0]["status"] < 300
         exchange: Exchange = scope[EXCHANGE]
         if not stored and scope["method"] == "POST":
@@ -185,6 +199,11 @@ async def _cut(receive: Receive, send: Send) -> None:
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise RuntimeError("the HTTP server gives no access to its connection, so it can't be cut")
+    try:
+        # A process that was forked meanwhile holds this socket too: closing ours alone would end nothing.
+        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # The client has gone first.
     transport.abort()
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from .helpers import Api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextmanager
@@ -33,6 +35,23 @@ def test_count_of_messages() -> None:
         api.control("reset")
         assert [api.send().status_code for _ in range(4)] == [200] * 4
         assert api.count() == 3
+
+
+def test_nothing_is_left_of_a_dropped_message(tmp_path: Path) -> None:
+    data = tmp_path / "state.sqlite"
+    with SandboxServer(data=data, bounds=Bounds(messages=2)) as server:
+        api = Api(server.url)
+        for number in range(5):
+            attachment = {"filename": "a", "contentBase64": "eA=="}
+            assert api.send(idempotency_key=f"k{number}", attachments=[attachment]).status_code == 200
+        api.close()
+    database = sqlite3.connect(data)
+    rows = {
+        table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("sends", "events", "idempotency", "attachments")
+    }
+    database.close()
+    assert rows == {"sends": 2, "events": 4, "idempotency": 2, "attachments": 2}
 
 
 def test_bytes_of_messages() -> None:

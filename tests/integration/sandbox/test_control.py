@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_fluxomail.sandbox.clock import Stopwatch
+
 from .helpers import KEY, Api
 
 
@@ -73,6 +75,13 @@ def test_requests(api: Api) -> None:
         assert not {"authorization", "x-api-key"} & set(row["headers"])
     assert "secret" not in str(answer)
     assert KEY not in str(answer)
+
+
+def test_the_log_does_not_follow_a_wall_clock_that_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Stopwatch()
+    before = watch.now()
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    assert before <= watch.now() < before + 5
 
 
 def test_settings(api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 import pytest
 
-from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
+from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer, gate
 from airflow_provider_fluxomail.sandbox.app import build_app
 from airflow_provider_fluxomail.sandbox.config import Settings
 from airflow_provider_fluxomail.sandbox.faults import Fault
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 def on_each_http(request: pytest.FixtureRequest) -> Iterator[Api]:
     """A sandbox on each HTTP implementation of uvicorn."""
     kind: Literal["httptools", "h11"] = request.param
+    pytest.importorskip(kind)
     with SandboxServer(http=kind) as server:
         client = Api(server.url)
         yield client
@@ -223,8 +225,8 @@ def test_a_delay_combines_with_the_next_fault(api: Api) -> None:
 
 
 def test_a_client_that_gives_up_has_still_sent(api: Api) -> None:
-    api.control("faults", kind="delay", seconds=0.3)
-    api.control("faults", kind="delay", seconds=1)
+    api.control("faults", kind="delay", seconds=0.2)
+    api.control("faults", kind="delay", seconds=0.6)
     with pytest.raises(httpx.ReadTimeout):
         api.http.post(
             "/api/v1/emails/send",
@@ -232,9 +234,37 @@ def test_a_client_that_gives_up_has_still_sent(api: Api) -> None:
             headers={"x-api-key": "fm_sandbox"},
             timeout=0.05,
         )
-    assert api.count() == 0
     assert api.send(to="b@example.org").status_code == 200  # held back for longer than the first one
     assert api.count(idempotency_key="k") == 1
+
+
+def test_a_cut_reaches_the_client_although_a_forked_process_holds_the_socket(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    cut = gate._cut
+
+    async def fork_first(receive: Any, send: Any) -> None:
+        # What a fork does to the socket, without its other effects.
+        held.append(os.dup(send.__self__.transport.get_extra_info("socket").fileno()))
+        await cut(receive, send)
+
+    monkeypatch.setattr(gate, "_cut", fork_first)
+    api.control("faults", kind="response_lost_after_store")
+    with pytest.raises(httpx.RemoteProtocolError):
+        api.send()
+    os.close(held[0])
+
+
+def test_a_cut_after_the_client_has_gone(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    api.control("faults", kind="delay", seconds=0.2)
+    api.control("faults", kind="response_lost_after_store")
+    with pytest.raises(httpx.ReadTimeout):
+        api.http.get("/api/v1/sends/x", headers={"x-api-key": "fm_sandbox"}, timeout=0.05)
+    api.control("faults", kind="delay", seconds=0.4)
+    assert api.send().status_code == 200
+    assert [row[1:] for row in log(api)] == [(None, "delay+response_lost_after_store"), (200, "delay")]
+    assert caplog.text == ""
 
 
 def test_a_stop_ends_a_delay() -> None:

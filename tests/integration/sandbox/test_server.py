@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_provider_fluxomail.sandbox import SandboxServer, SandboxStartError, cli
+from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer, SandboxStartError, cli
 
 from .helpers import Api
 
@@ -230,7 +230,7 @@ def test_bounds_hold_over_a_restart(tmp_path: Path) -> None:
     with calling(SandboxServer(data=data)) as api:
         for _ in range(3):
             api.send_id()
-    bounds = cli.Bounds(messages=2)
+    bounds = Bounds(messages=2)
     with calling(SandboxServer(data=data, bounds=bounds)) as api:
         last = api.send_id()
         found = api.get("messages")
@@ -274,6 +274,7 @@ def test_a_failed_write_leaves_nothing_behind(api: Api, monkeypatch: pytest.Monk
     with monkeypatch.context() as patched:
         patched.setattr("airflow_provider_fluxomail.sandbox.store.Store._make_room", full)
         assert api.send(idempotency_key="k").status_code == 500
+        assert api.timeline("x").status_code == 404
     assert api.count() == 0
     assert "reused" not in api.send(idempotency_key="k").json()
 

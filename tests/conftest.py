@@ -1,0 +1,60 @@
+"""An Airflow of its own for the tests, and a sandbox. Set up before anything imports Airflow, which reads it once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+_HOME = Path(tempfile.mkdtemp(prefix="fluxomail-tests-"))
+_DAGS = _HOME / "dags"
+
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "AIRFLOW__"))]:
+    del os.environ[_name]
+os.environ |= {
+    "AIRFLOW_HOME": str(_HOME),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(_DAGS),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    "NO_PROXY": "127.0.0.1,localhost",
+}
+
+from airflow_provider_fluxomail.sandbox import SandboxServer  # noqa: E402 - after Airflow's home is set
+from tests.sandbox_client import Sandbox  # noqa: E402
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[SandboxServer]:
+    with SandboxServer(event_delay=0) as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox(_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A sandbox without state, and an Airflow connection ``fluxomail_default`` to it."""
+    with Sandbox(_server.url, monkeypatch) as sandbox:
+        sandbox.reset()
+        sandbox.connect()
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> Path:
+    """A migrated metadata database, and the folder that Dags must lie in. The first Dag run needs both."""
+    shutil.copytree(ROOT / "example_dags", _DAGS)
+    shutil.copytree(ROOT / "tests" / "integration" / "dags", _DAGS, dirs_exist_ok=True)
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=300)
+    return _DAGS

@@ -1,0 +1,141 @@
+"""Every status and every error body of the contract, to the error that says what to do."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+
+from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client.errors import FluxomailError, error_from_response, redact
+
+BY_STATUS = {
+    400: errors.FluxomailValidationError,
+    401: errors.FluxomailAuthError,
+    402: errors.FluxomailPlanRequiredError,
+    403: errors.FluxomailPermissionError,
+    404: errors.FluxomailNotFoundError,
+    405: errors.FluxomailRequestError,
+    408: errors.FluxomailServerError,
+    409: errors.FluxomailIdempotencyConflictError,
+    413: errors.FluxomailRequestError,
+    415: errors.FluxomailRequestError,
+    422: errors.FluxomailValidationError,
+    429: errors.FluxomailRateLimitError,
+    500: errors.FluxomailServerError,
+    502: errors.FluxomailServerError,
+    503: errors.FluxomailServerError,
+    504: errors.FluxomailServerError,
+    599: errors.FluxomailServerError,
+}
+FORMS = {
+    "plain": {"error": "it broke"},
+    "structured": {"code": "some_code", "message": "it broke", "error": "other words", "details": {}},
+    "roadmap": {"code": "some_code", "message": "it broke"},
+    "nested": {"error": {"code": "some_code", "message": "it broke"}},
+}
+
+
+def error(status: int, payload: object, **facts: object) -> FluxomailError:
+    content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return error_from_response(status, content, **facts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("status", BY_STATUS)
+def test_every_status_in_every_form(status: int, form: str) -> None:
+    found = error(status, FORMS[form], request_id="req-1", idempotency_key="key-1", retry_after=7.0)
+    assert type(found) is BY_STATUS[status]
+    assert "it broke" in str(found)
+    assert (found.status, found.request_id, found.idempotency_key, found.retry_after) == (status, "req-1", "key-1", 7.0)
+    assert found.code == (None if form == "plain" else "some_code")
+    for told in (f"status {status}", "request id req-1", "idempotency key key-1", "retry after 7 s"):
+        assert told in str(found)
+
+
+@pytest.mark.parametrize("status", BY_STATUS)
+def test_408_is_transient_and_any_other_4xx_but_429_permanent(status: int) -> None:
+    assert error(status, {"error": "x"}).permanent is (400 <= status < 500 and status not in (408, 429))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"error": "Tenant paused for this organization"},
+        {"code": "tenant_paused", "message": "no"},
+    ],
+)
+def test_a_paused_tenant_is_told_from_a_missing_scope(payload: dict[str, str]) -> None:
+    found = error(403, payload)
+    assert type(found) is errors.FluxomailTenantPausedError
+    assert "Deliverability" in str(found)
+
+
+def test_a_missing_scope_is_named() -> None:
+    assert "read_sends" in str(error(403, {"error": "Forbidden: missing scope read_sends"}))
+
+
+def test_a_422_whose_code_says_so_is_a_conflict() -> None:
+    assert type(error(422, {"code": "idempotency_mismatch"})) is errors.FluxomailIdempotencyConflictError
+
+
+def test_402_keeps_the_preview() -> None:
+    found = error(402, {"code": "plan_required", "message": "no", "preview": {"plan": "pro"}})
+    assert found.preview == {"plan": "pro"}
+
+
+def test_a_send_id_in_an_error_is_kept() -> None:
+    assert error(500, {"error": "x", "sendId": "sends_1"}).send_id == "sends_1"
+    assert error(500, {"error": "x", "details": {"sendId": "sends_2"}}).send_id == "sends_2"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "no error text"),
+        (b"upstream timed out", "upstream timed out"),
+        (b"<html><head><title>502 Bad Gateway</title></head><body>x</body></html>", "titled '502 Bad Gateway'"),
+        (b"<!DOCTYPE html><p>", "an HTML page"),
+        (b"[1, 2]", "[1, 2]"),
+        (b"\xff\xfe\x00", "\ufffd"),
+        (b'{"error": 5}', "no error text"),
+        (b'{"message": null, "error": ""}', "no error text"),
+        (b"[" * 100_000, "["),
+    ],
+)
+def test_bodies_that_are_no_json_object(content: bytes, told: str) -> None:
+    found = error(502, content)
+    assert type(found) is errors.FluxomailServerError
+    assert told in str(found)
+    assert len(str(found)) < 600
+
+
+def test_promise_5_no_error_prints_recipient_key_or_body() -> None:
+    said = {
+        "message": "fm_secret_key: bad address Ada <ada@example.com> in 'Your code is 123456'",
+        "details": {"to": "ada@example.com", "body": "Your code is 123456"},
+    }
+    found = error(400, said, private=("fm_secret_key", "Your code is 123456"))
+    for text in (str(found), repr(found)):
+        for private in ("fm_secret_key", "ada@example.com", "123456"):
+            assert private not in text
+    assert "<address>" in str(found)
+    assert "details" in str(found)
+    assert "ada@example.com" in (found.body or ""), "what the server said stays to be looked at"
+
+
+def test_redact_makes_one_short_line() -> None:
+    assert redact("a\r\nb\tc") == "a b c"
+    assert len(redact("x" * 10_000)) == errors.MAX_TEXT
+    assert redact("rejected <a.b+c@d-e.example>: 550") == "rejected <<address>>: 550"
+
+
+def test_errors_survive_a_pickle() -> None:
+    found = error(429, {"error": "x"}, retry_after=3.0, request_id="r")
+    copy = pickle.loads(pickle.dumps(found))
+    assert (type(copy), str(copy), copy.retry_after) == (type(found), str(found), 3.0)
+
+
+def test_validation_errors_are_value_errors() -> None:
+    assert issubclass(errors.FluxomailValidationError, ValueError)

@@ -1,0 +1,166 @@
+"""One decision what is retried, one wait: tables over every error and every form of Retry-After."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tenacity import Retrying
+
+from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client.retries import RetryPolicy, is_repeatable, seconds_to_wait
+from airflow_provider_fluxomail.client.wire import Request, rate_limit, retry_after
+
+GET = Request(method="GET", path="/")
+KEYED = Request(method="POST", path="/", idempotency_key="k")
+BARE = Request(method="POST", path="/")
+
+
+@pytest.mark.parametrize(
+    ("error", "get", "keyed", "bare"),
+    [
+        (errors.FluxomailRateLimitError("x", status=429), True, True, True),
+        (errors.FluxomailServerError("x", status=500), True, True, False),
+        (errors.FluxomailServerError("x", status=408), True, True, False),
+        (errors.FluxomailConnectionError("x", ambiguous=True), True, True, False),
+        (errors.FluxomailConnectionError("x", ambiguous=False), True, True, True),
+        (errors.FluxomailResponseError("x", status=200), True, True, False),
+        (errors.FluxomailResponseError("x", status=302), False, False, False),
+        (errors.FluxomailIdempotencyConflictError("x", status=409), False, True, False),
+        (errors.FluxomailIdempotencyConflictError("x", status=422), False, False, False),
+        (errors.FluxomailValidationError("x", status=400), False, False, False),
+        (errors.FluxomailAuthError("x", status=401), False, False, False),
+        (errors.FluxomailPlanRequiredError("x", status=402), False, False, False),
+        (errors.FluxomailPermissionError("x", status=403), False, False, False),
+        (errors.FluxomailTenantPausedError("x", status=403), False, False, False),
+        (errors.FluxomailNotFoundError("x", status=404), False, False, False),
+        (errors.FluxomailRequestError("x", status=413), False, False, False),
+        (KeyError("x"), False, False, False),
+    ],
+)
+def test_promise_1_what_is_repeated(error: Exception, get: bool, keyed: bool, bare: bool) -> None:
+    assert [is_repeatable(error, request) for request in (GET, KEYED, BARE)] == [get, keyed, bare]
+
+
+DATE = "Sun, 22 Nov 2026 13:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (429, {"retry-after": "7"}, 7.0),
+        (429, {"retry-after": " 2.5 "}, 2.5),
+        (503, {"retry-after": "7"}, 7.0),
+        (429, {"retry-after": "0"}, 0.0),
+        (429, {"retry-after": "Sun, 22 Nov 2026 13:00:30 GMT", "date": DATE}, 30.0),
+        (429, {"retry-after": "Sun, 22 Nov 2026 12:00:00 GMT", "date": DATE}, 0.0),
+        (429, {"retry-after": "-5"}, None),
+        (429, {"retry-after": "nan"}, None),
+        (429, {"retry-after": "inf"}, None),
+        (429, {"retry-after": "soon"}, None),
+        (429, {"retry-after": ""}, None),
+        (429, {"retry-after": "Xyz, 99 Foo 2026 99:99:99 GMT"}, None),
+        (429, {}, None),
+        (429, {"x-ratelimit-reset": "1795352440", "date": DATE}, 40.0),
+        (429, {"x-ratelimit-reset": "1", "date": DATE}, 0.0),
+        (429, {"x-ratelimit-reset": "later"}, None),
+        (429, {"retry-after": "soon", "x-ratelimit-reset": "1795352440", "date": DATE}, 40.0),
+        (429, {"retry-after": "3", "x-ratelimit-reset": "1795352440", "date": DATE}, 3.0),
+        (500, {"x-ratelimit-reset": "1795352440", "date": DATE}, None),
+    ],
+)
+def test_every_form_of_retry_after(status: int, headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(status, headers) == seconds
+
+
+def test_a_date_without_a_server_clock_counts_from_this_machines() -> None:
+    assert (retry_after(429, {"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"}) or 0) > 1e9
+
+
+def test_rate_limit_headers_are_optional() -> None:
+    assert rate_limit({}).limit is None
+    told = rate_limit({"x-ratelimit-limit": "60", "x-ratelimit-remaining": "3", "x-ratelimit-reset": "x"})
+    assert (told.limit, told.remaining, told.reset_after) == (60, 3, None)
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("attempt", [1, 2, 3, 10])
+def test_exponential_with_full_jitter(attempt: int, draw: float) -> None:
+    error = errors.FluxomailServerError("x", status=500)
+    assert seconds_to_wait(error, attempt, lambda: draw) == draw * min(15.0, 0.5 * 2 ** (attempt - 1))
+
+
+@pytest.mark.parametrize("asked", [0.5, 7.0, 60.0])
+def test_promise_4_a_named_wait_is_obeyed_and_spread(asked: float) -> None:
+    error = errors.FluxomailRateLimitError("x", status=429, retry_after=asked)
+    assert seconds_to_wait(error, 1, lambda: 0.0) == asked
+    assert asked < seconds_to_wait(error, 1, lambda: 1.0) <= asked * 1.1 + 0.1
+
+
+def test_retry_after_of_zero_does_not_hammer() -> None:
+    error = errors.FluxomailRateLimitError("x", status=429, retry_after=0.0)
+    assert seconds_to_wait(error, 3, lambda: 0.5) == 1.0
+
+
+def test_a_conflict_gets_short_waits() -> None:
+    error = errors.FluxomailIdempotencyConflictError("x", status=409)
+    assert [seconds_to_wait(error, 9, lambda draw=draw: draw) for draw in (0.0, 1.0)] == [0.2, 1.0]  # type: ignore[misc]
+
+
+def run(policy: RetryPolicy, *failures: Exception) -> tuple[list[float], int, BaseException | None]:
+    """Call with these failures in turn; return the waits, the number of calls, and what came out."""
+    waits: list[float] = []
+    calls = iter(failures)
+    made = 0
+
+    def call() -> str:
+        nonlocal made
+        made += 1
+        for failure in calls:
+            raise failure
+        return "done"
+
+    try:
+        Retrying(sleep=waits.append, **policy.options(KEYED))(call)
+    except (errors.FluxomailError, KeyError) as error:
+        return waits, made, error
+    return waits, made, None
+
+
+def limited(seconds: float) -> errors.FluxomailRateLimitError:
+    return errors.FluxomailRateLimitError("x", status=429, retry_after=seconds)
+
+
+def test_attempts_are_counted() -> None:
+    failures = [errors.FluxomailServerError("x", status=500) for _ in range(9)]
+    waits, made, error = run(RetryPolicy(max_attempts=4), *failures)
+    assert (len(waits), made) == (3, 4)
+    assert error is failures[3], "the last failure comes out as it was"
+
+
+def test_a_wait_longer_than_allowed_is_not_begun() -> None:
+    failure = limited(61)
+    assert run(RetryPolicy(max_wait=60), failure) == ([], 1, failure)
+
+
+def test_waits_add_up_to_the_limit() -> None:
+    waits, made, error = run(RetryPolicy(max_wait=60, draw=lambda: 0.0), limited(40), limited(40))
+    assert (waits, made) == ([40.0], 2)
+    assert isinstance(error, errors.FluxomailRateLimitError)
+
+
+def test_no_wait_at_all_is_possible() -> None:
+    assert run(RetryPolicy(max_wait=0, draw=lambda: 0.5), errors.FluxomailServerError("x"))[:2] == ([], 1)
+
+
+def test_what_is_not_a_failure_is_not_retried() -> None:
+    waits, made, error = run(RetryPolicy(), errors.FluxomailAuthError("x", status=401))
+    assert (waits, made, type(error)) == ([], 1, errors.FluxomailAuthError)
+    assert run(RetryPolicy())[:2] == ([], 1)
+
+
+def test_the_log_names_no_secret(caplog: Any) -> None:
+    with caplog.at_level("INFO"):
+        run(RetryPolicy(), errors.FluxomailServerError("broken", status=500))
+    assert "Attempt 1 of 4 failed: broken (status 500). Trying again in" in caplog.text
+    assert "with the same idempotency key" in caplog.text

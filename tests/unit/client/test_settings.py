@@ -1,0 +1,86 @@
+"""A wrong connection is refused before any request, and the cure is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.settings import ClientSettings, normalise_base_url
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("", "https://api.fluxomail.com"),
+        ("api.fluxomail.com", "https://api.fluxomail.com"),
+        ("https://api.fluxomail.com/", "https://api.fluxomail.com"),
+        ("https://api.fluxomail.com/api/v1", "https://api.fluxomail.com"),
+        ("https://api.fluxomail.com/api/v1/", "https://api.fluxomail.com"),
+        ("mail.example:8443/gateway/api/v1/", "https://mail.example:8443/gateway"),
+        ("http://127.0.0.1:8026", "http://127.0.0.1:8026"),
+        ("127.0.0.1:8026", "http://127.0.0.1:8026"),
+        ("localhost:8026", "http://localhost:8026"),
+        ("http://[::1]:8026/", "http://[::1]:8026"),
+        ("HTTPS://API.Fluxomail.com", "https://api.fluxomail.com"),
+        (" https://api.fluxomail.com ", "https://api.fluxomail.com"),
+    ],
+)
+def test_every_form_of_base_url(given: str, used: str) -> None:
+    assert normalise_base_url(given) == used
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("http://api.fluxomail.com", "unencrypted"),
+        ("http://localhost.evil.example", "unencrypted"),
+        ("http://127.0.0.1.evil.example", "unencrypted"),
+        ("ftp://api.fluxomail.com", "not a URL"),
+        ("https://", "not a URL"),
+        ("https://a b", "not a URL"),
+        ("https://a\\b", "not a URL"),
+        ("https://a:port", "not a URL"),
+        ("https://[::1", "not a URL"),
+        ("https://key@api.fluxomail.com", "no credentials"),
+        ("https://api.fluxomail.com?key=1", "no credentials"),
+        ("https://api.fluxomail.com#x", "no credentials"),
+        ("https://api.fluxomail.com\nX-Evil: 1", "not a URL"),
+    ],
+)
+def test_bad_base_urls(given: str, told: str) -> None:
+    with pytest.raises(FluxomailValidationError, match=told):
+        normalise_base_url(given)
+
+
+def test_http_may_be_allowed() -> None:
+    assert normalise_base_url("http://mail.internal", allow_http=True) == "http://mail.internal"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"api_key": ""}, "no API key"),
+        ({"api_key": "fm_secret\n"}, "line break"),
+        ({"api_key": "fm_secret "}, "white space"),
+        ({"api_key": "schlüssel"}, "outside ASCII"),
+        ({"timeout": 0}, "timeout must be more than 0"),
+        ({"timeout": -1}, "timeout must be"),
+        ({"timeout": float("inf")}, "timeout must be"),
+        ({"max_wait": -1}, "max_wait must be"),
+        ({"max_wait": float("nan")}, "max_wait must be"),
+        ({"max_attempts": 0}, "max_attempts must be 1"),
+        ({"api_version": "2025\n"}, "api_version must be printable"),
+        ({"user_agent": "a\rb"}, "user_agent must be printable"),
+    ],
+)
+def test_bad_settings(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(FluxomailValidationError, match=told) as caught:
+        ClientSettings(**{"api_key": "k", **fields})
+    assert "fm_secret" not in str(caught.value)
+
+
+def test_promise_5_the_key_is_not_printed() -> None:
+    assert "fm_secret" not in repr(ClientSettings(api_key="fm_secret", proxies={"https": "http://user:pw@proxy"}))
+    assert "pw" not in repr(ClientSettings(api_key="fm_secret", proxies={"https": "http://user:pw@proxy"}))

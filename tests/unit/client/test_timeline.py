@@ -1,0 +1,173 @@
+"""Every wire form of a timeline becomes one; one rule decides."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.timeline import (
+    FAILURES,
+    Event,
+    Timeline,
+    check_fail_on,
+    check_target,
+    judge,
+    parse_time,
+)
+
+AT = datetime(2026, 1, 1, 0, 0, 12, 345000, tzinfo=UTC)
+MS = 1767225612345
+ISO = "2026-01-01T00:00:12.345Z"
+DOCS = {
+    "send": {"_id": "s1", "toEmail": "a@b.c", "subject": "S", "status": "sent", "idempotencyKey": "k", "createdAt": MS},
+    "messages": [{"provider": "aws_ses"}],
+    "events": [{"type": "delivered", "ts": MS, "providerMessageId": "m1"}],
+}
+SPEC: dict[str, Any] = {
+    "send": {},
+    "messages": [],
+    "events": [
+        {
+            "id": f"s1:{MS}",
+            "type": "email.delivered",
+            "created": ISO,
+            "data": {"sendId": "s1", "providerMessageId": "m1"},
+        }
+    ],
+    "rawEvents": [{"type": "delivered", "ts": MS}],
+    "nextCursor": None,
+}
+
+
+@pytest.mark.parametrize("payload", [DOCS, SPEC])
+def test_both_forms_say_the_same(payload: dict[str, Any]) -> None:
+    (event,) = Timeline.parse("s1", payload).events
+    assert (event.type, event.time, event.provider_message_id) == ("delivered", AT, "m1")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"events": [], "rawEvents": [{"type": "delivered", "ts": MS}]},
+        {"rawEvents": [{"type": "delivered", "ts": MS}]},
+        {"events": [{"type": "delivered", "created": MS}]},
+        {"events": [{"type": "email.delivered", "ts": str(MS), "unknown": {"x": 1}}], "more": 1},
+        {"events": [None, 5, {"type": 7}, {"ts": 1}, {"type": "delivered", "ts": MS / 1000}]},
+    ],
+)
+def test_tolerated_forms(payload: dict[str, Any]) -> None:
+    assert [(event.type, event.time) for event in Timeline.parse("s1", payload).events] == [("delivered", AT)]
+
+
+@pytest.mark.parametrize("payload", [{}, {"events": "none"}, {"events": None}, {"send": {}}])
+def test_no_list_of_events_is_not_a_timeline(payload: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="list of events"):
+        Timeline.parse("s1", payload)
+
+
+def test_head_and_privacy() -> None:
+    timeline = Timeline.parse("s1", DOCS)
+    assert (timeline.recipient, timeline.subject, timeline.status) == ("a@b.c", "S", "sent")
+    assert (timeline.idempotency_key, timeline.created) == ("k", AT)
+    assert "a@b.c" not in repr(timeline), "promise 5: timelines end up in logs"
+
+
+def test_pages_are_joined_sorted_and_without_repeats() -> None:
+    first = Timeline.parse("s1", {"events": [{"type": "opened", "ts": MS + 5}], "nextCursor": "c"})
+    second = Timeline.parse("s1", {"events": [{"type": "sent", "ts": MS}, {"type": "opened", "ts": MS + 5}]})
+    joined = first.joined(second)
+    assert [event.type for event in joined.events] == ["sent", "opened"]
+    assert joined.next_cursor is None
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        (MS, AT),
+        (MS / 1000, AT),
+        (str(MS), AT),
+        (ISO, AT),
+        ("2026-01-01T01:00:12.345+01:00", AT),
+        ("2026-01-01T00:00:12.345", AT),
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (None, None),
+        (True, None),
+        ("soon", None),
+        ("", None),
+        (1e300, None),
+        (float("nan"), None),
+        ("inf", None),
+        ([], None),
+    ],
+)
+def test_times(value: object, moment: datetime | None) -> None:
+    assert parse_time(value) == moment
+
+
+def test_reasons_are_kept_and_hold_no_address() -> None:
+    row = {
+        "type": "bounced",
+        "ts": MS,
+        "reason": "550 5.1.1 <ada@example.com> unknown",
+        "subtype": "hard",
+        "smtpCode": 550,
+    }
+    for form in (row, {"type": "email.bounced", "created": ISO, "data": {**row, "type": "Permanent"}}):
+        event = Event.parse(form)
+        assert event is not None
+        assert event.type == "bounced"
+        assert event.reason == "550 5.1.1 <<address>> unknown, 550, hard"
+
+
+def at(*events: tuple[str, int | None]) -> Timeline:
+    return Timeline.parse("s1", {"events": [{"type": kind, **({"ts": ts} if ts else {})} for kind, ts in events]})
+
+
+@pytest.mark.parametrize(
+    ("events", "target", "decides", "reached"),
+    [
+        ([], "delivered", None, None),
+        ([("sent", MS)], "delivered", None, None),
+        ([("delayed", MS), ("whatever", MS)], "delivered", None, None),
+        ([("sent", MS), ("delivered", MS + 1)], "delivered", "delivered", True),
+        ([("opened", MS)], "delivered", "opened", True),
+        ([("clicked", MS)], "delivered", "clicked", True),
+        ([("clicked", MS)], "opened", "clicked", True),
+        ([("delivered", MS)], "opened", None, None),
+        ([("opened", MS)], "clicked", None, None),
+        ([("bounced", MS)], "delivered", "bounced", False),
+        ([("delivered", MS), ("bounced", MS + 1)], "delivered", "delivered", True),
+        ([("bounced", MS), ("delivered", MS + 1)], "delivered", "bounced", False),
+        ([("delivered", MS + 1), ("bounced", MS)], "delivered", "bounced", False),
+        ([("delivered", MS), ("bounced", MS)], "delivered", "bounced", False),
+        ([("delivered", MS), ("complained", MS + 1)], "opened", "complained", False),
+        ([("opened", MS), ("complained", MS + 1)], "opened", "opened", True),
+        ([("delivered", None), ("bounced", MS)], "delivered", "bounced", False),
+        ([("delivered", None)], "delivered", "delivered", True),
+    ],
+)
+def test_promise_3_the_first_event_by_time_that_is_target_or_failure_decides(
+    events: list[tuple[str, int | None]], target: str, decides: str | None, reached: bool | None
+) -> None:
+    outcome = judge(at(*events), target, FAILURES)
+    assert (outcome.event.type if outcome else None) == decides
+    assert (outcome.reached if outcome else None) == reached
+
+
+def test_fail_on_limits_what_fails() -> None:
+    timeline = at(("complained", MS), ("delivered", MS + 1))
+    assert judge(timeline, "delivered", FAILURES).reached is False  # type: ignore[union-attr]
+    assert judge(timeline, "delivered", ("bounced",)).reached is True  # type: ignore[union-attr]
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    assert check_target("opened") == "opened"
+    with pytest.raises(FluxomailValidationError, match="delivered, opened, clicked"):
+        check_target("arrived")
+    assert check_fail_on("bounced") == ("bounced",)
+    assert check_fail_on([]) == ()
+    with pytest.raises(FluxomailValidationError, match="bounced, complained, dropped, failed"):
+        check_fail_on(["bounced", "exploded"])

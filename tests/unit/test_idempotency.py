@@ -1,0 +1,110 @@
+"""Derived keys: golden values (promise 6: they never change), and identities that must stay apart (promise 1)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.wire import check_idempotency_key
+from airflow_provider_fluxomail.idempotency import derive_key, explicit_key, task_generation, task_key
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_keys.json").read_text(encoding="utf-8"))
+SAFE = re.compile(r"af1:[A-Za-z0-9_.-]*:[0-9a-f]{32}")
+
+
+def context(**fields: Any) -> Any:
+    ti = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1, "max_tries": 3, "try_number": 1}
+    return {"ti": SimpleNamespace(**{**ti, **fields})}
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
+def test_promise_6_keys_never_change(case: dict[str, Any]) -> None:
+    assert derive_key(**case["identity"]) == case["key"]
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
+def test_every_key_is_a_safe_header_value_of_at_most_128_characters(case: dict[str, Any]) -> None:
+    assert SAFE.fullmatch(case["key"])
+    assert len(case["key"]) <= 128
+    assert check_idempotency_key(case["key"]) == case["key"]
+
+
+def test_golden_keys_are_all_different() -> None:
+    keys = [case["key"] for case in GOLDEN]
+    assert len(set(keys)) == len(keys)
+
+
+def test_identities_that_collide_when_joined_stay_apart() -> None:
+    names = ["a", "a.b", "b", "b.c", "c", "", "a\x1fb", '["a"]', '","', "a,b"]
+    keys = {
+        derive_key(namespace="", run_id="r", dag_id=dag_id, task_id=task_id, part=part)
+        for dag_id, task_id, part in itertools.product(names, repeat=3)
+    }
+    assert len(keys) == len(names) ** 3
+
+
+def test_the_readable_part_is_readable() -> None:
+    assert task_key(context(dag_id="my dag/ü", task_id="group.send"), namespace="").startswith(
+        "af1:my_dag__.group.send:"
+    )
+
+
+def test_promise_2_a_retry_keeps_the_key_and_a_clear_only_if_not_asked() -> None:
+    first, retry, cleared = (context(try_number=n, max_tries=m) for n, m in ((1, 3), (2, 3), (3, 5)))
+    assert task_key(first, namespace="") == task_key(retry, namespace="") == task_key(cleared, namespace="")
+    asked = [task_key(one, namespace="", resend_on_clear=True) for one in (first, retry, cleared)]
+    assert asked[0] == asked[1] != asked[2]
+
+
+@pytest.mark.parametrize(
+    "other", [{"dag_id": "x"}, {"run_id": "x"}, {"task_id": "x"}, {"map_index": 0}, {"map_index": 1}]
+)
+def test_another_task_has_another_key(other: dict[str, Any]) -> None:
+    assert task_key(context(), namespace="") != task_key(context(**other), namespace="")
+
+
+def test_namespace_and_part_tell_apart() -> None:
+    keys = {task_key(context(), namespace=n, part=p) for n in ("", "eu", "us") for p in ("", "1", "2")}
+    assert len(keys) == 9
+
+
+def test_tasks_of_old_contexts_without_map_index() -> None:
+    assert task_key(context(map_index=None), namespace="") == task_key(context(), namespace="")
+    assert task_generation(context(max_tries=None)) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "fields", "resend", "used"),
+    [
+        ("mine", {}, False, "mine"),
+        ("mine", {"map_index": 4}, False, "mine:4"),
+        ("mine", {"max_tries": 5}, True, "mine:g5"),
+        ("mine", {"map_index": 0, "max_tries": 5}, True, "mine:0:g5"),
+        ("manual__2026-01-01T00:00:00+00:00", {}, False, "manual__2026-01-01T00:00:00+00:00"),
+    ],
+)
+def test_explicit_keys(key: str, fields: dict[str, Any], resend: bool, used: str) -> None:
+    assert explicit_key(key, context(**fields), resend_on_clear=resend) == used
+
+
+@pytest.mark.parametrize("key", ["k" * 129, "zwei Wörter", "a b", "\ud800"])
+def test_explicit_keys_that_are_no_header_value_get_a_digest(key: str) -> None:
+    used = explicit_key(key, context())
+    assert check_idempotency_key(used) == used
+    assert used == explicit_key(key, context())
+    assert used != explicit_key(key + "x", context())
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("", "is empty"), ("  ", "is empty"), (5, "is empty"), ("a\nb", "line break")]
+)
+def test_bad_explicit_keys(key: Any, told: str) -> None:
+    with pytest.raises(FluxomailValidationError, match=told):
+        explicit_key(key, context())
