@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailValidationError
-from airflow_provider_fluxomail.client.waiting import Ending, Wait, now
+from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 
 if TYPE_CHECKING:
@@ -64,10 +64,9 @@ def check_seconds(value: float | timedelta, field: str) -> float:
 
 def look(hook: FluxomailHook, wait: Wait) -> Ending | None:
     """Look once; ``None`` means: go on. A 401 reads the connection anew, once: its key may have been replaced."""
-    before = type(wait.trouble)
     ending = _look(hook, wait)
-    if wait.trouble and type(wait.trouble) is not before and ending is None:
-        log.warning("Cannot see the send's timeline at the moment, waiting goes on: %s", wait.trouble)
+    if ending is None and wait.trouble_is_new:
+        log.warning(TROUBLE, wait.trouble)
     return ending
 
 

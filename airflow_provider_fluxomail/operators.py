@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Wait for a 429 that names no time, in seconds: the API's caps are per minute.
 _DEFAULT_RATE_LIMIT_WAIT: Final = 60.0
+#: Tasks that were refused in the same second come back spread over at least so many seconds.
+RATE_LIMIT_SPREAD: Final = 10.0
 
 
 class Unrecorded:
@@ -250,7 +252,7 @@ class FluxomailSendOperator(BaseOperator):
             self.log.warning("Not waiting %.0f s more for the rate limit: max_rate_limit_wait is used up.", wait)
             return
         # Spread, so that a thousand tasks refused in the same second do not come back in the same second.
-        resume_at = now() + max(wait, delivery.RESUME_AFTER) + random.uniform(0, max(10.0, wait / 4))
+        resume_at = now() + max(wait, delivery.RESUME_AFTER) + random.uniform(0, max(RATE_LIMIT_SPREAD, wait / 4))
         self.log.info("The rate limit asks to wait %.0f s: giving the worker slot back until then.", wait)
         self.defer(
             trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at),

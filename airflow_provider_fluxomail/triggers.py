@@ -20,7 +20,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.client.timeline import FAILURES
-from airflow_provider_fluxomail.client.waiting import Ending, Wait, now
+from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.hooks import FluxomailHook
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         async with contextlib.AsyncExitStack() as stack:
             client: AsyncFluxomailClient | None = None
             while True:
-                before = type(wait.trouble)
                 ending = None
                 try:
                     if client is None:
@@ -114,8 +113,8 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                     ending = wait.met(error, now())
                 if ending:
                     return ending
-                if wait.trouble and type(wait.trouble) is not before:
-                    self.log.warning("Cannot see the send's timeline now, waiting goes on: %s", wait.trouble)
+                if wait.trouble_is_new:
+                    self.log.warning(TROUBLE, wait.trouble)
                 if now() >= wait.deadline:
                     return wait.timed_out()
                 await asyncio.sleep(wait.delay(self.poll_interval, now()))

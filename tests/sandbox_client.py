@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,6 +57,17 @@ class Sandbox:
 
     def advance(self, seconds: float) -> None:
         self._post("clock", {"advance_seconds": seconds})
+
+    def now(self) -> float:
+        """The sandbox's clock, epoch seconds."""
+        return float(self._post("clock", {"advance_seconds": 0})["now"])
+
+    @staticmethod
+    def http_date(moment: float) -> str:
+        return formatdate(moment, usegmt=True)
+
+    def attachment(self, send_id: str, index: int) -> bytes:
+        return self._http.get(f"messages/{send_id}/attachments/{index}").content
 
     def event(self, send_id: str, type_: str, **fields: Any) -> None:
         self._post(f"messages/{send_id}/events", {"type": type_, **fields})

@@ -28,6 +28,9 @@ NOT_FOUND_GRACE: Final = 60.0
 #: Looks are spread over this part of the interval, so that a thousand waits do not look in the same instant.
 JITTER: Final = 0.2
 
+#: Logged once for each new trouble.
+TROUBLE: Final = "Cannot see the send's timeline now, waiting goes on: %s"
+
 Status = Literal["reached", "failed", "timeout", "error"]
 
 
@@ -95,11 +98,13 @@ class Wait:
         self.deadline = deadline
         #: The trouble the last look met, ``None`` if it went well.
         self.trouble: FluxomailError | None = None
+        #: True when the last look met trouble of another kind than the one before: it is worth a line in the log.
+        self.trouble_is_new = False
         self._last_event = "nothing on its timeline"
 
     def saw(self, timeline: Timeline) -> Ending | None:
         """Take in what a look showed; ``None`` means: go on."""
-        self.trouble = None
+        self.trouble, self.trouble_is_new = None, False
         if timeline.events:
             last = timeline.events[-1]
             self._last_event = f"last event: {last.type}{f' at {_iso(last.time)}' if last.time else ''}"
@@ -121,6 +126,7 @@ class Wait:
 
     def met(self, error: FluxomailError, now: float) -> Ending | None:
         """Take in that a look failed; ``None`` means: go on, it may pass."""
+        self.trouble_is_new = type(error) is not type(self.trouble)
         self.trouble = error
         if isinstance(error, FluxomailNotFoundError):
             if now - self.started < NOT_FOUND_GRACE:

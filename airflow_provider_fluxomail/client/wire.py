@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -286,11 +287,16 @@ def no_answer(
     if any("timeout" in type(cause).__name__.lower() for cause in causes):
         why = f"timed out after {settings.timeout:g} s"
     else:
-        said = (cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror)
+        said = (_system_text(cause) for cause in causes if isinstance(cause, OSError) and cause.strerror)
         why = next(said, "the connection was closed before the answer was complete")
     return FluxomailConnectionError(
         f"no answer from {host}: {why}", ambiguous=ambiguous, idempotency_key=request.idempotency_key
     )
+
+
+def _system_text(error: OSError) -> str:
+    """Return what the error number means: asyncio puts a sentence of its own into ``strerror``."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,0 +1,49 @@
+"""Every outcome in every mode, as tasks of one Dag: the cells of the outcome table, run by Airflow itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+
+OUTCOMES = ("delivered", "bounced", "never", "unknown")
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke", "deferrable": False},
+    "reschedule": {"mode": "reschedule", "deferrable": False},
+    "deferrable": {"deferrable": True},
+}
+
+with DAG(dag_id="waits", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False):
+    for outcome in OUTCOMES:
+        for mode, how in MODES.items():
+            for soft_fail in (False, True):
+                FluxomailDeliverySensor(
+                    task_id=f"{outcome}-{mode}-{'soft' if soft_fail else 'hard'}",
+                    send_id=f"{{{{ dag_run.conf['{outcome}'] }}}}",
+                    poke_interval=0.2,
+                    timeout=2,
+                    soft_fail=soft_fail,
+                    retries=3,
+                    retry_delay=0,
+                    **how,
+                )
+
+with DAG(dag_id="wait_for", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False):
+    for recipient in ("ops", "bounced", "never"):
+        for deferrable in (False, True):
+            FluxomailSendOperator(
+                task_id=f"{recipient}-{'deferrable' if deferrable else 'worker'}",
+                to=f"{recipient}@example.org",
+                subject="Hi",
+                content="Text",
+                wait_for="delivered",
+                wait_timeout=2,
+                poll_interval=0.2,
+                deferrable=deferrable,
+                retries=3,
+                retry_delay=0,
+            )

@@ -1,0 +1,165 @@
+"""Answers that are not Fluxomail's: typed errors, bounded in size and time, the key kept at home."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.settings import ClientSettings
+from airflow_provider_fluxomail.client.wire import MAX_RESPONSE_BYTES
+from tests.integration.conftest import Handler, RawServer, Transport
+
+MESSAGE = EmailMessage(to="ops@example.org", subject="Hi", content="Text")
+Serve = Callable[[Handler], RawServer]
+
+
+def head(status: str = "200 OK", **headers: object) -> bytes:
+    lines = [f"HTTP/1.1 {status}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def answers(data: bytes) -> Handler:
+    return lambda connection, request: connection.sendall(data)
+
+
+def settings(url: str, **fields: Any) -> ClientSettings:
+    return ClientSettings(**{"api_key": "fm_secret", "base_url": url, "timeout": 1, "max_attempts": 1, **fields})
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "told"),
+    [
+        (head(Content_Length=0), errors.FluxomailResponseError, "is empty"),
+        (head(Content_Length=6) + b"<html>", errors.FluxomailResponseError, "not JSON"),
+        (head(Content_Length=2) + b"[]", errors.FluxomailResponseError, "not a JSON object"),
+        (head(Content_Length=2) + b"{}", errors.FluxomailResponseError, "no sendId"),
+        (head(Content_Encoding="gzip", Content_Length=7) + b"garbage", errors.FluxomailResponseError, "compression"),
+        (head("502 Bad Gateway", Content_Length=3) + b"\xff\xfe\x00", errors.FluxomailServerError, "502"),
+        (head("204 No Content"), errors.FluxomailResponseError, "is empty"),
+        (b"", errors.FluxomailConnectionError, "closed before"),
+        (b"SMTP ready\r\n\r\n", errors.FluxomailConnectionError, "closed before"),
+        (head(Content_Length=100) + b'{"sendId": ', errors.FluxomailConnectionError, "closed before"),
+        (head(Transfer_Encoding="chunked") + b'5\r\n{"sen', errors.FluxomailConnectionError, "closed before"),
+        (head(Transfer_Encoding="chunked") + b"zz\r\nx\r\n", errors.FluxomailConnectionError, "closed before"),
+    ],
+)
+def test_what_is_not_fluxomails_is_a_typed_error(
+    call: Transport, serve: Serve, data: bytes, error: type[errors.FluxomailError], told: str
+) -> None:
+    server = serve(answers(data))
+    with pytest.raises(error, match=told) as caught:
+        call(settings(server.url), "send", MESSAGE, idempotency_key="k1")
+    assert caught.value.idempotency_key == "k1"
+    assert not caught.value.permanent
+
+
+def test_a_huge_answer_is_not_read_whole(call: Transport, serve: Serve) -> None:
+    sent = 0
+
+    def flood(connection: socket.socket, request: bytes) -> None:
+        nonlocal sent
+        connection.sendall(head(Content_Length=10**12))
+        with contextlib.suppress(OSError):
+            for _ in range(2000):
+                connection.sendall(b"x" * 65536)
+                sent += 65536
+
+    server = serve(flood)
+    with pytest.raises(errors.FluxomailResponseError, match="larger than 4 MiB"):
+        call(settings(server.url), "send", MESSAGE, idempotency_key="k1")
+    server_stopped = time.monotonic() + 10
+    while sent > 10 * MAX_RESPONSE_BYTES and time.monotonic() < server_stopped:
+        time.sleep(0.01)
+    assert sent < 10 * MAX_RESPONSE_BYTES
+
+
+@pytest.mark.parametrize("part", ["no byte", "head only", "trickle"])
+def test_every_wait_for_a_server_ends(call: Transport, serve: Serve, part: str) -> None:
+    def stall(connection: socket.socket, request: bytes) -> None:
+        if part != "no byte":
+            connection.sendall(head(Content_Length=10_000))
+        with contextlib.suppress(OSError):
+            for _ in range(100 if part == "trickle" else 0):
+                connection.sendall(b"x")
+                time.sleep(0.1)  # the server's pace, not a wait of the test
+            connection.recv(1)
+
+    server = serve(stall)
+    started = time.monotonic()
+    with pytest.raises(errors.FluxomailConnectionError, match=r"timed out after 0\.5 s|not complete after 0\.5 s"):
+        call(settings(server.url, timeout=0.5), "send", MESSAGE, idempotency_key="k1")
+    assert time.monotonic() - started < 5, "a tenth of what the server would take"
+
+
+@pytest.mark.parametrize("method", ["send", "get_timeline"])
+@pytest.mark.parametrize(
+    "status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
+)
+def test_redirects_are_not_followed_and_never_take_the_key_along(
+    call: Transport, serve: Serve, status: str, method: str
+) -> None:
+    thief = serve(answers(head(Content_Length=17) + b'{"sendId": "evil"}'))
+    server = serve(answers(head(status, Location=f"{thief.url}/api/v1/emails/send", Content_Length=0)))
+    with pytest.raises(errors.FluxomailResponseError, match=r"redirects to 127\.0\.0\.1"):
+        call(settings(server.url, max_attempts=4), method, MESSAGE if method == "send" else "s1")
+    assert len(server.seen) == 1
+    assert thief.seen == []
+
+
+def test_the_key_goes_out_once_as_a_bearer_and_netrc_does_not_replace_it(
+    call: Transport, serve: Serve, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login thief password stolen\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    body = b'{"sendId": "s1"}'
+    server = serve(answers(head(Content_Length=len(body)) + body))
+    call(settings(server.url), "send", MESSAGE, idempotency_key="k1")
+    (request,) = server.seen
+    lines = request.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"authorization:")] == [b"authorization: bearer fm_secret"]
+    assert [line for line in lines if line.startswith(b"idempotency-key:")] == [b"idempotency-key: k1"]
+    assert b"fm_secret" not in request.partition(b"\r\n")[0], "promise 5: not in the URL"
+
+
+def test_promise_1_a_refused_connection_is_not_ambiguous(call: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(errors.FluxomailConnectionError, match="Connection refused") as caught:
+        call(settings(f"http://127.0.0.1:{port}", max_attempts=3), "send", MESSAGE)
+    assert not caught.value.ambiguous
+    assert len(call.naps) == 2, "repeated without a key: nothing was sent"
+
+
+def test_a_host_that_does_not_exist(call: Transport) -> None:
+    with pytest.raises(errors.FluxomailConnectionError, match=r"no answer from nowhere\.invalid") as caught:
+        call(settings("https://nowhere.invalid"), "send", MESSAGE)
+    assert not caught.value.ambiguous
+
+
+def test_a_proxy_from_the_connection_is_used(call: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    body = b'{"sendId": "s1"}'
+    proxy = serve(answers(head(Content_Length=len(body)) + body))
+    call(
+        settings("http://mail.example", allow_http=True, proxies={"http": proxy.url}),
+        "send",
+        MESSAGE,
+        idempotency_key="k",
+    )
+    assert proxy.seen[0].startswith(b"POST http://mail.example/api/v1/emails/send")
+
+
+@pytest.mark.parametrize("verify", [True, False, "/no/such/bundle.pem"])
+def test_a_server_without_tls_behind_https(call: Transport, serve: Serve, verify: bool | str) -> None:
+    server = serve(answers(head()))
+    url = server.url.replace("http://", "https://")
+    with pytest.raises(errors.FluxomailConnectionError):
+        call(settings(url, verify=verify), "send", MESSAGE, idempotency_key="k")

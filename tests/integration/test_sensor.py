@@ -1,0 +1,306 @@
+"""FluxomailDeliverySensor: one outcome table for poke, reschedule and deferrable, cell by cell (promise 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail.client import waiting
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
+from tests.integration.running import Run, context, fire, rebuilt
+from tests.sandbox_client import TIMELINE, Sandbox
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_triggers.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
+    monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
+
+
+def send(to: str = "ops@example.org", **fields: Any) -> str:
+    hook = FluxomailHook()
+    sent = hook.send({"to": to, "subject": "Hi", "content": "Text", "html_content": "<p>Hi</p>", **fields})
+    hook.close()
+    return sent.send_id
+
+
+def sensor(mode: str, **fields: Any) -> FluxomailDeliverySensor:
+    how: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode, "deferrable": False}
+    return FluxomailDeliverySensor(task_id="task", **{"poke_interval": 0.1, "timeout": 20, **how, **fields})
+
+
+MODES = ["poke", "deferrable"]  # reschedule needs Airflow around it: see test_dags.py
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("to", "target", "kind", "told"),
+    [
+        ("ops@example.org", "delivered", "success", "delivered"),
+        ("opened@example.org", "delivered", "success", "delivered"),
+        ("opened@example.org", "opened", "success", "opened"),
+        ("clicked@example.org", "clicked", "success", "clicked"),
+        ("bounced@example.org", "delivered", "AirflowFailException", "550"),
+        ("complained@example.org", "opened", "AirflowFailException", "complained of"),
+        ("complained@example.org", "delivered", "success", "delivered"),
+        ("dropped@example.org", "delivered", "AirflowFailException", "was dropped"),
+        ("failed@example.org", "delivered", "AirflowFailException", "failed"),
+        ("never@example.org", "delivered", "AirflowSensorTimeout", "not delivered within 1 s"),
+        ("ops@example.org", "opened", "AirflowSensorTimeout", "not opened within 1 s; last event: delivered"),
+    ],
+)
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_promise_3_the_outcome_table(
+    sandbox: Sandbox, mode: str, to: str, target: str, kind: str, told: str, soft_fail: bool
+) -> None:
+    sandbox.settings(event_delay=0.2)
+    run = Run(sensor(mode, send_id=send(to), target=target, timeout=1, soft_fail=soft_fail))
+    if soft_fail and kind != "success":
+        assert run.kind == "AirflowSkipException", run.error
+        return
+    assert run.kind == kind, run.error
+    if kind == "success":
+        assert run.result["event"] == told
+        assert run.result["time"].endswith("Z")
+    else:
+        assert told in str(run.error)
+    assert bool(run.deferrals) is (mode == "deferrable")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_never_fail_skips_in_every_mode(sandbox: Sandbox, mode: str) -> None:
+    sandbox.settings(event_delay=0.2)
+    assert Run(sensor(mode, send_id=send("bounced@example.org"), never_fail=True)).kind == "AirflowSkipException"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fail_on", [(), ("complained",)])
+def test_fail_on_says_what_fails(sandbox: Sandbox, mode: str, fail_on: tuple[str, ...]) -> None:
+    run = Run(sensor(mode, send_id=send("bounced@example.org"), fail_on=fail_on, timeout=0.5))
+    assert run.kind == "AirflowSensorTimeout"
+    assert "last event: bounced" in str(run.error)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"send_id": None}, "send_id came out empty"),
+        ({"send_id": ""}, "send_id came out empty"),
+        ({"send_id": "None"}, "send_id came out empty"),
+        ({"send_id": {"send_id": "x"}}, "send.output['send_id']"),
+        ({"target": "arrived"}, "unknown target 'arrived'"),
+        ({"fail_on": ["exploded"]}, "unknown event 'exploded'"),
+    ],
+)
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_bad_input_fails_at_once_soft_fail_or_not(
+    sandbox: Sandbox, mode: str, fields: dict[str, Any], told: str, soft_fail: bool
+) -> None:
+    run = Run(sensor(mode, **{"send_id": "s1", "soft_fail": soft_fail, **fields}))
+    assert run.kind == "AirflowFailException"
+    assert told in str(run.error)
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("name", ["timeout", "poke_interval"])
+def test_negative_times_are_refused_when_the_dag_is_parsed(name: str) -> None:
+    with pytest.raises(Exception, match="non-negative"):
+        sensor("poke", send_id="s1", **{name: -1})
+    assert sensor("poke", send_id="s1", **{name: timedelta(seconds=3)})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_connection_without_a_key_fails_at_once(sandbox: Sandbox, mode: str) -> None:
+    sandbox.connect(key="")
+    run = Run(sensor(mode, send_id="s1"))
+    assert run.kind == "AirflowFailException"
+    assert "no API key" in str(run.error)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 503},
+        {"kind": "status", "status": 429, "retry_after": 0.2},
+        {"kind": "status", "status": 408},
+        {"kind": "status", "status": 200, "body": "<html>"},
+        {"kind": "response_lost_after_store"},
+    ],
+)
+def test_promise_3_outages_are_waited_out(
+    sandbox: Sandbox,
+    mode: str,
+    fault: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FluxomailDeliveryTrigger, "log", logging.getLogger("triggerer"))
+    send_id = send()
+    sandbox.fault(times=6, match=TIMELINE, **fault)
+    run = Run(sensor(mode, send_id=send_id))
+    assert run.kind == "success", run.error
+    assert len(sandbox.requests("GET")) == 7
+    warned = [record for record in caplog.records if "waiting goes on" in record.getMessage()]
+    assert len(warned) == (1 if mode == "poke" else 2), "each change once, in worker and triggerer"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_outage_until_the_deadline_times_out_and_says_so(sandbox: Sandbox, mode: str) -> None:
+    send_id = send()
+    sandbox.fault("status", times=1000, match=TIMELINE, status=503)
+    run = Run(sensor(mode, send_id=send_id, timeout=0.5))
+    assert run.kind == "AirflowSensorTimeout"
+    assert "the last look failed" in str(run.error)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_promise_4_retry_after_holds_the_next_look(sandbox: Sandbox, mode: str) -> None:
+    send_id = send()
+    sandbox.fault("status", times=2, match=TIMELINE, status=429, retry_after=0.7)
+    assert Run(sensor(mode, send_id=send_id, poke_interval=0.01)).kind == "success"
+    looks = [request["at"] for request in sandbox.requests("GET")]
+    assert len(looks) == 3
+    assert looks[2] - looks[1] >= 0.7
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_not_found_is_tolerated_for_a_while_and_then_fails(
+    sandbox: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_id = send()
+    sandbox.fault("status", times=3, match=TIMELINE, status=404)
+    assert Run(sensor(mode, send_id=send_id)).kind == "success"
+    monkeypatch.setattr(waiting, "NOT_FOUND_GRACE", 0.5)
+    run = Run(sensor(mode, send_id="sends_unknown"))
+    assert run.kind == "AirflowFailException"
+    assert "was not found for" in str(run.error)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_401_reads_the_connection_anew_once(sandbox: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key rotation: the old key is refused, the connection holds the new one by now."""
+    sandbox.settings(event_delay=0.3)
+    send_id = send()
+    sandbox.fault("status", times=1, match=TIMELINE, status=401)
+    assert Run(sensor(mode, send_id=send_id)).kind == "success"
+    sandbox.fault("status", times=100, match=TIMELINE, status=401)
+    run = Run(sensor(mode, send_id="s1", soft_fail=False))
+    assert run.kind == "AirflowFailException"
+    assert "401" in str(run.error)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_403_fails_at_once(sandbox: Sandbox, mode: str) -> None:
+    sandbox.key("sender", scopes=["send_email"])
+    sandbox.connect(key="sender")
+    run = Run(sensor(mode, send_id="s1"))
+    assert run.kind == "AirflowFailException"
+    assert "read_sends" in str(run.error)
+    assert len(sandbox.requests()) == 1
+
+
+def test_looks_carry_jitter(sandbox: Sandbox) -> None:
+    Run(sensor("poke", send_id=send("never@example.org"), timeout=2, poke_interval=0.1))
+    looks = [request["at"] for request in sandbox.requests("GET")]
+    gaps = [b - a for a, b in itertools.pairwise(looks)]
+    assert max(gaps[:-1]) - min(gaps[:-1]) > 0.01
+    assert min(gaps[:-1]) >= 0.08
+
+
+def test_most_waits_end_in_the_worker(sandbox: Sandbox) -> None:
+    run = Run(sensor("deferrable", send_id=send()))
+    assert run.result["event"] == "delivered"
+    assert run.deferrals == []
+
+
+def deferred(sandbox: Sandbox, **fields: Any) -> Any:
+    task = sensor("deferrable", **{"send_id": send("never@example.org"), **fields})
+    with pytest.raises(BaseException) as caught:
+        task.execute(context())
+    return caught.value
+
+
+def test_a_deferral_survives_a_restart_of_the_triggerer(sandbox: Sandbox) -> None:
+    deferral = deferred(sandbox, timeout=100)
+    trigger = deferral.trigger
+    assert rebuilt(trigger).serialize() == rebuilt(rebuilt(trigger)).serialize() == trigger.serialize()
+    assert trigger.deadline == pytest.approx(waiting.now() + 100, abs=5), "a moment: a restart does not extend it"
+    assert deferral.timeout > timedelta(seconds=100), "Airflow's own time-out is only a backstop"
+
+
+def test_a_trigger_of_the_past_fires_at_once(sandbox: Sandbox) -> None:
+    trigger = FluxomailDeliveryTrigger(send_id=send("never@example.org"), started=1.0, deadline=2.0)
+    assert asyncio.run(asyncio.wait_for(fire(trigger), 5))["status"] == "timeout"
+
+
+def test_an_event_at_the_deadline_still_counts(sandbox: Sandbox) -> None:
+    trigger = FluxomailDeliveryTrigger(send_id=send(), started=1.0, deadline=2.0)
+    assert asyncio.run(asyncio.wait_for(fire(trigger), 5))["status"] == "reached"
+
+
+def test_it_does_not_fire_before_airflow_can_take_it(sandbox: Sandbox) -> None:
+    now = waiting.now()
+    trigger = FluxomailDeliveryTrigger(send_id=send(), started=now, deadline=now + 50, resume_after=now + 0.5)
+    asyncio.run(fire(trigger))
+    assert waiting.now() >= now + 0.5
+
+
+@pytest.mark.parametrize("problem", ["missing", "broken"])
+def test_a_trigger_without_a_usable_connection_ends(sandbox: Sandbox, problem: str) -> None:
+    if problem == "broken":
+        sandbox.connect("gone", key="")
+    now = waiting.now()
+    trigger = FluxomailDeliveryTrigger(send_id="s1", started=now, deadline=now + 50, fluxomail_conn_id="gone")
+    event = asyncio.run(fire(trigger))
+    assert event["status"] == "error"
+    assert ("does not exist" if problem == "missing" else "no API key") in event["message"]
+
+
+def test_airflows_own_outage_is_waited_out(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([RuntimeError("no API server"), RuntimeError("no API server")])
+    real = FluxomailHook.aget_options
+
+    async def sometimes(hook: FluxomailHook) -> Any:
+        for error in answers:
+            raise error
+        return await real(hook)
+
+    monkeypatch.setattr(FluxomailHook, "aget_options", sometimes)
+    now = waiting.now()
+    trigger = FluxomailDeliveryTrigger(send_id=send(), started=now, deadline=now + 50, poll_interval=0.1)
+    assert asyncio.run(fire(trigger))["status"] == "reached"
+
+
+def test_the_rate_limit_trigger_fires_at_its_moment() -> None:
+    now = waiting.now()
+    event = asyncio.run(fire(rebuilt(FluxomailRetryAfterTrigger(resume_at=now + 0.3, give_up_at=now + 9))))
+    assert waiting.now() >= now + 0.3
+    assert event == {"give_up_at": now + 9}
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
+def test_promise_6_serialized_triggers_still_load(case: dict[str, Any]) -> None:
+    classes = {one.__name__: one for one in (FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger)}
+    module, _, name = case["path"].rpartition(".")
+    assert module == "airflow_provider_fluxomail.triggers"
+    assert classes[name](**case["kwargs"]).serialize()[1].items() >= case["kwargs"].items()
+
+
+def test_promise_5_no_secret_and_no_person_in_a_trigger(sandbox: Sandbox) -> None:
+    kwargs = json.dumps(deferred(sandbox).trigger.serialize())
+    for private in ("fm_sandbox", "example.org", "Text"):
+        assert private not in kwargs
