@@ -34,7 +34,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": f"{__name__}.hooks.FluxomailHook",
                 "hook-name": "Fluxomail",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema", "port", "extra"],
+                    "hidden-fields": ["login", "schema", "port"],
                     "relabeling": {"password": "API key", "host": "Base URL"},
                     "placeholders": {"host": "https://api.fluxomail.com"},
                 },

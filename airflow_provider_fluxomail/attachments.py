@@ -53,7 +53,7 @@ def _read(item: Any, field: str, taken: int) -> Attachment:
     path = _path(item, field)
     try:
         if not path.is_file():
-            raise FluxomailValidationError(
+            raise FluxomailValidationError(  # noqa: TRY301 - found out here, told as it is
                 f"{field}: there is no file {str(path)!r} on this worker: give a path that every worker sees, such as "
                 "a shared volume or an ObjectStoragePath"
             )
@@ -63,10 +63,12 @@ def _read(item: Any, field: str, taken: int) -> Attachment:
         if taken + len(content) > MAX_ATTACHMENT_BYTES:
             # Says how large it is, where the loop below would know only of what was read.
             check_attachment_limits([taken, path.stat().st_size])
-    except OSError as error:
-        raise FluxomailValidationError(
-            f"{field}: cannot read {str(path)!r}: {error.strerror or type(error).__name__}"
-        ) from error
+    except FluxomailValidationError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        # A file system without its package, or an unknown scheme, shows only when it is used.
+        why = getattr(error, "strerror", None) or error
+        raise FluxomailValidationError(f"{field}: cannot read {str(item)!r}: {why}") from error
     return Attachment(filename=path.name, content=content, content_type=mimetypes.guess_type(path.name)[0])
 
 
@@ -78,6 +80,6 @@ def _path(item: Any, field: str) -> Path | ObjectStoragePath:
 
         try:
             return ObjectStoragePath(item)
-        except (ValueError, ImportError, OSError) as error:
-            raise FluxomailValidationError(f"{field}: ObjectStoragePath cannot open it: {error}") from error
+        except (ValueError, ImportError) as error:
+            raise FluxomailValidationError(f"{field}: cannot read {item!r}: {error}") from error
     return Path(item) if isinstance(item, str) else item

@@ -32,14 +32,12 @@ class FluxomailConnection:
     """What a connection says.
 
     :param settings: for the client.
-    :param guard: which recipients it allows.
     :param idempotency_namespace: part of every derived key.
     :param key_retention_hours: how long Fluxomail remembers a key.
     :param poll_share: the part of the key's cap that waiting may use, above 0 and at most 1.
     """
 
     settings: ClientSettings
-    guard: RecipientGuard = dataclasses.field(default_factory=RecipientGuard)
     idempotency_namespace: str = ""
     key_retention_hours: float = 24.0
     poll_share: float = 0.5
@@ -80,10 +78,10 @@ class FluxomailConnection:
                 proxies=read("proxies", _proxies, {}),
                 allow_http=read("allow_http", _boolean, False),
                 user_agent=user_agent(),
-            ),
-            guard=RecipientGuard(
-                redirect_to=read("redirect_to", one_address, None),
-                allowed_domains=read("allowed_recipient_domains", _domains, ()),
+                guard=RecipientGuard(
+                    redirect_to=read("redirect_to", one_address, None),
+                    allowed_domains=read("allowed_recipient_domains", _domains, ()),
+                ),
             ),
             idempotency_namespace=read("idempotency_namespace", str, ""),
             key_retention_hours=retention,
@@ -123,7 +121,8 @@ def _extras(text: str | None) -> dict[str, Any]:
         if name in CONNECTION_FIELDS:
             continue
         # A misspelt guard would let mail out to everybody.
-        if close := difflib.get_close_matches(name, CONNECTION_FIELDS, n=1, cutoff=0.8):
+        guards = any(word in name.lower() for word in ("redirect", "recipient", "allow"))
+        if close := difflib.get_close_matches(name, CONNECTION_FIELDS, n=1, cutoff=0.4 if guards else 0.8):
             raise FluxomailValidationError(f"unknown extra {name!r}: did you mean {close[0]!r}?")
         log.warning(
             "The connection's extra %r means nothing to Fluxomail; known: %s.", name, ", ".join(CONNECTION_FIELDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -69,8 +70,8 @@ class FluxomailSendOperator(BaseOperator):
 
     :param to: one address, plain or as ``Name <address>``. (templated)
     :param subject: one line. (templated)
-    :param content: plain text, or the name of a ``.txt``, ``.md`` or ``.html`` template file; derived from
-        ``html_content`` when left out. (templated)
+    :param content: plain text, or the name of a ``.txt``, ``.md`` or ``.html`` template file (one word without white
+        space); derived from ``html_content`` when left out. (templated)
     :param html_content: HTML, or the name of a template file. (templated)
     :param cc: addresses that all recipients see. (templated)
     :param bcc: addresses that nobody sees. (templated)
@@ -83,14 +84,15 @@ class FluxomailSendOperator(BaseOperator):
     :param resend_on_clear: send again when a person clears the task. A retry never does.
     :param wait_for: ``delivered``, ``opened`` or ``clicked``: end when the timeline shows it, fail when the message
         bounces. ``opened`` and ``clicked`` need ``html_content``.
-    :param wait_timeout: seconds that the wait may take.
-    :param poll_interval: seconds between looks at the timeline.
+    :param wait_timeout: seconds or ``timedelta`` that the wait may take.
+    :param poll_interval: seconds or ``timedelta`` between looks at the timeline, with jitter.
     :param deferrable: wait in the triggerer, both for the delivery and for a long rate limit.
-    :param max_rate_limit_wait: seconds of deferral, all together, that a rate limit may cost.
+    :param max_rate_limit_wait: seconds or ``timedelta`` of deferral, all together, that a rate limit may cost.
     :param fluxomail_conn_id: id of the connection. (templated)
     :return: ``send_id``, ``message_id``, ``status``, ``reused``, ``idempotency_key``, ``request_id``; with ``wait_for``
         also ``event`` and ``time`` of what was reached. Each is an XCom of its own as well.
-    :raises AirflowFailException: the message, the key or the connection is wrong, or the message bounced.
+    :raises AirflowFailException: the message, the key or the connection is wrong, the message bounced, or the wait for
+        it timed out. Airflow does not retry these.
     :raises FluxomailError: what a retry may mend.
     """
 
@@ -187,7 +189,7 @@ class FluxomailSendOperator(BaseOperator):
     def _is_file(self, text: str) -> bool:
         bodies = (self.content, self.html_content)
         wrapped = tuple(body.text for body in bodies if isinstance(body, Unrecorded))
-        return text in (*bodies, *wrapped) and "\n" not in text and "://" not in text
+        return text in (*bodies, *wrapped) and not re.search(r"\s|://", text)
 
     def _run(self, context: Context, *, give_up_at: float | None) -> dict[str, Any]:
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:

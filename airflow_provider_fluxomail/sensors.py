@@ -43,8 +43,8 @@ class FluxomailDeliverySensor(BaseSensorOperator):
     :param fail_on: events that fail the wait, of ``bounced``, ``complained``, ``dropped`` and ``failed``.
     :param fluxomail_conn_id: id of the connection. (templated)
     :param deferrable: wait in the triggerer.
-    :param poke_interval: seconds between looks, with jitter.
-    :param timeout: seconds after which the wait fails.
+    :param poke_interval: seconds or ``timedelta`` between looks, with jitter.
+    :param timeout: seconds or ``timedelta`` after which the wait fails.
     :return: ``send_id``, and ``event`` and ``time`` of what was reached.
     :raises AirflowFailException: the message failed, the send is unknown, or the key may not read it.
     :raises AirflowSensorTimeout: neither target nor failure was seen in time.

@@ -39,7 +39,7 @@ class AsyncFluxomailClient:
 
     async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message, see :meth:`.FluxomailClient.send`."""
-        request = wire.send_request(message, idempotency_key)
+        request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
         return await self._call(request, wire.read_send)
 
     async def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:

@@ -7,6 +7,7 @@
     ├── FluxomailPermissionError           403: give the key the scope that is named
     │   └── FluxomailTenantPausedError     403: a person must resume the organization
     ├── FluxomailPlanRequiredError         402: the feature is not in the plan
+    ├── FluxomailRequestError              any other 4xx: the request itself must change
     ├── FluxomailValidationError           400, 422, or refused here before sending: mend the field
     ├── FluxomailNotFoundError             404: no such send for this key
     ├── FluxomailIdempotencyConflictError  409 that lasts: the key was used for another message

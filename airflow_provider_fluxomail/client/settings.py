@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.guard import RecipientGuard
 
 DEFAULT_BASE_URL = "https://api.fluxomail.com"
 API_PREFIX = "/api/v1"
@@ -33,6 +34,7 @@ class ClientSettings:
     :param proxies: proxy URL by scheme, e.g. ``{"https": "http://proxy:3128"}``; empty uses the environment.
     :param allow_http: send the key unencrypted to a host that is not this machine.
     :param user_agent: ``User-Agent`` header.
+    :param guard: which recipients a message may have; holds for every send.
     :raises FluxomailValidationError: names the setting and the cure.
     """
 
@@ -46,6 +48,7 @@ class ClientSettings:
     proxies: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     allow_http: bool = False
     user_agent: str = "airflow-provider-fluxomail"
+    guard: RecipientGuard = dataclasses.field(default_factory=RecipientGuard)
 
     def __post_init__(self) -> None:
         if not self.api_key:

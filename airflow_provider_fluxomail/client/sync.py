@@ -42,7 +42,7 @@ class FluxomailClient:
         :param idempotency_key: names the logical message; the same key never sends twice.
         :raises FluxomailError: see :mod:`.errors`.
         """
-        request = wire.send_request(message, idempotency_key)
+        request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
         return self._call(request, wire.read_send)
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:

@@ -70,6 +70,8 @@ def test_the_guards_hold(sandbox: Sandbox, call: Callable[..., Any]) -> None:
     sandbox.connect(allowed_recipient_domains="ours.example")
     with pytest.raises(FluxomailValidationError, match=r"ours\.example"):
         call(FluxomailHook(), "send", FIELDS)
+    with FluxomailHook().get_conn() as client, pytest.raises(FluxomailValidationError, match=r"ours\.example"):
+        client.send(EmailMessage(**FIELDS))
     (mail,) = sandbox.messages()
     assert mail["to"] == "qa@example.org"
     assert "was for to: ops@example.org" in mail["content"]

@@ -275,7 +275,7 @@ def test_only_bodies_are_names_of_template_files(tmp_path: Path) -> None:
     assert task.html_content.text == "<p>Ada</p>"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("text", ["See https://example.org/report.html", "Two\nlines.txt"])
+@pytest.mark.parametrize("text", ["https://example.org/report.html", "See report.html", "Two\nlines.txt"])
 def test_a_body_that_ends_like_a_file_name_is_a_body(tmp_path: Path, text: str) -> None:
     assert render(operator(content=text), tmp_path).content == text
 

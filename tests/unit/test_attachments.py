@@ -34,7 +34,7 @@ def test_every_way_to_name_a_file(rows: Path) -> None:
         (["/no/such/file"], "attachments[0]: there is no file '/no/such/file' on this worker"),
         (["/tmp"], "there is no file '/tmp'"),
         ([""], "attachments[0] is empty"),
-        (["nosuchscheme://x/y"], "attachments[0]: ObjectStoragePath cannot open it"),
+        (["nosuchscheme://x/y"], "attachments[0]: cannot read 'nosuchscheme://x/y'"),
         ("rows.csv", "attachments must be a list"),
         ({"filename": "a"}, "attachments must be a list"),
         (5, "attachments must be a list"),

@@ -66,7 +66,7 @@ def test_as_uri() -> None:
     options = FluxomailConnection.of(as_uri("mail", uri))
     assert options.settings.base_url == "http://127.0.0.1:8026"
     assert options.settings.timeout == 3
-    assert options.guard.allowed_domains == ("a.example", "b.example")
+    assert options.settings.guard.allowed_domains == ("a.example", "b.example")
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,13 @@ def test_as_uri() -> None:
         ({"idempotency_namespace": "eu"}, "idempotency_namespace", "eu"),
         ({"key_retention_hours": "48"}, "key_retention_hours", 48),
         ({"poll_share": "0.25"}, "poll_share", 0.25),
-        ({"redirect_to": "qa@a.example"}, "guard.redirect_to", "qa@a.example"),
-        ({"allowed_recipient_domains": "A.example, @b.example."}, "guard.allowed_domains", ("a.example", "b.example")),
-        ({"allowed_recipient_domains": ["a.example"]}, "guard.allowed_domains", ("a.example",)),
+        ({"redirect_to": "qa@a.example"}, "settings.guard.redirect_to", "qa@a.example"),
+        (
+            {"allowed_recipient_domains": "A.example, @b.example."},
+            "settings.guard.allowed_domains",
+            ("a.example", "b.example"),
+        ),
+        ({"allowed_recipient_domains": ["a.example"]}, "settings.guard.allowed_domains", ("a.example",)),
     ],
 )
 def test_extras_as_text_or_as_what_they_are(extra: dict[str, Any], path: str, value: object) -> None:
@@ -126,6 +130,8 @@ def test_extras_as_text_or_as_what_they_are(extra: dict[str, Any], path: str, va
         ({"extra": {"allowed_recipient_domains": "example"}}, "must hold domains such as example.com"),
         ({"extra": {"allowed_recipient_domains": [","]}}, "must hold domains such as example.com"),
         ({"extra": {"alowed_recipient_domains": "a.example"}}, "did you mean 'allowed_recipient_domains'"),
+        ({"extra": {"redirect_adress": "a@b.example"}}, "did you mean 'redirect_to'"),
+        ({"extra": {"recipient_domains": "b.example"}}, "did you mean 'allowed_recipient_domains'"),
         ({"extra": {"redirectto": "a@b.example"}}, "did you mean 'redirect_to'"),
     ],
 )

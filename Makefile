@@ -1,0 +1,123 @@
+# Needs GNU make and Python 3.11 to 3.13, nothing else: every target makes the environment it runs in.
+#
+#   make demo                  make test                  make test AIRFLOW=2.11
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+SHELL := /bin/sh
+
+AIRFLOW ?= 3.3
+CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
+
+# Per Airflow: its folder, the interpreters to look for, what is installed, what coverage must be reached.
+ifeq ($(AIRFLOW),3.3)
+  VENV := .venv
+  PYTHONS := python3.12 python3.13 python3.11 python3
+  BELOW := 3.14
+  GROUP := dev
+  COVERAGE_REPORT :=
+else
+  # Airflow 2.11 knows no Python 3.13. The branches for other versions stay unvisited, so no threshold.
+  VENV := .venv-$(AIRFLOW)
+  PYTHONS := python3.12 python3.11 python3
+  BELOW := 3.13
+  GROUP := test
+  COVERAGE_REPORT := --fail-under=0
+endif
+
+ifeq ($(wildcard $(CONSTRAINTS)),)
+  $(error There is no $(CONSTRAINTS): AIRFLOW can be $(patsubst constraints/airflow-%.txt,%,$(wildcard constraints/airflow-*.txt)))
+endif
+
+BIN := $(VENV)/bin
+# Written last: an environment without it is incomplete and is made anew.
+STAMP := $(VENV)/.complete
+
+# The newest release of each supported line; `make constraints` compiles the rest around it.
+RELEASE_3.3 := 3.3.2
+RELEASE_2.11 := 2.11.2
+
+.PHONY: help
+help: ## show this list
+	@echo "usage: make TARGET [AIRFLOW=3.3|2.11] [PYTHON=/path/to/python]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: venv
+venv: $(STAMP) ## make the environment alone (.venv, or .venv-2.11)
+
+# A name on PATH proves nothing (version managers leave names that do not run), so each is tried.
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@if [ -f $(STAMP) ] && $(BIN)/python -c '' 2>/dev/null; then \
+		echo "==> $(VENV) is older than $(firstword $?): bringing it up to date"; \
+		rm -f $(STAMP); \
+	else \
+		found=; \
+		for candidate in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
+			if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < ($(subst .,$(comma) ,$(BELOW))))' \
+				>/dev/null 2>&1; then found=$$candidate; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "Airflow $(AIRFLOW) needs Python 3.11 or newer, below $(BELOW), with its venv module; none of" \
+				"$(if $(PYTHON),$(PYTHON),$(PYTHONS)) is that: install one (on Debian also python3-venv)," \
+				"or name one with PYTHON=/path/to/python." >&2; \
+			exit 1; \
+		fi; \
+		echo "==> Making $(VENV) with $$("$$found" --version) ($$found); this takes a minute or two"; \
+		"$$found" -m venv --clear $(VENV); \
+	fi
+	$(BIN)/python -m pip install --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[sandbox]' --group $(GROUP)
+	@touch $(STAMP)
+	@echo "==> $(VENV) is ready"
+
+comma := ,
+
+.PHONY: demo
+demo: $(STAMP) ## watch a real Airflow send, wait and retry against a local Fluxomail (KEEP=1: Airflow stays up)
+	@$(BIN)/python -m scripts.demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: $(STAMP) ## unit and integration tests, with coverage
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest tests/unit tests/integration
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report $(COVERAGE_REPORT)
+
+# An unpacked sdist has no git that would tell ruff what is not ours.
+UNCHECKED := --extend-exclude '.venv*' --extend-exclude .demo
+
+.PHONY: lint
+lint: $(STAMP) ## ruff (rules and format) and mypy
+	$(BIN)/python -m ruff check $(UNCHECKED) .
+	$(BIN)/python -m ruff format --check $(UNCHECKED) .
+	$(BIN)/python -m mypy
+
+.PHONY: docs
+docs: $(STAMP) ## the documentation as HTML, in docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+.PHONY: build
+build: $(STAMP) ## wheel and sdist, in dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+.PHONY: constraints
+constraints: .venv-tools/.complete ## compile the constraint files anew, with the newest releases
+	@$(foreach line,3.3 2.11,\
+		echo "==> constraints/airflow-$(line).txt" && \
+		echo "apache-airflow==$(RELEASE_$(line))" > .venv-tools/airflow.txt && \
+		.venv-tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --upgrade \
+			--extra sandbox --group dev --constraint .venv-tools/airflow.txt --no-annotate --no-header \
+			--output-file constraints/airflow-$(line).txt &&) true
+
+.venv-tools/.complete: $(STAMP)
+	$(BIN)/python -m venv --clear .venv-tools
+	.venv-tools/bin/python -m pip install --disable-pip-version-check uv
+	@touch $@
+
+.PHONY: clean
+clean: ## remove everything that these targets have made, the environments too
+	rm -rf .venv .venv-2.11 .venv-tools .demo dist build docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

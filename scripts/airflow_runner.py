@@ -1,0 +1,316 @@
+"""A real Airflow of its own: scheduler, Dag processor, API server and triggerer, on loopback and free ports.
+
+The metadata is an SQLite file in a folder; nothing of the machine's other Airflows is read or touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import httpx
+
+from scripts.processes import ManagedProcess, ProcessError, free_port, stop_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+API_SERVER: Final = "api-server"
+#: As the command line calls them -> as the health report calls them.
+COMPONENTS: Final = {
+    API_SERVER: "metadatabase",
+    "scheduler": "scheduler",
+    "dag-processor": "dag_processor",
+    "triggerer": "triggerer",
+}
+#: Log servers listen on every address and on fixed ports; all logs are on this machine's disk anyway.
+_ARGUMENTS: Final = {"scheduler": ("--skip-serve-logs",), "triggerer": ("--skip-serve-logs",)}
+USER: Final = "admin"
+FINAL_STATES: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+_LOOK_SECONDS: Final = 0.25
+
+
+class AirflowError(Exception):
+    """Airflow did not start, refused a call, or did not come to an end in time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskTry:
+    """A task instance as it is or, from the history, as one of its tries ended."""
+
+    task_id: str
+    try_number: int
+    state: str | None
+    started: datetime.datetime | None
+    ended: datetime.datetime | None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Read one from an answer of the REST API."""
+        started, ended = _time(fields["start_date"]), _time(fields["end_date"])
+        return cls(fields["task_id"], fields["try_number"], fields["state"], started, ended)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return (self.ended - self.started).total_seconds() if self.started and self.ended else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A task that has come to another state (or another try), as :meth:`AirflowRunner.follow` saw it."""
+
+    after: float
+    task: TaskTry
+
+
+class AirflowRunner:
+    """Starts and stops the components, and speaks with the REST API. A context manager: its end ends them all.
+
+    :param home: the folder for everything of it; what is in there already is removed.
+    :param dags: Dag files, copied into the Dags folder.
+    :param environment: further environment, such as ``AIRFLOW_CONN_...`` and ``AIRFLOW__SECTION__KEY``.
+    """
+
+    def __init__(self, home: Path, *, dags: Sequence[Path] = (), environment: Mapping[str, str] | None = None) -> None:
+        self.home = home.resolve()
+        self.logs = self.home / "logs"
+        self.dags_folder = self.home / "dags"
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.password = secrets.token_urlsafe(12)
+        self._dags = list(dags)
+        self._environment = self._settings() | dict(environment or {})
+        self._client = httpx.Client(base_url=self.url, timeout=15.0, trust_env=False)
+        self._components = {
+            name: self._process(name, name, *_ARGUMENTS.get(name, ()), log=self.logs / f"{name}.log")
+            for name in COMPONENTS
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # Life
+
+    def prepare(self, *, timeout: float = 180.0) -> None:
+        """Make the folder anew, with the Dags and a migrated database."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.dags_folder.mkdir(parents=True)
+        for dag in self._dags:
+            shutil.copy(dag, self.dags_folder)
+        passwords = self.home / "passwords.json"
+        passwords.touch(mode=0o600)
+        passwords.write_text(json.dumps({USER: self.password}))
+        migration = self._process("airflow db migrate", "db", "migrate", log=self.logs / "db-migrate.log")
+        migration.start()
+        deadline = time.monotonic() + timeout
+        try:
+            while migration.running:
+                if time.monotonic() > deadline:
+                    raise AirflowError(f"airflow db migrate took more than {timeout:g} s; see {migration.log}")
+                time.sleep(0.05)
+        finally:
+            migration.stop()
+        if migration.exit_code != 0:
+            raise AirflowError(f"airflow db migrate failed; {migration.log} ends with:\n{migration.last_lines()}")
+
+    def start(self) -> None:
+        """Start all components; :meth:`wait_until_healthy` tells when they are there."""
+        for process in self._components.values():
+            process.start()
+
+    def stop(self) -> None:
+        """End all components."""
+        stop_all(self._components.values())
+
+    def component(self, name: str) -> ManagedProcess:
+        """One of :data:`COMPONENTS`, to stop, kill or start it alone."""
+        return self._components[name]
+
+    def check(self) -> None:
+        """Raise if a component has ended.
+
+        :raises AirflowError: one has, with the end of its log.
+        """
+        for process in self._components.values():
+            try:
+                process.check()
+            except ProcessError as error:
+                raise AirflowError(f"Airflow's {error}") from error
+
+    def wait_until_healthy(self, *, timeout: float = 180.0, seen: Callable[[str], None] | None = None) -> None:
+        """Wait until the health report names all components healthy.
+
+        :param seen: called with each name of :data:`COMPONENTS` as soon as it is healthy.
+        :raises AirflowError: a component ended, or ``timeout`` seconds have passed.
+        """
+        deadline = time.monotonic() + timeout
+        healthy: set[str] = set()
+        while len(healthy) < len(COMPONENTS):
+            self.check()
+            if time.monotonic() > deadline:
+                missing = ", ".join(sorted(COMPONENTS.keys() - healthy))
+                raise AirflowError(f"Airflow was not healthy within {timeout:g} s: {missing} missing; see {self.logs}")
+            time.sleep(_LOOK_SECONDS)
+            now = self._healthy()
+            for name in [one for one in COMPONENTS if one in now - healthy]:
+                healthy.add(name)
+                if seen:
+                    seen(name)
+        answer = self._client.post("/auth/token", json={"username": USER, "password": self.password})
+        self._client.headers["Authorization"] = f"Bearer {self._json(answer)['access_token']}"
+
+    def _healthy(self) -> set[str]:
+        try:
+            report = self._client.get("/api/v2/monitor/health").json()
+        except (httpx.HTTPError, ValueError):
+            return set()
+        return {name for name, key in COMPONENTS.items() if report.get(key, {}).get("status") == "healthy"}
+
+    # REST
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """Make one call of the REST API and return what it answered.
+
+        :param path: below ``/api/v2``.
+        :param options: further arguments of ``httpx.Client.request``.
+        :raises AirflowError: any answer that is no success.
+        """
+        return self._json(self._client.request(method, f"/api/v2/{path.lstrip('/')}", **options))
+
+    def wait_for_dag(self, dag_id: str, *, timeout: float = 120.0) -> None:
+        """Wait until a Dag can be run.
+
+        :raises AirflowError: its file cannot be imported, or ``timeout`` seconds have passed.
+        """
+        deadline = time.monotonic() + timeout
+        while dag_id not in {dag["dag_id"] for dag in self.call("GET", "dags")["dags"]}:
+            self.check()
+            if errors := self.call("GET", "importErrors")["import_errors"]:
+                raise AirflowError(f"{errors[0]['filename']} cannot be imported:\n{errors[0]['stack_trace']}")
+            if time.monotonic() > deadline:
+                raise AirflowError(f"Airflow did not find the Dag {dag_id} within {timeout:g} s; see {self.logs}")
+            time.sleep(_LOOK_SECONDS)
+
+    def trigger(self, dag_id: str, run_id: str, *, conf: Mapping[str, Any] | None = None) -> None:
+        """Start a run of a Dag."""
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
+        self.call("POST", f"dags/{dag_id}/dagRuns", json=body)
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """The state of a run."""
+        return str(self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def tasks(self, dag_id: str, run_id: str) -> list[TaskTry]:
+        """All task instances of a run as they are now."""
+        rows = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return [TaskTry.of(row) for row in rows]
+
+    def tries(self, dag_id: str, run_id: str, task_id: str) -> list[TaskTry]:
+        """All tries of a task, the first one first."""
+        rows = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/tries")["task_instances"]
+        return sorted((TaskTry.of(row) for row in rows), key=lambda one: one.try_number)
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """A result of a task, ``None`` when there is none of that name."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        answer = self._client.get(path, params={"deserialize": False, "stringify": False})
+        return None if answer.status_code == 404 else self._json(answer)["value"]
+
+    def clear(self, dag_id: str, run_id: str, *task_ids: str) -> None:
+        """Clear tasks, as a person does who wants them to run again."""
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": list(task_ids), "only_failed": False}
+        self.call("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
+
+    def exception(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str | None:
+        """The text of the last exception in a try's log, ``None`` when there is none."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        log = self.call("GET", path, params={"full_content": True}, headers={"Accept": "application/json"})
+        for event in reversed(log["content"]):
+            details = event.get("error_detail") if isinstance(event, dict) else None
+            if details:
+                # The first is what was raised, the others are its causes.
+                return str(details[0].get("exc_value") or details[0].get("exc_type"))
+        return None
+
+    def follow(self, dag_id: str, run_id: str, *, timeout: float) -> Iterator[Change]:
+        """Yield each change of a task's state until the run has ended.
+
+        :raises AirflowError: a component ended, or ``timeout`` seconds have passed.
+        """
+        begin = time.monotonic()
+        known: dict[str, tuple[int, str | None]] = {}
+        ended = False
+        while not ended:
+            self.check()
+            # Asked before the tasks: their last states must not be missed.
+            ended = self.run_state(dag_id, run_id) in FINAL_STATES
+            for task in sorted(self.tasks(dag_id, run_id), key=lambda one: (one.ended is None, one.ended or 0)):
+                now = (task.try_number, task.state)
+                if task.state is not None and known.get(task.task_id) != now:
+                    known[task.task_id] = now
+                    yield Change(time.monotonic() - begin, task)
+            if ended:
+                return
+            if time.monotonic() - begin > timeout:
+                raise AirflowError(f"the run {run_id} did not end within {timeout:g} s; see {self.logs}")
+            time.sleep(_LOOK_SECONDS)
+
+    def _json(self, answer: httpx.Response) -> Any:
+        if not answer.is_success:
+            raise AirflowError(
+                f"{answer.request.method} {answer.request.url.path} was answered with {answer.status_code}: "
+                f"{answer.text[:500]}"
+            )
+        with contextlib.suppress(ValueError):
+            return answer.json()
+        return None
+
+    # Settings
+
+    def _process(self, name: str, *arguments: str, log: Path) -> ManagedProcess:
+        command = [sys.executable, "-m", "airflow", *arguments]
+        return ManagedProcess(name, command, log=log, environment=self._environment)
+
+    def _settings(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        return inherited | {
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": self.url.rpartition(":")[2],
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags_folder),
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:{USER}",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs / "tasks"),
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def _time(text: str | None) -> datetime.datetime | None:
+    return datetime.datetime.fromisoformat(text) if text else None

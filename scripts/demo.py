@@ -1,0 +1,469 @@
+"""``make demo``: a real Airflow sends, waits and retries against a local Fluxomail, and the sandbox counts the mail.
+
+Exits with 0 only if the sandbox has stored what it should, and every task ended as it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import httpx
+from rich import box
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from scripts.airflow_runner import USER, AirflowError, AirflowRunner, Change, TaskTry
+from scripts.processes import ManagedProcess, ProcessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+HOME: Final = ROOT / ".demo"
+DAG_FILE: Final = ROOT / "example_dags" / "fluxomail_send_and_wait.py"
+DAG_ID: Final = "fluxomail_send_and_wait"
+API_KEY: Final = "fm_sandbox"
+SEND_PATH: Final = "/api/v1/emails/send"
+#: A worker looks for 10 s before it defers: the first run's mail takes longer, the others' less.
+SLOW_DELIVERY: Final = 14.0
+QUICK_DELIVERY: Final = 2.0
+#: The client makes so many requests per try; all of them lose their answer.
+LOST_ANSWERS: Final = 4
+RUN_TIMEOUT: Final = 180.0
+
+_STYLES: Final = {
+    "success": "bold green",
+    "failed": "bold red",
+    "up_for_retry": "yellow",
+    "deferred": "medium_purple1",
+    "running": "cyan",
+}
+_QUIET: Final = frozenset({"scheduled", "queued"})
+#: A line below the header, nothing else.
+_UNDERLINED: Final = box.Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+_EVENT_STYLES: Final = {"delivered": "green", "bounced": "red"}
+
+
+class Sandbox:
+    """The sandbox as a process, and its control API. A context manager.
+
+    :param folder: where its log goes.
+    :param event_delay: seconds from a send to its outcome.
+    """
+
+    def __init__(self, folder: Path, *, event_delay: float) -> None:
+        options = ["--port", "0", "--api-key", API_KEY, "--event-delay", str(event_delay)]
+        self.process = ManagedProcess(
+            "the sandbox",
+            [sys.executable, "-m", "airflow_provider_fluxomail.sandbox", *options],
+            log=folder / "sandbox.log",
+            environment=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop()
+
+    def start(self) -> None:
+        """Start it on a free port and wait until it listens."""
+        self.process.log.unlink(missing_ok=True)
+        self.process.start()
+        self.url = self.process.wait_for_line("Fluxomail sandbox ready at ", timeout=30.0)
+
+    def control(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Make one call of the control API."""
+        with httpx.Client(base_url=self.url, timeout=15.0, trust_env=False) as client:
+            answer = client.request(method, f"/_sandbox/{path}", **options)
+            answer.raise_for_status()
+            fields: dict[str, Any] = answer.json()
+            return fields
+
+    def stored(self, **query: str) -> tuple[int, list[dict[str, Any]]]:
+        """Count and list the stored messages, all or those of a ``to`` or an ``idempotency_key``."""
+        found = self.control("GET", "messages", params=query)
+        return int(found["count"]), found["messages"]
+
+    def sends(self, idempotency_key: str) -> list[dict[str, Any]]:
+        """The requests to send that carried a key."""
+        rows: list[dict[str, Any]] = self.control("GET", "requests")["requests"]
+        return [
+            row
+            for row in rows
+            if (row["method"], row["path"], row["idempotency_key"]) == ("POST", SEND_PATH, idempotency_key)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One run of the Dag and how it should end.
+
+    :param states: the last state of each task.
+    :param event: the last event of the timeline.
+    :param send_tries: how many tries the send takes.
+    :param lost_answers: how many requests lose their answer.
+    :param event_delay: seconds from a send to its outcome.
+    :param on_the_way: states that ``wait`` must have been seen in.
+    """
+
+    run_id: str
+    title: str
+    story: str
+    to: str
+    states: dict[str, str]
+    event: str
+    send_tries: int = 1
+    lost_answers: int = 0
+    event_delay: float = QUICK_DELIVERY
+    on_the_way: frozenset[str] = frozenset()
+
+
+SCENARIOS: Final = (
+    Scenario(
+        run_id="delivered",
+        title="Send, and wait until it is delivered",
+        story=f"The sandbox delivers after {SLOW_DELIVERY:g} s. A worker looks for 10 s, then it gives its slot back "
+        "and Airflow's triggerer goes on waiting.",
+        to="ada@example.org",
+        states={"send": "success", "wait": "success"},
+        event="delivered",
+        event_delay=SLOW_DELIVERY,
+        on_the_way=frozenset({"deferred"}),
+    ),
+    Scenario(
+        run_id="answers-lost",
+        title="Every answer to the first try is lost",
+        story=f"The sandbox stores the message, then cuts the connection, {LOST_ANSWERS} times. The task can't know "
+        "that it has sent, and fails. Airflow tries again, with the same idempotency key.",
+        to="bob@example.org",
+        states={"send": "success", "wait": "success"},
+        event="delivered",
+        send_tries=2,
+        lost_answers=LOST_ANSWERS,
+    ),
+    Scenario(
+        run_id="bounced",
+        title="The message bounces",
+        story="There is no such mailbox. The send stays green, for it was accepted; the wait goes red and says why.",
+        to="bounced@example.com",
+        states={"send": "success", "wait": "failed"},
+        event="bounced",
+    ),
+)
+
+
+@dataclasses.dataclass
+class Account:
+    """What a run has come to: collected from Airflow and from the sandbox, then judged."""
+
+    scenario: Scenario
+    tasks: dict[str, TaskTry]
+    tries: list[TaskTry]
+    seen: dict[str, set[str]]
+    key: str
+    reused: bool
+    messages: list[dict[str, Any]]
+    count: int
+    posts: list[dict[str, Any]]
+    reasons: list[tuple[str, int, str]]
+
+    @property
+    def lost(self) -> int:
+        """How many requests to send got no answer although the message was stored."""
+        return sum(row["fault"] == "response_lost_after_store" for row in self.posts)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The timeline, if there is one."""
+        return list(self.messages[0]["events"]) if self.messages else []
+
+    def differences(self) -> Iterator[str]:
+        """Say what is not as it should be."""
+        scenario = self.scenario
+        if self.count != 1:
+            yield f"the sandbox has stored {self.count} messages with the key {self.key or '(none)'}, not 1"
+        for task_id, expected in scenario.states.items():
+            state = self.tasks[task_id].state if task_id in self.tasks else None
+            if state != expected:
+                yield f"task {task_id} is {state}, not {expected}"
+        if len(self.tries) != scenario.send_tries:
+            yield f"task send took {len(self.tries)} tries, not {scenario.send_tries}"
+        if self.lost != scenario.lost_answers:
+            yield f"{self.lost} answers were lost, not {scenario.lost_answers}"
+        if any(one.state == "success" for one in self.tries[:-1]):
+            yield "task send was run again after it had succeeded"
+        if self.reused != (scenario.lost_answers > 0):
+            yield f"task send says reused={self.reused}, though {self.lost} answers were lost"
+        if missing := scenario.on_the_way - self.seen.get("wait", set()):
+            yield f"task wait was never {', '.join(sorted(missing))}"
+        last = self.events[-1]["type"] if self.events else "nothing"
+        if last != scenario.event:
+            yield f"the timeline ends with {last}, not {scenario.event}"
+
+
+class Demo:
+    """Runs the scenarios one after the other and tells about them."""
+
+    def __init__(self, console: Console, sandbox: Sandbox, airflow: AirflowRunner, *, begin: float) -> None:
+        self.console = console
+        self.sandbox = sandbox
+        self.airflow = airflow
+        self.begin = begin
+
+    def start_airflow(self) -> None:
+        """Start Airflow and say what has come up."""
+        self._ready("sandbox", f"a Fluxomail of your own, {self.sandbox.url}")
+        with self._waiting("making a database for Airflow"):
+            self.airflow.prepare()
+        self._ready("database", "SQLite, in .demo/airflow")
+        remarks = {"api-server": self.airflow.url, "scheduler": "LocalExecutor"}
+        with self._waiting("starting Airflow's scheduler, Dag processor, API server and triggerer"):
+            self.airflow.start()
+            self.airflow.wait_until_healthy(seen=lambda name: self._ready(name, remarks.get(name, "")))
+        with self._waiting("waiting for the Dag"):
+            self.airflow.wait_for_dag(DAG_ID)
+        self._ready("Dag", f"send >> wait, from {DAG_FILE.relative_to(ROOT)}")
+
+    def run(self, number: int, scenario: Scenario) -> Account:
+        """Run the Dag once and tell what happened."""
+        self.console.print()
+        self.console.print(Rule(Text(f"{number}  {scenario.title}", "bold"), align="left", style="grey50"))
+        self.console.print(Text(scenario.story, "grey62"))
+        self.console.print()
+        self.sandbox.control("POST", "settings", json={"event_delay": scenario.event_delay})
+        if scenario.lost_answers:
+            match = {"method": "POST", "path": SEND_PATH}
+            fault = {"kind": "response_lost_after_store", "times": scenario.lost_answers, "match": match}
+            self.sandbox.control("POST", "faults", json=fault)
+        self.airflow.trigger(DAG_ID, scenario.run_id, conf={"to": scenario.to})
+        seen: dict[str, set[str]] = {}
+        with self._waiting(f"running the Dag {DAG_ID}, to {scenario.to}"):
+            for change in self.airflow.follow(DAG_ID, scenario.run_id, timeout=RUN_TIMEOUT):
+                states = seen.setdefault(change.task.task_id, set())
+                self._tell(change, again="deferred" in states)
+                states.add(str(change.task.state))
+        account = self._collect(scenario, seen)
+        self._show(account)
+        return account
+
+    def judge(self, accounts: Sequence[Account]) -> list[str]:
+        """Return what is not as it should be, over all runs."""
+        wrong = [f"run {one.scenario.run_id}: {text}" for one in accounts for text in one.differences()]
+        total, _ = self.sandbox.stored()
+        if total != len(accounts):
+            wrong.append(f"the sandbox has stored {total} messages in all, not {len(accounts)}")
+        if len({one.key for one in accounts}) != len(accounts):
+            wrong.append("two runs had the same idempotency key")
+        return wrong
+
+    def conclude(self, wrong: Sequence[str]) -> None:
+        """The last words."""
+        took = f"{time.monotonic() - self.begin:.0f} s"
+        self.console.print()
+        if wrong:
+            lines = [Text(f"✗ {text}", "red") for text in wrong]
+            lines.append(Text(f"\nLogs: {self.airflow.logs}, {self.sandbox.process.log}"))
+            self.console.print(Panel(Group(*lines), title="Not as it should be", border_style="red", box=box.ROUNDED))
+            return
+        text = Text()
+        text.append(f"{len(SCENARIOS)} runs, {len(SCENARIOS)} emails", "bold green")
+        text.append(f" counted by the sandbox, in {took}.\n")
+        text.append("One logical message is one email, whatever is retried; a wait ends with what the timeline says.\n")
+        text.append("Next: the same Dag with your own key (README.md), or ", "grey62")
+        text.append("make demo KEEP=1", "bold")
+        text.append(" to look around in Airflow's UI.", "grey62")
+        self.console.print(Panel(text, border_style="green", box=box.ROUNDED))
+
+    def keep(self) -> None:
+        """Leave everything running until Ctrl-C."""
+        self.console.print(f"\nAirflow is at {self.airflow.url} (user {USER}, password {self.airflow.password}).")
+        self.console.print(f"What the sandbox holds is at {self.sandbox.url}/_sandbox/messages. Ctrl-C ends both.")
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                self.airflow.check()
+                time.sleep(1.0)
+
+    def _collect(self, scenario: Scenario, seen: dict[str, set[str]]) -> Account:
+        airflow, run = self.airflow, scenario.run_id
+        key = str(airflow.xcom(DAG_ID, run, "send", "idempotency_key") or "")
+        count, messages = self.sandbox.stored(idempotency_key=key)
+        tasks = {task.task_id: task for task in airflow.tasks(DAG_ID, run)}
+        tries = airflow.tries(DAG_ID, run, "send")
+        failed = [one for one in tries if one.state != "success"]
+        failed += [task for task in tasks.values() if task.task_id != "send" and task.state == "failed"]
+        reasons = [
+            (one.task_id, one.try_number, reason)
+            for one in failed
+            if (reason := airflow.exception(DAG_ID, run, one.task_id, one.try_number))
+        ]
+        return Account(
+            scenario=scenario,
+            tasks=tasks,
+            tries=tries,
+            seen=seen,
+            key=key,
+            reused=bool(airflow.xcom(DAG_ID, run, "send", "reused")),
+            messages=messages,
+            count=count,
+            posts=self.sandbox.sends(key),
+            reasons=reasons,
+        )
+
+    # What it looks like
+
+    @contextlib.contextmanager
+    def _waiting(self, what: str) -> Iterator[None]:
+        if not self.console.is_terminal:
+            self.console.print(Text(f"  … {what}", "grey62"))
+            yield
+            return
+        with self.console.status(Text(f"{what} …", "grey62"), spinner="dots"):
+            yield
+
+    def _ready(self, name: str, remark: str) -> None:
+        line = Text("  ✓ ", "green")
+        line.append(f"{name:<14}", "bold")
+        line.append(f"{time.monotonic() - self.begin:5.1f} s  ", "grey62")
+        line.append(remark)
+        self.console.print(line, soft_wrap=True)
+
+    def _tell(self, change: Change, *, again: bool) -> None:
+        task = change.task
+        if task.state in _QUIET:
+            return
+        line = Text(f"  {change.after:5.1f} s  ", "grey62")
+        line.append(f"{task.task_id:<6}", "bold")
+        line.append(f"{task.state:<14}", _STYLES.get(str(task.state), ""))
+        line.append(_remark(task, again=again), "grey62")
+        self.console.print(line)
+
+    def _indented(self, text: Text) -> None:
+        self.console.print(Padding(text, (0, 0, 0, 2)))
+
+    def _show(self, account: Account) -> None:
+        both = Table.grid(padding=(0, 4))
+        both.add_row(_task_table(account), _timeline_table(account))
+        self.console.print(Padding(both, (1, 0, 1, 2)))
+        for task_id, number, reason in account.reasons:
+            self._indented(Text.assemble((f"{task_id}, try {number}: ", "bold"), (reason, "red")))
+        if account.lost:
+            told = f" reached the sandbox: {account.lost} got no answer, the last one got the first one's result."
+            self._indented(Text.assemble((f"{len(account.posts)} requests to send", "bold"), told))
+        wrong = list(account.differences())
+        for text in wrong:
+            self._indented(Text(f"✗ {text}", "red"))
+        if not wrong:
+            self._indented(
+                Text.assemble(("✓ ", "green"), (f"{account.count} email stored", "bold green"), f", key {account.key}")
+            )
+
+
+def _remark(task: TaskTry, *, again: bool) -> str:
+    number = f"try {task.try_number}"
+    return {
+        ("send", "running"): f"{number}: a worker sends",
+        ("send", "up_for_retry"): f"{number} got no answer: was the mail sent?",
+        ("send", "success"): number,
+        ("wait", "running"): "back in a worker, with the outcome" if again else "a worker looks at the timeline",
+        ("wait", "deferred"): "the worker is free again, the triggerer waits",
+    }.get((task.task_id, str(task.state)), "")
+
+
+def _task_table(account: Account) -> Table:
+    table = _table("task", "try", "state", "took")
+    last = {task_id: task for task_id, task in account.tasks.items() if task_id != "send"}
+    for task in [*account.tries, *last.values()]:
+        state = Text(str(task.state), _STYLES.get(str(task.state), ""))
+        if "deferred" in account.seen.get(task.task_id, ()):
+            state.append(", was deferred", "medium_purple1")
+        table.add_row(task.task_id, str(task.try_number), state, f"{task.seconds:.1f} s" if task.seconds else "")
+    return table
+
+
+def _timeline_table(account: Account) -> Table:
+    table = _table("timeline", "at", "after", "")
+    for event in account.events:
+        at = datetime.datetime.fromtimestamp(event["at"], datetime.UTC).astimezone()
+        after = event["at"] - account.events[0]["at"]
+        kind = Text(event["type"], _EVENT_STYLES.get(event["type"], ""))
+        table.add_row(kind, f"{at:%H:%M:%S}", f"{after:.1f} s", event.get("reason", ""))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=_UNDERLINED, show_edge=False, padding=(0, 2, 0, 0), border_style="grey50")
+    for column in columns:
+        right = column in ("took", "after", "try")
+        table.add_column(column, justify="right" if right else "left", header_style="grey62")
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo.
+
+    :return: 0 if all is as it should be, 1 if not, 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="leave Airflow and the sandbox running until Ctrl-C")
+    options = parser.parse_args(arguments)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    version = importlib.metadata.version("apache-airflow")
+    if int(version.partition(".")[0]) < 3:
+        console.print(f"The demo speaks Airflow 3's REST API, this is Airflow {version}: run make demo alone.")
+        return 1
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    console.print()
+    console.print(Text.assemble(("Fluxomail for Apache Airflow", "bold"), f": a demo with a real Airflow {version}"))
+    console.print(Text("Everything runs on this machine and in .demo/; no mail leaves it.\n", "grey62"))
+    try:
+        with Sandbox(HOME / "sandbox", event_delay=SLOW_DELIVERY) as sandbox:
+            return _run(console, sandbox, keep=options.keep)
+    except KeyboardInterrupt:
+        console.print("\nEnded: nothing is left running.")
+        return 130
+    except (AirflowError, ProcessError, httpx.HTTPError) as error:
+        console.print(Panel(Text(str(error)), title="The demo could not run", border_style="red", box=box.ROUNDED))
+        console.print(f"Logs: {HOME}", soft_wrap=True)
+        return 1
+
+
+def _run(console: Console, sandbox: Sandbox, *, keep: bool) -> int:
+    begin = time.monotonic()
+    sandbox.start()
+    connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
+    environment = {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
+    with AirflowRunner(HOME / "airflow", dags=[DAG_FILE], environment=environment) as airflow:
+        demo = Demo(console, sandbox, airflow, begin=begin)
+        demo.start_airflow()
+        accounts = [demo.run(number, scenario) for number, scenario in enumerate(SCENARIOS, start=1)]
+        wrong = demo.judge(accounts)
+        demo.conclude(wrong)
+        if keep:
+            demo.keep()
+    return 1 if wrong else 0
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
