@@ -106,9 +106,10 @@ class AsyncFluxomailClient:
                 "the answer's compression is broken: it does not come from Fluxomail",
                 idempotency_key=request.idempotency_key,
             ) from error
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+        except (ValueError, httpx.InvalidURL) as error:
+            # A host or proxy that no library can use.
             raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from error
-        except (httpx.TransportError, OSError, RuntimeError) as error:
+        except (httpx.TransportError, OSError) as error:
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
             raise wire.no_answer(request, settings, error, ambiguous=not unsent) from error
 

@@ -68,6 +68,12 @@ class ClientSettings:
         for name in ("api_version", "user_agent"):
             if not _HEADER_VALUE.fullmatch(getattr(self, name)):
                 raise FluxomailValidationError(f"{name} must be printable ASCII on one line: it is a header")
+        for proxy in self.proxies.values():
+            if not re.match(r"https?://[^/?#]*[^/?#@:]", proxy):
+                # Said without the URL: it may hold a password.
+                raise FluxomailValidationError(
+                    "proxies must be URLs such as http://proxy:3128 (SOCKS is not supported)"
+                )
         object.__setattr__(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
 
 
@@ -83,6 +89,8 @@ def normalise_base_url(url: str, *, allow_http: bool = False) -> str:
             # Nobody serves TLS there; a sandbox does not.
             parts = parts._replace(scheme="http")
         port = parts.port
+        # Labels that are empty or too long fail here, not in the middle of a send.
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise FluxomailValidationError(
             f"the connection's host is not a URL ({error}): give e.g. {DEFAULT_BASE_URL}"
@@ -102,6 +110,14 @@ def normalise_base_url(url: str, *, allow_http: bool = False) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     path = parts.path.rstrip("/").removesuffix(API_PREFIX).rstrip("/")
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}"
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -130,11 +130,8 @@ class FluxomailClient:
                 "the answer's compression is broken: it does not come from Fluxomail",
                 idempotency_key=request.idempotency_key,
             ) from error
-        except (
-            requests.exceptions.InvalidURL,
-            requests.exceptions.InvalidSchema,
-            requests.exceptions.InvalidHeader,
-        ) as error:
+        except ValueError as error:
+            # A host or proxy that no library can use: requests' InvalidURL and its like.
             raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from error
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # requests' own errors are OSErrors, and so are a missing CA bundle and a bare socket error.

@@ -302,11 +302,11 @@ def _system_text(error: OSError) -> str:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Walk to the root of an error: libraries wrap what the system said, in causes, contexts and arguments."""
     waiting: list[object] = [error]
-    for _ in range(20):
-        if not waiting:
-            return
+    seen: set[int] = set()
+    while waiting:
         current = waiting.pop(0)
-        if isinstance(current, BaseException):
+        if isinstance(current, BaseException) and id(current) not in seen:
+            seen.add(id(current))
             yield current
             waiting += [
                 *current.args,

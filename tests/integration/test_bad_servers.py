@@ -157,6 +157,21 @@ def test_a_proxy_from_the_connection_is_used(call: Transport, serve: Serve, monk
     assert proxy.seen[0].startswith(b"POST http://mail.example/api/v1/emails/send")
 
 
+def test_a_proxy_that_refuses_is_not_ambiguous(call: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        proxy = f"http://user:proxy_password@127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(errors.FluxomailConnectionError, match="Connection refused") as caught:
+        call(settings("https://mail.example", proxies={"https": proxy}), "send", MESSAGE)
+    assert not caught.value.ambiguous
+    assert "proxy_password" not in str(caught.value)
+
+
+def test_a_host_that_no_library_can_use(call: Transport) -> None:
+    with pytest.raises((errors.FluxomailValidationError, errors.FluxomailConnectionError)):
+        call(settings("https://xn--ls8h=.la"), "send", MESSAGE, idempotency_key="k")
+
+
 @pytest.mark.parametrize("verify", [True, False, "/no/such/bundle.pem"])
 def test_a_server_without_tls_behind_https(call: Transport, serve: Serve, verify: bool | str) -> None:
     server = serve(answers(head()))

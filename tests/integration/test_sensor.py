@@ -190,17 +190,63 @@ def test_not_found_is_tolerated_for_a_while_and_then_fails(
     assert "was not found for" in str(run.error)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_401_reads_the_connection_anew_once(sandbox: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key rotation: the old key is refused, the connection holds the new one by now."""
-    sandbox.settings(event_delay=0.3)
+@pytest.fixture
+def rotated(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Key rotation: the connection holds a key that Fluxomail refuses, and from its second reading on a good one."""
+    read: list[str] = []
+    sandbox.connect(key="old")
+    real, real_async = FluxomailHook.get_options, FluxomailHook.aget_options
+
+    def note(hook: FluxomailHook) -> None:
+        if hook._connection is None:
+            if read:
+                sandbox.connect()
+            read.append("read")
+
+    def get_options(hook: FluxomailHook) -> Any:
+        note(hook)
+        return real(hook)
+
+    async def aget_options(hook: FluxomailHook) -> Any:
+        note(hook)
+        return await real_async(hook)
+
+    monkeypatch.setattr(FluxomailHook, "get_options", get_options)
+    monkeypatch.setattr(FluxomailHook, "aget_options", aget_options)
+    return read
+
+
+def test_a_401_reads_the_connection_anew_in_the_worker(sandbox: Sandbox, request: pytest.FixtureRequest) -> None:
     send_id = send()
-    sandbox.fault("status", times=1, match=TIMELINE, status=401)
-    assert Run(sensor(mode, send_id=send_id)).kind == "success"
-    sandbox.fault("status", times=100, match=TIMELINE, status=401)
-    run = Run(sensor(mode, send_id="s1", soft_fail=False))
+    read = request.getfixturevalue("rotated")
+    assert Run(sensor("poke", send_id=send_id, poke_interval=60)).kind == "success", "at once, not a look later"
+    assert len(read) == 2
+
+
+def test_a_401_reads_the_connection_anew_in_the_triggerer(sandbox: Sandbox, request: pytest.FixtureRequest) -> None:
+    send_id = send()
+    read = request.getfixturevalue("rotated")
+    now = waiting.now()
+    trigger = FluxomailDeliveryTrigger(send_id=send_id, started=now, deadline=now + 50, poll_interval=60)
+    assert asyncio.run(asyncio.wait_for(fire(trigger), 20))["status"] == "reached"
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_401_that_stays_fails(sandbox: Sandbox, mode: str) -> None:
+    sandbox.connect(key="wrong")
+    run = Run(sensor(mode, send_id="s1"))
     assert run.kind == "AirflowFailException"
     assert "401" in str(run.error)
+    assert len(sandbox.requests()) == 2, "once, and once more with the connection read anew"
+
+
+def test_a_401_that_begins_later_fails_in_the_triggerer_too(sandbox: Sandbox) -> None:
+    sandbox.connect(key="wrong")
+    now = waiting.now()
+    event = asyncio.run(fire(FluxomailDeliveryTrigger(send_id="s1", started=now, deadline=now + 50)))
+    assert event["status"] == "error"
+    assert "401" in event["message"]
 
 
 @pytest.mark.parametrize("mode", MODES)
