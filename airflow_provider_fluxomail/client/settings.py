@@ -69,11 +69,9 @@ class ClientSettings:
             if not _HEADER_VALUE.fullmatch(getattr(self, name)):
                 raise FluxomailValidationError(f"{name} must be printable ASCII on one line: it is a header")
         for proxy in self.proxies.values():
-            if not re.match(r"https?://[^/?#]*[^/?#@:]", proxy):
+            if not _is_proxy(proxy):
                 # Said without the URL: it may hold a password.
-                raise FluxomailValidationError(
-                    "proxies must be URLs such as http://proxy:3128 (SOCKS is not supported)"
-                )
+                raise FluxomailValidationError("proxies must be URLs like http://proxy:3128 (SOCKS is not supported)")
         object.__setattr__(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
 
 
