@@ -131,9 +131,9 @@ class AirflowRunner:
         for process in self._components.values():
             process.start()
 
-    def stop(self) -> None:
-        """End all components."""
-        stop_all(self._components.values())
+    def stop(self, *, grace: float = 4.0) -> None:
+        """End all components: asked first, forced after ``grace`` seconds, for the scheduler takes its time."""
+        stop_all(self._components.values(), grace=grace)
 
     def component(self, name: str) -> ManagedProcess:
         """One of :data:`COMPONENTS`, to stop, kill or start it alone."""

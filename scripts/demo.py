@@ -300,6 +300,11 @@ class Demo:
                 self.airflow.check()
                 time.sleep(1.0)
 
+    def end(self) -> None:
+        """End Airflow; the sandbox ends last."""
+        with self._waiting("ending Airflow"):
+            self.airflow.stop()
+
     def _collect(self, scenario: Scenario, seen: dict[str, set[str]]) -> Account:
         airflow, run = self.airflow, scenario.run_id
         key = str(airflow.xcom(DAG_ID, run, "send", "idempotency_key") or "")
@@ -458,6 +463,7 @@ def _run(console: Console, sandbox: Sandbox, *, keep: bool) -> int:
         demo.conclude(wrong)
         if keep:
             demo.keep()
+        demo.end()
     return 1 if wrong else 0
 
 

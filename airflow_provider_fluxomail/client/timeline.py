@@ -201,5 +201,10 @@ def _text(value: object) -> str | None:
 
 
 def _reason(facts: Mapping[str, Any]) -> str | None:
-    told = [str(facts[name]) for name in _REASON_FIELDS if isinstance(facts.get(name), str | int)]
-    return redact(", ".join(dict.fromkeys(part for part in told if part))) or None
+    told: list[str] = []
+    for name in _REASON_FIELDS:
+        part = str(facts[name]).strip() if isinstance(facts.get(name), str | int) else ""
+        # "550 5.1.1 no such user" says the code already.
+        if part and not any(part in earlier for earlier in told):
+            told.append(part)
+    return redact(", ".join(told)) or None

@@ -119,7 +119,7 @@ def test_reasons_are_kept_and_hold_no_address() -> None:
         event = Event.parse(form)
         assert event is not None
         assert event.type == "bounced"
-        assert event.reason == "550 5.1.1 <<address>> unknown, 550, hard"
+        assert event.reason == "550 5.1.1 <<address>> unknown, hard"
 
 
 def at(*events: tuple[str, int | None]) -> Timeline:
