@@ -99,6 +99,8 @@ def user_agent() -> str:
 def _base_url(connection: Connection) -> str:
     """Put the URL together: a URI connection splits it into host, port and schema."""
     host = connection.host or ""
+    if host.count(":") > 1 and "://" not in host and "[" not in host:
+        host = f"[{host}]"  # a bare IPv6 address, as Airflow's URI parser leaves it
     if host and "://" not in host and connection.schema in ("http", "https"):
         host = f"{connection.schema}://{host}"
     if host and connection.port:

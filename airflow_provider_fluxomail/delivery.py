@@ -5,6 +5,7 @@ Shared by the sensor and by the operator's ``wait_for``, so that both have one o
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from datetime import timedelta
@@ -95,16 +96,21 @@ def look_for(
     :param looks: when to look instead, as seconds after the first; ``None`` comes back after the last of them: it is
         time to defer.
     """
-    round_ = 0
+    until = now() + looks[-1] if looks else wait.deadline
+    gaps = iter(b - a for a, b in itertools.pairwise(looks)) if looks else itertools.repeat(interval)
     while True:
         if ending := look(hook, wait):
             return ending
         if now() >= wait.deadline:
             return wait.timed_out()
-        round_ += 1
-        if looks is not None and round_ >= len(looks):
+        gap = next(gaps, None)
+        if gap is None:
             return None
-        sleep(wait.delay(interval if looks is None else looks[round_] - looks[round_ - 1], now()))
+        delay = wait.delay(gap, now())
+        if looks and now() + delay > until + gap:
+            # The server asks for a wait that would hold the worker: the trigger obeys it without one.
+            return None
+        sleep(delay)
 
 
 def delivery_trigger(
@@ -120,6 +126,7 @@ def delivery_trigger(
         started=wait.started,
         deadline=wait.deadline,
         resume_after=now() + RESUME_AFTER,
+        next_look=now() + wait.asked,
         result=result,
     )
 

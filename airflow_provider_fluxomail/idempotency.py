@@ -72,10 +72,13 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
 
     A key that is too long, or holds other characters than a header takes, is cut and gets a digest of the whole.
 
-    :raises FluxomailValidationError: when it is empty or holds a line break.
+    :raises FluxomailValidationError: when it came out empty or holds a line break.
     """
-    if not isinstance(key, str) or not key.strip():
-        raise FluxomailValidationError("idempotency_key is empty: leave it out to have it derived from the task")
+    if isinstance(key, int) and not isinstance(key, bool):
+        key = str(key)  # what a Dag that renders native objects makes of "20260101"
+    if not isinstance(key, str) or key.strip() in ("", "None"):
+        # "None" is what a template makes of an XCom that is not there: one key for all such messages.
+        raise FluxomailValidationError("idempotency_key came out empty: leave it out to have it derived from the task")
     if re.search(r"[\x00-\x1f\x7f]", key):
         raise FluxomailValidationError("idempotency_key holds a line break or control character: give one line")
     map_index = _map_index(context["ti"])

@@ -49,8 +49,6 @@ class Unrecorded:
     :param text: the text. (templated)
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("text",)
-
     def __init__(self, text: str) -> None:
         self.text = text
 
@@ -181,6 +179,9 @@ class FluxomailSendOperator(BaseOperator):
 
         Airflow takes any field's value for one by its ending: an address in Moldova (``.md``), an attachment's path.
         """
+        if isinstance(content, Unrecorded):
+            # A new one: mapped tasks and, in one process, later tries share the one that the Dag holds.
+            return Unrecorded(self.render_template(content.text, context, jinja_env, seen_oids))
         if isinstance(content, str) and content.endswith(tuple(self.template_ext)) and not self._is_file(content):
             # An empty comment changes the ending, not the text.
             content += "{##}"
@@ -254,7 +255,8 @@ class FluxomailSendOperator(BaseOperator):
             self.log.warning("Not waiting %.0f s more for the rate limit: max_rate_limit_wait is used up.", wait)
             return
         # Spread, so that a thousand tasks refused in the same second do not come back in the same second.
-        resume_at = now() + max(wait, delivery.RESUME_AFTER) + random.uniform(0, max(RATE_LIMIT_SPREAD, wait / 4))
+        allowed = now() + max(wait, delivery.RESUME_AFTER)
+        resume_at = min(allowed + random.uniform(0, max(RATE_LIMIT_SPREAD, wait / 4)), max(allowed, give_up_at))
         self.log.info("The rate limit asks to wait %.0f s: giving the worker slot back until then.", wait)
         self.defer(
             trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at),

@@ -38,6 +38,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
     :param started: epoch seconds of the wait's first look, which a worker made.
     :param deadline: epoch seconds at which it fires as timed out.
     :param resume_after: epoch seconds before which it does not fire: Airflow may kill a task that resumes at once.
+    :param next_look: epoch seconds before which it does not look: the worker's last look was told to wait.
     :param result: comes back with the event; what the task that deferred wants to return.
     """
 
@@ -52,6 +53,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         fluxomail_conn_id: str = FluxomailHook.default_conn_name,
         poll_interval: float = 30.0,
         resume_after: float = 0.0,
+        next_look: float = 0.0,
         result: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -63,6 +65,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         self.started = started
         self.deadline = deadline
         self.resume_after = resume_after
+        self.next_look = next_look
         self.result = result
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -78,6 +81,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                 "started": self.started,
                 "deadline": self.deadline,
                 "resume_after": self.resume_after,
+                "next_look": self.next_look,
                 "result": self.result,
             },
         )
@@ -95,6 +99,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         self.log.info(
             "Waiting for send %s to be %s, looking every %g s.", self.send_id, self.target, self.poll_interval
         )
+        await asyncio.sleep(max(0.0, min(self.next_look, self.deadline) - now()))
         async with contextlib.AsyncExitStack() as stack:
             client: AsyncFluxomailClient | None = None
             while True:

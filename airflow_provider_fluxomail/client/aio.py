@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ssl
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.timeline import Timeline
 
 T = TypeVar("T")
+
+#: An upload is given time for at least so many bytes per second.
+_LEAST_UPLOAD_RATE = 64 * 1024
 
 
 class AsyncFluxomailClient:
@@ -85,7 +89,7 @@ class AsyncFluxomailClient:
         try:
             if self._http is None:
                 self._http = _http_client(settings)
-            async with self._http.stream(
+            prepared = self._http.build_request(
                 request.method,
                 settings.base_url + request.path,
                 headers={
@@ -93,7 +97,11 @@ class AsyncFluxomailClient:
                     "Authorization": f"Bearer {settings.api_key}",
                 },
                 content=request.content,
-            ) as answer:
+            )
+            # httpx's own time-outs count from each byte anew.
+            async with asyncio.timeout(2 * settings.timeout + len(request.content or b"") / _LEAST_UPLOAD_RATE):
+                answer = await self._http.send(prepared, stream=True)
+            async with contextlib.aclosing(answer):
                 body = wire.BoundedBody(request, settings.timeout)
                 async with asyncio.timeout(settings.timeout):
                     async for chunk in answer.aiter_bytes():
@@ -117,11 +125,13 @@ class AsyncFluxomailClient:
 def _http_client(settings: ClientSettings) -> httpx.AsyncClient:
     import httpx
 
-    verify = _tls(settings.verify)
+    verify = _tls(settings.trusted)
     return httpx.AsyncClient(
         timeout=settings.timeout,
         follow_redirects=False,
         verify=verify,
+        # The connection's proxies outrank the environment's, NO_PROXY included, as they do for requests.
+        trust_env=not settings.proxies,
         mounts={
             f"{scheme.removesuffix('://')}://": httpx.AsyncHTTPTransport(proxy=proxy, verify=verify)
             for scheme, proxy in settings.proxies.items()

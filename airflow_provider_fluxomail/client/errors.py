@@ -24,6 +24,7 @@ body: error texts end up in task logs, alerts and tickets. What the server said 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,8 @@ from typing import Any, ClassVar
 #: Longest piece of a server's text that an error prints, in characters.
 MAX_TEXT = 300
 
+#: So many characters in common with a body are a quotation of it.
+_QUOTE = 12
 _ADDRESS = re.compile(r"[^\s<>\"'(),;:\[\]]+@[^\s<>\"'(),;\[\]]+")
 
 
@@ -202,10 +205,30 @@ def redact(text: str, private: Iterable[str] = ()) -> str:
     :param text: what a server said.
     :param private: strings to hide as well: the API key, the subject, the bodies.
     """
-    for secret in sorted({value for value in private if len(value) > 3}, key=len, reverse=True):
+    text = text[: 4 * MAX_TEXT]
+    # A server that quotes JSON quotes it escaped.
+    secrets = {form for value in private for form in (value, json.dumps(value)[1:-1], _escaped(value))}
+    for secret in sorted((value for value in secrets if len(value) > 3), key=len, reverse=True):
         text = text.replace(secret, "***")
-    text = " ".join(_ADDRESS.sub("<address>", text).split())
+    text = _ADDRESS.sub("<address>", _without_quotes(text, secrets))
+    text = " ".join(text.split())
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def _escaped(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)[1:-1]
+
+
+def _without_quotes(text: str, secrets: Iterable[str]) -> str:
+    """Blank out what a server quotes of a secret in part: every run of :data:`_QUOTE` characters or more."""
+    long = [secret for secret in secrets if len(secret) >= _QUOTE]
+    hidden = [False] * len(text)
+    for start in range(len(text) - _QUOTE + 1):
+        piece = text[start : start + _QUOTE]
+        if any(piece in secret for secret in long):
+            hidden[start : start + _QUOTE] = [True] * _QUOTE
+    runs = itertools.groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
+    return "".join("***" if private else "".join(character for character, _ in run) for private, run in runs)
 
 
 def error_from_response(

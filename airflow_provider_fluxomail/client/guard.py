@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address
 
 _RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personalizations"})
+#: Addresses in these say from whom a mail comes, not to whom it goes.
+_SENDER_FIELDS: Final = frozenset({"fromEmail", "fromName", "replyTo"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,9 @@ class RecipientGuard:
         """
         if not self.redirect_to and not self.allowed_domains:
             return message
-        if hidden := _RECIPIENT_FIELDS.intersection(_keys(message.extra_fields)):
+        if hidden := next(_possible_recipients(message.extra_fields), None):
             raise FluxomailValidationError(
-                f"extra_fields holds {min(hidden)!r}: recipients there cannot be guarded, and the connection "
+                f"extra_fields holds {hidden!r}: recipients there cannot be guarded, and the connection "
                 "restricts recipients (redirect_to, allowed_recipient_domains)"
             )
         people = {"to": (message.to,), "cc": message.cc, "bcc": message.bcc}
@@ -68,12 +70,24 @@ def _domain(address: str) -> str:
     return bare_address(address).rpartition("@")[2].casefold().rstrip(".")
 
 
-def _keys(value: object) -> Iterable[str]:
-    """Every key in a nested structure, whatever its case."""
-    if isinstance(value, Mapping):
+def _possible_recipients(extra_fields: Mapping[str, Any]) -> Iterator[str]:
+    """Name every extra field that may make the server mail somebody: by its name, or because it holds an address."""
+    for name, value in extra_fields.items():
+        if name in _SENDER_FIELDS:
+            continue
+        leaves = list(_leaves(value))
+        if _RECIPIENT_FIELDS.intersection([name.lower(), *leaves]) or any("@" in leaf for leaf in leaves):
+            yield name
+
+
+def _leaves(value: object) -> Iterator[str]:
+    """Every key and every text in a nested structure, in lower case."""
+    if isinstance(value, str):
+        yield value.lower()
+    elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield str(key).lower()
-            yield from _keys(inner)
+            yield from _leaves(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _keys(inner)
+            yield from _leaves(inner)

@@ -244,7 +244,9 @@ def _address(text: str, field: str) -> str:
     """Check lightly: the rest of the syntax is the server's business."""
     text = text.strip()
     local, _, domain = bare_address(text).rpartition("@")
-    if not local or not domain or re.search(r"[\s,;<>]", local + domain):
+    # A second "@" is part of the name for one parser and of the domain for another.
+    two = "@" in local and not re.fullmatch(r'"(?:\\.|[^"\\])*"', local)
+    if not local or not domain or two or re.search(r"[\s,;<>]", local + domain):
         raise FluxomailValidationError(f"{field} is not an e-mail address: give name@example.com")
     return text
 
@@ -266,7 +268,7 @@ def _header_text(value: object, field: str) -> str:
     A line break there would let the text of one field write headers of its own.
     """
     if not isinstance(value, str):
-        raise FluxomailValidationError(f"{field} must be text, not {type(value).__name__}")
+        raise FluxomailValidationError(_not_text(value, field))
     if not value.strip():
         raise FluxomailValidationError(f"{field} is empty: every message needs one")
     if _UNSAFE_IN_HEADER.search(value):
@@ -278,8 +280,13 @@ def _body(value: object, field: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise FluxomailValidationError(f"{field} must be text, not {type(value).__name__}")
+        raise FluxomailValidationError(_not_text(value, field))
     return _unicode(value, field) if value.strip() else None
+
+
+def _not_text(value: object, field: str) -> str:
+    native = ": does the Dag render native objects?" if isinstance(value, int | float) else ""
+    return f"{field} must be text, not {type(value).__name__}{native}"
 
 
 def _unicode(value: str, field: str) -> str:

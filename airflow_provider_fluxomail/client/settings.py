@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
@@ -72,7 +74,20 @@ class ClientSettings:
             if not _is_proxy(proxy):
                 # Said without the URL: it may hold a password.
                 raise FluxomailValidationError("proxies must be URLs like http://proxy:3128 (SOCKS is not supported)")
+        if isinstance(self.verify, str) and not Path(self.verify).exists():
+            raise FluxomailValidationError(f"verify names {self.verify!r}, which does not exist on this machine")
         object.__setattr__(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
+
+    @property
+    def trusted(self) -> bool | str:
+        """What to verify certificates with: ``verify``, or the bundle that the environment names.
+
+        Decided here, for each HTTP library reads other variables: the send would trust a server that the wait does not.
+        """
+        if self.verify is not True:
+            return self.verify
+        named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
+        return next((path for path in named if path and Path(path).exists()), True)
 
 
 def normalise_base_url(url: str, *, allow_http: bool = False) -> str:

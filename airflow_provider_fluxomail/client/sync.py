@@ -85,9 +85,9 @@ class FluxomailClient:
 
     @cached_property
     def _session(self) -> requests.Session:
-        import requests
+        from airflow_provider_fluxomail.client import deadlines
 
-        return requests.Session()
+        return deadlines.session(self.settings.timeout)
 
     def _exchange(self, request: wire.Request) -> wire.Response:
         """Move the bytes of one request and its answer."""
@@ -114,7 +114,7 @@ class FluxomailClient:
                 stream=True,
                 # Per request: the environment would otherwise outrank the connection.
                 proxies=dict(settings.proxies) or None,
-                verify=settings.verify,
+                verify=settings.trusted,
             ) as answer:
                 body = wire.BoundedBody(request, settings.timeout)
                 # read1 returns what has arrived: a body that trickles in would hold read() past any timeout.

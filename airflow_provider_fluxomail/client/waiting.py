@@ -28,6 +28,8 @@ NOT_FOUND_GRACE: Final = 60.0
 #: Looks are spread over this part of the interval, so that a thousand waits do not look in the same instant.
 JITTER: Final = 0.2
 
+#: Nobody looks more often than this, whatever the interval: an interval of 0 would hammer the API. Seconds.
+LEAST_INTERVAL: Final = 1.0
 #: Logged once for each new trouble.
 TROUBLE: Final = "Cannot see the send's timeline now, waiting goes on: %s"
 
@@ -125,11 +127,14 @@ class Wait:
         return self._end("failed", event=event.type, time=when, message=str(error))
 
     def met(self, error: FluxomailError, now: float) -> Ending | None:
-        """Take in that a look failed; ``None`` means: go on, it may pass."""
+        """Take in that a look failed; ``None`` means: go on, it may pass.
+
+        Past the deadline a 404 is no longer told from a send without events: the wait has timed out, in every mode.
+        """
         self.trouble_is_new = type(error) is not type(self.trouble)
         self.trouble = error
         if isinstance(error, FluxomailNotFoundError):
-            if now - self.started < NOT_FOUND_GRACE:
+            if now - self.started < NOT_FOUND_GRACE or now >= self.deadline:
                 return None
             return self._end(
                 "error",
@@ -154,9 +159,13 @@ class Wait:
 
         The last look falls on the deadline, so that an event just before it still counts.
         """
-        asked = (self.trouble.retry_after if self.trouble else None) or 0.0
-        spread = interval * (1 - JITTER + 2 * JITTER * draw())
-        return max(0.0, min(max(spread, asked), self.deadline - now))
+        spread = max(interval, LEAST_INTERVAL) * (1 - JITTER + 2 * JITTER * draw())
+        return max(0.0, min(max(spread, self.asked), self.deadline - now))
+
+    @property
+    def asked(self) -> float:
+        """Seconds that the server asked to wait at the last look, 0 if it did not."""
+        return (self.trouble.retry_after if self.trouble else None) or 0.0
 
     def _end(self, status: Status, **facts: Any) -> Ending:
         return Ending(status=status, send_id=self.send_id, target=self.target, **facts)

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -296,6 +297,9 @@ def no_answer(
 
 def _system_text(error: OSError) -> str:
     """Return what the error number means: asyncio puts a sentence of its own into ``strerror``."""
+    if isinstance(error, ssl.SSLError):
+        # Its number is OpenSSL's, which reads as "Operation not permitted".
+        return f"TLS failed: {getattr(error, 'verify_message', '') or error.reason or 'no reason given'}"
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 

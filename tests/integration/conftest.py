@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -59,8 +60,9 @@ def call(request: pytest.FixtureRequest) -> Transport:
 class RawServer:
     """Answers each connection's first request with whatever bytes a test wants, or none."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self._handler = handler
+        self._tls = tls
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.seen: list[bytes] = []
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -76,12 +78,16 @@ class RawServer:
             with connection:
                 connection.settimeout(10)
                 try:
+                    if self._tls:
+                        connection = self._tls.wrap_socket(connection, server_side=True)
                     request = read_request(connection)
                     if request:
                         self.seen.append(request)
                         self._handler(connection, request)
                 except OSError:
                     continue
+                finally:
+                    connection.close()
 
     def close(self) -> None:
         # A blocked accept() outlives close(); a shutdown wakes it.
@@ -108,12 +114,12 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Handler], RawServer]]:
+def serve() -> Iterator[Callable[..., RawServer]]:
     """Start a :class:`RawServer`; it ends with the test."""
     servers: list[RawServer] = []
 
-    def start(handler: Handler) -> RawServer:
-        servers.append(RawServer(handler))
+    def start(handler: Handler, tls: ssl.SSLContext | None = None) -> RawServer:
+        servers.append(RawServer(handler, tls))
         return servers[-1]
 
     yield start

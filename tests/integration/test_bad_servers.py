@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
+import ssl
 import time
+import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.messages import EmailMessage
@@ -17,7 +24,7 @@ from airflow_provider_fluxomail.client.wire import MAX_RESPONSE_BYTES
 from tests.integration.conftest import Handler, RawServer, Transport
 
 MESSAGE = EmailMessage(to="ops@example.org", subject="Hi", content="Text")
-Serve = Callable[[Handler], RawServer]
+Serve = Callable[..., RawServer]
 
 
 def head(status: str = "200 OK", **headers: object) -> bytes:
@@ -81,13 +88,15 @@ def test_a_huge_answer_is_not_read_whole(call: Transport, serve: Serve) -> None:
     assert sent < 10 * MAX_RESPONSE_BYTES
 
 
-@pytest.mark.parametrize("part", ["no byte", "head only", "trickle"])
+@pytest.mark.parametrize("part", ["no byte", "trickling head", "head only", "trickling body"])
 def test_every_wait_for_a_server_ends(call: Transport, serve: Serve, part: str) -> None:
     def stall(connection: socket.socket, request: bytes) -> None:
-        if part != "no byte":
+        if part in ("head only", "trickling body"):
             connection.sendall(head(Content_Length=10_000))
+        if part == "trickling head":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
         with contextlib.suppress(OSError):
-            for _ in range(100 if part == "trickle" else 0):
+            for _ in range(100 if part.startswith("trickling") else 0):
                 connection.sendall(b"x")
                 time.sleep(0.1)  # the server's pace, not a wait of the test
             connection.recv(1)
@@ -172,9 +181,76 @@ def test_a_host_that_no_library_can_use(call: Transport) -> None:
         call(settings("https://xn--ls8h=.la"), "send", MESSAGE, idempotency_key="k")
 
 
-@pytest.mark.parametrize("verify", [True, False, "/no/such/bundle.pem"])
-def test_a_server_without_tls_behind_https(call: Transport, serve: Serve, verify: bool | str) -> None:
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_server_without_tls_behind_https(call: Transport, serve: Serve, verify: bool) -> None:
     server = serve(answers(head()))
     url = server.url.replace("http://", "https://")
     with pytest.raises(errors.FluxomailConnectionError):
         call(settings(url, verify=verify), "send", MESSAGE, idempotency_key="k")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A certificate for 127.0.0.1 that nobody trusts, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + signed.public_bytes(pem))
+    return str(path)
+
+
+@pytest.fixture
+def tls_url(serve: Serve, certificate: str) -> str:
+    """A server behind TLS that accepts every send."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    body = b'{"sendId": "s1"}'
+    return serve(answers(head(Content_Length=len(body)) + body), context).url.replace("http://", "https://")
+
+
+def test_an_unknown_certificate_is_refused_in_words(call: Transport, tls_url: str) -> None:
+    with pytest.raises(errors.FluxomailConnectionError, match=r"TLS failed: self.signed certificate"):
+        call(settings(tls_url), "send", MESSAGE, idempotency_key="k")
+
+
+def test_verify_names_a_bundle_or_trusts_anybody(call: Transport, tls_url: str, certificate: str) -> None:
+    assert call(settings(tls_url, verify=certificate), "send", MESSAGE, idempotency_key="k").send_id == "s1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # urllib3 warns of what was asked for
+        assert call(settings(tls_url, verify=False), "send", MESSAGE, idempotency_key="k").send_id == "s1"
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_the_environments_bundle_counts_for_both_transports(
+    call: Transport, tls_url: str, certificate: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the send would trust a server that the deferred wait does not."""
+    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(variable, certificate)
+    assert call(settings(tls_url), "send", MESSAGE, idempotency_key="k").send_id == "s1"
+
+
+def test_the_connections_proxy_outranks_no_proxy(
+    call: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    body = b'{"sendId": "s1"}'
+    proxy = serve(answers(head(Content_Length=len(body)) + body))
+    through = settings("http://mail.example", allow_http=True, proxies={"http": proxy.url})
+    assert call(through, "send", MESSAGE, idempotency_key="k").send_id == "s1"

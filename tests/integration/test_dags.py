@@ -19,6 +19,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
     monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
     monkeypatch.setattr(waiting, "NOT_FOUND_GRACE", 1.0)
+    monkeypatch.setattr(waiting, "LEAST_INTERVAL", 0.2)
 
 
 @pytest.fixture
@@ -116,6 +117,8 @@ def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandb
     }
     assert run.states == table
     assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1), "no retry mends a bounce or a time-out"
+    unknown = [request for request in sandbox.requests("GET") if request["path"].endswith("sends_unknown")]
+    assert len(unknown) <= 6 * 10, "a send that stays unknown ends after the grace, over reschedules too"
 
 
 def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: Sandbox) -> None:

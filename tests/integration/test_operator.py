@@ -12,6 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_fluxomail import delivery, operators
+from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError, FluxomailServerError
 from airflow_provider_fluxomail.client.waiting import now
 from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecorded
@@ -30,6 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Defer at once and resume at once: outside a scheduler nothing kills a task that resumes too soon."""
     monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
     monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
+    monkeypatch.setattr(waiting, "LEAST_INTERVAL", 0.05)
     monkeypatch.setattr(operators, "RATE_LIMIT_SPREAD", 0.1)
 
 
@@ -101,7 +103,9 @@ def test_promise_1_a_try_that_fails_leaves_at_most_one_mail_and_the_next_one_exa
         ({"attachments": ["/no/such/file"]}, "attachments[0]"),
         ({"attachments": ["x"] * 6}, "at most 5"),
         ({"extra_fields": {"to": "x"}}, "extra_fields"),
-        ({"idempotency_key": ""}, "idempotency_key is empty"),
+        ({"idempotency_key": ""}, "idempotency_key came out empty"),
+        ({"idempotency_key": "None"}, "idempotency_key came out empty"),
+        ({"subject": 2026}, "does the Dag render native objects?"),
         ({"idempotency_key": "a\nb"}, "idempotency_key holds a line break"),
         ({"wait_for": "arrived"}, "unknown target 'arrived'"),
         ({"wait_for": "opened"}, "needs html_content"),
@@ -167,6 +171,17 @@ def test_deferrals_for_a_rate_limit_are_spread_and_bounded(sandbox: Sandbox, mon
     run = Run(operator(deferrable=True, max_rate_limit_wait=99))
     assert isinstance(run.error, FluxomailRateLimitError)
     assert run.deferrals == []
+
+
+@pytest.mark.parametrize(("asked", "limit", "least", "most"), [(0.5, 3600, 8, 19), (3590, 3600, 3590, 3601)])
+def test_a_deferral_is_neither_too_short_for_airflow_nor_longer_than_allowed(
+    sandbox: Sandbox, asked: float, limit: float, least: float, most: float
+) -> None:
+    sandbox.connect(max_wait=0)
+    sandbox.fault("status", status=429, retry_after=asked)
+    with pytest.raises(BaseException) as caught:
+        operator(deferrable=True, max_rate_limit_wait=limit).execute(context())
+    assert least - 0.5 < caught.value.trigger.resume_at - now() <= most  # type: ignore[attr-defined]
 
 
 def test_a_rate_limit_that_names_no_time_defers_for_a_minute(sandbox: Sandbox) -> None:
@@ -290,6 +305,16 @@ def test_promise_5_an_unrecorded_body_is_sent_but_not_shown(sandbox: Sandbox, tm
     assert (str(task.content), repr(task.content)) == ("***", "***")
     Run(task)
     assert [mail["content"] for mail in sandbox.messages()] == ["Code 123456"]
+
+
+def test_an_unrecorded_body_is_rendered_for_each_task_anew(tmp_path: Path) -> None:
+    """Mapped tasks share the object that the Dag holds; one must not get the text of another."""
+    shared = Unrecorded("Code {{ word }}")
+    tasks = [render(operator(content=shared), tmp_path, word=word) for word in ("111111", "{{ 7 * 7 }}")]
+    tasks.append(render(operator(content=shared), tmp_path, word="333333"))
+    texts = [task.content.text for task in tasks]  # type: ignore[union-attr]
+    assert texts == ["Code 111111", "Code {{ 7 * 7 }}", "Code 333333"]
+    assert shared.text == "Code {{ word }}"
 
 
 def test_promise_5_no_recipient_and_no_body_in_the_log(

@@ -27,6 +27,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden_triggers.json").read_text(e
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
     monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
+    monkeypatch.setattr(waiting, "LEAST_INTERVAL", 0.05)
 
 
 def send(to: str = "ops@example.org", **fields: Any) -> str:
@@ -278,6 +279,60 @@ def deferred(sandbox: Sandbox, **fields: Any) -> Any:
     with pytest.raises(BaseException) as caught:
         task.execute(context())
     return caught.value
+
+
+def test_a_deferral_does_not_resume_before_airflow_can_take_it(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "RESUME_AFTER", 8.0)
+    assert deferred(sandbox).trigger.resume_after == pytest.approx(waiting.now() + 8, abs=1)
+
+
+def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0, 1.0, 2.5, 4.5, 7.0, 10.0))
+    sandbox.fault("status", times=9, match=TIMELINE, status=429, retry_after=600)
+    started = waiting.now()
+    trigger = deferred(sandbox, timeout=9999).trigger
+    assert waiting.now() - started < 5, "the worker does not sit it out"
+    assert len(sandbox.requests("GET")) == 1
+    assert trigger.next_look == pytest.approx(started + 600, abs=5)
+    trigger.next_look = waiting.now() + 0.5
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(fire(trigger), 0.3))
+    assert len(sandbox.requests("GET")) == 1
+
+
+def test_the_hold_ends_at_the_deadline(sandbox: Sandbox) -> None:
+    now = waiting.now()
+    trigger = FluxomailDeliveryTrigger(send_id=send(), started=now, deadline=now + 0.3, next_look=now + 999)
+    assert asyncio.run(asyncio.wait_for(fire(trigger), 10))["status"] == "reached"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_interval_of_zero_does_not_hammer(sandbox: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LEAST_INTERVAL", 1.0)
+    Run(sensor(mode, send_id=send("never@example.org"), poke_interval=0, timeout=1.5))
+    assert len(sandbox.requests("GET")) <= 5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_404_past_the_deadline_is_a_timeout(sandbox: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "NOT_FOUND_GRACE", 0.5)
+    assert Run(sensor(mode, send_id="sends_unknown", timeout=0.5)).kind == "AirflowSensorTimeout"
+
+
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_airflows_own_timeout_of_a_deferral_is_a_sensor_timeout(sandbox: Sandbox, soft_fail: bool) -> None:
+    """The backstop, should no triggerer run: Airflow 2.11 would retry it with a whole new wait."""
+    task = sensor("deferrable", send_id="s1", soft_fail=soft_fail)
+    with pytest.raises(Exception) as caught:
+        task.resume_execution("__fail__", {"error": "Trigger timeout"}, context())
+    assert type(caught.value).__name__ == ("AirflowSkipException" if soft_fail else "AirflowSensorTimeout")
+    with pytest.raises(Exception) as caught:
+        task.resume_execution("__fail__", {"error": "Trigger failure"}, context())
+    assert type(caught.value).__name__ == ("AirflowSkipException" if soft_fail else "TaskDeferralError")
 
 
 def test_a_deferral_survives_a_restart_of_the_triggerer(sandbox: Sandbox) -> None:

@@ -47,6 +47,7 @@ def test_a_key_is_enough() -> None:
         ({"host": "http://127.0.0.1:8026", "port": 9}, "http://127.0.0.1:8026"),
         ({"host": "https://mail.example/api/v1", "port": 8443}, "https://mail.example:8443"),
         ({"host": "[::1]", "port": 8026}, "http://[::1]:8026"),
+        ({"host": "::1", "port": 8026}, "http://[::1]:8026"),
         ({"host": "localhost", "schema": "http", "port": 8026}, "http://localhost:8026"),
     ],
 )
@@ -81,7 +82,7 @@ def test_as_uri() -> None:
         ({"api_version": "-"}, "settings.api_version", ""),
         ({"verify": "false"}, "settings.verify", False),
         ({"verify": True}, "settings.verify", True),
-        ({"verify": "/etc/ca.pem"}, "settings.verify", "/etc/ca.pem"),
+        ({"verify": __file__}, "settings.verify", __file__),
         ({"proxies": {"https": "http://p:1"}}, "settings.proxies", {"https": "http://p:1"}),
         ({"proxies": '{"https": "http://p:1"}'}, "settings.proxies", {"https": "http://p:1"}),
         ({"allow_http": "true"}, "settings.allow_http", True),
@@ -121,6 +122,7 @@ def test_extras_as_text_or_as_what_they_are(extra: dict[str, Any], path: str, va
         ({"extra": {"allow_http": "perhaps"}}, "extra allow_http must be true or false"),
         ({"extra": {"proxies": "http://p:1"}}, "extra proxies must be a JSON object"),
         ({"extra": {"proxies": {"https": 1}}}, "extra proxies must be a JSON object"),
+        ({"extra": {"verify": "/no/such.pem"}}, "verify names '/no/such.pem', which does not exist"),
         ({"extra": {"poll_share": 0}}, "poll_share must be above 0"),
         ({"extra": {"poll_share": 1.1}}, "at most 1"),
         ({"extra": {"key_retention_hours": -1}}, "key_retention_hours must be 0 or more"),
@@ -154,6 +156,7 @@ def test_every_field_of_the_form_is_read() -> None:
         "redirect_to": "a@b.example",
         "allowed_recipient_domains": "b.example",
         "proxies": '{"https": "http://p"}',
+        "verify": __file__,
     }
     default = connection()
     for name, field in CONNECTION_FIELDS.items():

@@ -84,13 +84,14 @@ def test_tasks_of_old_contexts_without_map_index() -> None:
     ("key", "fields", "resend", "used"),
     [
         ("mine", {}, False, "mine"),
+        (20260101, {}, False, "20260101"),
         ("mine", {"map_index": 4}, False, "mine:4"),
         ("mine", {"max_tries": 5}, True, "mine:g5"),
         ("mine", {"map_index": 0, "max_tries": 5}, True, "mine:0:g5"),
         ("manual__2026-01-01T00:00:00+00:00", {}, False, "manual__2026-01-01T00:00:00+00:00"),
     ],
 )
-def test_explicit_keys(key: str, fields: dict[str, Any], resend: bool, used: str) -> None:
+def test_explicit_keys(key: Any, fields: dict[str, Any], resend: bool, used: str) -> None:
     assert explicit_key(key, context(**fields), resend_on_clear=resend) == used
 
 
@@ -103,7 +104,8 @@ def test_explicit_keys_that_are_no_header_value_get_a_digest(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "told"), [("", "is empty"), ("  ", "is empty"), (5, "is empty"), ("a\nb", "line break")]
+    ("key", "told"),
+    [("", "empty"), (" ", "empty"), ("None", "empty"), (None, "empty"), (True, "empty"), ("a\nb", "line break")],
 )
 def test_bad_explicit_keys(key: Any, told: str) -> None:
     with pytest.raises(FluxomailValidationError, match=told):

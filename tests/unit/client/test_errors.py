@@ -125,6 +125,24 @@ def test_promise_5_no_error_prints_recipient_key_or_body() -> None:
     assert "ada@example.com" in (found.body or ""), "what the server said stays to be looked at"
 
 
+BODY = 'Dear Bob,\nyour code is "4711-secret"\nbye'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"message": "bad", "details": {"content": BODY}},
+        {"message": f"cannot send {json.dumps({'content': BODY})}"},
+        {"message": 'refused: Dear Bob,\\nyour code is \\"4711-secret'},
+        {"message": "line 2 'your code is \"4711-secret\"' is too long"},
+        [{"content": BODY}],
+        BODY,
+    ],
+)
+def test_promise_5_no_error_quotes_a_body_whole_in_part_or_escaped(said: object) -> None:
+    assert "4711" not in str(error(422, said, private=(BODY,)))
+
+
 def test_redact_makes_one_short_line() -> None:
     assert redact("a\r\nb\tc") == "a b c"
     assert len(redact("x" * 10_000)) == errors.MAX_TEXT

@@ -59,9 +59,25 @@ def test_redirect_says_for_whom_the_mail_was(domains: tuple[str, ...]) -> None:
     assert moved.html_content.endswith("<p>C</p>")
 
 
-@pytest.mark.parametrize("extra", [{"personalizations": [{"to": "x"}]}, {"options": {"BCC": "x"}}, {"recipients": []}])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"personalizations": [{"to": "x"}]},
+        {"options": {"BCC": "x"}},
+        {"recipients": []},
+        {"headers": [{"name": "Bcc", "value": "x@other.example"}]},
+        {"headers": {"X-Forward": "x@other.example"}},
+        {"ccEmail": "x@other.example"},
+        {"list": ["x@other.example"]},
+    ],
+)
 def test_extra_fields_cannot_pass_a_guard_by(extra: dict[str, Any]) -> None:
     for guard in (RecipientGuard(redirect_to="qa@ours.example"), RecipientGuard(allowed_domains=("ours.example",))):
         with pytest.raises(FluxomailValidationError, match="cannot be guarded"):
             guard.apply(message(to="a@ours.example", extra_fields=extra))
     assert RecipientGuard().apply(message(extra_fields=extra))
+
+
+def test_a_guard_leaves_other_extra_fields_alone() -> None:
+    mail = message(to="a@ours.example", extra_fields={"replyTo": "r@any.example", "headers": {"X-Job": "1"}, "n": 1})
+    assert RecipientGuard(allowed_domains=("ours.example",)).apply(mail) is mail

@@ -116,7 +116,10 @@ def test_a_list_of_one_recipient_is_one() -> None:
     assert "to is empty" in refused(to=[])
 
 
-@pytest.mark.parametrize("bad", ["nobody", "@example.org", "a@", "a b@example.org", "Name <nobody>", 5, b"a@b"])
+@pytest.mark.parametrize(
+    "bad",
+    ["nobody", "@example.org", "a@", "a b@example.org", "x@evil.example@ours.example", "Name <nobody>", 5, b"a@b"],
+)
 def test_bad_addresses(bad: object) -> None:
     assert refused(to=bad).startswith("to ")
     if not isinstance(bad, int | bytes):

@@ -76,6 +76,7 @@ def test_what_waiting_cannot_mend_ends_it(error: errors.FluxomailError) -> None:
 def test_not_found_is_tolerated_for_a_minute_from_the_first_look() -> None:
     error = errors.FluxomailNotFoundError("gone", status=404)
     assert wait().met(error, now=1059.9) is None
+    assert wait(deadline=1060.0).met(error, now=1060.0) is None, "past the deadline it is a time-out"
     ending = wait().met(error, now=1060.0)
     assert ending is not None
     assert ending.status == "error"
@@ -97,6 +98,7 @@ def test_looks_are_spread_and_end_at_the_deadline() -> None:
     assert [one.delay(30, 1000.0, lambda draw=draw: draw) for draw in (0.0, 0.5, 1.0)] == pytest.approx([24, 30, 36])  # type: ignore[misc]
     assert one.delay(30, 1090.0, lambda: 0.5) == 10
     assert one.delay(30, 2000.0) == 0
+    assert one.delay(0, 1000.0, lambda: 0.5) == 1, "an interval of 0 would hammer"
 
 
 def test_promise_4_retry_after_holds_the_next_look() -> None:
@@ -106,6 +108,7 @@ def test_promise_4_retry_after_holds_the_next_look() -> None:
     assert one.delay(1, 1080.0) == 20, "but not past the deadline"
     one.saw(timeline())
     assert one.delay(1, 1000.0) < 2
+    assert one.asked == 0
 
 
 def test_an_ending_survives_the_way_through_airflow() -> None:
