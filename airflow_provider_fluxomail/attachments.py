@@ -65,7 +65,7 @@ def _read(item: Any, field: str, taken: int) -> Attachment:
             check_attachment_limits([taken, path.stat().st_size])
     except FluxomailValidationError:
         raise
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:
         # A file system without its package, or an unknown scheme, shows only when it is used.
         why = getattr(error, "strerror", None) or error
         raise FluxomailValidationError(f"{field}: cannot read {str(item)!r}: {why}") from error
@@ -80,6 +80,6 @@ def _path(item: Any, field: str) -> Path | ObjectStoragePath:
 
         try:
             return ObjectStoragePath(item)
-        except (ValueError, ImportError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise FluxomailValidationError(f"{field}: cannot read {item!r}: {error}") from error
     return Path(item) if isinstance(item, str) else item

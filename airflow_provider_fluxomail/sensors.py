@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -104,13 +104,16 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         return self._conclude(delivery.ending_of(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume; Airflow's own time-out of the deferral is a time-out of the sensor, as it is by itself since 3.0."""
+        """Resume; Airflow's own time-out of the deferral is a time-out of the sensor, on every version."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSensorTimeout as error:
+            # Airflow 3.0 forgets soft_fail here.
+            self._fail(error)
         except AirflowException as error:
-            # By name: each version keeps the class elsewhere.
+            # By name: each version keeps the class elsewhere. Airflow 2.11 would retry it with a whole new wait.
             if type(error).__name__.startswith("TaskDeferral") and "timeout" in str(error).lower():
-                raise AirflowSensorTimeout(f"the triggerer did not end the wait in time: {error}") from error
+                self._fail(AirflowSensorTimeout(f"the triggerer did not end the wait in time: {error}"))
             raise
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
@@ -135,9 +138,12 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         try:
             return delivery.conclude(ending)
         except (AirflowFailException, AirflowSensorTimeout) as error:
-            if self.soft_fail or getattr(self, "never_fail", False):
-                raise AirflowSkipException(f"skipped instead of failed: {error}") from error
-            raise
+            self._fail(error)
+
+    def _fail(self, error: AirflowException) -> NoReturn:
+        if self.soft_fail or getattr(self, "never_fail", False):
+            raise AirflowSkipException(f"skipped instead of failed: {error}") from error
+        raise error
 
     def _get_next_poke_interval(
         self, started_at: datetime.datetime | float, run_duration: Callable[[], float], poke_count: int

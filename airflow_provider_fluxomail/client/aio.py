@@ -82,7 +82,7 @@ class AsyncFluxomailClient:
         return await AsyncRetrying(sleep=self._sleep, **policy.options(request))(attempt)
 
     async def _exchange(self, request: wire.Request) -> wire.Response:
-        """Move the bytes of one request and its answer."""
+        """Move the bytes of one request and its answer. Errors come without their cause, as in :mod:`.sync`."""
         import httpx
 
         settings = self.settings
@@ -109,17 +109,17 @@ class AsyncFluxomailClient:
                 return wire.Response(
                     status=answer.status_code, headers=dict(answer.headers.items()), content=body.content
                 )
-        except httpx.DecodingError as error:
+        except httpx.DecodingError:
             raise FluxomailResponseError(
                 "the answer's compression is broken: it does not come from Fluxomail",
                 idempotency_key=request.idempotency_key,
-            ) from error
+            ) from None
         except (ValueError, httpx.InvalidURL) as error:
             # A host or proxy that no library can use.
-            raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from error
+            raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from None
         except (httpx.TransportError, OSError) as error:
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
-            raise wire.no_answer(request, settings, error, ambiguous=not unsent) from error
+            raise wire.no_answer(request, settings, error, ambiguous=not unsent) from None
 
 
 def _http_client(settings: ClientSettings) -> httpx.AsyncClient:

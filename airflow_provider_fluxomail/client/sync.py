@@ -90,7 +90,11 @@ class FluxomailClient:
         return deadlines.session(self.settings.timeout)
 
     def _exchange(self, request: wire.Request) -> wire.Response:
-        """Move the bytes of one request and its answer."""
+        """Move the bytes of one request and its answer.
+
+        Errors come without their cause: a traceback that shows local variables would show the library's, and these are
+        the key, the recipient and the body. What the cause had to say is in the message.
+        """
         # Imported here: importing requests costs a Dag parse some 100 ms, and no Dag parse sends.
         import requests
         import urllib3.exceptions
@@ -125,17 +129,17 @@ class FluxomailClient:
                     headers={name.lower(): value for name, value in answer.headers.items()},
                     content=body.content,
                 )
-        except (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError) as error:
+        except (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError):
             raise FluxomailResponseError(
                 "the answer's compression is broken: it does not come from Fluxomail",
                 idempotency_key=request.idempotency_key,
-            ) from error
+            ) from None
         except ValueError as error:
             # A host or proxy that no library can use: requests' InvalidURL and its like.
-            raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from error
+            raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from None
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # requests' own errors are OSErrors, and so are a missing CA bundle and a bare socket error.
-            raise wire.no_answer(request, settings, error, ambiguous=not _unsent(error)) from error
+            raise wire.no_answer(request, settings, error, ambiguous=not _unsent(error)) from None
 
 
 def _unsent(error: BaseException) -> bool:

@@ -63,7 +63,7 @@ class Response:
     """One answer: status, headers (names in lower case), body (bounded)."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = dataclasses.field(repr=False)
     content: bytes = dataclasses.field(repr=False)
 
     @property
@@ -148,7 +148,6 @@ def read_payload(request: Request, response: Response, settings: ClientSettings)
 
     :raises FluxomailError: the error that any other answer stands for.
     """
-    private = (settings.api_key, *request.private)
     if 300 <= response.status < 400:
         # The target is named by host only: a signed URL in a Location header is a secret.
         target = urlsplit(response.headers.get("location", "")).hostname
@@ -166,7 +165,8 @@ def read_payload(request: Request, response: Response, settings: ClientSettings)
             request_id=response.request_id,
             idempotency_key=request.idempotency_key,
             retry_after=retry_after(response.status, response.headers),
-            private=private,
+            # Not in a variable: a traceback may show them.
+            private=(settings.api_key, *request.private),
         )
     try:
         payload = json.loads(response.content)

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -145,6 +146,34 @@ def test_promise_1_a_refused_connection_is_not_ambiguous(call: Transport) -> Non
         call(settings(f"http://127.0.0.1:{port}", max_attempts=3), "send", MESSAGE)
     assert not caught.value.ambiguous
     assert len(call.naps) == 2, "repeated without a key: nothing was sent"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        head("400 Bad Request", Content_Length=31) + b'{"error": "bad ada@example.org"}'[:31],
+        head("500 Oops", Content_Length=4) + b"oops",
+        head("302 Found", Location="https://x.example/?fm_secret"),
+        head(Content_Length=2) + b"{}",
+        head(Content_Encoding="gzip", Content_Length=7) + b"garbage",
+    ],
+)
+def test_promise_5_a_traceback_with_local_variables_shows_no_key_and_no_mail(
+    call: Transport, serve: Serve, data: bytes
+) -> None:
+    """Some log formatters print the variables of every frame, those of the HTTP libraries included."""
+    server = serve(answers(data))
+    private = EmailMessage(to="ada@example.org", subject="Private subject", content="Private words")
+    try:
+        call(settings(server.url), "send", private, idempotency_key="k")
+    except errors.FluxomailError as error:
+        shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    # This test's own frame holds them, of course.
+    shown = shown.partition("_call")[2]
+    assert "idempotency_key" in shown
+    for secret in ("fm_secret", "ada@example.org", "Private"):
+        assert secret not in shown
 
 
 def test_a_host_that_does_not_exist(call: Transport) -> None:
