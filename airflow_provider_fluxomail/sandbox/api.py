@@ -42,15 +42,15 @@ class ApiV1:
         app.add_route(f"{API_PREFIX}/sends/{{send_id}}", self.get_send, methods=["GET"])
 
     async def send(self, request: Request) -> Response:
-        """``POST /api/v1/emails/send`` (API sheet, section 2)."""
+        """``POST /api/v1/emails/send``. https://docs.fluxomail.com/api-reference/fluxomail/send-email"""
         return self._send(request, await request.body(), "send")
 
     async def send_global(self, request: Request) -> Response:
-        """``POST /api/v1/emails/send-global`` (section 3): the same, and the message remembers the path."""
+        """``POST /api/v1/emails/send-global``: the same, and the message remembers the path. https://docs.fluxomail.com/api-reference/fluxomail/send-global"""
         return self._send(request, await request.body(), "send-global")
 
     async def get_send(self, request: Request) -> Response:
-        """``GET /api/v1/sends/{id}`` (section 4)."""
+        """``GET /api/v1/sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
         key = self._admit(request, READ_SCOPE)
         send = self._sandbox.store.get_send(request.path_params["send_id"])
         if send is None or send.organization != key.organization:
@@ -110,7 +110,7 @@ class ApiV1:
         return self._accept(message, key.organization, endpoint)
 
     def _replay(self, first: StoredSend, message: Message, exchange: Exchange) -> Response:
-        """The first result again (section 9)."""
+        """The first result again. https://docs.fluxomail.com/api-reference/fluxomail/idempotency"""
         if self._sandbox.settings.idempotency_conflict == "conflict" and first.fingerprint != message.fingerprint:
             raise ApiError(409, "Idempotency key was used with a different request")
         exchange.headers["Idempotency-Replayed"] = "true"

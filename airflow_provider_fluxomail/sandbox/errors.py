@@ -1,4 +1,4 @@
-"""Error answers of the API in the documented structured form (API sheet, section 8)."""
+"""Error answers of the API in the documented structured form. https://docs.fluxomail.com/api-reference/fluxomail/errors"""
 
 from __future__ import annotations
 

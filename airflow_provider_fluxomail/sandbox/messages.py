@@ -1,4 +1,4 @@
-"""The body of a send, checked (API sheet, sections 2 and 11)."""
+"""The body of a send, checked. https://docs.fluxomail.com/api-reference/fluxomail/send-email"""
 
 from __future__ import annotations
 

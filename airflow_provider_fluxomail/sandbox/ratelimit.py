@@ -1,4 +1,4 @@
-"""The per-minute cap of a key: one fixed window for all endpoints (API sheet, section 7)."""
+"""The per-minute cap of a key: one fixed window for all endpoints. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer of ``GET /api/v1/sends/{id}`` in both forms (API sheet, section 4)."""
+"""The answer of ``GET /api/v1/sends/{id}`` in both forms. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
 
 from __future__ import annotations
 
