@@ -55,6 +55,7 @@ def _adapter() -> Any:
                 if late.is_set():
                     raise TimeoutError("the head of the answer came too slowly")
 
+    @functools.lru_cache(maxsize=8)
     def pools(seconds: float) -> dict[str, type]:
         def watched(connection: type) -> type:
             return type(f"Watched{connection.__name__}", (Watched, connection), {"head_seconds": seconds})
