@@ -87,8 +87,9 @@ class FluxomailDeliverySensor(BaseSensorOperator):
             self._hook, self._wait = hook, wait
             try:
                 return super().execute(context)
-            except AirflowSensorTimeout as error:
-                raise AirflowSensorTimeout(wait.timed_out().message) from error
+            except AirflowSensorTimeout:
+                # Airflow's own words know nothing of the message, and its never_fail nothing of a time-out.
+                self._conclude(wait.timed_out())
 
     def _look_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
         if ending := delivery.look_for(hook, wait, self.poke_interval, looks=delivery.WORKER_LOOKS):

@@ -7,7 +7,6 @@ triggers of released versions still load. No key, body or recipient is among the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,18 +99,18 @@ class FluxomailDeliveryTrigger(BaseTrigger):
             "Waiting for send %s to be %s, looking every %g s.", self.send_id, self.target, self.poll_interval
         )
         await asyncio.sleep(max(0.0, min(self.next_look, self.deadline) - now()))
-        async with contextlib.AsyncExitStack() as stack:
-            client: AsyncFluxomailClient | None = None
+        client: AsyncFluxomailClient | None = None
+        try:
             while True:
                 ending = None
                 try:
-                    if client is None:
-                        client = await stack.enter_async_context(await self._connect())
+                    client = client or await self._connect()
                     try:
                         timeline = await client.get_timeline(self.send_id, max_attempts=1)
                     except FluxomailAuthError:
                         # The key may have been replaced: read the connection anew, once a look.
-                        client = await stack.enter_async_context(await self._connect())
+                        await client.close()
+                        client = await self._connect()
                         timeline = await client.get_timeline(self.send_id, max_attempts=1)
                     ending = wait.saw(timeline)
                 except FluxomailError as error:
@@ -123,6 +122,9 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                 if now() >= wait.deadline:
                     return wait.timed_out()
                 await asyncio.sleep(wait.delay(self.poll_interval, now()))
+        finally:
+            if client is not None:
+                await client.close()
 
     async def _connect(self) -> AsyncFluxomailClient:
         """Look the connection up. Airflow's own outage is one that a wait survives; a missing connection is not."""
