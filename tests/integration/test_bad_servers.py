@@ -168,10 +168,11 @@ def test_promise_5_a_traceback_with_local_variables_shows_no_key_and_no_mail(
     try:
         call(settings(server.url), "send", private, idempotency_key="k")
     except errors.FluxomailError as error:
-        shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-    # This test's own frame holds them, of course.
-    shown = shown.partition("_call")[2]
-    assert "idempotency_key" in shown
+        # Without this test's own frame, which holds them, of course.
+        shown = "".join(
+            traceback.TracebackException(type(error), error, error.__traceback__.tb_next, capture_locals=True).format()  # type: ignore[union-attr]
+        )
+    assert "_exchange" in shown or "read_payload" in shown
     for secret in ("fm_secret", "ada@example.org", "Private"):
         assert secret not in shown
 
@@ -278,7 +279,7 @@ def test_the_environments_bundle_counts_for_both_transports(
 def test_the_connections_proxy_outranks_no_proxy(
     call: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("NO_PROXY", "mail.example")
     body = b'{"sendId": "s1"}'
     proxy = serve(answers(head(Content_Length=len(body)) + body))
     through = settings("http://mail.example", allow_http=True, proxies={"http": proxy.url})
