@@ -38,11 +38,15 @@ def _adapter() -> Any:
 
         def getresponse(self) -> Any:
             late = threading.Event()
+            watched = self.sock
 
             def end() -> None:
                 late.set()
-                # The socket below TLS: a TLS shutdown would wait for the other side.
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                try:
+                    # The socket below TLS: a TLS shutdown would wait for the other side.
+                    socket.socket.shutdown(watched, socket.SHUT_RDWR)
+                except OSError:
+                    pass  # Closed in this moment: its own time-out, or the other side, was as quick.
 
             watchdog = threading.Timer(self.head_seconds, end)
             watchdog.daemon = True

@@ -22,6 +22,7 @@ TARGETS: Final[Mapping[str, frozenset[str]]] = {
 #: Events that can end a wait as a failure.
 FAILURES: Final[tuple[str, ...]] = ("bounced", "complained", "dropped", "failed")
 
+_STAGES: Final = ("sent", "delayed", "delivered", "opened", "clicked")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REASON_FIELDS = (
     "reason",
@@ -165,9 +166,12 @@ def check_fail_on(fail_on: Iterable[str]) -> tuple[str, ...]:
 
 
 def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Sort by time and drop repeats: pages overlap, and the API repeats events."""
+    """Sort by time and drop repeats: pages overlap, and the API repeats events.
+
+    Events of the same millisecond come in the order in which a message goes through them, whatever that of the page.
+    """
     unique = {(event.id, event.type, event.time, event.provider_message_id): event for event in events}
-    return tuple(sorted(unique.values(), key=_when))
+    return tuple(sorted(unique.values(), key=lambda event: (_when(event), _stage(event))))
 
 
 def parse_time(value: object) -> datetime | None:
@@ -194,6 +198,10 @@ def parse_time(value: object) -> datetime | None:
 
 def _when(event: Event) -> datetime:
     return event.time or datetime.max.replace(tzinfo=UTC)
+
+
+def _stage(event: Event) -> int:
+    return _STAGES.index(event.type) if event.type in _STAGES else len(_STAGES)
 
 
 def _text(value: object) -> str | None:

@@ -157,6 +157,14 @@ def test_promise_3_the_first_event_by_time_that_is_target_or_failure_decides(
     assert (outcome.reached if outcome else None) == reached
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_events_of_one_moment_come_in_the_order_of_a_message(turned: bool) -> None:
+    kinds = ["sent", "delayed", "delivered", "opened", "clicked", "complained"]
+    events = [(kind, MS) for kind in kinds]
+    timeline = at(*(reversed(events) if turned else events), ("exploded", MS - 1))
+    assert [event.type for event in timeline.events] == ["exploded", *kinds]
+
+
 def test_fail_on_limits_what_fails() -> None:
     timeline = at(("complained", MS), ("delivered", MS + 1))
     assert judge(timeline, "delivered", FAILURES).reached is False  # type: ignore[union-attr]
