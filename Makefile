@@ -10,6 +10,9 @@ SHELL := /bin/sh
 AIRFLOW ?= 3.3
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 
+# Files side by side on all cores; each file's tests in one process, as Airflow's database takes a while to set up.
+TESTS ?= tests/unit tests/integration
+
 # Per Airflow: its folder, the interpreters to look for, what is installed, what coverage must be reached.
 ifeq ($(AIRFLOW),3.3)
   VENV := .venv
@@ -40,9 +43,9 @@ RELEASE_2.11 := 2.11.2
 
 .PHONY: help
 help: ## show this list
-	@echo "usage: make TARGET [AIRFLOW=3.3|2.11] [PYTHON=/path/to/python]"
+	@echo "usage: make TARGET [AIRFLOW=3.3|2.11] [PYTHON=/path/to/python] [CASE=name]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: venv
 venv: $(STAMP) ## make the environment alone (.venv, or .venv-2.11)
@@ -81,12 +84,20 @@ demo: $(STAMP) ## watch a real Airflow send, wait and retry against a local Flux
 .PHONY: test
 test: $(STAMP) ## unit and integration tests, with coverage
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest tests/unit tests/integration
+	$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist loadfile $(TESTS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report $(COVERAGE_REPORT)
 
 # An unpacked sdist has no git that would tell ruff what is not ours.
 UNCHECKED := --extend-exclude '.venv*' --extend-exclude .demo
+
+.PHONY: bench-sandbox
+bench-sandbox: $(STAMP) ## sends per second and 200 event streams on one sandbox process, against bare uvicorn
+	@$(BIN)/python -m benchmarks.sandbox $(CASE)
+
+.PHONY: openapi
+openapi: $(STAMP) ## write docs/openapi.json as the sandbox serves it
+	@$(BIN)/python -m scripts.openapi
 
 .PHONY: lint
 lint: $(STAMP) ## ruff (rules and format) and mypy
