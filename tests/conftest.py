@@ -1,17 +1,17 @@
-"""An Airflow of its own for the tests, and a sandbox. Set up before anything imports Airflow, which reads it once."""
+"""An Airflow of its own for the tests. Set up before anything imports Airflow, which reads it once."""
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 
 ROOT = Path(__file__).parent.parent
 _HOME = Path(tempfile.mkdtemp(prefix="fluxomail-tests-"))
@@ -29,31 +29,15 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
 }
 
-from airflow_provider_fluxomail.sandbox import SandboxServer  # noqa: E402 - after Airflow's home is set
-from tests.sandbox_client import Sandbox  # noqa: E402
-
 
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
-# Airflow 2.11 logs at INFO from the root down; what the tests themselves request is not worth a line.
-logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
-@pytest.fixture(scope="session")
-def _server() -> Iterator[SandboxServer]:
-    with SandboxServer(event_delay=0) as server:
-        yield server
-
-
 @pytest.fixture
-def sandbox(_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A sandbox without state, and an Airflow connection ``fluxomail_default`` to it."""
-    with Sandbox(_server.url, monkeypatch) as sandbox:
-        sandbox.reset()
-        sandbox.connect()
-        yield sandbox
+def sandbox(fluxomail_sandbox: FluxomailSandbox) -> FluxomailSandbox:
+    """The fixture of the package's own pytest plugin, by a shorter name."""
+    return fluxomail_sandbox
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,23 @@ imports neither FastAPI nor uvicorn; starting a server does.
 
 from __future__ import annotations
 
-from airflow_provider_fluxomail.sandbox.config import Bounds
-from airflow_provider_fluxomail.sandbox.server import SandboxServer, SandboxStartError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.sandbox.config import Bounds
+    from airflow_provider_fluxomail.sandbox.server import SandboxServer, SandboxStartError
 
 __all__ = ["Bounds", "SandboxServer", "SandboxStartError"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on use: pytest imports this package at its start, wherever it is installed, and asyncio takes 0.1 s."""
+    if name == "Bounds":
+        from airflow_provider_fluxomail.sandbox.config import Bounds
+
+        return Bounds
+    if name in __all__:
+        from airflow_provider_fluxomail.sandbox import server
+
+        return getattr(server, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
+from airflow_provider_fluxomail.sandbox import openapi
+from airflow_provider_fluxomail.sandbox.access import Access
 from airflow_provider_fluxomail.sandbox.api import ApiV1
 from airflow_provider_fluxomail.sandbox.control import Control
-from airflow_provider_fluxomail.sandbox.controlinput import ControlError
-from airflow_provider_fluxomail.sandbox.errors import ApiError, default_error_body
+from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.eventsapi import EventsApi
+from airflow_provider_fluxomail.sandbox.faults import KINDS
 from airflow_provider_fluxomail.sandbox.gate import API_PREFIX, Gate
+from airflow_provider_fluxomail.sandbox.inputs import ControlError, told
 from airflow_provider_fluxomail.sandbox.jsonbody import json_response
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from airflow_provider_fluxomail.sandbox.state import Sandbox
 
@@ -26,38 +31,56 @@ def build_app(sandbox: Sandbox) -> Gate:
 
     :param sandbox: its state; the caller closes it.
     """
-    app = FastAPI(title="Fluxomail sandbox", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, generate_unique_id_function=lambda route: route.name)
     # A redirect would make a client send its POST, and perhaps its key, again.
     app.router.redirect_slashes = False
-    ApiV1(sandbox).mount(app)
+    access = Access(sandbox)
+    api, events = ApiV1(sandbox, access), EventsApi(sandbox, access)
+    for method, path, handler, described in (
+        ("POST", "emails/send", api.send, openapi.SEND),
+        ("POST", "emails/send-global", api.send_global, openapi.SEND),
+        ("GET", "sends/{send_id}", api.get_send, openapi.TIMELINE),
+        ("GET", "events", events.list_events, openapi.EVENTS),
+        ("GET", "events/stream", events.stream, openapi.STREAM),
+    ):
+        app.add_api_route(f"{API_PREFIX}/{path}", handler, methods=[method], response_class=Response, **described)
     Control(sandbox).mount(app)
-    app.add_exception_handler(ApiError, _api_error)
+
+    async def openapi_document(request: Request) -> Response:  # noqa: ARG001
+        return json_response(openapi.document(app.routes))
+
+    app.add_route("/openapi.json", openapi_document)
+
+    async def api_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
+        assert isinstance(error, ApiError)
+        return error.response(sandbox.settings)
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        """Unknown paths and methods, in the words of the API or of the control API."""
+        assert isinstance(error, HTTPException)
+        headers = dict(error.headers or {})
+        text = "Method not allowed" if error.status_code == 405 else "Not found"
+        if request.url.path.startswith(API_PREFIX):
+            return ApiError(error.status_code, text, headers=headers).response(sandbox.settings)
+        return json_response({"error": f"{text}: {request.method} {request.url.path}"}, error.status_code, headers)
+
+    async def crash(request: Request, error: Exception) -> Response:  # noqa: ARG001
+        """A bug of the sandbox: the client gets an answer of the API, stderr gets the traceback."""
+        return ApiError(500).response(sandbox.settings)
+
+    app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(ControlError, _control_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _crash)
+    app.add_exception_handler(RequestValidationError, _bad_input)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, crash)
     return Gate(app, sandbox)
-
-
-async def _api_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    assert isinstance(error, ApiError)
-    return error.response()
 
 
 async def _control_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, ControlError)
-    return json_response({"error": str(error)}, error.status)
+    return error.response()
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods, in the words of the API or of the control API."""
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    text = "Method not allowed" if error.status_code == 405 else "Not found"
-    if request.url.path.startswith(API_PREFIX):
-        return ApiError(error.status_code, text, headers=headers).response()
-    return json_response({"error": f"{text}: {request.method} {request.url.path}"}, error.status_code, headers)
-
-
-async def _crash(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """A bug of the sandbox: the client gets an answer of the API, stderr gets the traceback."""
-    return json_response(default_error_body(500), 500)
+async def _bad_input(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    assert isinstance(error, RequestValidationError)
+    return ControlError(told(error.errors(), KINDS)).response()

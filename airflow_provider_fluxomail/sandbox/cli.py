@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
+import logging
 import signal
 import sys
 import threading
@@ -52,7 +52,16 @@ def build_parser() -> argparse.ArgumentParser:
         default=DEFAULT_EVENT_DELAY,
         help="time from a send to its outcome",
     )
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name under which control calls may be made, besides addresses and localhost; can be repeated",
+    )
     parser.add_argument("--max-messages", metavar="N", type=int, default=bounds.messages, help="messages kept")
+    parser.add_argument("--max-requests", metavar="N", type=int, default=bounds.requests, help="logged requests kept")
+    parser.add_argument("--max-streams", metavar="N", type=int, default=bounds.streams, help="event streams at once")
     return parser
 
 
@@ -66,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: 0 after a clean end, 1 if the server ended by itself, 2 if it could not start.
     """
     options = build_parser().parse_args(argv)
-    if options.max_messages < 1:
-        return _complain(f"--max-messages must be at least 1, not {options.max_messages}")
+    for name in ("max_messages", "max_requests", "max_streams"):
+        if getattr(options, name) < 1:
+            return _complain(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
     stop = threading.Event()
-    with _signals_set(stop):
+    with _signals_set(stop), _warnings_shown():
         try:
             server = SandboxServer(
                 api_key=options.api_key,
@@ -77,7 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 event_delay=options.event_delay,
                 host=options.host,
                 port=options.port,
-                bounds=Bounds(messages=options.max_messages),
+                bounds=Bounds(
+                    messages=options.max_messages, requests=options.max_requests, streams=options.max_streams
+                ),
+                allow_hosts=options.allow_host,
             ).start()
         except (ValueError, ImportError, SandboxStartError) as error:
             return _complain(_as_options(str(error)))
@@ -86,12 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(server: SandboxServer, stop: threading.Event) -> int:
-    if not _is_loopback(server.address[0]):
-        sys.stderr.write(
-            f"{PROGRAM}: warning: listening on {server.host}, so others on the network can read every message "
-            "and use the control API, which has no password\n"
-        )
-        sys.stderr.flush()
     sys.stdout.write(f"Fluxomail sandbox ready at {server.url}\n")
     sys.stdout.flush()
     # In short steps: on some systems a wait without an end is not interrupted by Ctrl-C.
@@ -100,6 +107,25 @@ def _serve(server: SandboxServer, stop: threading.Event) -> int:
             sys.stderr.write(f"{PROGRAM}: error: the server ended by itself\n")
             return 1
     return 0
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """What the sandbox logs goes to stderr, until the end of the block."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(level)s: %(message)s"))
+    handler.addFilter(_lower_level)
+    logger = logging.getLogger("airflow_provider_fluxomail.sandbox")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _lower_level(record: logging.LogRecord) -> bool:
+    record.level = record.levelname.lower()
+    return True
 
 
 @contextmanager
@@ -115,10 +141,6 @@ def _signals_set(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _as_options(message: str) -> str:

@@ -1,7 +1,6 @@
-"""Every number and switch of the sandbox in one place: addresses, bounds, settings.
+"""Every number of the sandbox in one place: addresses and bounds. The switches are in ``settings``.
 
-Nothing here is measured of the real service. Where the API leaves a point open, the default is the one the
-sandbox has chosen, and the setting is there to try the other side.
+Nothing here is measured of the real service.
 """
 
 from __future__ import annotations
@@ -20,22 +19,15 @@ DEFAULT_EVENT_DELAY: Final = 1.0
 RATE_WINDOW_SECONDS: Final = 60
 """A key's cap counts in fixed windows that start at whole minutes of the sandbox clock."""
 
-IDEMPOTENCY_LIFE_MS: Final = 24 * 3600 * 1000
-"""How long a key is remembered, by the sandbox clock."""
-
 MAX_IDEMPOTENCY_KEY_CHARS: Final = 256
-
-MAX_ATTACHMENTS: Final = 5
-MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
-"""All attachments of one message together, decoded."""
 
 MAX_EPOCH_SECONDS: Final = 253_402_300_799.0
 """9999-12-31: the last moment that an ISO timestamp can show; clock and events stay below it."""
 
 MAX_DELAY_SECONDS: Final = 366 * 24 * 3600.0
 
-CONFLICT_POLICIES: Final = ("replay", "conflict")
-TIMELINE_FORMS: Final = ("docs", "spec")
+API_VERSION: Final = "2025-09-01"
+"""The only value of ``Fluxomail-Version`` that the documentation knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +44,7 @@ class Bounds:
     :param keys: API keys, and also organizations that can be paused.
     :param faults: faults that wait at the same time.
     :param events: events of one message.
+    :param streams: event streams that are open at the same time.
     :param body_bytes: one request body of the API; a longer one is answered with 413.
     :param control_body_bytes: one request body of the control API.
     """
@@ -63,21 +56,6 @@ class Bounds:
     keys: int = 1_000
     faults: int = 100
     events: int = 200
+    streams: int = 1_000
     body_bytes: int = 32 * 1024 * 1024
     control_body_bytes: int = 1024 * 1024
-
-
-@dataclass(slots=True)
-class Settings:
-    """The switches that ``POST /_sandbox/settings`` changes.
-
-    :param event_delay: seconds from a send to its outcome; applies to later sends.
-    :param idempotency_conflict: the same key with another body is answered with the first result
-        (``replay``) or with 409 (``conflict``). The API documents neither.
-    :param timeline_form: event rows as the documentation shows them (``docs``) or the envelopes of the
-        OpenAPI document (``spec``).
-    """
-
-    event_delay: float = DEFAULT_EVENT_DELAY
-    idempotency_conflict: str = "replay"
-    timeline_form: str = "docs"

@@ -5,32 +5,35 @@ It is no part of Fluxomail and has no password, which is why the sandbox listens
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from fastapi import Query
 from starlette.responses import Response
 
-from airflow_provider_fluxomail.sandbox import controlinput as read
-from airflow_provider_fluxomail.sandbox.config import (
-    CONFLICT_POLICIES,
-    DEFAULT_ORGANIZATION,
-    MAX_EPOCH_SECONDS,
-    TIMELINE_FORMS,
+from airflow_provider_fluxomail.sandbox import schemas
+from airflow_provider_fluxomail.sandbox.config import MAX_EPOCH_SECONDS
+from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
+from airflow_provider_fluxomail.sandbox.faults import AnyFault
+from airflow_provider_fluxomail.sandbox.inputs import (
+    ClockInput,
+    ControlError,
+    EventInput,
+    KeyInput,
+    MessagesQuery,
+    PauseInput,
+    RequestsQuery,
 )
-from airflow_provider_fluxomail.sandbox.controlinput import ControlError
-from airflow_provider_fluxomail.sandbox.delivery import EVENT_TYPES, PlannedEvent
-from airflow_provider_fluxomail.sandbox.jsonbody import json_response, parse_json
-from airflow_provider_fluxomail.sandbox.records import ApiKey, StoredSend
+from airflow_provider_fluxomail.sandbox.jsonbody import json_response
+from airflow_provider_fluxomail.sandbox.records import ApiKey, StoredEvent, StoredSend
+from airflow_provider_fluxomail.sandbox.settings import Settings
 from airflow_provider_fluxomail.sandbox.store import StoreFullError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from starlette.requests import Request
 
     from airflow_provider_fluxomail.sandbox.state import Sandbox
 
 CONTROL_PREFIX: Final = "/_sandbox"
-_MAX_LIMIT: Final = 1_000
-_RESERVED_EVENT_FIELDS: Final = ("ts", "sendId", "providerMessageId")
 
 
 class Control:
@@ -41,176 +44,147 @@ class Control:
 
     def mount(self, app: FastAPI) -> None:
         """Add the routes."""
-        for method, path, handler in (
-            ("GET", "health", self.health),
-            ("POST", "keys", self.put_key),
-            ("POST", "pause", self.pause),
-            ("GET", "settings", self.get_settings),
-            ("POST", "settings", self.put_settings),
-            ("POST", "clock", self.advance),
-            ("GET", "messages", self.messages),
-            ("POST", "messages/{send_id}/events", self.add_event),
-            ("GET", "messages/{send_id}/attachments/{position:int}", self.attachment),
-            ("GET", "faults", self.get_faults),
-            ("POST", "faults", self.add_fault),
-            ("DELETE", "faults", self.clear_faults),
-            ("GET", "requests", self.requests),
-            ("POST", "reset", self.reset),
+        for method, path, handler, answer in (
+            ("GET", "health", self.health, schemas.Health),
+            ("POST", "keys", self.put_key, KeyInput),
+            ("DELETE", "keys/{key:path}", self.delete_key, schemas.Deleted),
+            ("POST", "pause", self.pause, PauseInput),
+            ("GET", "settings", self.get_settings, Settings),
+            ("POST", "settings", self.put_settings, Settings),
+            ("POST", "clock", self.advance, schemas.Clock),
+            ("GET", "messages", self.messages, schemas.Messages),
+            ("POST", "messages/{send_id}/events", self.add_event, schemas.AddedEvent),
+            ("GET", "messages/{send_id}/attachments/{position}", self.attachment, None),
+            ("GET", "faults", self.get_faults, schemas.Faults),
+            ("POST", "faults", self.add_fault, schemas.QueuedFault),
+            ("DELETE", "faults", self.clear_faults, schemas.Faults),
+            ("GET", "requests", self.requests, schemas.Requests),
+            ("POST", "reset", self.reset, schemas.Done),
         ):
-            app.add_route(f"{CONTROL_PREFIX}/{path}", handler, methods=[method])
+            app.add_api_route(
+                f"{CONTROL_PREFIX}/{path}",
+                handler,
+                methods=[method],
+                tags=["control"],
+                response_class=Response,
+                responses={
+                    200: {"model": answer} if answer else {"content": {"application/octet-stream": {}}},
+                    "4XX": {"model": schemas.Mistake, "description": "A mistake, told in words."},
+                },
+            )
 
-    async def health(self, request: Request) -> Response:
+    async def health(self) -> Response:
         """Whether the sandbox answers, and its clock in seconds since the epoch."""
         return json_response({"status": "ok", "now": self._sandbox.clock.now()})
 
-    async def put_key(self, request: Request) -> Response:
+    async def put_key(self, body: KeyInput) -> Response:
         """Create or replace a key; its rate window begins anew."""
-        fields = await self._fields(request)
-        read.only(fields, ("key", "scopes", "rate_limit_per_minute", "organization"))
-        name = read.text(fields, "key")
-        if not name.isascii() or not name.isprintable() or " " in name:
-            raise ControlError("key must be printable ASCII without spaces, or no header could carry it")
-        cap = None
-        if fields.get("rate_limit_per_minute") is not None:
-            cap = read.whole(fields, "rate_limit_per_minute", 1, 1_000_000_000)
-        key = ApiKey(name, _organization(fields), read.scopes(fields), cap)
+        expires_ms = None if body.expires_in is None else self._sandbox.clock.now_ms() + int(body.expires_in * 1000)
+        scopes = None if body.scopes is None else tuple(body.scopes)
+        key = ApiKey(body.key, body.organization, scopes, body.rate_limit_per_minute, expires_ms)
         try:
             self._sandbox.store.put_key(key)
         except StoreFullError as error:
             raise ControlError(str(error), 409) from error
-        self._sandbox.rates.forget(name)
-        return json_response(
-            {
-                "key": key.key,
-                "scopes": None if key.scopes is None else list(key.scopes),
-                "rate_limit_per_minute": key.cap,
-                "organization": key.organization,
-            }
-        )
+        self._sandbox.rates.forget(key.key)
+        # Streams of a key that was replaced may have to end.
+        self._sandbox.changed()
+        return json_response(body.model_dump())
 
-    async def pause(self, request: Request) -> Response:
+    async def delete_key(self, key: str) -> Response:
+        """Revoke a key. Streams that were opened with it end."""
+        if not self._sandbox.store.delete_key(key):
+            raise ControlError(f"there is no key {key!r}", 404)
+        self._sandbox.changed()
+        return json_response({"deleted": key})
+
+    async def pause(self, body: PauseInput) -> Response:
         """Pause or resume an organization."""
-        fields = await self._fields(request)
-        read.only(fields, ("paused", "organization"))
-        paused, organization = read.flag(fields, "paused"), _organization(fields)
         try:
-            self._sandbox.store.pause(organization, paused=paused)
+            self._sandbox.store.pause(body.organization, paused=body.paused)
         except StoreFullError as error:
             raise ControlError(str(error), 409) from error
-        return json_response({"paused": paused, "organization": organization})
+        return json_response(body.model_dump())
 
-    async def get_settings(self, request: Request) -> Response:
+    async def get_settings(self) -> Response:
         """The switches as they are."""
-        return self._settings()
+        return json_response(self._sandbox.settings.model_dump())
 
-    async def put_settings(self, request: Request) -> Response:
+    async def put_settings(self, body: Settings) -> Response:
         """Change the switches that are named; all of them or, after a mistake, none."""
-        fields = await self._fields(request)
-        read.only(fields, ("event_delay", "idempotency_conflict", "timeline_form"))
-        changed: dict[str, Any] = {}
-        if "event_delay" in fields:
-            changed["event_delay"] = read.number(fields, "event_delay")
-        if "idempotency_conflict" in fields:
-            changed["idempotency_conflict"] = read.choice(fields, "idempotency_conflict", CONFLICT_POLICIES)
-        if "timeline_form" in fields:
-            changed["timeline_form"] = read.choice(fields, "timeline_form", TIMELINE_FORMS)
-        for name, value in changed.items():
-            setattr(self._sandbox.settings, name, value)
-        return self._settings()
+        self._sandbox.settings = self._sandbox.settings.model_copy(update=body.model_dump(exclude_unset=True))
+        self._sandbox.changed()
+        return await self.get_settings()
 
-    async def advance(self, request: Request) -> Response:
+    async def advance(self, body: ClockInput) -> Response:
         """Move the clock forward."""
-        fields = await self._fields(request)
-        read.only(fields, ("advance_seconds",))
         room = MAX_EPOCH_SECONDS - self._sandbox.clock.now()
-        now = self._sandbox.advance(read.number(fields, "advance_seconds", maximum=room))
-        return json_response({"now": now})
+        if body.advance_seconds > room:
+            raise ControlError(f"advance_seconds must be at most {room:.0f}, which is the end of the year 9999")
+        return json_response({"now": self._sandbox.advance(body.advance_seconds)})
 
-    async def messages(self, request: Request) -> Response:
+    async def messages(self, query: Annotated[MessagesQuery, Query()]) -> Response:
         """Messages by recipient and idempotency key, oldest first, with the events that have happened."""
-        query = dict(request.query_params)
-        read.only(query, ("to", "idempotency_key", "limit", "offset"))
         count, sends = self._sandbox.store.find_sends(
-            to=query.get("to"),
-            idempotency_key=query.get("idempotency_key"),
-            limit=read.query_whole(query, "limit", _MAX_LIMIT, 0, _MAX_LIMIT),
-            offset=read.query_whole(query, "offset", 0, 0, 1_000_000_000),
+            to=query.to, idempotency_key=query.idempotency_key, limit=query.limit, offset=query.offset
         )
         return json_response({"count": count, "messages": [self._message(send) for send in sends]})
 
-    async def add_event(self, request: Request) -> Response:
-        """Let something happen to a message, now or ``at`` a time; further fields go into the event."""
-        fields = await self._fields(request)
-        send = self._find(request)
-        kind = read.choice(fields, "type", EVENT_TYPES)
-        for name in _RESERVED_EVENT_FIELDS:
-            if name in fields:
-                raise ControlError(f"{name} is filled in by the sandbox: leave it out (at sets the time)")
-        at = self._sandbox.clock.now()
-        if fields.get("at") is not None:
-            at = read.number(fields, "at", maximum=MAX_EPOCH_SECONDS)
-        data = {name: value for name, value in fields.items() if name not in ("type", "at")}
-        event = PlannedEvent(kind, int(at * 1000), data)
-        try:
-            self._sandbox.store.add_event(send, event)
-        except StoreFullError as error:
-            raise ControlError(str(error), 409) from error
-        return json_response(_event(event))
+    async def add_event(self, send_id: str, body: EventInput) -> Response:
+        """Let something happen to a message, now or at a time; further fields go into the event."""
+        send = self._find(send_id)
+        at = self._sandbox.clock.now() if body.at is None else body.at
+        event = PlannedEvent(body.type, int(at * 1000), body.model_extra or {})
+        dropped = self._sandbox.settings.repeated_events == "drop" and self._sandbox.store.has_event(send, event.type)
+        if not dropped:
+            try:
+                self._sandbox.store.add_event(send, event)
+            except StoreFullError as error:
+                raise ControlError(str(error), 409) from error
+            self._sandbox.changed()
+        return json_response(_event(event) | {"dropped": dropped})
 
-    async def attachment(self, request: Request) -> Response:
+    async def attachment(self, send_id: str, position: int) -> Response:
         """The decoded bytes of an attachment, counted from 0."""
-        content = self._sandbox.store.attachment_content(self._find(request), request.path_params["position"])
+        content = self._sandbox.store.attachment_content(self._find(send_id), position)
         if content is None:
             raise ControlError("the message has no such attachment: positions count from 0", 404)
         # Never as the type the sender gave: a page of it would run beside the control API.
         return Response(content, media_type="application/octet-stream")
 
-    async def get_faults(self, request: Request) -> Response:
+    async def get_faults(self) -> Response:
         """The faults that still wait."""
-        return self._faults()
+        rows = [fault.as_dict() for fault in self._sandbox.faults.waiting()]
+        return json_response({"count": len(rows), "faults": rows})
 
-    async def add_fault(self, request: Request) -> Response:
-        """Queue a fault for the next requests that match."""
-        fields = await self._fields(request)
-        fault = read.fault(fields)
+    async def add_fault(self, body: AnyFault) -> Response:
+        """Queue a fault for the requests that match, or for a stream that is open."""
         if self._sandbox.faults.full:
             raise ControlError(f"at most {self._sandbox.bounds.faults} faults can wait: DELETE them first", 409)
-        return json_response(self._sandbox.faults.add(fault).as_dict())
+        answer = json_response(self._sandbox.faults.add(body).as_dict())
+        self._sandbox.changed()
+        return answer
 
-    async def clear_faults(self, request: Request) -> Response:
+    async def clear_faults(self) -> Response:
         """Drop all faults."""
         self._sandbox.faults.clear()
-        return self._faults()
+        return await self.get_faults()
 
-    async def requests(self, request: Request) -> Response:
-        """The API requests that are kept, oldest first."""
-        rows = [entry.as_dict() for entry in self._sandbox.requests.entries()]
+    async def requests(self, query: Annotated[RequestsQuery, Query()]) -> Response:
+        """The API requests that are kept, oldest first, each with the seconds since the one before it in the answer."""
+        rows = []
+        before: float | None = None
+        for entry in self._sandbox.requests.find(**query.model_dump()):
+            rows.append(entry.as_dict() | {"gap": None if before is None else entry.at - before})
+            before = entry.at
         return json_response({"count": len(rows), "requests": rows})
 
-    async def reset(self, request: Request) -> Response:
+    async def reset(self) -> Response:
         """Back to a fresh start: only the start key stays."""
         self._sandbox.reset()
         return json_response({"reset": True})
 
-    async def _fields(self, request: Request) -> dict[str, Any]:
-        """The JSON object of a request; no body counts as an empty one."""
-        limit = self._sandbox.bounds.control_body_bytes
-        body = bytearray()
-        async for chunk in request.stream():
-            if len(body) <= limit:
-                body += chunk
-        if len(body) > limit:
-            raise ControlError(f"the body must be at most {limit} bytes", 413)
-        try:
-            fields = parse_json(bytes(body or b"{}"))
-        except ValueError as error:
-            raise ControlError(f"the body must be JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise ControlError("the body must be a JSON object")
-        return fields
-
-    def _find(self, request: Request) -> StoredSend:
-        send_id = request.path_params["send_id"]
+    def _find(self, send_id: str) -> StoredSend:
         send = self._sandbox.store.get_send(send_id)
         if send is None:
             raise ControlError(f"no message has the send id {send_id!r}", 404)
@@ -245,26 +219,6 @@ class Control:
             "events": [_event(event) for event in events],
         }
 
-    def _faults(self) -> Response:
-        rows = [fault.as_dict() for fault in self._sandbox.faults.waiting()]
-        return json_response({"count": len(rows), "faults": rows})
 
-    def _settings(self) -> Response:
-        settings = self._sandbox.settings
-        return json_response(
-            {
-                "event_delay": settings.event_delay,
-                "idempotency_conflict": settings.idempotency_conflict,
-                "timeline_form": settings.timeline_form,
-            }
-        )
-
-
-def _event(event: PlannedEvent) -> dict[str, Any]:
+def _event(event: PlannedEvent | StoredEvent) -> dict[str, Any]:
     return event.data | {"type": event.type, "at": event.at_ms / 1000}
-
-
-def _organization(fields: dict[str, Any]) -> str:
-    if fields.get("organization") is None:
-        return DEFAULT_ORGANIZATION
-    return read.text(fields, "organization")

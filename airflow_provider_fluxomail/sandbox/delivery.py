@@ -19,11 +19,9 @@ COMPLAINED: Final = "complained"
 DROPPED: Final = "dropped"
 FAILED: Final = "failed"
 
-EVENT_TYPES: Final = (SENT, DELIVERED, OPENED, CLICKED, BOUNCED, COMPLAINED, DROPPED, FAILED)
-
 NEVER: Final = "never"
-OUTCOMES: Final = (BOUNCED, COMPLAINED, DROPPED, FAILED, NEVER, OPENED, CLICKED)
-"""Local parts or ``+tags`` that choose an outcome; any other recipient gets the message."""
+OUTCOMES: Final = (DELIVERED, BOUNCED, COMPLAINED, DROPPED, FAILED, NEVER, OPENED, CLICKED)
+"""Local parts or ``+tags`` that choose an outcome."""
 
 _EXTRAS: Final[dict[str, dict[str, Any]]] = {
     BOUNCED: {
@@ -46,7 +44,7 @@ _LINK = re.compile(r"""href\s*=\s*["'](https?://[^"'\s>]+)""", re.IGNORECASE)
 class PlannedEvent:
     """One row of a message's timeline.
 
-    :param type: one of :data:`EVENT_TYPES`.
+    :param type: what happens, such as :data:`DELIVERED`.
     :param at_ms: when it becomes visible, ms since the epoch.
     :param data: the further fields of the event, such as ``reason``.
     """
@@ -56,8 +54,8 @@ class PlannedEvent:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def outcome_of(address: str) -> str:
-    """The outcome that a bare address asks for, else ``delivered``.
+def outcome_of(address: str, default: str = DELIVERED) -> str:
+    """The outcome that a bare address asks for, else the default.
 
     ``bounced@example.org``, ``bounced+7@example.org`` and ``ann+bounced@example.org`` all bounce; case does not
     matter.
@@ -66,10 +64,12 @@ def outcome_of(address: str) -> str:
     for part in local.split("+"):
         if part in OUTCOMES:
             return part
-    return DELIVERED
+    return default
 
 
-def plan(address: str, html: str | None, accepted_ms: int, delay: float) -> list[PlannedEvent]:
+def plan(
+    address: str, html: str | None, accepted_ms: int, delay: float, default: str = DELIVERED
+) -> list[PlannedEvent]:
     """The timeline of a message: ``sent`` at once, then a step after every delay.
 
     Without HTML there is no pixel and no link, so ``opened`` and ``clicked`` end at ``delivered``, as in the
@@ -79,8 +79,9 @@ def plan(address: str, html: str | None, accepted_ms: int, delay: float) -> list
     :param html: the HTML body, if any.
     :param accepted_ms: ms since the epoch.
     :param delay: seconds between two steps.
+    :param default: the outcome of an address that names none.
     """
-    outcome = outcome_of(address)
+    outcome = outcome_of(address, default)
     steps: list[str]
     if outcome == NEVER:
         steps = []

@@ -1,13 +1,15 @@
-"""Error answers of the API in the documented structured form. https://docs.fluxomail.com/api-reference/fluxomail/errors"""
+"""Error answers of the API in each documented form. https://docs.fluxomail.com/api-reference/fluxomail/errors"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.responses import Response
+
 from airflow_provider_fluxomail.sandbox.jsonbody import json_response
 
 if TYPE_CHECKING:
-    from starlette.responses import Response
+    from airflow_provider_fluxomail.sandbox.settings import Settings
 
 CODES: Final[dict[int, str]] = {
     400: "validation_error",
@@ -25,6 +27,7 @@ CODES: Final[dict[int, str]] = {
 
 MESSAGES: Final[dict[int, str]] = {
     401: "Invalid API key",
+    402: "Plan required",
     404: "Not found",
     429: "Rate limit exceeded",
     500: "Internal server error",
@@ -38,41 +41,48 @@ class ApiError(Exception):
     """An answer of the API that is not a success.
 
     :param status: HTTP status.
-    :param message: the text, under both ``message`` and ``error``.
+    :param message: the text.
     :param code: the code, by default that of the status.
     :param details: what a program may want to know, such as the fields at fault.
+    :param preview: what a 402 tells of the plan that would do.
     :param headers: further response headers.
     """
 
     def __init__(
         self,
         status: int,
-        message: str,
+        message: str = "",
         *,
         code: str | None = None,
         details: dict[str, Any] | None = None,
+        preview: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = message or MESSAGES.get(status, f"Error {status}")
+        super().__init__(self.message)
         self.code = code or CODES.get(status, "internal_error")
         self.details = details
+        self.preview = preview
         self.headers = headers
 
-    def response(self) -> Response:
-        """The answer on the wire."""
-        return json_response(error_body(self.code, self.message, self.details), self.status, self.headers)
+    def response(self, settings: Settings) -> Response:
+        """The answer on the wire, in the form that the settings ask for."""
+        status = settings.validation_status if self.status == 400 else self.status
+        if settings.error_form == "text":
+            return Response(self.message.encode(), status, self.headers, "text/plain")
+        return json_response(self.body(settings.error_form), status, self.headers)
 
-
-def error_body(code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The structured form: ``code``, the text twice, ``details`` if there are any."""
-    body: dict[str, Any] = {"code": code, "message": message, "error": message}
-    if details:
-        body["details"] = details
-    return body
-
-
-def default_error_body(status: int) -> dict[str, Any]:
-    """The body of an injected status that was given none."""
-    return error_body(CODES.get(status, "internal_error"), MESSAGES.get(status, f"Error {status}"))
+    def body(self, form: str) -> dict[str, Any]:
+        """The JSON in one of the forms."""
+        if form == "plain":
+            body: dict[str, Any] = {"error": self.message}
+        else:
+            body = {"code": self.code, "message": self.message}
+            if form == "structured":
+                body["error"] = self.message
+            if form != "spec" and self.details:
+                body["details"] = self.details
+        if self.preview:
+            body["preview"] = self.preview
+        return body

@@ -1,4 +1,4 @@
-"""What stands in front of every request: ids, dates, the request log and the injected faults.
+"""What stands in front of every request: ids, dates, the request log, the injected faults and the guard.
 
 A plain ASGI callable around the whole application, so that it also sees the answers to unknown paths and to
 crashes, and can cut the connection beneath the HTTP server.
@@ -10,27 +10,35 @@ import asyncio
 import logging
 import re
 import secrets
-import socket
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final
-
-from starlette.responses import Response
+from functools import partial
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs
 
 from airflow_provider_fluxomail.sandbox import faults
-from airflow_provider_fluxomail.sandbox.errors import ApiError, default_error_body
-from airflow_provider_fluxomail.sandbox.jsonbody import json_response
+from airflow_provider_fluxomail.sandbox.controlgate import as_json, check_sender, read_json
+from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.faultqueue import Subject
+from airflow_provider_fluxomail.sandbox.inputs import ControlError
+from airflow_provider_fluxomail.sandbox.jsonbody import parse_json
+from airflow_provider_fluxomail.sandbox.messages import recipient_forms
+from airflow_provider_fluxomail.sandbox.tamper import Answer, cut, own_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from airflow_provider_fluxomail.sandbox.faults import Fault
+    from airflow_provider_fluxomail.sandbox.faultqueue import QueuedFault
     from airflow_provider_fluxomail.sandbox.requestlog import LoggedRequest
     from airflow_provider_fluxomail.sandbox.state import Sandbox
 
 logger = logging.getLogger(__name__)
 
 API_PREFIX: Final = "/api/v1"
+SENDS_PREFIX: Final = f"{API_PREFIX}/sends/"
+STREAM_PATH: Final = f"{API_PREFIX}/events/stream"
 EXCHANGE: Final = "fluxomail.exchange"
 """Where the scope holds the :class:`Exchange`."""
 
@@ -42,16 +50,38 @@ class Exchange:
     """One request to the API on its way through.
 
     :param entry: its row in the request log.
+    :param subject: what it is about, for faults.
+    :param cut: cuts its connection.
+    :param interrupted: set when it can't be held back any longer.
     :param headers: response headers that the handler adds, whatever its answer is.
     """
 
     entry: LoggedRequest
+    subject: Subject
+    cut: Callable[[], Awaitable[None]]
+    interrupted: asyncio.Event
     headers: dict[str, str] = field(default_factory=dict)
 
     def echo(self, name: str, value: str) -> None:
         """Add a response header with a client's value, unless no header could carry it."""
         if _SAFE_HEADER.fullmatch(value):
             self.headers[name] = value
+
+    async def sleep(self, seconds: float) -> bool:
+        """Hold it back in real time; False if the server stops or is reset meanwhile."""
+        try:
+            await asyncio.wait_for(self.interrupted.wait(), seconds)
+        except TimeoutError:
+            return True
+        return False
+
+    def note_fault(self, kind: str) -> None:
+        """Add a kind to the log's row."""
+        self.entry.fault = f"{self.entry.fault}+{kind}" if self.entry.fault else kind
+
+    def drop_fault(self) -> None:
+        """Take the last kind out of the log's row."""
+        self.entry.fault = (self.entry.fault or "").rpartition("+")[0] or None
 
 
 class Gate:
@@ -71,17 +101,33 @@ class Gate:
         async def dated(message: Message) -> None:
             await send(self._with_headers(message, {}))
 
-        await self._handle(scope, receive, dated)
+        try:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            check_sender(scope["method"], headers, self._sandbox.names)
+            body = await read_json(receive, self._sandbox.bounds.control_body_bytes)
+        except ControlError as error:
+            await error.response()(scope, receive, dated)
+            return
+        await self._handle(as_json(scope), _replay(body, receive), dated)
 
     async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
         sandbox = self._sandbox
         method, path = scope["method"], scope["path"]
         entry = sandbox.requests.add(sandbox.stopwatch.now(), method, path, scope["query_string"], scope["headers"])
-        exchange = scope[EXCHANGE] = Exchange(entry)
-        request_id = entry.headers.get("x-request-id", "")
-        if not _SAFE_HEADER.fullmatch(request_id):
-            request_id = f"req_{secrets.token_hex(12)}"
-        exchange.headers |= {"X-Request-Id": request_id, "Fluxomail-Request-Id": request_id}
+        interrupted = sandbox.interrupted
+        # Read first: a client that gives up during a delay has still sent its message, as in real life.
+        body = await _read(receive, sandbox.bounds.body_bytes)
+        if body is None:
+            return
+        subject = Subject(
+            method,
+            path,
+            stream=method == "GET" and path == STREAM_PATH,
+            api_key=_credential(scope),
+            about=partial(self._about, method, path, entry, body),
+        )
+        exchange = scope[EXCHANGE] = Exchange(entry, subject, partial(cut, receive, send), interrupted)
+        self._name(exchange)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -89,24 +135,50 @@ class Gate:
                 entry.status = message["status"]
             await send(self._with_headers(message, exchange.headers))
 
-        # Read first: a client that gives up during a delay has still sent its message, as in real life.
-        body = await _read(receive, sandbox.bounds.body_bytes)
-        if body is None:
+        delay, fault = sandbox.faults.take(subject)
+        for taken in (delay, fault):
+            if taken is not None:
+                exchange.note_fault(taken.spec.kind)
+        if delay is not None and isinstance(delay.spec, faults.Delay) and not await exchange.sleep(delay.spec.seconds):
+            await exchange.cut()
             return
-        delay, fault = sandbox.faults.take(method, path)
-        entry.fault = "+".join(each.kind for each in (delay, fault) if each is not None) or None
-        if delay is not None and not await self._sleep(delay.seconds):
-            await _cut(receive, send)
-            return
-        if fault is not None and fault.kind in (faults.STATUS, faults.ERROR_BEFORE_STORE):
-            await _injected(fault)(scope, receive, answer)
+        if fault is not None and not faults.handled_first(fault.spec):
+            refused = own_answer(fault.spec, sandbox.settings, sandbox.clock.now())
+            if refused is None:
+                await exchange.cut()
+            else:
+                await refused(scope, receive, answer)
         elif len(body) > sandbox.bounds.body_bytes:
             error = ApiError(413, f"Request body larger than {sandbox.bounds.body_bytes} bytes")
-            await error.response()(scope, receive, answer)
+            await error.response(sandbox.settings)(scope, receive, answer)
         elif fault is None:
             await self._handle(scope, _replay(body, receive), answer)
         else:
-            await self._after_store(fault, scope, _replay(body, receive), answer, send)
+            await self._tamper(fault, scope, _replay(body, receive), answer)
+
+    def _name(self, exchange: Exchange) -> None:
+        """Give the request an id, the client's if it sent one."""
+        sent = exchange.entry.headers
+        request_id = sent.get("x-request-id") or sent.get("fluxomail-request-id") or ""
+        if not _SAFE_HEADER.fullmatch(request_id):
+            request_id = f"req_{secrets.token_hex(12)}"
+        for name in ("X-Request-Id", "Fluxomail-Request-Id"):
+            if self._sandbox.settings.request_id_header in ("both", name.lower()):
+                exchange.headers[name] = request_id
+
+    def _about(self, method: str, path: str, entry: LoggedRequest, body: bytearray) -> tuple[str | None, list[str]]:
+        """The idempotency key that a request is about, and its recipient in each form."""
+        if method == "GET" and path.startswith(SENDS_PREFIX):
+            send = self._sandbox.store.get_send(path.removeprefix(SENDS_PREFIX))
+            return (None, []) if send is None else (send.idempotency_key, recipient_forms(send.recipient))
+        try:
+            fields = parse_json(bytes(body))
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            fields = {}
+        key = entry.idempotency_key or fields.get("idempotencyKey")
+        return (key if isinstance(key, str) else None, recipient_forms(fields.get("to")))
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application. A crash was answered with 500 by it; its traceback goes to the log.
@@ -118,7 +190,7 @@ class Gate:
         except Exception:
             logger.exception("The sandbox failed on %s %s", scope["method"], scope["path"])
 
-    async def _after_store(self, fault: Fault, scope: Scope, receive: Receive, answer: Send, send: Send) -> None:
+    async def _tamper(self, fault: QueuedFault, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request in full, then lose or spoil the answer."""
         held: list[Message] = []
 
@@ -126,27 +198,37 @@ class Gate:
             held.append(message)
 
         await self._handle(scope, receive, hold)
-        stored = held[0]["status"] < 300
+        answer = Answer(held)
         exchange: Exchange = scope[EXCHANGE]
-        if not stored and scope["method"] == "POST":
+        spec = fault.spec
+        if answer.status >= 300 and scope["method"] == "POST":
             # Nothing was stored, so this is not the request that the fault is meant for.
-            self._sandbox.faults.give_back(fault)
-            exchange.entry.fault = None
-            for message in held:
-                await answer(message)
-        elif fault.kind == faults.ERROR_AFTER_STORE:
+            fault.give_back()
+            exchange.drop_fault()
+            await answer.send(send)
+        elif (own := own_answer(spec, self._sandbox.settings, self._sandbox.clock.now(), answer.send_id)) is not None:
             exchange.headers.pop("Idempotency-Replayed", None)
-            await _injected(fault)(scope, receive, answer)
+            await own(scope, receive, send)
+        elif isinstance(spec, faults.ResponseLostAfterStore):
+            await exchange.cut()
+        elif isinstance(spec, faults.CutInBody):
+            await answer.send_half(send)
+            await exchange.cut()
+        elif isinstance(spec, faults.SlowFirstByte):
+            if await exchange.sleep(spec.seconds):
+                await answer.send(send)
+            else:
+                await exchange.cut()
+        elif isinstance(spec, faults.SlowBody):
+            if not await answer.send_slowly(send, spec.seconds, exchange.sleep):
+                await exchange.cut()
+        elif isinstance(spec, faults.MalformedJson):
+            await answer.cut_short().send(send)
+        elif isinstance(spec, faults.GzipGarbage):
+            await answer.garbled().send(send)
         else:
-            await _cut(receive, send)
-
-    async def _sleep(self, seconds: float) -> bool:
-        """Wait in real time; False if the server stops meanwhile."""
-        try:
-            await asyncio.wait_for(self._sandbox.stopping.wait(), seconds)
-        except TimeoutError:
-            return True
-        return False
+            assert isinstance(spec, faults.MissingSendId), spec.kind
+            await answer.without_send_id().send(send)
 
     def _with_headers(self, message: Message, headers: dict[str, str]) -> Message:
         if message["type"] != "http.response.start":
@@ -160,6 +242,20 @@ class Gate:
             if encoded not in taken:
                 own.append((encoded, value.encode("latin-1")))
         return {**message, "headers": own}
+
+
+def _credential(scope: Scope) -> str | None:
+    """What the request shows as its key: the Bearer header, else ``x-api-key``, else ``?token=``."""
+    headers: dict[bytes, str] = {
+        name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"authorization", b"x-api-key")
+    }
+    scheme, _, token = headers.get(b"authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    if b"x-api-key" in headers:
+        return headers[b"x-api-key"]
+    tokens = parse_qs(scope["query_string"].decode("latin-1")).get("token")
+    return tokens[0] if tokens else None
 
 
 async def _read(receive: Receive, limit: int) -> bytearray | None:
@@ -179,7 +275,7 @@ async def _read(receive: Receive, limit: int) -> bytearray | None:
             return body
 
 
-def _replay(body: bytearray, receive: Receive) -> Receive:
+def _replay(body: bytes | bytearray, receive: Receive) -> Receive:
     """A ``receive`` that gives the body that was read once more, then what the server has to say."""
     pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
@@ -187,38 +283,3 @@ def _replay(body: bytearray, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replay
-
-
-async def _cut(receive: Receive, send: Send) -> None:
-    """Close the connection without a byte of an answer.
-
-    ASGI has no word for it, and returning without an answer makes uvicorn send a 500. ``send`` is a method of
-    uvicorn's request cycle, for each of its HTTP implementations, and that holds the connection's transport.
-    The wait for the disconnect lets the cycle learn that there is nobody left to send that 500 to.
-    """
-    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
-    if transport is None:
-        raise RuntimeError("the HTTP server gives no access to its connection, so it can't be cut")
-    try:
-        # A process that was forked meanwhile holds this socket too: closing ours alone would end nothing.
-        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # The client has gone first.
-    transport.abort()
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _injected(fault: Fault) -> Response:
-    """The answer of a fault that answers."""
-    if fault.kind != faults.STATUS:
-        return json_response(default_error_body(500), 500)
-    headers = dict(fault.headers)
-    if fault.retry_after is not None:
-        headers["Retry-After"] = fault.retry_after
-    if fault.status in (204, 304):
-        return Response(status_code=fault.status, headers=headers)
-    if isinstance(fault.body, str):
-        return Response(fault.body.encode(), fault.status, headers, "text/plain")
-    body = default_error_body(fault.status) if fault.body is None else fault.body
-    return json_response(body, fault.status, headers)

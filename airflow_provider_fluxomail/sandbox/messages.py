@@ -8,18 +8,21 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail.sandbox.config import (
-    MAX_ATTACHMENT_BYTES,
-    MAX_ATTACHMENTS,
-    MAX_IDEMPOTENCY_KEY_CHARS,
-)
+from airflow_provider_fluxomail.sandbox.config import MAX_IDEMPOTENCY_KEY_CHARS
 from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.jsonbody import parse_json
 
-REQUIRED: Final = ("to", "subject", "content")
-_KNOWN: Final = frozenset((*REQUIRED, "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey"))
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.sandbox.settings import Settings
+
+SHORT_REFUSES: Final = ("cc", "bcc", "attachments")
+"""What the shorter field table of send-global lacks."""
+
+_KNOWN: Final = frozenset(
+    ("to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey")
+)
 _BARE = r"[^\s@,;<>\"]+@[^\s@,;<>\"]+"
 _BARE_ADDRESS = re.compile(rf"\s*({_BARE})\s*")
 _NAMED_ADDRESS = re.compile(rf"(?:\"[^\"]*\"|[^@<>\",;]*)\s*<({_BARE})>\s*")
@@ -90,37 +93,58 @@ def idempotency_key_of(header: str | None, fields: dict[str, Any]) -> str | None
     return key
 
 
-def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int) -> Message:
+def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int, settings: Settings) -> Message:
     """Check the fields of a send.
 
     :raises ApiError: 400 with the field named.
     """
-    missing = [name for name in REQUIRED if fields.get(name) in (None, "") or _is_blank(fields[name])]
+    fields = dict(fields)
+    if settings.to_list and isinstance(fields.get("to"), list) and len(fields["to"]) == 1:
+        fields["to"] = fields["to"][0]
+    html = fields.get("htmlContent")
+    html_alone = not settings.content_required and isinstance(html, str) and not _is_blank(html)
+    required = ("to", "subject") if html_alone else ("to", "subject", "content")
+    missing = [name for name in required if fields.get(name) in (None, "") or _is_blank(fields[name])]
     if missing:
         raise ApiError(400, "Missing required fields", details={"fields": missing})
-    to, subject, content = (_text(fields, name) for name in REQUIRED)
+    extra = {name: value for name, value in fields.items() if name not in _KNOWN}
+    if extra and settings.unknown_fields == "refuse":
+        raise _invalid(f"unknown field {', '.join(sorted(extra))}", *sorted(extra))
+    to, subject = _text(fields, "to"), _text(fields, "subject")
     for name in ("to", "subject"):
         if re.search(r"[\r\n\x00]", fields[name]):
             raise _invalid(f"{name} must be a single line", name)
-    match = _BARE_ADDRESS.fullmatch(to) or _NAMED_ADDRESS.fullmatch(to)
-    if match is None:
+    address = _bare(to)
+    if address is None:
         raise _invalid("to must be exactly one email address", "to")
     unkeyed = {name: value for name, value in fields.items() if name != "idempotencyKey"}
     return Message(
         to=to,
-        address=match.group(1),
+        address=address,
         subject=subject,
-        content=content,
+        content=_optional_text(fields, "content") or "",
         html=_optional_text(fields, "htmlContent"),
         cc=_copies(fields, "cc"),
         bcc=_copies(fields, "bcc"),
-        attachments=_attachments(fields.get("attachments")),
+        attachments=_attachments(fields.get("attachments"), settings),
         policy_key=_optional_text(fields, "policyKey"),
         idempotency_key=idempotency_key,
         fingerprint=hashlib.sha256(json.dumps(unkeyed, sort_keys=True).encode()).hexdigest(),
-        extra={name: value for name, value in fields.items() if name not in _KNOWN},
+        extra=extra,
         size=size,
     )
+
+
+def recipient_forms(to: object) -> list[str]:
+    """A ``to`` as it was sent and as a bare address; nothing if it names no single recipient."""
+    if isinstance(to, list) and len(to) == 1:
+        to = to[0]
+    return [to, _bare(to) or to] if isinstance(to, str) else []
+
+
+def _bare(to: str) -> str | None:
+    match = _BARE_ADDRESS.fullmatch(to) or _NAMED_ADDRESS.fullmatch(to)
+    return None if match is None else match[1]
 
 
 def _is_blank(value: object) -> bool:
@@ -149,20 +173,22 @@ def _copies(fields: dict[str, Any], name: str) -> list[str]:
     return copies
 
 
-def _attachments(value: object) -> list[Attachment]:
+def _attachments(value: object, settings: Settings) -> list[Attachment]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise _invalid("attachments must be a list of objects", "attachments")
-    if len(value) > MAX_ATTACHMENTS:
-        raise _refused(f"Too many attachments: {len(value)}, at most {MAX_ATTACHMENTS}", "too_many")
+    if len(value) > settings.attachments_max_count:
+        raise _refused(f"Too many attachments: {len(value)}, at most {settings.attachments_max_count}", "too_many")
     attachments: list[Attachment] = []
     total = 0
     for position, item in enumerate(value):
         attachment = _attachment(item, f"attachments[{position}]")
         total += len(attachment.content)
-        if total > MAX_ATTACHMENT_BYTES:
-            raise _refused(f"Attachments too large: more than {MAX_ATTACHMENT_BYTES} bytes in total", "too_large")
+        if total > settings.attachments_max_bytes:
+            raise _refused(
+                f"Attachments too large: more than {settings.attachments_max_bytes} bytes in total", "too_large"
+            )
         attachments.append(attachment)
     return attachments
 
@@ -182,8 +208,8 @@ def _attachment(item: dict[str, Any], where: str) -> Attachment:
     return Attachment(filename, content_type, content, hashlib.sha256(content).hexdigest())
 
 
-def _invalid(message: str, field: str | None = None) -> ApiError:
-    return ApiError(400, f"Invalid request: {message}", details={"fields": [field]} if field else None)
+def _invalid(message: str, *fields: str) -> ApiError:
+    return ApiError(400, f"Invalid request: {message}", details={"fields": list(fields)} if fields else None)
 
 
 def _refused(message: str, reason: str) -> ApiError:

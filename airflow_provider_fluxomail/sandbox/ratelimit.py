@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Final
 
 from airflow_provider_fluxomail.sandbox.config import RATE_WINDOW_SECONDS
+
+NOMINAL_LIMIT: Final = 1_000_000
+"""What a key without a cap shows as its limit, where rate headers are sent always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,21 @@ class Allowance:
             "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(self.reset),
         }
+
+    def retry_after_header(self, form: str) -> dict[str, str]:
+        """``Retry-After`` in the form that the settings ask for."""
+        if form == "none":
+            return {}
+        return {"Retry-After": formatdate(self.reset, usegmt=True) if form == "http-date" else str(self.retry_after)}
+
+
+def uncapped(now: float) -> Allowance:
+    """What a key without a cap is told.
+
+    :param now: the sandbox clock, seconds since the epoch.
+    """
+    reset = (math.floor(now / RATE_WINDOW_SECONDS) + 1) * RATE_WINDOW_SECONDS
+    return Allowance(NOMINAL_LIMIT, NOMINAL_LIMIT, reset, max(1, math.ceil(reset - now)), exceeded=False)
 
 
 class RateWindows:

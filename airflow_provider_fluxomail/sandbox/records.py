@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_fluxomail.sandbox.events import Position
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
@@ -12,12 +14,18 @@ class ApiKey:
 
     :param scopes: None allows everything; an empty tuple may send and nothing else.
     :param cap: requests per minute, None for no cap.
+    :param expires_ms: when a short-lived token ends, ms since the epoch; None for a key, which does not.
     """
 
     key: str
     organization: str
     scopes: tuple[str, ...] | None = None
     cap: int | None = None
+    expires_ms: int | None = None
+
+    def alive(self, now_ms: int) -> bool:
+        """Whether it has not expired."""
+        return self.expires_ms is None or now_ms < self.expires_ms
 
     def allows(self, scope: str) -> bool:
         """Whether the key has a scope.
@@ -59,3 +67,22 @@ class StoredAttachment:
     content_type: str | None
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event of a send's timeline; ``number`` counts up with every event, ``address`` is the recipient's."""
+
+    number: int
+    send_id: str
+    message_id: str
+    organization: str
+    address: str
+    type: str
+    at_ms: int
+    data: dict[str, Any]
+
+    @property
+    def position(self) -> Position:
+        """Its place in the order of all events."""
+        return Position(self.at_ms, self.number)

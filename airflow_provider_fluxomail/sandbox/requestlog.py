@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,7 +72,8 @@ class RequestLog:
             if name not in _SECRET_HEADERS
         }
         key = shown.get("idempotency-key") or None
-        entry = LoggedRequest(at, method, path[:_MAX_TEXT], query.decode("latin-1")[:_MAX_TEXT], shown, key)
+        shown_query = "&".join(map(_without_token, query.decode("latin-1").split("&")))[:_MAX_TEXT]
+        entry = LoggedRequest(at, method, path[:_MAX_TEXT], shown_query, shown, key)
         size = 200 + len(entry.path) + len(entry.query) + sum(map(len, shown)) + sum(map(len, shown.values()))
         self._entries.append((entry, size))
         self._size += size
@@ -78,11 +81,44 @@ class RequestLog:
             self._size -= self._entries.popleft()[1]
         return entry
 
-    def entries(self) -> list[LoggedRequest]:
-        """What is kept, oldest first."""
-        return [entry for entry, _ in self._entries]
+    def find(
+        self,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        idempotency_key: str | None = None,
+        status: int | None = None,
+        fault: str | None = None,
+    ) -> list[LoggedRequest]:
+        """What is kept, oldest first; texts are globs.
+
+        :param path: covers the paths below it too.
+        :param status: of the answer; 0 for a request that got none.
+        :param fault: a kind that met the request.
+        """
+        return [
+            entry
+            for entry, _ in self._entries
+            if (method is None or fnmatchcase(entry.method, method.upper()))
+            and (path is None or path_meets(entry.path, path))
+            and (idempotency_key is None or fnmatchcase(entry.idempotency_key or "", idempotency_key))
+            and (status is None or (entry.status or 0) == status)
+            and (fault is None or fault in (entry.fault or "").split("+"))
+        ]
 
     def clear(self) -> None:
         """Forget all requests."""
         self._entries.clear()
         self._size = 0
+
+
+def _without_token(parameter: str) -> str:
+    name, _, _ = parameter.partition("=")
+    return f"{name}=***" if unquote_plus(name) == "token" else parameter
+
+
+def path_meets(path: str, pattern: str) -> bool:
+    """Whether a path is the pattern's, below it, or met by it as a glob."""
+    if any(sign in pattern for sign in "*?["):
+        return fnmatchcase(path, pattern)
+    return path == pattern or path.startswith(pattern.rstrip("/") + "/")

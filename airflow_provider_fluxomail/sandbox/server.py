@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
 import socket
 import threading
 from typing import TYPE_CHECKING, Literal, Self
@@ -13,16 +15,18 @@ from airflow_provider_fluxomail.sandbox.config import (
     DEFAULT_HOST,
     MAX_DELAY_SECONDS,
     Bounds,
-    Settings,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from os import PathLike
     from types import TracebackType
 
     from uvicorn import Server
 
     from airflow_provider_fluxomail.sandbox.state import Sandbox
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG = 512
 _GRACE_SECONDS = 1
@@ -51,6 +55,7 @@ class SandboxServer:
     :param host: address or name to listen on.
     :param port: TCP port; 0 takes a free one.
     :param bounds: what is kept at most.
+    :param allow_hosts: names under which control calls may be made, besides addresses, ``localhost`` and ``host``.
     :param http: uvicorn's HTTP implementation; ``auto`` takes the faster one that is installed.
     :raises ValueError: an argument is out of its range.
     """
@@ -64,6 +69,7 @@ class SandboxServer:
         port: int = 0,
         *,
         bounds: Bounds | None = None,
+        allow_hosts: Collection[str] = (),
         http: Literal["auto", "h11", "httptools"] = "auto",
     ) -> None:
         if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
@@ -78,6 +84,7 @@ class SandboxServer:
         self._event_delay = float(event_delay)
         self._port = port
         self._bounds = bounds or Bounds()
+        self._names = (host, *allow_hosts)
         self._http = http
         self._address: tuple[str, int] | None = None
         self._thread: threading.Thread | None = None
@@ -134,6 +141,7 @@ class SandboxServer:
             import uvicorn  # noqa: F401
 
             from airflow_provider_fluxomail.sandbox.app import build_app
+            from airflow_provider_fluxomail.sandbox.settings import Settings
             from airflow_provider_fluxomail.sandbox.state import Sandbox
             from airflow_provider_fluxomail.sandbox.store import StoreError
         except ImportError as error:
@@ -143,7 +151,11 @@ class SandboxServer:
         listener = _listen(self.host, self._port)
         try:
             self._sandbox = Sandbox(
-                self.api_key, data=self._data, settings=Settings(event_delay=self._event_delay), bounds=self._bounds
+                self.api_key,
+                data=self._data,
+                settings=Settings(event_delay=self._event_delay),
+                bounds=self._bounds,
+                names=self._names,
             )
         except StoreError as error:
             listener.close()
@@ -164,6 +176,12 @@ class SandboxServer:
             failure = self._failure
             self.stop()
             raise SandboxStartError(f"the sandbox did not start: {failure or 'not ready in time'}") from failure
+        if not ipaddress.ip_address(self._address[0].partition("%")[0]).is_loopback:
+            logger.warning(
+                "listening on %s, so others on the network can read every message and use the control API, "
+                "which has no password",
+                self.host,
+            )
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -181,7 +199,7 @@ class SandboxServer:
             server.should_exit = True
             try:
                 # Requests that a delay fault holds back would otherwise keep the server for that long.
-                loop.call_soon_threadsafe(sandbox.stopping.set)
+                loop.call_soon_threadsafe(sandbox.stop)
             except RuntimeError:
                 pass  # The loop has ended by itself.
         thread.join(timeout)

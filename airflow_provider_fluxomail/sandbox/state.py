@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from copy import copy
 from typing import TYPE_CHECKING
 
 from airflow_provider_fluxomail.sandbox.clock import Clock, Stopwatch
-from airflow_provider_fluxomail.sandbox.config import DEFAULT_ORGANIZATION, Bounds, Settings
-from airflow_provider_fluxomail.sandbox.faults import FaultQueue
+from airflow_provider_fluxomail.sandbox.config import DEFAULT_ORGANIZATION
+from airflow_provider_fluxomail.sandbox.faultqueue import FaultQueue
+from airflow_provider_fluxomail.sandbox.feed import Feed
 from airflow_provider_fluxomail.sandbox.ratelimit import RateWindows
 from airflow_provider_fluxomail.sandbox.records import ApiKey
+from airflow_provider_fluxomail.sandbox.refusals import Refusals
 from airflow_provider_fluxomail.sandbox.requestlog import RequestLog
 from airflow_provider_fluxomail.sandbox.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from os import PathLike
+
+    from airflow_provider_fluxomail.sandbox.config import Bounds
+    from airflow_provider_fluxomail.sandbox.settings import Settings
 
 
 class Sandbox:
@@ -24,12 +29,22 @@ class Sandbox:
     :param api_key: the start key.
     :param data: the data file, or None for memory.
     :param settings: the switches to begin with, and to return to on a reset.
+    :param names: host names under which control calls may be made, besides addresses and ``localhost``.
     :raises StoreError: the data file can't be used.
     """
 
-    def __init__(self, api_key: str, *, data: str | PathLike[str] | None, settings: Settings, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        data: str | PathLike[str] | None,
+        settings: Settings,
+        bounds: Bounds,
+        names: Collection[str] = (),
+    ) -> None:
         self.bounds = bounds
-        self.settings = copy(settings)
+        self.names = frozenset(name.lower() for name in names)
+        self.settings = settings.model_copy()
         self._start_settings = settings
         self._start_key = ApiKey(api_key, DEFAULT_ORGANIZATION)
         self.store = Store(data, bounds)
@@ -37,25 +52,43 @@ class Sandbox:
         self.clock = Clock(self.store.clock_offset())
         self.stopwatch = Stopwatch()
         self.rates = RateWindows()
+        self.feed = Feed(self.store.eventlog, self.clock, bounds)
         self.faults = FaultQueue(bounds)
         self.requests = RequestLog(bounds)
+        self.refusals = Refusals(bounds)
         self.stopping = asyncio.Event()
+        self.interrupted = asyncio.Event()
+        """Set at a stop and at a reset, which puts a new one in its place: requests that are held back end."""
 
     def reset(self) -> None:
-        """Back to the state of a fresh start, with the start key alone."""
+        """Back to the state of a fresh start, with the start key alone. Open streams end, held requests are cut."""
         self.store.clear()
         self.store.put_start_key(self._start_key)
         self.clock.offset = 0.0
-        self.settings = copy(self._start_settings)
+        self.settings = self._start_settings.model_copy()
         self.rates.clear()
         self.faults.clear()
         self.requests.clear()
+        self.refusals.clear()
+        self.feed.end_all()
+        self.interrupted.set()
+        self.interrupted = asyncio.Event()
+
+    def stop(self) -> None:
+        """End what would otherwise keep the server: requests that are held back, and event streams."""
+        self.stopping.set()
+        self.interrupted.set()
 
     def advance(self, seconds: float) -> float:
         """Move the clock forward and return its time, in seconds since the epoch."""
         self.clock.offset += seconds
         self.store.put_clock_offset(self.clock.offset)
+        self.changed()
         return self.clock.now()
+
+    def changed(self) -> None:
+        """Tell the event streams that there may be something for them."""
+        self.feed.ring()
 
     def close(self) -> None:
         """Close the data file."""

@@ -12,20 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.sandbox.config import IDEMPOTENCY_LIFE_MS, Bounds
-from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
+from airflow_provider_fluxomail.sandbox.eventlog import EventLog
 from airflow_provider_fluxomail.sandbox.records import ApiKey, StoredAttachment, StoredSend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from os import PathLike
 
+    from airflow_provider_fluxomail.sandbox.config import Bounds
+    from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
     from airflow_provider_fluxomail.sandbox.messages import Message
+    from airflow_provider_fluxomail.sandbox.records import StoredEvent
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
-    key TEXT PRIMARY KEY, organization TEXT NOT NULL, scopes TEXT, cap INTEGER, at_start INTEGER NOT NULL
+    key TEXT PRIMARY KEY, organization TEXT NOT NULL, scopes TEXT, cap INTEGER, at_start INTEGER NOT NULL,
+    expires_ms INTEGER
 );
 CREATE TABLE IF NOT EXISTS paused (organization TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS sends (
@@ -46,6 +49,7 @@ CREATE TABLE IF NOT EXISTS events (
     type TEXT NOT NULL, at_ms INTEGER NOT NULL, data TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS events_by_send ON events (send, at_ms);
+CREATE INDEX IF NOT EXISTS events_by_time ON events (at_ms);
 CREATE TABLE IF NOT EXISTS idempotency (
     organization TEXT NOT NULL, key TEXT NOT NULL, send INTEGER NOT NULL REFERENCES sends ON DELETE CASCADE,
     created_ms INTEGER NOT NULL, PRIMARY KEY (organization, key)
@@ -98,6 +102,8 @@ class Store:
             raise
         row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
         self._count, self._bytes = int(row[0]), int(row[1])
+        self.eventlog = EventLog(self._db)
+        """The queries over the events of all messages."""
 
     def _open(self, *, on_disk: bool) -> None:
         if on_disk:
@@ -144,8 +150,8 @@ class Store:
                 raise StoreFullError(f"the sandbox keeps at most {self._bounds.keys} keys: reset it")
             scopes = None if key.scopes is None else json.dumps(key.scopes)
             self._db.execute(
-                "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)",
-                (key.key, key.organization, scopes, key.cap, int(at_start)),
+                "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
+                (key.key, key.organization, scopes, key.cap, int(at_start), key.expires_ms),
             )
 
     def put_start_key(self, key: ApiKey) -> None:
@@ -159,10 +165,16 @@ class Store:
 
     def get_key(self, key: str) -> ApiKey | None:
         """The key, or None."""
-        row = self._db.execute("SELECT organization, scopes, cap FROM keys WHERE key = ?", (key,)).fetchone()
+        row = self._db.execute(
+            "SELECT organization, scopes, cap, expires_ms FROM keys WHERE key = ?", (key,)
+        ).fetchone()
         if row is None:
             return None
-        return ApiKey(key, row[0], None if row[1] is None else tuple(json.loads(row[1])), row[2])
+        return ApiKey(key, row[0], None if row[1] is None else tuple(json.loads(row[1])), row[2], row[3])
+
+    def delete_key(self, key: str) -> bool:
+        """Revoke a key; whether there was one."""
+        return self._db.execute("DELETE FROM keys WHERE key = ?", (key,)).rowcount > 0
 
     def pause(self, organization: str, *, paused: bool) -> None:
         """Pause or resume an organization.
@@ -238,10 +250,9 @@ class Store:
                     message.size,
                 ),
             ).lastrowid
-            self._db.executemany(
-                "INSERT INTO events (send, type, at_ms, data) VALUES (?, ?, ?, ?)",
-                [(number, event.type, event.at_ms, json.dumps(event.data)) for event in events],
-            )
+            assert number is not None
+            for event in events:
+                self.eventlog.insert(number, event.type, event.at_ms, json.dumps(event.data))
             for position, item in enumerate(message.attachments):
                 self._db.execute(
                     "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)",
@@ -271,12 +282,12 @@ class Store:
         ).fetchone()
         return None if row is None else _send(row)
 
-    def find_idempotent(self, organization: str, key: str, now_ms: int) -> StoredSend | None:
-        """The send a key stands for, unless it was sent more than the keys' life ago."""
+    def find_idempotent(self, organization: str, key: str, since_ms: int) -> StoredSend | None:
+        """The send a key stands for, unless it was sent at ``since_ms`` or before."""
         row = self._db.execute(
             f"SELECT {_SEND_COLUMNS} FROM sends WHERE number ="  # noqa: S608  a constant
             " (SELECT send FROM idempotency WHERE organization = ? AND key = ? AND created_ms > ?)",
-            (organization, key, now_ms - IDEMPOTENCY_LIFE_MS),
+            (organization, key, since_ms),
         ).fetchone()
         return None if row is None else _send(row)
 
@@ -324,25 +335,22 @@ class Store:
 
         :raises StoreFullError: the bound of events of one message is reached.
         """
-        if self._scalar("SELECT count(*) FROM events WHERE send = ?", send.number) >= self._bounds.events:
+        if self.eventlog.count(send) >= self._bounds.events:
             raise StoreFullError(f"a message keeps at most {self._bounds.events} events")
         data = json.dumps(event.data)
         with self._transaction():
-            self._db.execute(
-                "INSERT INTO events (send, type, at_ms, data) VALUES (?, ?, ?, ?)",
-                (send.number, event.type, event.at_ms, data),
-            )
+            self.eventlog.insert(send.number, event.type, event.at_ms, data)
             self._db.execute("UPDATE sends SET size = size + ? WHERE number = ?", (len(data), send.number))
             count, size = self._make_room(self._count, self._bytes + len(data))
         self._count, self._bytes = count, size
 
-    def events(self, send: StoredSend, now_ms: int) -> list[PlannedEvent]:
-        """The events that have happened by now, in the order of their time."""
-        rows = self._db.execute(
-            "SELECT type, at_ms, data FROM events WHERE send = ? AND at_ms <= ? ORDER BY at_ms, number",
-            (send.number, now_ms),
-        )
-        return [PlannedEvent(kind, at_ms, json.loads(data)) for kind, at_ms, data in rows]
+    def events(self, send: StoredSend, now_ms: int) -> list[StoredEvent]:
+        """The events of a send that have happened by now, in the order of their time."""
+        return self.eventlog.of_send(send, now_ms)
+
+    def has_event(self, send: StoredSend, kind: str) -> bool:
+        """Whether a send has an event of a type, planned or past."""
+        return self.eventlog.count(send, kind) > 0
 
     def _scalar(self, query: str, *values: object) -> int:
         return int(self._db.execute(query, values).fetchone()[0])

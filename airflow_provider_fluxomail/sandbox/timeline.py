@@ -1,27 +1,31 @@
-"""The answer of ``GET /api/v1/sends/{id}`` in both forms. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
+"""The answer of ``GET /api/v1/sends/{id}`` in its forms. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.sandbox.delivery import CLICKED, OPENED
+from airflow_provider_fluxomail.sandbox.events import Position, cursor, envelope, page_limit, row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
-    from airflow_provider_fluxomail.sandbox.records import StoredSend
+    from starlette.requests import Request
+
+    from airflow_provider_fluxomail.sandbox.records import StoredEvent, StoredSend
+    from airflow_provider_fluxomail.sandbox.settings import Settings
 
 FROM_EMAIL = "no-reply@sandbox.example"
 """The sender: in the service it is the organization's active From identity."""
 
 
-def timeline(send: StoredSend, events: Sequence[PlannedEvent], form: str) -> dict[str, Any]:
+def timeline(send: StoredSend, events: Sequence[StoredEvent], request: Request, settings: Settings) -> dict[str, Any]:
     """The timeline of a send.
 
+    The documented form has short rows and all events; the other has envelopes, in pages from the newest to the
+    oldest.
+
     :param events: those that have happened, in the order of their time.
-    :param form: ``docs`` for short rows with times in ms, ``spec`` for envelopes with ISO times.
+    :raises ApiError: 400, ``limit`` or ``cursor`` are wrong.
     """
     answer: dict[str, Any] = {
         "send": {
@@ -45,32 +49,25 @@ def timeline(send: StoredSend, events: Sequence[PlannedEvent], form: str) -> dic
             }
         ],
     }
-    rows = [_row(send, event) for event in events]
+    form = settings.timeline_form
+    if form == "by_version":
+        form = "spec" if request.headers.get("fluxomail-version") else "docs"
     if form == "docs":
-        return answer | {"events": rows}
+        return answer | {"events": [row(event) for event in events]}
+    page, next_cursor = _page(
+        events, cursor(request.query_params), page_limit(request.query_params, settings.page_size)
+    )
     return answer | {
-        "events": [_envelope(send, event) for event in events],
-        "rawEvents": rows,
-        "nextCursor": None,
+        "events": [] if form == "raw" else [envelope(event) for event in page],
+        "rawEvents": [row(event) for event in page],
+        "nextCursor": None if next_cursor is None else str(next_cursor),
     }
 
 
-def iso(at_ms: int) -> str:
-    """Milliseconds since the epoch as ISO 8601 in UTC, with three decimals and ``Z``."""
-    seconds, milliseconds = divmod(at_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
-
-
-def _row(send: StoredSend, event: PlannedEvent) -> dict[str, Any]:
-    row = event.data | {"type": event.type, "ts": event.at_ms}
-    # The tracking routes know no provider message: the documented rows of these two carry none.
-    return row if event.type in (OPENED, CLICKED) else row | {"providerMessageId": send.message_id}
-
-
-def _envelope(send: StoredSend, event: PlannedEvent) -> dict[str, Any]:
-    return {
-        "id": f"{send.send_id}:{event.at_ms}",
-        "type": f"email.{event.type}",
-        "created": iso(event.at_ms),
-        "data": event.data | {"sendId": send.send_id, "providerMessageId": send.message_id},
-    }
+def _page(
+    events: Sequence[StoredEvent], before: Position | None, limit: int
+) -> tuple[Sequence[StoredEvent], Position | None]:
+    """Some events, newest first, and where the next page ends."""
+    older = [event for event in reversed(events) if before is None or event.position < before]
+    page = older[:limit]
+    return page, page[-1].position if page and len(older) > limit else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
 from airflow_provider_fluxomail.client.settings import ClientSettings
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.conftest import Transport
-from tests.sandbox_client import SEND, TIMELINE, Sandbox
 
+TIMELINE = "/api/v1/sends"
 MESSAGE = EmailMessage(to="ops@example.org", subject="Hi", content="Text")
 
 
@@ -28,8 +30,8 @@ def test_send_and_timeline(call: Transport, sandbox: Sandbox, settings: ClientSe
     sent = call(settings, "send", MESSAGE, idempotency_key="k1")
     assert (sent.status, sent.reused, sent.idempotency_key) == ("sent", False, "k1")
     (stored,) = sandbox.messages()
-    assert (stored["send_id"], stored["message_id"]) == (sent.send_id, sent.message_id)
-    assert stored["idempotency_key"] == "k1"
+    assert (stored.send_id, stored.message_id) == (sent.send_id, sent.message_id)
+    assert stored.idempotency_key == "k1"
     timeline = call(settings, "get_timeline", sent.send_id)
     assert [event.type for event in timeline.events] == ["sent", "delivered"]
     assert (timeline.recipient, timeline.subject, timeline.idempotency_key) == ("ops@example.org", "Hi", "k1")
@@ -50,15 +52,15 @@ def test_every_field_arrives(call: Transport, sandbox: Sandbox, settings: Client
     )
     call(settings, "send", message, idempotency_key="k1")
     (stored,) = sandbox.messages()
-    assert stored["to"] == "Ops \u00dc <ops@example.org>"
-    assert stored["subject"] == "\U0001f4e7 Gr\u00fc\u00dfe"
-    assert stored["content"] == "Hello \u4f60\u597d"
-    assert stored["html_content"] == "<p>Hello <b>\u4f60\u597d</b></p>"
-    assert (stored["cc"], stored["bcc"], stored["policy_key"]) == (["a@example.org"], ["b@example.org"], "bulk")
-    assert stored["extra_fields"] == {"replyTo": "r@example.org"}
-    (attachment,) = stored["attachments"]
-    assert (attachment["filename"], attachment["size"]) == ("data.bin", len(data))
-    assert sandbox.attachment(stored["send_id"], 0) == data
+    assert stored.to == "Ops \u00dc <ops@example.org>"
+    assert stored.subject == "\U0001f4e7 Gr\u00fc\u00dfe"
+    assert stored.content == "Hello \u4f60\u597d"
+    assert stored.html_content == "<p>Hello <b>\u4f60\u597d</b></p>"
+    assert (stored.cc, stored.bcc, stored.policy_key) == (["a@example.org"], ["b@example.org"], "bulk")
+    assert stored.extra_fields == {"replyTo": "r@example.org"}
+    (attachment,) = stored.attachments
+    assert (attachment.filename, attachment.size) == ("data.bin", len(data))
+    assert attachment.content == data
 
 
 def test_a_replay_says_so(call: Transport, sandbox: Sandbox, settings: ClientSettings) -> None:
@@ -84,21 +86,21 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_promise_1_a_fault_ends_with_one_mail(call: Transport, sandbox: Sandbox, fault: str) -> None:
-    sandbox.fault(**FAULTS[fault])
+    sandbox.fail_next(**FAULTS[fault])
     settings = with_key(sandbox, timeout=1)
     sent = call(settings, "send", MESSAGE, idempotency_key="k1")
     (stored,) = sandbox.messages()
-    assert stored["send_id"] == sent.send_id
+    assert stored.send_id == sent.send_id
     posts = sandbox.requests("POST")
     assert len(posts) == 2
-    assert {post["idempotency_key"] for post in posts} == {"k1"}
+    assert {post.idempotency_key for post in posts} == {"k1"}
     asked = float(FAULTS[fault].get("retry_after", 0))
     assert asked <= call.naps[0] <= max(1.0, asked * 1.1 + 0.1)
 
 
 @pytest.mark.parametrize("fault", ["500 before the store", "500 after the store", "response lost after the store"])
 def test_promise_1_the_last_attempt_counts_too(call: Transport, sandbox: Sandbox, fault: str) -> None:
-    sandbox.fault(**FAULTS[fault], times=3)
+    sandbox.fail_next(**FAULTS[fault], times=3)
     call(with_key(sandbox), "send", MESSAGE, idempotency_key="k1")
     assert len(sandbox.requests("POST")) == 4
     assert len(sandbox.messages()) == 1
@@ -118,7 +120,7 @@ def test_promise_1_the_last_attempt_counts_too(call: Transport, sandbox: Sandbox
 def test_promise_1_without_a_key_nothing_ambiguous_is_repeated(
     call: Transport, sandbox: Sandbox, settings: ClientSettings, fault: str, error: type[Exception], stored: int
 ) -> None:
-    sandbox.fault(**FAULTS[fault], times=9)
+    sandbox.fail_next(**FAULTS[fault], times=9)
     with pytest.raises(error):
         call(settings, "send", MESSAGE)
     assert len(sandbox.requests("POST")) == 1
@@ -126,13 +128,13 @@ def test_promise_1_without_a_key_nothing_ambiguous_is_repeated(
 
 
 def test_a_429_is_repeated_even_without_a_key(call: Transport, sandbox: Sandbox, settings: ClientSettings) -> None:
-    sandbox.fault(**FAULTS["429"])
+    sandbox.fail_next(**FAULTS["429"])
     assert not call(settings, "send", MESSAGE).reused
     assert len(sandbox.messages()) == 1
 
 
 def test_attempts_end(call: Transport, sandbox: Sandbox, settings: ClientSettings) -> None:
-    sandbox.fault("error_before_store", times=9)
+    sandbox.fail_next("error_before_store", times=9)
     with pytest.raises(errors.FluxomailServerError, match="idempotency key k1") as caught:
         call(settings, "send", MESSAGE, idempotency_key="k1")
     assert caught.value.request_id
@@ -142,7 +144,7 @@ def test_attempts_end(call: Transport, sandbox: Sandbox, settings: ClientSetting
 def test_promise_4_a_wait_that_is_too_long_is_left_to_the_caller(
     call: Transport, sandbox: Sandbox, settings: ClientSettings
 ) -> None:
-    sandbox.fault("status", status=429, retry_after=61)
+    sandbox.fail_next(429, retry_after=61)
     with pytest.raises(errors.FluxomailRateLimitError) as caught:
         call(settings, "send", MESSAGE, idempotency_key="k1")
     assert caught.value.retry_after == 61
@@ -167,8 +169,8 @@ def test_promise_4_waits_by_date_and_by_reset(call: Transport, sandbox: Sandbox,
     """A sandbox whose clock is a day ahead: only the answer's own Date tells how long the wait is."""
     sandbox.advance(86_400)
     now = sandbox.now()
-    value = sandbox.http_date(now + 30) if header == "Retry-After" else str(int(now + 30))
-    sandbox.fault("status", status=429, headers={header: value})
+    value = formatdate(now + 30, usegmt=True) if header == "Retry-After" else str(int(now + 30))
+    sandbox.fail_next(429, headers={header: value})
     call(with_key(sandbox), "send", MESSAGE, idempotency_key="k1")
     assert 28 <= call.naps[0] <= 34
 
@@ -216,9 +218,9 @@ def test_timelines_in_every_form(call: Transport, sandbox: Sandbox, settings: Cl
 
 def test_a_read_is_repeated_too(call: Transport, sandbox: Sandbox, settings: ClientSettings) -> None:
     sent = call(settings, "send", MESSAGE)
-    sandbox.fault("status", times=3, match=TIMELINE, status=502, body="<html><title>Bad Gateway</title></html>")
+    sandbox.fail_next(502, times=3, path=TIMELINE, body="<html><title>Bad Gateway</title></html>")
     assert call(settings, "get_timeline", sent.send_id).events
-    sandbox.fault("status", times=1, match=TIMELINE, status=502)
+    sandbox.fail_next(502, path=TIMELINE)
     with pytest.raises(errors.FluxomailServerError):
         call(settings, "get_timeline", sent.send_id, max_attempts=1)
 
@@ -226,8 +228,7 @@ def test_a_read_is_repeated_too(call: Transport, sandbox: Sandbox, settings: Cli
 def test_the_user_agent_and_version_are_sent(call: Transport, sandbox: Sandbox) -> None:
     call(with_key(sandbox, user_agent="test/1", api_version="2030-01-01"), "send", MESSAGE)
     (request,) = sandbox.requests()
-    assert request["user_agent"] == "test/1"
-    headers = {name.lower(): value for name, value in request["headers"].items()}
-    assert headers["fluxomail-version"] == "2030-01-01"
-    assert headers["accept-encoding"] == "identity"
-    assert SEND["path"] == request["path"]
+    assert request.headers["user-agent"] == "test/1"
+    assert request.headers["fluxomail-version"] == "2030-01-01"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.path == "/api/v1/emails/send"

@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import waiting
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.airflow_runs import DagRuns
-from tests.sandbox_client import SEND, Sandbox
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +32,10 @@ def test_the_example_sends_once_and_waits(dags: DagRuns, sandbox: Sandbox) -> No
     run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
     assert run.states == {"send": "success", "wait": "success"}
     (mail,) = sandbox.messages()
-    assert mail["to"] == "ada@example.org"
-    assert mail["content"] == f"Run {run.run_id} has loaded its rows."
-    assert run.xcom("send", "send_id") == mail["send_id"], "results are XComs of their own"
-    assert run.xcom("send")["idempotency_key"] == mail["idempotency_key"]
+    assert mail.to == "ada@example.org"
+    assert mail.content == f"Run {run.run_id} has loaded its rows."
+    assert run.xcom("send", "send_id") == mail.send_id, "results are XComs of their own"
+    assert run.xcom("send")["idempotency_key"] == mail.idempotency_key
     assert run.xcom("wait")["event"] == "delivered"
 
 
@@ -47,20 +47,20 @@ def test_the_example_goes_red_when_the_mail_bounces(dags: DagRuns, sandbox: Sand
 
 def test_promise_1_a_retry_after_lost_answers_sends_no_second_mail(dags: DagRuns, sandbox: Sandbox) -> None:
     sandbox.connect(max_wait=2)
-    sandbox.fault("response_lost_after_store", times=4)
+    sandbox.fail_next("response_lost_after_store", times=4)
     run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
     assert run.states == {"send": "success", "wait": "success"}
     assert run.tries("send") == 2
     assert run.xcom("send", "reused") is True
     assert len(sandbox.requests("POST")) == 5
-    assert {request["idempotency_key"] for request in sandbox.requests("POST")} == {run.xcom("send", "idempotency_key")}
+    assert {request.idempotency_key for request in sandbox.requests("POST")} == {run.xcom("send", "idempotency_key")}
     assert len(sandbox.messages()) == 1
 
 
 def test_two_runs_send_two_mails(dags: DagRuns, sandbox: Sandbox) -> None:
     for _ in range(2):
         dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
-    assert len({mail["idempotency_key"] for mail in sandbox.messages()}) == 2
+    assert len({mail.idempotency_key for mail in sandbox.messages()}) == 2
 
 
 def test_the_mapped_example_sends_one_each_and_waits_for_all(dags: DagRuns, sandbox: Sandbox) -> None:
@@ -74,22 +74,22 @@ def test_the_mapped_example_sends_one_each_and_waits_for_all(dags: DagRuns, sand
         "wait[2]": "failed",
     }
     mails = sandbox.messages()
-    assert sorted(mail["to"] for mail in mails) == people
-    assert len({mail["idempotency_key"] for mail in mails}) == 3
+    assert sorted(mail.to for mail in mails) == people
+    assert len({mail.idempotency_key for mail in mails}) == 3
 
 
 def test_the_example_of_options(dags: DagRuns, sandbox: Sandbox) -> None:
     run = dags.run("fluxomail_send_options", {})
     assert set(run.states.values()) == {"success"}
-    mails = {mail["subject"]: mail for mail in sandbox.messages()}
+    mails = {mail.subject: mail for mail in sandbox.messages()}
     assert len(mails) == 4
     report = mails[f"Report of {run.run_id}"]
-    assert report["content"].startswith("Report\n\nRun ")
-    assert f"<b>{run.run_id}</b>" in report["html_content"]
-    assert [item["filename"] for item in report["attachments"]] == ["rows.csv", "note.txt"]
-    assert report["extra_fields"] == {"replyTo": "data-team@example.org"}
-    assert mails["Your code"]["content"] == "Your code is 123456."
-    assert re.fullmatch(r"daily-summary-\d{4}-\d\d-\d\d:g0", mails["Summary of the day"]["idempotency_key"])
+    assert report.content.startswith("Report\n\nRun ")
+    assert f"<b>{run.run_id}</b>" in str(report.html_content)
+    assert [item.filename for item in report.attachments] == ["rows.csv", "note.txt"]
+    assert report.extra_fields == {"replyTo": "data-team@example.org"}
+    assert mails["Your code"].content == "Your code is 123456."
+    assert re.fullmatch(r"daily-summary-\d{4}-\d\d-\d\d:g0", str(mails["Summary of the day"].idempotency_key))
     stored = dags.rendered_fields(run)
     assert "report.txt" not in stored["from_template_files"], "files are rendered"
     assert "123456" not in stored["body_that_airflow_does_not_store"], "promise 5"
@@ -117,7 +117,7 @@ def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandb
     }
     assert run.states == table
     assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1), "no retry mends a bounce or a time-out"
-    unknown = [request for request in sandbox.requests("GET") if request["path"].endswith("sends_unknown")]
+    unknown = [request for request in sandbox.requests("GET") if request.path.endswith("sends_unknown")]
     assert len(unknown) <= 6 * 10, "a send that stays unknown ends after the grace, over reschedules too"
 
 
@@ -139,7 +139,7 @@ def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: Sandbox) -> None
 def test_promise_5_nothing_secret_is_stored_by_airflow(dags: DagRuns, sandbox: Sandbox) -> None:
     sandbox.key("fm_very_secret_key")
     sandbox.connect(key="fm_very_secret_key")
-    sandbox.fault("error_after_store", match=SEND)
+    sandbox.fail_next("error_after_store")
     dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
     assert len(sandbox.messages()) == 1
     assert "fm_very_secret_key" not in dags.database_dump()

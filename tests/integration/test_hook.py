@@ -14,9 +14,9 @@ import pytest
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.conftest import Handler, RawServer
 from tests.integration.test_bad_servers import answers, head
-from tests.sandbox_client import Sandbox
 
 FIELDS: dict[str, Any] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 
@@ -44,9 +44,9 @@ def test_twins_take_the_same_arguments() -> None:
 @pytest.mark.parametrize("message", [FIELDS, EmailMessage(**FIELDS)])
 def test_send_and_timeline(sandbox: Sandbox, call: Callable[..., Any], message: Any) -> None:
     sent = call(FluxomailHook(), "send", message, idempotency_key="k1")
-    assert [mail["idempotency_key"] for mail in sandbox.messages()] == ["k1"]
+    assert [mail.idempotency_key for mail in sandbox.messages()] == ["k1"]
     assert call(FluxomailHook(), "get_timeline", sent.send_id).events[0].type == "sent"
-    agent = sandbox.requests()[0]["user_agent"]
+    agent = sandbox.requests()[0].headers["user-agent"]
     assert agent.startswith("airflow-provider-fluxomail/")
     assert "apache-airflow/" in agent
 
@@ -73,8 +73,8 @@ def test_the_guards_hold(sandbox: Sandbox, call: Callable[..., Any]) -> None:
     with FluxomailHook().get_conn() as client, pytest.raises(FluxomailValidationError, match=r"ours\.example"):
         client.send(EmailMessage(**FIELDS))
     (mail,) = sandbox.messages()
-    assert mail["to"] == "qa@example.org"
-    assert "was for to: ops@example.org" in mail["content"]
+    assert mail.to == "qa@example.org"
+    assert "was for to: ops@example.org" in mail.content
 
 
 def test_forget_reads_the_connection_anew(sandbox: Sandbox) -> None:
@@ -141,9 +141,7 @@ def test_test_connection_says_each_case_in_its_own_words(
 
 
 def test_test_connection_of_a_paused_organization(sandbox: Sandbox) -> None:
-    sandbox.fault(
-        "status", match={"method": "GET", "path": "/api/v1/sends/*"}, status=403, body={"code": "tenant_paused"}
-    )
+    sandbox.fail_next(403, path="/api/v1/sends", body={"code": "tenant_paused"})
     ok, text = FluxomailHook().test_connection()
     assert not ok
     assert "paused" in text

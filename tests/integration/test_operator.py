@@ -16,9 +16,9 @@ from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError, FluxomailServerError
 from airflow_provider_fluxomail.client.waiting import now
 from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecorded
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.integration.running import Run, context
-from tests.sandbox_client import Sandbox
 
 
 def operator(**fields: Any) -> FluxomailSendOperator:
@@ -39,10 +39,10 @@ def test_the_result(sandbox: Sandbox) -> None:
     run = Run(operator())
     (mail,) = sandbox.messages()
     assert set(run.result) == {"send_id", "message_id", "status", "reused", "idempotency_key", "request_id"}
-    assert run.result["send_id"] == mail["send_id"]
-    assert run.result["message_id"] == mail["message_id"]
-    assert run.result["idempotency_key"] == mail["idempotency_key"]
-    assert mail["idempotency_key"].startswith("af1:dag.task:")
+    assert run.result["send_id"] == mail.send_id
+    assert run.result["message_id"] == mail.message_id
+    assert run.result["idempotency_key"] == mail.idempotency_key
+    assert str(mail.idempotency_key).startswith("af1:dag.task:")
     assert json.loads(json.dumps(run.result)) == run.result
 
 
@@ -58,7 +58,7 @@ def test_mapped_tasks_send_one_each(sandbox: Sandbox) -> None:
     for map_index in (0, 1, 2):
         Run(operator(), context(map_index=map_index))
         Run(operator(idempotency_key="mine"), context(map_index=map_index))
-    keys = [mail["idempotency_key"] for mail in sandbox.messages()]
+    keys = [mail.idempotency_key for mail in sandbox.messages()]
     assert len(set(keys)) == 6
     assert {"mine:0", "mine:1", "mine:2"} < set(keys)
 
@@ -82,7 +82,7 @@ def test_promise_1_a_try_that_fails_leaves_at_most_one_mail_and_the_next_one_exa
     sandbox: Sandbox, fault: dict[str, Any], mails: int
 ) -> None:
     sandbox.connect(max_attempts=2, max_wait=2)
-    sandbox.fault(**fault, times=2)
+    sandbox.fail_next(**fault, times=2)
     first = Run(operator())
     assert first.kind in ("FluxomailServerError", "FluxomailConnectionError"), "transient: Airflow retries it"
     assert len(sandbox.messages()) == mails
@@ -138,7 +138,7 @@ def test_permanent_errors_do_not_use_up_retries(sandbox: Sandbox) -> None:
 
 
 def test_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbox) -> None:
-    sandbox.fault("status", status=429, retry_after=100)
+    sandbox.fail_next(429, retry_after=100)
     run = Run(operator())
     assert isinstance(run.error, FluxomailRateLimitError)
     assert run.error.retry_after == 100
@@ -147,11 +147,11 @@ def test_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbo
 
 def test_promise_4_a_long_rate_limit_defers_and_then_sends_with_the_same_key(sandbox: Sandbox, quick: None) -> None:
     sandbox.connect(max_wait=0)
-    sandbox.fault("status", times=2, status=429, retry_after=0.1)
+    sandbox.fail_next(429, times=2, retry_after=0.1)
     run = Run(operator(deferrable=True), context())
     assert run.kind == "success"
     assert [type(deferral.trigger) for deferral in run.deferrals] == [FluxomailRetryAfterTrigger] * 2
-    assert {request["idempotency_key"] for request in sandbox.requests("POST")} == {run.result["idempotency_key"]}
+    assert {request.idempotency_key for request in sandbox.requests("POST")} == {run.result["idempotency_key"]}
     assert len(sandbox.messages()) == 1
     first, second = run.deferrals
     assert second.trigger.serialize()[1]["give_up_at"] == first.trigger.serialize()[1]["give_up_at"]
@@ -160,14 +160,14 @@ def test_promise_4_a_long_rate_limit_defers_and_then_sends_with_the_same_key(san
 def test_deferrals_for_a_rate_limit_are_spread_and_bounded(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     resumes = set()
     for _ in range(5):
-        sandbox.fault("status", status=429, retry_after=100)
+        sandbox.fail_next(429, retry_after=100)
         with pytest.raises(BaseException) as caught:
             operator(deferrable=True).execute(context())
         trigger = caught.value.trigger  # type: ignore[attr-defined]
         resumes.add(round(trigger.resume_at - now(), 3))
         assert 99 < trigger.resume_at - now() <= 126
     assert len(resumes) > 1
-    sandbox.fault("status", status=429, retry_after=100)
+    sandbox.fail_next(429, retry_after=100)
     run = Run(operator(deferrable=True, max_rate_limit_wait=99))
     assert isinstance(run.error, FluxomailRateLimitError)
     assert run.deferrals == []
@@ -178,7 +178,7 @@ def test_a_deferral_is_neither_too_short_for_airflow_nor_longer_than_allowed(
     sandbox: Sandbox, asked: float, limit: float, least: float, most: float
 ) -> None:
     sandbox.connect(max_wait=0)
-    sandbox.fault("status", status=429, retry_after=asked)
+    sandbox.fail_next(429, retry_after=asked)
     with pytest.raises(BaseException) as caught:
         operator(deferrable=True, max_rate_limit_wait=limit).execute(context())
     assert least - 0.5 < caught.value.trigger.resume_at - now() <= most  # type: ignore[attr-defined]
@@ -186,7 +186,7 @@ def test_a_deferral_is_neither_too_short_for_airflow_nor_longer_than_allowed(
 
 def test_a_rate_limit_that_names_no_time_defers_for_a_minute(sandbox: Sandbox) -> None:
     sandbox.connect(max_attempts=1)
-    sandbox.fault("status", status=429)
+    sandbox.fail_next(429)
     with pytest.raises(BaseException) as caught:
         operator(deferrable=True).execute(context())
     assert 59 < caught.value.trigger.resume_at - now() <= 76  # type: ignore[attr-defined]
@@ -221,12 +221,12 @@ def test_promise_3_wait_for(sandbox: Sandbox, quick: None, to: str, target: str,
     assert [type(deferral.trigger) for deferral in run.deferrals] == [FluxomailDeliveryTrigger] * deferrable
     (mail,) = sandbox.messages()
     if kind == "success":
-        assert run.result["send_id"] == mail["send_id"]
-        assert run.result["idempotency_key"] == mail["idempotency_key"]
+        assert run.result["send_id"] == mail.send_id
+        assert run.result["idempotency_key"] == mail.idempotency_key
         assert run.result["event"] in (target, "clicked")
         assert run.result["time"].endswith("Z")
     else:
-        assert mail["send_id"] in str(run.error)
+        assert mail.send_id in str(run.error)
 
 
 def test_wait_for_ends_in_the_worker_when_the_mail_is_quick(sandbox: Sandbox) -> None:
@@ -243,7 +243,7 @@ def test_a_wait_does_not_go_green_on_nonsense(sandbox: Sandbox, event: Any) -> N
 
 def test_a_5xx_that_lasts_is_airflows_to_retry(sandbox: Sandbox) -> None:
     sandbox.connect(max_attempts=1)
-    sandbox.fault("error_before_store")
+    sandbox.fail_next("error_before_store")
     assert isinstance(Run(operator()).error, FluxomailServerError)
 
 
@@ -304,7 +304,7 @@ def test_promise_5_an_unrecorded_body_is_sent_but_not_shown(sandbox: Sandbox, tm
     task = render(operator(content=Unrecorded("Code {{ word }}")), tmp_path, word="123456")
     assert (str(task.content), repr(task.content)) == ("***", "***")
     Run(task)
-    assert [mail["content"] for mail in sandbox.messages()] == ["Code 123456"]
+    assert [mail.content for mail in sandbox.messages()] == ["Code 123456"]
 
 
 def test_an_unrecorded_body_is_rendered_for_each_task_anew(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_promise_5_no_recipient_and_no_body_in_the_log(
     for one in (FluxomailSendOperator, FluxomailDeliveryTrigger):
         monkeypatch.setattr(one, "log", logging.getLogger("airflow.task"))
     sandbox.settings(event_delay=0.2)
-    sandbox.fault("response_lost_after_store")
+    sandbox.fail_next("response_lost_after_store")
     with caplog.at_level("INFO"):
         run = Run(
             operator(

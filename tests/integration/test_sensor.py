@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
 from datetime import timedelta
@@ -15,11 +14,12 @@ import pytest
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.integration.running import Run, context, fire, rebuilt
-from tests.sandbox_client import TIMELINE, Sandbox
 
+TIMELINE = "/api/v1/sends"
 GOLDEN = json.loads((Path(__file__).parent / "golden_triggers.json").read_text(encoding="utf-8"))
 
 
@@ -153,7 +153,7 @@ def test_promise_3_outages_are_waited_out(
 ) -> None:
     monkeypatch.setattr(FluxomailDeliveryTrigger, "log", logging.getLogger("triggerer"))
     send_id = send()
-    sandbox.fault(times=6, match=TIMELINE, **fault)
+    sandbox.fail_next(times=6, path=TIMELINE, **fault)
     run = Run(sensor(mode, send_id=send_id))
     assert run.kind == "success", run.error
     assert len(sandbox.requests("GET")) == 7
@@ -164,7 +164,7 @@ def test_promise_3_outages_are_waited_out(
 @pytest.mark.parametrize("mode", MODES)
 def test_an_outage_until_the_deadline_times_out_and_says_so(sandbox: Sandbox, mode: str) -> None:
     send_id = send()
-    sandbox.fault("status", times=1000, match=TIMELINE, status=503)
+    sandbox.fail_next(503, times=1000, path=TIMELINE)
     run = Run(sensor(mode, send_id=send_id, timeout=0.5))
     assert run.kind == "AirflowSensorTimeout"
     assert "the last look failed" in str(run.error)
@@ -173,11 +173,11 @@ def test_an_outage_until_the_deadline_times_out_and_says_so(sandbox: Sandbox, mo
 @pytest.mark.parametrize("mode", MODES)
 def test_promise_4_retry_after_holds_the_next_look(sandbox: Sandbox, mode: str) -> None:
     send_id = send()
-    sandbox.fault("status", times=2, match=TIMELINE, status=429, retry_after=0.7)
+    sandbox.fail_next(429, times=2, path=TIMELINE, retry_after=0.7)
     assert Run(sensor(mode, send_id=send_id, poke_interval=0.01)).kind == "success"
-    looks = [request["at"] for request in sandbox.requests("GET")]
+    looks = sandbox.requests("GET")
     assert len(looks) == 3
-    assert looks[2] - looks[1] >= 0.7
+    assert looks.gaps[1] >= 0.7
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -185,7 +185,7 @@ def test_not_found_is_tolerated_for_a_while_and_then_fails(
     sandbox: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send_id = send()
-    sandbox.fault("status", times=3, match=TIMELINE, status=404)
+    sandbox.fail_next(404, times=3, path=TIMELINE)
     assert Run(sensor(mode, send_id=send_id)).kind == "success"
     monkeypatch.setattr(waiting, "NOT_FOUND_GRACE", 0.5)
     run = Run(sensor(mode, send_id="sends_unknown"))
@@ -264,8 +264,7 @@ def test_a_403_fails_at_once(sandbox: Sandbox, mode: str) -> None:
 
 def test_looks_carry_jitter(sandbox: Sandbox) -> None:
     Run(sensor("poke", send_id=send("never@example.org"), timeout=2, poke_interval=0.1))
-    looks = [request["at"] for request in sandbox.requests("GET")]
-    gaps = [b - a for a, b in itertools.pairwise(looks)]
+    gaps = sandbox.requests("GET").gaps
     assert max(gaps[:-1]) - min(gaps[:-1]) > 0.01
     assert min(gaps[:-1]) >= 0.08
 
@@ -294,7 +293,7 @@ def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0, 1.0, 2.5, 4.5, 7.0, 10.0))
-    sandbox.fault("status", times=9, match=TIMELINE, status=429, retry_after=600)
+    sandbox.fail_next(429, times=9, path=TIMELINE, retry_after=600)
     started = waiting.now()
     trigger = deferred(sandbox, timeout=9999).trigger
     assert waiting.now() - started < 5, "the worker does not sit it out"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import httpx
 import pytest
 
-from .helpers import BASE, KEY, Api
+from .helpers import BASE, KEY, Api, each_value
 
 DAY = 24 * 3600
 
@@ -91,16 +95,154 @@ def test_other_body_is_replayed_by_default(api: Api) -> None:
     assert api.count() == 1
 
 
-def test_conflict_policy(api: Api) -> None:
-    api.control("settings", idempotency_conflict="conflict")
+@each_value("idempotency_conflict", {"replay": 200, "conflict": 409})
+def test_conflict_policy(api: Api, value: str, expected: int) -> None:
+    api.control("settings", idempotency_conflict=value)
     first = api.send_id(idempotency_key="k")
     answer = api.send(idempotency_key="k", subject="Other")
-    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_conflict")
-    assert "Idempotency-Replayed" not in answer.headers
+    assert answer.status_code == expected
+    assert answer.headers["Idempotency-Key"] == "k"
+    assert ("Idempotency-Replayed" in answer.headers) == (expected == 200)
+    if expected == 409:
+        assert answer.json()["code"] == "idempotency_conflict"
     # The same content is no conflict: neither the order of fields nor the place of the key is content.
     reordered = dict(reversed(BASE.items())) | {"idempotencyKey": "k"}
     same = api.http.post("/api/v1/emails/send", json=reordered, headers={"x-api-key": KEY})
     assert same.json()["sendId"] == first
     api.control("settings", idempotency_conflict="replay")
     assert api.send_id(idempotency_key="k", subject="Other") == first
+    assert api.count() == 1
+
+
+@each_value("idempotency_life", {0: 0, 60: 60, 7 * DAY: 7 * DAY})
+def test_life_of_a_key(api: Api, value: int, expected: int) -> None:
+    api.control("settings", idempotency_life=value)
+    first = api.send_id(idempotency_key="k")
+    if expected:
+        api.advance(expected - 30)
+        assert api.send_id(idempotency_key="k") == first
+        api.advance(30)
+    second = api.send(idempotency_key="k")
+    assert "reused" not in second.json()
+    assert "Idempotency-Replayed" not in second.headers
+    assert second.json()["sendId"] != first
+    assert api.send(idempotency_key="k", subject="Other").json().get("reused", False) is (expected > 0)
+    # A switch for all keys, also those that were used before it was set.
+    api.control("settings", idempotency_life=30 * DAY)
+    assert api.send(idempotency_key="k").json()["reused"] is True
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"to": None},
+    402: {"attachments": [{"filename": "a", "contentBase64": "eA=="}]},
+    403: {},
+    "paused": {},
+    "version": {"headers": {"Fluxomail-Version": "1999-01-01"}},
+}
+
+
+def refuse(api: Api, why: int | str, **fields: Any) -> httpx.Response:
+    """A send that is refused; the cause does not last."""
+    if why == 402:
+        api.control("settings", attachments_in_plan=False)
+    if why == "paused":
+        api.control("pause", paused=True)
+    if why == "version":
+        api.control("settings", version_header="known")
+    if why == 403:
+        api.control("keys", key="mine", scopes=["read_sends"])
+    refused = api.send(**REFUSALS[why], api_key="mine" if why == 403 else KEY, **fields)
+    api.control("keys", key="mine")
+    api.control("pause", paused=False)
+    api.control("settings", attachments_in_plan=True, version_header="optional")
+    assert 400 <= refused.status_code < 429
+    return refused
+
+
+@each_value("idempotency_errors", {True: True, False: False})
+@pytest.mark.parametrize("where", ["header", "body"])
+@pytest.mark.parametrize("why", REFUSALS)
+def test_a_refusal_under_a_key(api: Api, value: bool, expected: bool, why: int | str, where: str) -> None:
+    api.control("settings", idempotency_errors=value, error_form="message")
+    key: dict[str, Any] = {"idempotency_key": "k"} if where == "header" else {"idempotencyKey": "k"}
+    refused = refuse(api, why, **key)
+    answers = [api.send(**key), api.send(idempotency_key="k", path="send-global")]
+    if expected:
+        for answer in answers:
+            assert (answer.status_code, answer.json()) == (refused.status_code, refused.json())
+            assert answer.headers["Idempotency-Key"] == "k"
+            assert "Idempotency-Replayed" not in answer.headers
+    else:
+        assert [answer.json().get("reused", False) for answer in answers] == [False, True]
+    assert api.count() == (0 if value else 1)
+    # Another key, or another organization, has nothing to do with it.
+    api.control("keys", key="stranger", organization="org_2")
+    assert api.send(idempotency_key="k2").status_code == 200
+    assert api.send(idempotency_key="k", api_key="stranger").status_code == 200
+
+
+def test_a_refusal_lives_as_long_as_a_result(api: Api) -> None:
+    api.control("settings", idempotency_errors=True, idempotency_life=3600)
+    for _ in range(2):
+        assert api.send(idempotency_key="k", to=None).status_code == 400
+        api.advance(3500)
+        assert api.send(idempotency_key="k").status_code == 400
+        api.advance(100)  # asking again does not prolong it
+        assert api.send(idempotency_key="k", subject=None).json()["details"] == {"fields": ["subject"]}
+        assert api.send(idempotency_key="k").json()["details"] == {"fields": ["subject"]}
+        api.advance(3600)
+    assert api.send(idempotency_key="k").status_code == 200
+
+
+def test_a_key_that_has_a_result_keeps_it(api: Api) -> None:
+    api.control("settings", idempotency_errors=True)
+    first = api.send_id(idempotency_key="k")
+    for why in REFUSALS:
+        refuse(api, why, idempotency_key="k")
+        again = api.send(idempotency_key="k").json()
+        assert (again["sendId"], again["reused"]) == (first, True)
+
+
+def test_what_was_refused_before_the_switch_is_not_remembered(api: Api) -> None:
+    assert api.send(idempotency_key="k", to=None).status_code == 400
+    api.control("settings", idempotency_errors=True)
+    assert api.send(idempotency_key="k").status_code == 200
+
+
+@pytest.mark.parametrize("kind", [{"kind": "status", "status": 429}, {"kind": "error_before_store"}, "cap", 401])
+def test_what_is_never_remembered(api: Api, kind: Any) -> None:
+    api.control("settings", idempotency_errors=True)
+    if kind == "cap":
+        api.control("keys", key=KEY, rate_limit_per_minute=1)
+        api.enter_window()
+        api.timeline("x")
+        assert api.send(idempotency_key="k").status_code == 429
+        api.advance(60)
+    elif kind == 401:
+        assert api.send(idempotency_key="k", api_key="wrong").status_code == 401
+    else:
+        api.control("faults", **kind)
+        assert api.send(idempotency_key="k").status_code in (429, 500)
+    assert api.send(idempotency_key="k").status_code == 200
+
+
+def test_a_reset_forgets_refusals(api: Api) -> None:
+    api.control("settings", idempotency_errors=True)
+    assert api.send(idempotency_key="k", to=None).status_code == 400
+    api.control("reset")
+    api.control("settings", idempotency_errors=True)
+    assert api.send(idempotency_key="k").status_code == 200
+
+
+def test_sends_at_once_with_one_key_are_stored_once(api: Api) -> None:
+    async def all_at_once() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=api.http.base_url, timeout=10, verify=False, trust_env=False) as client:
+            headers = {"x-api-key": KEY, "Idempotency-Key": "k"}
+            return await asyncio.gather(
+                *(client.post("/api/v1/emails/send", json=BASE, headers=headers) for _ in range(20))
+            )
+
+    bodies = [answer.json() for answer in asyncio.run(all_at_once())]
+    assert len({body["sendId"] for body in bodies}) == 1
+    assert [body.get("reused", False) for body in bodies].count(False) == 1
     assert api.count() == 1

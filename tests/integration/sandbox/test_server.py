@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -293,6 +294,124 @@ def test_command_survives_kill(command: Any, tmp_path: Path) -> None:
     assert second.api.timeline(ids[0], "mine").json()["events"][1]["type"] == "delivered"
     assert second.api.send_id(api_key="mine", idempotency_key="k7") == ids[7]
     assert second.end(signal.SIGTERM) == (0, "", "")
+
+
+def test_nothing_that_was_acknowledged_is_lost_by_a_kill(command: Any, tmp_path: Path) -> None:
+    data = str(tmp_path / "state.sqlite")
+    first = command("--data", data, "--event-delay", "0")
+    api = first.api
+    api.control("keys", key="made", scopes=["send_email"], rate_limit_per_minute=7, organization="org_2")
+    api.control("keys", key="revoked")
+    assert api.http.delete("/_sandbox/keys/revoked").status_code == 200
+    api.control("keys", key="token", expires_in=5000)
+    api.control("keys", key="expired", expires_in=100)
+    api.control("pause", paused=True, organization="org_2")
+    api.control("pause", paused=True, organization="org_3")
+    api.control("pause", paused=False, organization="org_3")
+    files = [{"filename": "a.csv", "contentBase64": "eHl6"}]
+    fields = {"to": "Ann <ann@example.org>", "attachments": files, "cc": ["c@example.org"], "replyTo": "r@example.org"}
+    send_id = api.send_id(idempotency_key="k", **fields)
+    old = api.send_id(idempotency_key="old")
+    api.advance(1000)
+    event_at = api.get("health")["now"] + 500
+    api.control(f"messages/{send_id}/events", type="opened", ip="192.0.2.7")
+    api.control(f"messages/{send_id}/events", type="bounced", at=event_at, reason="late")
+    before, timeline = api.get("messages"), api.timeline(send_id).json()
+    # The last that is acknowledged before the end.
+    now = api.advance(1)
+    first.end(signal.SIGKILL)
+    api = command("--data", data, "--event-delay", "0").api
+    assert api.get("health")["now"] >= now
+    assert api.get("messages") == before
+    assert api.timeline(send_id).json() == timeline
+    assert api.http.get(f"/_sandbox/messages/{send_id}/attachments/0").content == b"xyz"
+    assert api.send(idempotency_key="k").json() == {
+        "sendId": send_id,
+        "status": "sent",
+        "messageId": before["messages"][0]["message_id"],
+        "reused": True,
+    }
+    refused = api.send(api_key="made")
+    assert (refused.json()["code"], refused.headers["X-RateLimit-Limit"]) == ("tenant_paused", "7")
+    assert api.timeline(send_id, "made").json()["code"] == "missing_scope"
+    statuses = {key: api.timeline(send_id, key).status_code for key in ("revoked", "expired", "token")}
+    assert statuses == {"revoked": 401, "expired": 401, "token": 200}
+    # What was still to come comes: an event, the end of a key, the end of an idempotency record.
+    api.advance(500)
+    assert api.types(send_id) == ["sent", "delivered", "opened", "bounced"]
+    api.advance(3500)
+    assert api.timeline(send_id, "token").status_code == 401
+    api.advance(86_400)
+    assert api.send_id(idempotency_key="old") != old
+
+
+def test_a_reset_is_not_undone_by_a_kill(command: Any, tmp_path: Path) -> None:
+    data = str(tmp_path / "state.sqlite")
+    first = command("--data", data)
+    first.api.control("keys", key="made")
+    send_id = first.api.send_id(idempotency_key="k")
+    first.api.advance(86_400)
+    first.api.control("reset")
+    first.end(signal.SIGKILL)
+    api = command("--data", data).api
+    assert api.count() == 0
+    assert api.timeline(send_id).status_code == 404
+    assert api.send(api_key="made").status_code == 401
+    assert abs(api.get("health")["now"] - time.time()) < 60
+    assert "reused" not in api.send(idempotency_key="k").json()
+
+
+def test_sends_that_a_kill_meets_are_kept_or_told_of_as_failed(command: Any, tmp_path: Path) -> None:
+    """Every answer that a client has seen holds; a request without an answer may have gone either way."""
+    data = str(tmp_path / "state.sqlite")
+    first = command("--data", data)
+    seen: list[dict[str, str]] = [{} for _ in range(3)]
+
+    def send_on(number: int) -> None:
+        api = Api(str(first.api.http.base_url))
+        try:
+            for count in range(100_000):
+                key = f"k{number}-{count}"
+                seen[number][key] = api.send_id(idempotency_key=key)
+        except httpx.HTTPError:
+            pass
+        finally:
+            api.close()
+
+    callers = [threading.Thread(target=send_on, args=(number,)) for number in range(len(seen))]
+    for caller in callers:
+        caller.start()
+    deadline = time.monotonic() + 30
+    while min(map(len, seen)) < 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.process.kill()
+    for caller in callers:
+        caller.join(30)
+    api = command("--data", data).api
+    stored: dict[str, str] = {}
+    while page := api.get("messages", limit=1000, offset=len(stored))["messages"]:
+        stored |= {message["idempotency_key"]: message["send_id"] for message in page}
+    for each in seen:
+        assert each.items() <= stored.items()
+        key, send_id = next(reversed(each.items()))
+        assert api.send(idempotency_key=key).json()["sendId"] == send_id
+    # At most the one request of each caller that was under way.
+    assert len(stored) - sum(map(len, seen)) <= len(seen)
+
+
+def test_a_second_process_on_the_same_file_is_refused(command: Any, tmp_path: Path) -> None:
+    data = str(tmp_path / "state.sqlite")
+    first = command("--data", data)
+    done = subprocess.run(
+        [*COMMAND, "--port", "0", "--data", data], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"fluxomail-sandbox: error: the data file {data} is in use by another sandbox\n"
+    assert first.api.send().status_code == 200
+    # A process that was killed does not hold it any more.
+    first.end(signal.SIGKILL)
+    assert command("--data", data).api.count() == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,13 +1,14 @@
-"""What happens to a message, and when it shows; both forms of the answer."""
+"""What happens to a message, when it shows and to whom; the forms and pages of the answer."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from .helpers import Api
+from .helpers import BASE, Api, each_value
 
 HTML = '<p><a href="https://example.net/report?x=1">Report</a></p>'
 
@@ -88,23 +89,223 @@ def test_documented_form(api: Api) -> None:
     }
 
 
-def test_spec_form(api: Api) -> None:
-    api.control("settings", timeline_form="spec")
-    send_id = api.send_id(to="bounced@example.org")
-    api.advance(1)
-    answer = api.timeline(send_id).json()
-    assert set(answer) == {"send", "messages", "events", "rawEvents", "nextCursor"}
-    assert answer["nextCursor"] is None
-    assert [row["type"] for row in answer["rawEvents"]] == ["sent", "bounced"]
-    envelope = answer["events"][1]
-    ts = answer["rawEvents"][1]["ts"]
+def check_pair(row: dict[str, Any], envelope: dict[str, Any], send_id: str, message_id: str) -> None:
+    """A short row and an envelope that tell of the same event."""
     assert set(envelope) == {"id", "type", "created", "data"}
-    assert (envelope["id"], envelope["type"]) == (f"{send_id}:{ts}", "email.bounced")
-    assert envelope["created"].endswith("Z")
-    assert round(datetime.fromisoformat(envelope["created"]).timestamp() * 1000) == ts
-    assert envelope["data"]["sendId"] == send_id
-    assert envelope["data"]["providerMessageId"] == answer["messages"][0]["providerMessageId"]
-    assert envelope["data"]["reason"] == "550 5.1.1 no such user"
+    assert (envelope["id"], envelope["type"]) == (f"{send_id}:{row['ts']}", f"email.{row['type']}")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", envelope["created"])
+    assert round(datetime.fromisoformat(envelope["created"]).timestamp() * 1000) == row["ts"]
+    further = {name: value for name, value in row.items() if name not in ("type", "ts", "providerMessageId")}
+    assert envelope["data"] == further | {"sendId": send_id, "providerMessageId": message_id}
+
+
+@each_value(
+    "timeline_form",
+    {
+        "docs": ["docs", "docs"],
+        "spec": ["spec", "spec"],
+        "raw": ["raw", "raw"],
+        "by_version": ["docs", "spec"],
+    },
+)
+def test_form(api: Api, value: str, expected: list[str]) -> None:
+    send_id = api.send_id(to="clicked+bounced@example.org", htmlContent=HTML)
+    api.control(f"messages/{send_id}/events", type="bounced", at=api.get("health")["now"] + 60, reason="full")
+    api.advance(60)
+    rows = api.timeline(send_id).json()["events"]
+    assert [row["type"] for row in rows] == ["sent", "delivered", "opened", "clicked", "bounced"]
+    api.control("settings", timeline_form=value)
+    for form, headers in zip(expected, ({}, {"Fluxomail-Version": "2025-09-01"}), strict=True):
+        answer = api.read(send_id, headers).json()
+        assert answer["send"]["_id"] == answer["messages"][0]["sendId"] == send_id
+        if form == "docs":
+            assert set(answer) == {"send", "messages", "events"}
+            assert answer["events"] == rows
+            continue
+        # Pages go backward, so the newest comes first.
+        assert set(answer) == {"send", "messages", "events", "rawEvents", "nextCursor"}
+        assert answer["rawEvents"] == rows[::-1]
+        assert answer["nextCursor"] is None
+        if form == "raw":
+            assert answer["events"] == []
+            continue
+        message_id = answer["messages"][0]["providerMessageId"]
+        for row, envelope in zip(rows[::-1], answer["events"], strict=True):
+            check_pair(row, envelope, send_id, message_id)
+
+
+def long_timeline(api: Api) -> tuple[str, list[dict[str, Any]]]:
+    """A send with 100 events, some in the same millisecond, stored in another order than that of their times."""
+    send_id = api.send_id(to="never@example.org")
+    start = int(api.get("health")["now"]) - 1000
+    for number in range(99):
+        api.control(f"messages/{send_id}/events", type="opened", at=start + (number * 37 % 50) / 8, number=number)
+    rows = api.timeline(send_id).json()["events"]
+    assert len(rows) == 100
+    assert [row["ts"] for row in rows] == sorted(row["ts"] for row in rows)
+    assert len({row["ts"] for row in rows}) == 51
+    return send_id, rows
+
+
+@pytest.mark.parametrize("form", ["spec", "raw"])
+def test_every_event_is_on_one_page(api: Api, form: str) -> None:
+    send_id, rows = long_timeline(api)
+    api.control("settings", timeline_form=form)
+    expected = {None: [100], 1000: [100], 100: [100], 99: [99, 1], 7: [7] * 14 + [2], 1: [1] * 100}
+    for limit, sizes in expected.items():
+        pages = api.pages(send_id, limit)
+        assert [len(page["rawEvents"]) for page in pages] == sizes
+        assert [row for page in pages for row in page["rawEvents"]] == rows[::-1]
+        envelopes = [envelope for page in pages for envelope in page["events"]]
+        assert len(envelopes) == (100 if form == "spec" else 0)
+
+
+@each_value("page_size", {1: 1, 30: 30, 1000: 1000})
+def test_page_size(api: Api, value: int, expected: int) -> None:
+    send_id, rows = long_timeline(api)
+    api.control("settings", timeline_form="spec", page_size=value)
+    pages = api.pages(send_id)
+    assert [len(page["events"]) for page in pages[:-1]] == [expected] * ((len(rows) - 1) // expected)
+    assert [row for page in pages for row in page["rawEvents"]] == rows[::-1]
+    # A larger limit gets no more than that, a smaller one is kept.
+    assert len(api.read(send_id, limit=100_000).json()["events"]) == min(expected, 100)
+    assert len(api.read(send_id, limit=5).json()["events"]) == min(expected, 5)
+    # The documented form has no pages.
+    api.control("settings", timeline_form="docs")
+    assert api.read(send_id, limit=1, cursor="nonsense").json()["events"] == rows
+
+
+def test_events_that_come_between_two_pages(api: Api) -> None:
+    send_id, rows = long_timeline(api)
+    api.control("settings", timeline_form="spec")
+    first = api.read(send_id, limit=40).json()
+    api.control(f"messages/{send_id}/events", type="delivered")
+    second = api.read(send_id, limit=1000, cursor=first["nextCursor"]).json()
+    assert [*first["rawEvents"], *second["rawEvents"]] == rows[::-1]
+
+
+def test_a_cursor_may_be_a_time(api: Api) -> None:
+    send_id, rows = long_timeline(api)
+    api.control("settings", timeline_form="spec")
+    ts = rows[50]["ts"]
+    older = [row for row in rows[::-1] if row["ts"] < ts]
+    moment = datetime.fromtimestamp(ts / 1000, UTC)
+    east = moment.astimezone(timezone(timedelta(hours=2)))
+    for cursor in (str(ts), moment.isoformat(), moment.isoformat().replace("+00:00", "Z"), east.isoformat()):
+        assert api.read(send_id, cursor=cursor).json()["rawEvents"] == older, cursor
+    assert api.read(send_id, cursor="").json()["rawEvents"] == rows[::-1]
+    assert api.read(send_id, cursor="0").json()["events"] == []
+    assert api.read(send_id, cursor="9" * 15).json()["rawEvents"] == rows[::-1]
+
+
+def test_a_limit_of_nothing(api: Api) -> None:
+    api.control("settings", timeline_form="spec")
+    answer = api.read(api.send_id(), limit=0).json()
+    assert (answer["events"], answer["rawEvents"], answer["nextCursor"]) == ([], [], None)
+
+
+@pytest.mark.parametrize("form", ["spec", "raw"])
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ({"limit": "x"}, "limit must be a whole number, not negative"),
+        ({"limit": "-1"}, "limit must be a whole number, not negative"),
+        ({"limit": "1.5"}, "limit must be a whole number, not negative"),
+        ({"limit": ""}, "limit must be a whole number, not negative"),
+        ({"limit": "1" * 13}, "limit must be a whole number, not negative"),
+        ({"limit": "٣"}, "limit must be a whole number, not negative"),
+        ({"cursor": "x"}, "cursor must be an ISO 8601 time or milliseconds since the epoch"),
+        ({"cursor": "1:"}, "cursor must be an ISO 8601 time or milliseconds since the epoch"),
+        ({"cursor": "1:2:3"}, "cursor must be an ISO 8601 time or milliseconds since the epoch"),
+        ({"cursor": "-5"}, "cursor must be an ISO 8601 time or milliseconds since the epoch"),
+        ({"cursor": "9" * 40}, "cursor must be an ISO 8601 time or milliseconds since the epoch"),
+    ],
+)
+def test_bad_page(api: Api, form: str, query: dict[str, Any], text: str) -> None:
+    send_id = api.send_id()
+    api.control("settings", timeline_form=form)
+    answer = api.read(send_id, **query)
+    assert (answer.status_code, answer.json()["code"]) == (400, "validation_error")
+    assert answer.json()["message"] == f"Invalid request: {text}"
+    assert answer.json()["details"] == {"fields": list(query)}
+
+
+# Who may read, and when
+
+
+@each_value("timeline_auth", {"required": 401, "optional": 200})
+def test_timeline_auth(api: Api, value: str, expected: int) -> None:
+    api.control("settings", timeline_auth=value)
+    api.control("keys", key="other", organization="org_2")
+    api.control("keys", key="sender", scopes=["send_email"])
+    send_id = api.send_id()
+    path = f"/api/v1/sends/{send_id}"
+    assert api.http.get(path).status_code == expected
+    assert api.http.get(path, headers={"Authorization": "Basic x"}).status_code == expected
+    assert api.http.get("/api/v1/sends/none").status_code == (401 if expected == 401 else 404)
+    # A key that is given must be good in any case.
+    for headers in ({"Authorization": "Bearer wrong"}, {"x-api-key": "wrong"}, {"Authorization": "Bearer"}):
+        assert api.http.get(path, headers=headers).status_code == 401
+    assert api.timeline(send_id).status_code == 200
+    assert api.timeline(send_id, "sender").status_code == 403
+    assert api.timeline(send_id, "other").status_code == 404
+    assert api.http.post("/api/v1/emails/send", json=BASE).status_code == 401
+
+
+@each_value("not_found_seconds", {0: 0, 30: 30, 120: 120})
+def test_not_found_seconds(api: Api, value: float, expected: float) -> None:
+    api.control("settings", not_found_seconds=value)
+    send_id = api.send_id(idempotency_key="k")
+    if expected:
+        for seconds in (0, expected - 20):
+            api.advance(seconds)
+            answer = api.timeline(send_id)
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        # It was sent all the same.
+        assert api.count() == 1
+        assert api.send(idempotency_key="k").json()["reused"] is True
+        api.advance(20)
+    else:
+        api.advance(0.01)
+    assert api.types(send_id)[0] == "sent"
+
+
+@each_value(
+    "default_outcome",
+    {
+        "delivered": ["delivered"],
+        "bounced": ["bounced"],
+        "complained": ["delivered", "complained"],
+        "dropped": ["dropped"],
+        "failed": ["failed"],
+        "never": [],
+        "opened": ["delivered", "opened"],
+        "clicked": ["delivered", "opened", "clicked"],
+    },
+)
+def test_default_outcome(api: Api, value: str, expected: list[str]) -> None:
+    before = api.send_id(htmlContent=HTML)
+    api.control("settings", default_outcome=value)
+    send_id, named = api.send_id(htmlContent=HTML), api.send_id(to="ann+dropped@example.org")
+    plain = api.send_id()
+    api.advance(60)
+    assert api.types(send_id) == ["sent", *expected]
+    assert api.types(plain) == ["sent", *(kind for kind in expected if kind not in ("opened", "clicked"))]
+    assert api.types(named) == ["sent", "dropped"]
+    assert api.types(before) == ["sent", "delivered"]
+
+
+@each_value("repeated_events", {"keep": True, "drop": False})
+def test_repeated_events(api: Api, value: str, expected: bool) -> None:
+    api.control("settings", repeated_events=value, event_delay=0)
+    send_id = api.send_id()
+    for kind, first in (("delivered", False), ("opened", True), ("opened", False), ("bounced", True)):
+        added = api.control(f"messages/{send_id}/events", type=kind)
+        assert added["dropped"] is not (first or expected)
+    kept = ["delivered", "opened"] if expected else []
+    assert sorted(api.types(send_id)) == sorted(["sent", "delivered", "opened", "bounced", *kept])
+    # Each message for itself.
+    assert api.control(f"messages/{api.send_id(to='never@example.org')}/events", type="opened")["dropped"] is False
 
 
 @pytest.mark.parametrize(
@@ -133,15 +334,28 @@ def test_click_without_a_link(api: Api) -> None:
     assert api.timeline(send_id).json()["events"][-1]["url"] == "https://example.com/"
 
 
-def test_event_delay(api: Api) -> None:
+@each_value("event_delay", {0: 0, 600.5: 600.5, 86_400: 86_400})
+def test_event_delay(api: Api, value: float, expected: float) -> None:
+    api.control("settings", event_delay=value)
+    send_id = api.send_id(to="complained@example.org")
+    if expected:
+        api.advance(expected - 30)
+        assert api.types(send_id) == ["sent"]
+        api.advance(30)
+        assert api.types(send_id) == ["sent", "delivered"]
+        api.advance(expected)
+    assert api.types(send_id) == ["sent", "delivered", "complained"]
+    rows = api.timeline(send_id).json()["events"]
+    assert [row["ts"] - rows[0]["ts"] for row in rows] == [0, expected * 1000, expected * 2000]
+    # The change is for later sends.
     api.control("settings", event_delay=0)
-    assert api.types(api.send_id(to="complained@example.org")) == ["sent", "delivered", "complained"]
-    api.control("settings", event_delay=600.5)
+    assert api.types(api.send_id()) == ["sent", "delivered"]
+
+
+def test_a_message_keeps_the_delay_that_it_was_sent_with(api: Api) -> None:
     send_id = api.send_id()
-    api.advance(590)
+    api.control("settings", event_delay=0)
     assert api.types(send_id) == ["sent"]
-    api.advance(10.5)
-    assert api.types(send_id) == ["sent", "delivered"]
 
 
 def test_added_events(api: Api) -> None:
