@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -32,6 +33,10 @@ os.environ |= {
 
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+# Airflow 2.11 logs at INFO from the root down; what the tests themselves request is not worth a line.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ class DagRuns:
 
     def run(self, dag_id: str, conf: dict[str, Any]) -> DagRunResult:
         """Run a Dag to its end."""
-        run = self._load(dag_id).test(run_conf=conf)
+        run = self.load(dag_id).test(run_conf=conf)
         return DagRunResult(self, dag_id, run.run_id)
 
-    def _load(self, dag_id: str) -> Any:
+    def load(self, dag_id: str) -> Any:
+        """The Dag out of the folder."""
         where = "airflow.dag_processing.dagbag"
         if importlib.util.find_spec(where) is None:  # Airflow 2.11
             where = "airflow.models.dagbag"

@@ -10,7 +10,8 @@ import pytest
 
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import waiting
-from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.integration.airflow_runs import DagRuns
 
 
@@ -23,11 +24,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def dags(airflow_db: Path, sandbox: Sandbox) -> DagRuns:
+def dags(airflow_db: Path, sandbox: FluxomailSandbox) -> DagRuns:
     return DagRuns(airflow_db)
 
 
-def test_the_example_sends_once_and_waits(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_the_example_sends_once_and_waits(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     sandbox.settings(event_delay=0.5)
     run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
     assert run.states == {"send": "success", "wait": "success"}
@@ -39,13 +40,13 @@ def test_the_example_sends_once_and_waits(dags: DagRuns, sandbox: Sandbox) -> No
     assert run.xcom("wait")["event"] == "delivered"
 
 
-def test_the_example_goes_red_when_the_mail_bounces(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_the_example_goes_red_when_the_mail_bounces(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     run = dags.run("fluxomail_send_and_wait", {"to": "bounced@example.org"})
     assert run.states == {"send": "success", "wait": "failed"}
     assert len(sandbox.messages()) == 1
 
 
-def test_promise_1_a_retry_after_lost_answers_sends_no_second_mail(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_promise_1_a_retry_after_lost_answers_sends_no_second_mail(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     sandbox.connect(max_wait=2)
     sandbox.fail_next("response_lost_after_store", times=4)
     run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
@@ -57,13 +58,13 @@ def test_promise_1_a_retry_after_lost_answers_sends_no_second_mail(dags: DagRuns
     assert len(sandbox.messages()) == 1
 
 
-def test_two_runs_send_two_mails(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_two_runs_send_two_mails(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     for _ in range(2):
         dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
     assert len({mail.idempotency_key for mail in sandbox.messages()}) == 2
 
 
-def test_the_mapped_example_sends_one_each_and_waits_for_all(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_the_mapped_example_sends_one_each_and_waits_for_all(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     people = ["ada@example.org", "bob@example.org", "bounced@example.org"]
     run = dags.run("fluxomail_send_to_many", {"people": people})
     assert run.states == {
@@ -78,7 +79,7 @@ def test_the_mapped_example_sends_one_each_and_waits_for_all(dags: DagRuns, sand
     assert len({mail.idempotency_key for mail in mails}) == 3
 
 
-def test_the_example_of_options(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_the_example_of_options(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     run = dags.run("fluxomail_send_options", {})
     assert set(run.states.values()) == {"success"}
     mails = {mail.subject: mail for mail in sandbox.messages()}
@@ -96,7 +97,7 @@ def test_the_example_of_options(dags: DagRuns, sandbox: Sandbox) -> None:
     assert "***" in stored["body_that_airflow_does_not_store"]
 
 
-def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
     sandbox.settings(event_delay=0.5)
@@ -121,7 +122,7 @@ def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandb
     assert len(unknown) <= 6 * 10, "a send that stays unknown ends after the grace, over reschedules too"
 
 
-def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     sandbox.settings(event_delay=0.5)
     run = dags.run("wait_for", {})
     wanted = {"ops": "success", "bounced": "failed", "never": "failed"}
@@ -136,10 +137,55 @@ def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: Sandbox) -> None
         assert run.xcom(f"ops-{how}", "send_id") == result["send_id"]
 
 
-def test_promise_5_nothing_secret_is_stored_by_airflow(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_promise_5_nothing_secret_is_stored_by_airflow(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     sandbox.key("fm_very_secret_key")
     sandbox.connect(key="fm_very_secret_key")
     sandbox.fail_next("error_after_store")
     dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
     assert len(sandbox.messages()) == 1
     assert "fm_very_secret_key" not in dags.database_dump()
+
+
+# Tests as a user of the package would write them: docs/sandbox.md quotes them.
+
+
+@pytest.fixture
+def dag(airflow_db: Path) -> Any:
+    return DagRuns(airflow_db).load("fluxomail_send_and_wait")
+
+
+# [START howto_test_a_dag]
+def test_ops_get_the_report(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
+    run = dag.test(run_conf={"to": "ops@example.org"})
+    assert run.state == "success"
+    mail = fluxomail_sandbox.message(to="ops@example.org")
+    assert mail.subject == "Nightly load finished"
+    assert mail.event_types == ["sent", "delivered"]
+
+
+def test_a_lost_answer_sends_no_second_mail(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
+    fluxomail_sandbox.fail_next("response_lost_after_store", times=2)
+    dag.test(run_conf={"to": "ops@example.org"})
+    fluxomail_sandbox.assert_sent(1)
+    assert len(fluxomail_sandbox.requests("POST")) == 3
+
+
+def test_a_bounce_fails_the_run(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
+    run = dag.test(run_conf={"to": "bounced@example.org"})
+    assert run.state == "failed"
+    # [END howto_test_a_dag]
+
+
+# [START howto_test_an_event]
+def test_the_mail_bounces_later(fluxomail_sandbox: FluxomailSandbox) -> None:
+    fluxomail_sandbox.settings(default_outcome="never")
+    send_my_mail()
+    mail = fluxomail_sandbox.bounce(reason="mailbox full")
+    assert mail.event_types == ["sent", "bounced"]
+    # [END howto_test_an_event]
+
+
+def send_my_mail() -> None:
+    hook = FluxomailHook()
+    hook.send({"to": "ops@example.org", "subject": "Hi", "content": "Text"}, idempotency_key="k")
+    hook.close()
