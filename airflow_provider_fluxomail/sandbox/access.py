@@ -103,11 +103,12 @@ class Access:
         self.require_events_plan()
         return Pass(key, token)
 
-    def may_stay(self, held: Pass) -> bool:
-        """Whether a stream that is open would still be admitted: the key lives, the plan has events."""
+    def renewed(self, held: Pass) -> ApiKey | None:
+        """The key of a stream that is open, as it is now; None if it would not be admitted again."""
         key = self.authenticate(held.key.key, token=held.token)
-        same = key is not None and key.organization == held.key.organization
-        return same and self._sandbox.settings.events_in_plan
+        if key is None or key.organization != held.key.organization or not self._sandbox.settings.events_in_plan:
+            return None
+        return key
 
     def require_events_plan(self) -> None:
         """The plan gate of the events list and stream.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.records import ApiKey, StoredSend
     from airflow_provider_fluxomail.sandbox.state import Sandbox
 
-_REMEMBERED_ERRORS = range(400, 429)
+_REMEMBERED_ERRORS = (400, 402, 403)
 _GLOBAL = "send-global"
 
 
@@ -68,7 +68,11 @@ class ApiV1:
         except ApiError as error:
             self._remember(error, key, _key_of(header, body))
             raise
-        fields = parse_body(body)
+        try:
+            fields = parse_body(body)
+        except ApiError as error:
+            self._remember(error, key, header)
+            raise
         idempotency_key = idempotency_key_of(header, fields)
         if idempotency_key is None:
             return self._accept(self._parse(fields, None, len(body), endpoint), key, endpoint)

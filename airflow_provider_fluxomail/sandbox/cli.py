@@ -145,7 +145,12 @@ def _signals_set(stop: threading.Event) -> Iterator[None]:
 
 def _as_options(message: str) -> str:
     """Name the option rather than the argument: that is what was typed."""
-    for argument, option in (("api_key", "--api-key"), ("event_delay", "--event-delay"), ("port must", "--port must")):
+    for argument, option in (
+        ("api_key", "--api-key"),
+        ("event_delay", "--event-delay"),
+        ("port must", "--port must"),
+        ("allow_hosts", "--allow-host"),
+    ):
         if message.startswith(argument):
             return option + message.removeprefix(argument)
     return message

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from airflow_provider_fluxomail.sandbox.config import MAX_CLOCK_SECONDS
+
 
 class Clock:
     """Real time plus an offset, so that a test need not wait for a minute or a day to pass.
@@ -16,7 +18,7 @@ class Clock:
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return time.time() + self.offset
+        return min(time.time() + self.offset, MAX_CLOCK_SECONDS)
 
     def now_ms(self) -> int:
         """Whole milliseconds since the epoch, the unit of the API's timelines."""

@@ -24,6 +24,9 @@ MAX_IDEMPOTENCY_KEY_CHARS: Final = 256
 MAX_EPOCH_SECONDS: Final = 253_402_300_799.0
 """9999-12-31: the last moment that an ISO timestamp can show; clock and events stay below it."""
 
+MAX_CLOCK_SECONDS: Final = MAX_EPOCH_SECONDS - 366 * 24 * 3600.0
+"""Where the clock stops, so that what lies ahead of it can be shown too."""
+
 MAX_DELAY_SECONDS: Final = 366 * 24 * 3600.0
 
 API_VERSION: Final = "2025-09-01"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import Query
+from fastapi import Path, Query
 from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox import schemas
-from airflow_provider_fluxomail.sandbox.config import MAX_EPOCH_SECONDS
+from airflow_provider_fluxomail.sandbox.config import MAX_CLOCK_SECONDS
 from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
 from airflow_provider_fluxomail.sandbox.faults import AnyFault
 from airflow_provider_fluxomail.sandbox.inputs import (
@@ -83,6 +83,7 @@ class Control:
         scopes = None if body.scopes is None else tuple(body.scopes)
         key = ApiKey(body.key, body.organization, scopes, body.rate_limit_per_minute, expires_ms)
         try:
+            self._sandbox.store.drop_expired_keys(self._sandbox.clock.now_ms())
             self._sandbox.store.put_key(key)
         except StoreFullError as error:
             raise ControlError(str(error), 409) from error
@@ -95,6 +96,7 @@ class Control:
         """Revoke a key. Streams that were opened with it end."""
         if not self._sandbox.store.delete_key(key):
             raise ControlError(f"there is no key {key!r}", 404)
+        self._sandbox.rates.forget(key)
         self._sandbox.changed()
         return json_response({"deleted": key})
 
@@ -118,9 +120,9 @@ class Control:
 
     async def advance(self, body: ClockInput) -> Response:
         """Move the clock forward."""
-        room = MAX_EPOCH_SECONDS - self._sandbox.clock.now()
+        room = MAX_CLOCK_SECONDS - self._sandbox.clock.now()
         if body.advance_seconds > room:
-            raise ControlError(f"advance_seconds must be at most {room:.0f}, which is the end of the year 9999")
+            raise ControlError(f"advance_seconds must be at most {room:.0f}, which is where the clock ends")
         return json_response({"now": self._sandbox.advance(body.advance_seconds)})
 
     async def messages(self, query: Annotated[MessagesQuery, Query()]) -> Response:
@@ -144,7 +146,7 @@ class Control:
             self._sandbox.changed()
         return json_response(_event(event) | {"dropped": dropped})
 
-    async def attachment(self, send_id: str, position: int) -> Response:
+    async def attachment(self, send_id: str, position: Annotated[int, Path(ge=0, le=1_000_000)]) -> Response:
         """The decoded bytes of an attachment, counted from 0."""
         content = self._sandbox.store.attachment_content(self._find(send_id), position)
         if content is None:

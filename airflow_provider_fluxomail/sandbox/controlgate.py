@@ -14,28 +14,34 @@ from airflow_provider_fluxomail.sandbox.inputs import ControlError
 from airflow_provider_fluxomail.sandbox.jsonbody import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from starlette.types import Receive, Scope
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:@/\s]+)(?::([0-9]{1,5}))?")
 _LOCAL: Final = frozenset(("localhost", "localhost."))
+_ONCE: Final = frozenset(("host", "origin", "sec-fetch-site"))
 _READS: Final = frozenset(("GET", "HEAD"))
 
 
-def check_sender(method: str, headers: dict[str, str], allowed: Collection[str]) -> None:
+def check_sender(method: str, raw: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> None:
     """Refuse a request that a web page of another origin has made.
 
     ``Host`` must be an address, which no DNS answer can forge, ``localhost``, or an allowed name. An ``Origin`` must
     be that of the sandbox's own pages.
 
-    :param headers: names in lower case.
+    :param raw: the headers, names in lower case.
     :param allowed: further names of this sandbox, in lower case.
     :raises ControlError: 403.
     """
+    headers: dict[str, str] = {}
+    for name, value in ((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw):
+        if name in headers and name in _ONCE:
+            raise ControlError(f"the request has more than one {name}", 403)
+        headers[name] = value
     host = headers.get("host", "").lower()
     match = _AUTHORITY.fullmatch(host)
-    if match is None or not (_is_local(match[1]) or match[1] in allowed):
+    if match is None or not (_is_local(match[1]) or match[1].rstrip(".") in allowed):
         raise ControlError(
             f"this sandbox is not called {host!r}: use 127.0.0.1 or localhost, or start it with --allow-host", 403
         )

@@ -66,6 +66,17 @@ class ApiError(Exception):
         self.preview = preview
         self.headers = headers
 
+    def copy(self) -> ApiError:
+        """The same anew, without the traceback, whose frames would keep whole requests in memory."""
+        return ApiError(
+            self.status,
+            self.message,
+            code=self.code,
+            details=self.details,
+            preview=self.preview,
+            headers=self.headers,
+        )
+
     def response(self, settings: Settings) -> Response:
         """The answer on the wire, in the form that the settings ask for."""
         status = settings.validation_status if self.status == 400 else self.status

@@ -97,7 +97,7 @@ def page_limit(query: Mapping[str, str], most: int) -> int:
     :raises ApiError: 400, it is no number.
     """
     text = query.get("limit")
-    if text is None:
+    if not text:
         return most
     if not re.fullmatch(r"[0-9]{1,12}", text):
         raise bad_query("limit", "a whole number, not negative")

@@ -90,7 +90,7 @@ class EventsApi:
             self._sandbox,
             request.scope[EXCHANGE],
             held,
-            self._access.may_stay,
+            self._access.renewed,
             wanted,
             start,
             resumed=bool(since),

@@ -60,7 +60,7 @@ class Seat:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._woken = asyncio.Event()
-        self.over = False
+        self.over = asyncio.Event()
         """The sandbox was reset: the stream has to end."""
 
     def __enter__(self) -> Seat:
@@ -150,9 +150,10 @@ class Feed:
         """Make every open stream end, and forget what was read for them: the log was cleared, the clock set back."""
         self._look()
         self.ring()
-        for seat in self._seats:
-            seat.over = True
-            seat.wake()
+        for seat in list(self._seats):
+            seat.over.set()
+            # Its place is free at once, though its client may take a while to notice.
+            seat.leave()
 
     def here(self) -> Cursor:
         """Where a stream starts that shall have what happens from now on."""
@@ -170,7 +171,7 @@ class Feed:
     def pull(self, cursor: Cursor, wanted: EventFilter) -> Batch:
         """What comes after a cursor, as of the last look; reads it once for all streams that ask the same."""
         # Most wakings: a heartbeat, a setting.
-        if cursor.seen >= self._moment.newest and cursor.position.at_ms >= self._moment.now_ms:
+        if cursor.seen >= self._moment.newest and cursor.position >= Position(self._moment.now_ms, self._moment.newest):
             return Batch((), b"", cursor, more=False)
         batch = self._batches.get((cursor, wanted))
         if batch is None:

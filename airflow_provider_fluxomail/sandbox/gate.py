@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import secrets
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import partial
@@ -23,10 +24,10 @@ from airflow_provider_fluxomail.sandbox.faultqueue import Subject
 from airflow_provider_fluxomail.sandbox.inputs import ControlError
 from airflow_provider_fluxomail.sandbox.jsonbody import parse_json
 from airflow_provider_fluxomail.sandbox.messages import recipient_forms
-from airflow_provider_fluxomail.sandbox.tamper import Answer, cut, own_answer
+from airflow_provider_fluxomail.sandbox.tamper import Answer, cut, own_answer, transport_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -102,9 +103,9 @@ class Gate:
             await send(self._with_headers(message, {}))
 
         try:
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            check_sender(scope["method"], headers, self._sandbox.names)
-            body = await read_json(receive, self._sandbox.bounds.control_body_bytes)
+            check_sender(scope["method"], scope["headers"], self._sandbox.names)
+            with self._ended_by_a_stop(send):
+                body = await read_json(receive, self._sandbox.bounds.control_body_bytes)
         except ControlError as error:
             await error.response()(scope, receive, dated)
             return
@@ -116,7 +117,8 @@ class Gate:
         entry = sandbox.requests.add(sandbox.stopwatch.now(), method, path, scope["query_string"], scope["headers"])
         interrupted = sandbox.interrupted
         # Read first: a client that gives up during a delay has still sent its message, as in real life.
-        body = await _read(receive, sandbox.bounds.body_bytes)
+        with self._ended_by_a_stop(send):
+            body = await _read(receive, sandbox.bounds.body_bytes)
         if body is None:
             return
         subject = Subject(
@@ -155,6 +157,19 @@ class Gate:
             await self._handle(scope, _replay(body, receive), answer)
         else:
             await self._tamper(fault, scope, _replay(body, receive), answer)
+
+    @contextmanager
+    def _ended_by_a_stop(self, send: Send) -> Iterator[None]:
+        """A client that sends half a request and waits does not hold up the end of the server."""
+        abort = getattr(transport_of(send), "abort", None)
+        if abort is None:
+            yield
+            return
+        self._sandbox.unread.add(abort)
+        try:
+            yield
+        finally:
+            self._sandbox.unread.discard(abort)
 
     def _name(self, exchange: Exchange) -> None:
         """Give the request an id, the client's if it sent one."""
@@ -201,8 +216,8 @@ class Gate:
         answer = Answer(held)
         exchange: Exchange = scope[EXCHANGE]
         spec = fault.spec
-        if answer.status >= 300 and scope["method"] == "POST":
-            # Nothing was stored, so this is not the request that the fault is meant for.
+        if answer.status >= 300:
+            # Nothing was stored or read, so this is not the request that the fault is meant for.
             fault.give_back()
             exchange.drop_fault()
             await answer.send(send)

@@ -98,7 +98,7 @@ class EventInput(BaseModel):
 
     @model_validator(mode="after")
     def _own_fields(self) -> EventInput:
-        for name in ("ts", "sendId", "providerMessageId"):
+        for name in ("ts", "sendId", "providerMessageId", "dropped"):
             if name in (self.model_extra or {}):
                 raise ValueError(f"{name} is filled in by the sandbox: leave it out (at sets the time)")
         return self

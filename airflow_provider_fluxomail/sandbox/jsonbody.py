@@ -12,14 +12,16 @@ from starlette.responses import Response
 def parse_json(body: bytes) -> Any:
     """Parse a request body.
 
-    Refuses what Python's parser takes beyond JSON (``NaN``, numbers that become infinite) and strings that no
+    Refuses what Python's parser takes beyond JSON in UTF-8 (``NaN``, numbers that become infinite) and strings that no
     encoding can carry (half of a surrogate pair): they would only fail later, when stored or answered.
 
     :raises ValueError: the body is not such JSON.
     """
     try:
-        value = json.loads(body, parse_constant=_refuse, parse_float=_finite)
-        if b"\\u" in body:
+        # Decoded here: the parser itself would take other encodings, and halves of surrogate pairs in them.
+        text = body.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None

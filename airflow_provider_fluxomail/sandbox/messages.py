@@ -25,7 +25,7 @@ _KNOWN: Final = frozenset(
 )
 _BARE = r"[^\s@,;<>\"]+@[^\s@,;<>\"]+"
 _BARE_ADDRESS = re.compile(rf"\s*({_BARE})\s*")
-_NAMED_ADDRESS = re.compile(rf"(?:\"[^\"]*\"|[^@<>\",;]*)\s*<({_BARE})>\s*")
+_NAMED_ADDRESS = re.compile(rf"(?:\"[^\"]*\"\s*|[^@<>\",;]*)<({_BARE})>\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,8 @@ def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int
         raise ApiError(400, "Missing required fields", details={"fields": missing})
     extra = {name: value for name, value in fields.items() if name not in _KNOWN}
     if extra and settings.unknown_fields == "refuse":
-        raise _invalid(f"unknown field {', '.join(sorted(extra))}", *sorted(extra))
+        named = [name[:100] for name in sorted(extra)[:10]]
+        raise _invalid(f"unknown field {', '.join(named)}", *named)
     to, subject = _text(fields, "to"), _text(fields, "subject")
     for name in ("to", "subject"):
         if re.search(r"[\r\n\x00]", fields[name]):

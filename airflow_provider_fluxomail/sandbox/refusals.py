@@ -20,14 +20,14 @@ class Refusals:
     def keep(self, organization: str, key: str, at_ms: int, error: ApiError) -> None:
         """Remember the refusal of a key, in place of one that is no longer found."""
         self._kept.pop((organization, key), None)
-        self._kept[organization, key] = at_ms, error
+        self._kept[organization, key] = at_ms, error.copy()
         while len(self._kept) > self._bounds.keys:
             self._kept.popitem(last=False)
 
     def find(self, organization: str, key: str, since_ms: int) -> ApiError | None:
         """The refusal of a key, unless it is from ``since_ms`` or before."""
         at_ms, error = self._kept.get((organization, key), (since_ms, None))
-        return error if at_ms > since_ms else None
+        return error.copy() if error is not None and at_ms > since_ms else None
 
     def clear(self) -> None:
         """Forget all."""

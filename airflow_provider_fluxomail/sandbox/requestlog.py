@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_fluxomail.sandbox.config import Bounds
 
-_SECRET_HEADERS: Final = frozenset(("authorization", "x-api-key"))
+_SECRET_HEADERS: Final = frozenset(("authorization", "x-api-key", "proxy-authorization", "cookie", "referer"))
 _MAX_TEXT: Final = 2_000
 
 

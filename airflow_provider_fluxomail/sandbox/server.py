@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 import threading
 from typing import TYPE_CHECKING, Literal, Self
@@ -78,6 +79,9 @@ class SandboxServer:
             raise ValueError(f"event_delay must be between 0 and {MAX_DELAY_SECONDS:.0f} seconds, not {event_delay}")
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {port}")
+        for name in allow_hosts:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+                raise ValueError(f"allow_hosts takes names without a port, not {name!r}")
         self.api_key = api_key
         self.host = host
         self._data = data
@@ -143,7 +147,7 @@ class SandboxServer:
             from airflow_provider_fluxomail.sandbox.app import build_app
             from airflow_provider_fluxomail.sandbox.settings import Settings
             from airflow_provider_fluxomail.sandbox.state import Sandbox
-            from airflow_provider_fluxomail.sandbox.store import StoreError
+            from airflow_provider_fluxomail.sandbox.store import StoreError, StoreFullError
         except ImportError as error:
             raise ImportError(
                 "The Fluxomail sandbox needs FastAPI and uvicorn: pip install 'airflow-provider-fluxomail[sandbox]'"
@@ -157,7 +161,7 @@ class SandboxServer:
                 bounds=self._bounds,
                 names=self._names,
             )
-        except StoreError as error:
+        except (StoreError, StoreFullError) as error:
             listener.close()
             raise SandboxStartError(str(error)) from error
         name = listener.getsockname()

@@ -90,7 +90,8 @@ class Settings(Input):
         default="replay", description="A known key with another body: the first result again, or 409."
     )
     idempotency_errors: bool = Field(
-        default=False, description="Whether the answer to a refused send (4xx but 429) is remembered under its key too."
+        default=False,
+        description="Whether a refusal of a send (400, 402, 403) is remembered under its key too.",
     )
 
     # Timelines and events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import TYPE_CHECKING
 
 from airflow_provider_fluxomail.sandbox.clock import Clock, Stopwatch
@@ -13,10 +14,10 @@ from airflow_provider_fluxomail.sandbox.ratelimit import RateWindows
 from airflow_provider_fluxomail.sandbox.records import ApiKey
 from airflow_provider_fluxomail.sandbox.refusals import Refusals
 from airflow_provider_fluxomail.sandbox.requestlog import RequestLog
-from airflow_provider_fluxomail.sandbox.store import Store
+from airflow_provider_fluxomail.sandbox.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from os import PathLike
 
     from airflow_provider_fluxomail.sandbox.config import Bounds
@@ -48,8 +49,12 @@ class Sandbox:
         self._start_settings = settings
         self._start_key = ApiKey(api_key, DEFAULT_ORGANIZATION)
         self.store = Store(data, bounds)
-        self.store.put_start_key(self._start_key)
-        self.clock = Clock(self.store.clock_offset())
+        try:
+            self.store.put_start_key(self._start_key)
+            self.clock = Clock(self.store.clock_offset())
+        except sqlite3.Error as error:
+            self.store.close()
+            raise StoreError(f"can't use the data file {data}: {error}") from error
         self.stopwatch = Stopwatch()
         self.rates = RateWindows()
         self.feed = Feed(self.store.eventlog, self.clock, bounds)
@@ -57,6 +62,8 @@ class Sandbox:
         self.requests = RequestLog(bounds)
         self.refusals = Refusals(bounds)
         self.stopping = asyncio.Event()
+        self.unread: set[Callable[[], None]] = set()
+        """What ends the connections whose request has not come in full."""
         self.interrupted = asyncio.Event()
         """Set at a stop and at a reset, which puts a new one in its place: requests that are held back end."""
 
@@ -75,9 +82,11 @@ class Sandbox:
         self.interrupted = asyncio.Event()
 
     def stop(self) -> None:
-        """End what would otherwise keep the server: requests that are held back, and event streams."""
+        """End what would keep the server: requests that are held back or half sent, and event streams."""
         self.stopping.set()
         self.interrupted.set()
+        for abort in list(self.unread):
+            abort()
 
     def advance(self, seconds: float) -> float:
         """Move the clock forward and return its time, in seconds since the epoch."""

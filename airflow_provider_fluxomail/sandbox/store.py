@@ -92,6 +92,7 @@ class Store:
             raise StoreError(f"can't open the data file {path}: {error}") from error
         try:
             self._open(on_disk=path is not None)
+            row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
         except sqlite3.Error as error:
             self._db.close()
             if "locked" in str(error):
@@ -100,7 +101,6 @@ class Store:
         except StoreError:
             self._db.close()
             raise
-        row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
         self._count, self._bytes = int(row[0]), int(row[1])
         self.eventlog = EventLog(self._db)
         """The queries over the events of all messages."""
@@ -146,7 +146,7 @@ class Store:
         """
         with self._transaction():
             known = self._db.execute("SELECT at_start FROM keys WHERE key = ?", (key.key,)).fetchone()
-            if known is None and self._scalar("SELECT count(*) FROM keys") >= self._bounds.keys:
+            if known is None and not at_start and self._scalar("SELECT count(*) FROM keys") >= self._bounds.keys:
                 raise StoreFullError(f"the sandbox keeps at most {self._bounds.keys} keys: reset it")
             scopes = None if key.scopes is None else json.dumps(key.scopes)
             self._db.execute(
@@ -171,6 +171,10 @@ class Store:
         if row is None:
             return None
         return ApiKey(key, row[0], None if row[1] is None else tuple(json.loads(row[1])), row[2], row[3])
+
+    def drop_expired_keys(self, now_ms: int) -> None:
+        """Make room: an expired token opens nothing any more."""
+        self._db.execute("DELETE FROM keys WHERE expires_ms <= ?", (now_ms,))
 
     def delete_key(self, key: str) -> bool:
         """Revoke a key; whether there was one."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.faults import AnyFault
     from airflow_provider_fluxomail.sandbox.feed import Seat
     from airflow_provider_fluxomail.sandbox.gate import Exchange
+    from airflow_provider_fluxomail.sandbox.records import ApiKey
     from airflow_provider_fluxomail.sandbox.state import Sandbox
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -42,7 +43,7 @@ class StreamResponse(Response):
 
     :param exchange: the request.
     :param held: what it was opened with.
-    :param may_stay: whether that still opens a stream.
+    :param renewed: the key as it is now, None if it no longer opens a stream.
     :param wanted: which events.
     :param start: where it begins.
     :param resumed: the client said where.
@@ -53,7 +54,7 @@ class StreamResponse(Response):
         sandbox: Sandbox,
         exchange: Exchange,
         held: Pass,
-        may_stay: Callable[[Pass], bool],
+        renewed: Callable[[Pass], ApiKey | None],
         wanted: EventFilter,
         start: Cursor,
         *,
@@ -66,7 +67,7 @@ class StreamResponse(Response):
         self._sandbox = sandbox
         self._exchange = exchange
         self._held = held
-        self._may_stay = may_stay
+        self._renewed = renewed
         self._wanted = wanted
         self._cursor = start
         self._resumed = resumed
@@ -79,7 +80,9 @@ class StreamResponse(Response):
             pump = asyncio.ensure_future(self._pump(seat, send))
             left = asyncio.ensure_future(_left(receive))
             stop = asyncio.ensure_future(self._sandbox.stopping.wait())
-            tasks = (pump, left, stop)
+            # Not left to the pump, which may be held up by a client that does not read.
+            over = asyncio.ensure_future(seat.over.wait())
+            tasks = (pump, left, stop, over)
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -105,7 +108,8 @@ class StreamResponse(Response):
             seat.settle()
             settings = self._sandbox.settings
             life = None if settings.stream_life is None else opened + settings.stream_life
-            if seat.over or not self._may_stay(self._held) or (life is not None and loop.time() >= life):
+            key = self._renewed(self._held)
+            if key is None or (life is not None and loop.time() >= life):
                 break
             self._take_faults()
             batch = feed.pull(self._cursor, self._wanted)
@@ -122,15 +126,11 @@ class StreamResponse(Response):
                 return True
             if self._faults.stalled:
                 # Until the client has had enough of it.
-                while not seat.over:
-                    seat.settle()
-                    await seat.wait()
-                seat.leave()
-                return True
+                await asyncio.Event().wait()
             if batch.more:
                 await asyncio.sleep(0)
                 continue
-            waits = [written + settings.stream_heartbeat, life, self._faults.due, self._expiry(loop.time())]
+            waits = [written + settings.stream_heartbeat, life, self._faults.due, self._expiry(key, loop.time())]
             await seat.wait(min(until for until in waits if until is not None))
         # First: the client may open the next stream before this task runs again.
         seat.leave()
@@ -148,12 +148,11 @@ class StreamResponse(Response):
         # A gap is for a stream that is just opening.
         self._resumed = False
 
-    def _expiry(self, now: float) -> float | None:
-        """When the key expires as it was, in the event loop's time."""
-        expires_ms = self._held.key.expires_ms
-        if expires_ms is None:
+    def _expiry(self, key: ApiKey, now: float) -> float | None:
+        """When the key expires, in the event loop's time."""
+        if key.expires_ms is None:
             return None
-        return now + max(0.0, (expires_ms + 1) / 1000 - self._sandbox.clock.now())
+        return now + max(0.0, (key.expires_ms + 1) / 1000 - self._sandbox.clock.now())
 
     async def _stop(self, send: Send) -> None:
         """End the stream now; cut it if its client doesn't read, or may not get another byte."""

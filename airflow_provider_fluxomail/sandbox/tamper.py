@@ -144,6 +144,11 @@ class Answer:
         return True
 
 
+def transport_of(send: Send) -> Any:
+    """The connection's transport beneath uvicorn's ``send``; None under another server."""
+    return getattr(getattr(send, "__self__", None), "transport", None)
+
+
 async def cut(receive: Receive, send: Send) -> None:
     """Close the connection, whatever of an answer was sent.
 
@@ -151,7 +156,7 @@ async def cut(receive: Receive, send: Send) -> None:
     uvicorn's request cycle, for each of its HTTP implementations, and that holds the connection's transport.
     The wait for the disconnect lets the cycle learn that there is nobody left to send that 500 to.
     """
-    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
+    transport = transport_of(send)
     if transport is None:
         raise RuntimeError("the HTTP server gives no access to its connection, so it can't be cut")
     try:

@@ -101,7 +101,7 @@ def test_limit(api: Api) -> None:
     assert api.event_ids(limit=2, since=T * 1000)[1:] == [rows[-1]]
 
 
-@pytest.mark.parametrize("limit", ["-1", "ten", "1.5", "", " 1"])
+@pytest.mark.parametrize("limit", ["-1", "ten", "1.5", " 1"])
 def test_a_wrong_limit(api: Api, limit: str) -> None:
     answer = api.events(limit=limit)
     assert (answer.status_code, answer.json()["details"]) == (400, {"fields": ["limit"]})

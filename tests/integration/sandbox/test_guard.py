@@ -74,7 +74,7 @@ BAD_HOSTS = [
 
 
 def refusal(method: str, **headers: str) -> ControlError | None:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     try:
         check_sender(method, named, NAMES)
     except ControlError as error:
