@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="TCP port, 0 for a free one")
-    parser.add_argument("--api-key", default=DEFAULT_API_KEY, help="the key that always exists")
+    parser.add_argument("--api-key", default=DEFAULT_API_KEY, help="the key that is there from the start")
     parser.add_argument("--data", metavar="FILE", help="SQLite file that keeps the state over a restart")
     parser.add_argument(
         "--event-delay",

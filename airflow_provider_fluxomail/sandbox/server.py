@@ -49,7 +49,7 @@ class SandboxServer:
 
     Control calls go to ``{url}/_sandbox/...``.
 
-    :param api_key: the key that always exists, with all scopes and no cap.
+    :param api_key: the key that is there from the start, with all scopes and no cap.
     :param data: a SQLite file that keeps keys, pauses, messages, events and idempotency records over a
         restart; None keeps them in memory.
     :param event_delay: seconds from a send to its outcome event.

@@ -45,7 +45,7 @@ class FluxomailSandbox:
     misspelt setting.
 
     :param url: base URL of the server.
-    :param api_key: the key that always exists, with all scopes and no cap.
+    :param api_key: the key that is there from the start, with all scopes and no cap.
     :param setenv: sets an environment variable, and sees to it that this is undone.
     """
 
