@@ -10,8 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airflow_provider_fluxomail.sandbox.events import Position
-from airflow_provider_fluxomail.sandbox.records import StoredEvent
+from airflow_provider_fluxomail.sandbox.records import Position, StoredEvent
 
 if TYPE_CHECKING:
     import sqlite3

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.sandbox.config import MAX_EPOCH_SECONDS
 from airflow_provider_fluxomail.sandbox.delivery import CLICKED, OPENED
 from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.records import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
 
 _CURSOR = re.compile(r"([0-9]{1,15}):([0-9]{1,18})")
 _MAX_MS = int(MAX_EPOCH_SECONDS * 1000)
-
-
-class Position(NamedTuple):
-    """A place in the order of all events: their time in ms, then the order in which they were stored."""
-
-    at_ms: int
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.at_ms}:{self.number}"
 
 
 def row(event: StoredEvent) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.eventlog import LAST, EventFilter
-from airflow_provider_fluxomail.sandbox.events import Position, bad_query, cursor, envelope, moment, page_limit
+from airflow_provider_fluxomail.sandbox.events import bad_query, cursor, envelope, moment, page_limit
 from airflow_provider_fluxomail.sandbox.gate import EXCHANGE
 from airflow_provider_fluxomail.sandbox.jsonbody import json_response
+from airflow_provider_fluxomail.sandbox.records import Position
 from airflow_provider_fluxomail.sandbox.stream import StreamResponse
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from airflow_provider_fluxomail.sandbox.eventlog import Cursor, Moment
-from airflow_provider_fluxomail.sandbox.events import Position, envelope
+from airflow_provider_fluxomail.sandbox.events import envelope
+from airflow_provider_fluxomail.sandbox.records import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

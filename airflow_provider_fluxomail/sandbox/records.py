@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from airflow_provider_fluxomail.sandbox.events import Position
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,16 @@ class StoredAttachment:
     content_type: str | None
     size: int
     sha256: str
+
+
+class Position(NamedTuple):
+    """A place in the order of all events: their time in ms, then the order in which they were stored."""
+
+    at_ms: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.at_ms}:{self.number}"
 
 
 @dataclass(frozen=True, slots=True)

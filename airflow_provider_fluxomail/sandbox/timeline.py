@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.sandbox.events import Position, cursor, envelope, page_limit, row
+from airflow_provider_fluxomail.sandbox.events import cursor, envelope, page_limit, row
+from airflow_provider_fluxomail.sandbox.records import Position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

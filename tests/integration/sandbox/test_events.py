@@ -10,8 +10,8 @@ import pytest
 from airflow_provider_fluxomail.sandbox import Bounds
 from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
 from airflow_provider_fluxomail.sandbox.eventlog import Cursor, EventFilter, Moment
-from airflow_provider_fluxomail.sandbox.events import Position
 from airflow_provider_fluxomail.sandbox.messages import Message
+from airflow_provider_fluxomail.sandbox.records import Position
 from airflow_provider_fluxomail.sandbox.store import Store
 
 if TYPE_CHECKING:
