@@ -361,7 +361,7 @@ def test_no_heartbeat_while_there_are_events(api: Api, quiet: str) -> None:
             assert stream.block() != HEARTBEAT
             number += 1
             time.sleep(0.05)
-        assert number > 2
+        assert 2 < number < 200
 
 
 def test_a_changed_heartbeat_acts_at_once(api: Api) -> None:
@@ -753,7 +753,7 @@ async def test_a_ring_wakes_all_and_many_rings_wake_seldom() -> None:
         rings += 1
         await asyncio.sleep(0)
     took = time.monotonic() - began
-    assert rings > 50
+    assert rings > 500
     assert min(woken.values()) >= 1
     assert max(woken.values()) <= took / 0.01 + 2
     for task in sitting:
