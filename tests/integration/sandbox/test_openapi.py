@@ -34,14 +34,6 @@ def server() -> Iterator[SandboxServer]:
         yield running
 
 
-@pytest.fixture
-def api(server: SandboxServer) -> Iterator[Api]:
-    client = Api(server.url)
-    client.control("reset")
-    yield client
-    client.close()
-
-
 def check(operation: tuple[str, str], answer: httpx.Response) -> None:
     """The answer is one that the document describes."""
     described = DOCUMENT["paths"][operation[1]][operation[0]]["responses"]
