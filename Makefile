@@ -94,6 +94,20 @@ else
 	$(BIN)/python -m coverage report
 endif
 
+# Whole Airflows as processes want a database server's client, and Celery; nothing else does.
+SYSTEM := $(VENV)/.system
+$(SYSTEM): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --group system
+	@touch $(SYSTEM)
+
+.PHONY: system
+system: $(SYSTEM) ## real Airflows as processes, on PostgreSQL: kills, clears, retries (some minutes)
+	$(BIN)/python -m pytest -v tests/system -m 'not full'
+
+.PHONY: system-full
+system-full: $(SYSTEM) ## all of it, with Celery on Redis too (most of an hour)
+	$(BIN)/python -m pytest -v tests/system
+
 # An unpacked sdist has no git that would tell ruff what is not ours.
 UNCHECKED := --extend-exclude '.venv*' --extend-exclude .demo
 
@@ -126,7 +140,7 @@ constraints: .venv-tools/.complete ## compile the constraint files anew, with th
 		echo "==> constraints/airflow-$(line).txt" && \
 		echo "apache-airflow==$(RELEASE_$(line))" > .venv-tools/airflow.txt && \
 		.venv-tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --upgrade \
-			--extra sandbox --group dev --constraint .venv-tools/airflow.txt --no-annotate --no-header \
+			--extra sandbox --group dev --group system --constraint .venv-tools/airflow.txt --no-annotate --no-header \
 			--output-file constraints/airflow-$(line).txt &&) true
 
 .venv-tools/.complete: $(STAMP)
