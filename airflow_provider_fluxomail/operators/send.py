@@ -1,4 +1,4 @@
-"""The operator: sends one message, exactly once."""
+"""The operator that sends one message."""
 
 from __future__ import annotations
 

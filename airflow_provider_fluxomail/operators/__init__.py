@@ -1,0 +1,7 @@
+"""The operators: each message exactly once."""
+
+from __future__ import annotations
+
+from airflow_provider_fluxomail.operators.send import FluxomailSendOperator, Unrecorded
+
+__all__ = ["FluxomailSendOperator", "Unrecorded"]
