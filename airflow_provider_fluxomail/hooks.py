@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_fluxomail import get_provider_info
+from airflow_provider_fluxomail import get_provider_info, replays
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
@@ -20,10 +20,12 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailPermissionError,
     FluxomailRateLimitError,
     FluxomailTenantPausedError,
+    FluxomailValidationError,
 )
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.connections import FluxomailConnection
+from airflow_provider_fluxomail.idempotency import running_task_key
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.settings import ClientSettings
@@ -57,15 +59,59 @@ class FluxomailHook(BaseHook):
         self._connection: FluxomailConnection | None = None
         self._client: FluxomailClient | None = None
 
-    def send(self, message: EmailMessage | Mapping[str, Any], *, idempotency_key: str | None = None) -> SendResult:
+    def send(
+        self,
+        message: EmailMessage | Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        part: str | None = None,
+        resend_on_clear: bool = False,
+    ) -> SendResult:
         """Send one message. https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
+        In a running task the key is derived from the task, as the operator does, so that a retry of the task sends
+        nothing twice. Several messages of one task are told apart by ``part``.
+
         :param message: an :class:`.EmailMessage`, or a mapping of its fields.
-        :param idempotency_key: names the logical message: the same key never sends twice, so the request may be
-            repeated after a failure. Without one, nothing is repeated once the mail may be on its way.
+        :param idempotency_key: names the logical message: the same key never sends twice. Required outside of a task.
+        :param part: names the message within the task; the same in every try. Left out, it is the recipient, and of
+            several messages to one recipient the how-manieth of them in this try.
+        :param resend_on_clear: derive another key when a person has cleared the task.
+        :raises FluxomailValidationError: a message, a key or a part that cannot be used, or no key outside of a task.
+        :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: the subclass says what to do.
         """
-        return self.get_conn().send(EmailMessage.of(message), idempotency_key=idempotency_key)
+        checked = EmailMessage.of(message)
+        if given := _given_key(idempotency_key, part, resend_on_clear):
+            return self.get_conn().send(checked, idempotency_key=given)
+        namespace = self.get_options().idempotency_namespace
+        key, first_try = running_task_key(checked, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
+        return self.send_once(checked, key, first_try=first_try)
+
+    def send_once(self, message: EmailMessage, idempotency_key: str, *, first_try: bool) -> SendResult:
+        """Send as a task does: an answer that is about somebody else's message is an error.
+
+        :param first_try: of a task that was never cleared, with no deferral before.
+        :raises FluxomailIdempotencyConflictError: the key belongs to another message.
+        :raises FluxomailError: the subclass says what to do.
+        """
+        with replays.explaining(first_try=first_try):
+            sent = self.get_conn().send(message, idempotency_key=idempotency_key)
+        self.check_replay(message, sent, first_try=first_try)
+        return sent
+
+    def check_replay(self, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
+        """Compare a result that is not of this call's own making with what Fluxomail has stored for it.
+
+        :param first_try: see :meth:`send_once`.
+        :raises FluxomailIdempotencyConflictError: the key belongs to another message.
+        :raises FluxomailError: it cannot be read now. A key that may never read is a warning.
+        """
+        if replays.is_foreign(sent):
+            client = self.get_conn()
+            with replays.reading(sent):
+                stored = client.get_timeline(sent.send_id)
+                replays.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
@@ -77,12 +123,27 @@ class FluxomailHook(BaseHook):
         return self.get_conn().get_timeline(send_id, max_attempts=max_attempts)
 
     async def asend(
-        self, message: EmailMessage | Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        message: EmailMessage | Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        part: str | None = None,
+        resend_on_clear: bool = False,
     ) -> SendResult:
         """Send one message, see :meth:`send`."""
         checked = EmailMessage.of(message)
         async with await self.aget_conn() as client:
-            return await client.send(checked, idempotency_key=idempotency_key)
+            if given := _given_key(idempotency_key, part, resend_on_clear):
+                return await client.send(checked, idempotency_key=given)
+            namespace = (await self.aget_options()).idempotency_namespace
+            key, first_try = running_task_key(checked, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
+            with replays.explaining(first_try=first_try):
+                sent = await client.send(checked, idempotency_key=key)
+            if replays.is_foreign(sent):
+                with replays.reading(sent):
+                    stored = await client.get_timeline(sent.send_id)
+                    replays.check_stored(stored, client.settings.guard.apply(checked), sent, first_try=first_try)
+            return sent
 
     async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, see :meth:`get_timeline`."""
@@ -177,6 +238,15 @@ class FluxomailHook(BaseHook):
                 arguments["validators"] = [Optional()]
             widgets[name] = kind(lazy_gettext(field["label"]), **arguments)
         return widgets
+
+
+def _given_key(idempotency_key: str | None, part: str | None, resend_on_clear: bool) -> str | None:
+    """Return the key that the caller gave, after a look at what does not go together with it."""
+    if idempotency_key is not None and (part is not None or resend_on_clear):
+        raise FluxomailValidationError(
+            "part and resend_on_clear belong to a derived key: leave idempotency_key out, or make them part of it"
+        )
+    return idempotency_key
 
 
 def _connection_type() -> dict[str, Any]:

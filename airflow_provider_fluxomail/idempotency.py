@@ -9,16 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import bare_address
 from airflow_provider_fluxomail.client.wire import MAX_KEY_LENGTH, check_idempotency_key
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_fluxomail.client.messages import EmailMessage
+
 _SCHEME = "af1"
 _DIGEST_LENGTH = 32
+_ORDINALS = "fluxomail_messages_by_recipient"
+_COUNTING = threading.Lock()
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -91,6 +98,67 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
     except FluxomailValidationError:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
         return f"{_readable(key, len(digest) + 1)}:{digest}"
+
+
+def running_task_key(
+    message: EmailMessage, *, namespace: str, part: str | None, resend_on_clear: bool = False
+) -> tuple[str, bool]:
+    """Return the key of a message that the task which is running sends by hand, and whether this is its first try.
+
+    :param part: names the message within the task. Left out, it is :func:`recipient_part` of the recipient and its
+        ordinal among the equal ones of this try, over all hooks.
+    :raises FluxomailValidationError: no task is running, or ``part`` cannot be used.
+    """
+    context = _running_context()
+    if part is None:
+        part = recipient_part(message.to, _ordinal(context, message.to))
+    elif not isinstance(part, str) or not part.strip():
+        raise FluxomailValidationError("part came out empty: give each message of the task its own, or leave it out")
+    else:
+        part = named_part(part)
+    key = task_key(context, namespace=namespace, resend_on_clear=resend_on_clear, part=part)
+    return key, is_first_try(context)
+
+
+def recipient_part(recipient: str, ordinal: int) -> str:
+    """Return the ``part`` of a message that is known by its recipient.
+
+    :param ordinal: 0 for the first message to that recipient, 1 for the second.
+    """
+    return f"to:{(bare_address(recipient) or recipient).strip().casefold()}:{ordinal}"
+
+
+def named_part(name: str) -> str:
+    """Return the ``part`` of a message that its author named; never equal to one that is known by its recipient."""
+    return f"key:{name}"
+
+
+def is_first_try(context: Context) -> bool:
+    """Tell whether the task was neither tried nor cleared before: then nothing of it can have sent."""
+    return int(getattr(context["ti"], "try_number", 0) or 0) <= 1
+
+
+def _running_context() -> Context:
+    from airflow.providers.common.compat.sdk import get_current_context
+
+    try:
+        context: Context = get_current_context()
+    except Exception:  # noqa: BLE001 - each version has its own class
+        raise FluxomailValidationError(
+            "no task is running that a key could be derived from: give idempotency_key, the same for all tries of the "
+            "message"
+        ) from None
+    return context
+
+
+def _ordinal(context: Context, recipient: str) -> int:
+    """Count messages to a recipient. Kept with the context, which lives exactly as long as one try."""
+    with _COUNTING:
+        values: dict[str, Any] = context  # type: ignore[assignment]
+        counts: Counter[str] = values.setdefault(_ORDINALS, Counter())
+        address = recipient_part(recipient, 0)
+        counts[address] += 1
+        return counts[address] - 1
 
 
 def task_generation(context: Context) -> int:

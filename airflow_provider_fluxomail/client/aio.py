@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import ssl
 from collections.abc import Awaitable, Callable
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_fluxomail.client import wire
-from airflow_provider_fluxomail.client.errors import FluxomailResponseError, FluxomailValidationError
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailResponseError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.retries import RetryPolicy
+from airflow_provider_fluxomail.client.retries import Doubt, RetryPolicy
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class AsyncFluxomailClient:
     async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message, see :meth:`.FluxomailClient.send`."""
         request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
-        return await self._call(request, wire.read_send)
+        with Doubt() as doubt:
+            sent = await self._call(request, wire.read_send, failures=doubt.failures)
+        return dataclasses.replace(sent, own_replay=sent.reused and doubt.there)
 
     async def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, see :meth:`.FluxomailClient.get_timeline`."""
@@ -72,13 +75,14 @@ class AsyncFluxomailClient:
         request: wire.Request,
         read: Callable[[wire.Request, wire.Response, ClientSettings], T],
         max_attempts: int | None = None,
+        failures: list[FluxomailError] | None = None,
     ) -> T:
         from tenacity import AsyncRetrying
 
         async def attempt() -> T:
             return read(request, await self._exchange(request), self.settings)
 
-        policy = RetryPolicy(max_attempts=max_attempts or self.settings.max_attempts, max_wait=self.settings.max_wait)
+        policy = RetryPolicy.of(self.settings, max_attempts, failures)
         return await AsyncRetrying(sleep=self._sleep, **policy.options(request))(attempt)
 
     async def _exchange(self, request: wire.Request) -> wire.Response:

@@ -11,6 +11,7 @@
     ├── FluxomailValidationError           400, 422, or refused here before sending: mend the field
     ├── FluxomailNotFoundError             404: no such send for this key
     ├── FluxomailIdempotencyConflictError  409 that lasts: the key was used for another message
+    ├── FluxomailUnknownOutcomeError       a try too long ago may have sent: a person must look
     ├── FluxomailRateLimitError            429: wait ``retry_after`` seconds
     ├── FluxomailServerError               5xx and 408: try again with the same key
     ├── FluxomailConnectionError           no answer: try again with the same key
@@ -55,6 +56,8 @@ class FluxomailError(Exception):
 
     #: True when trying again cannot help: an Airflow task fails at once instead of using up its retries.
     permanent: ClassVar[bool] = False
+    #: True when the send may have been stored all the same; of several attempts of one call, by any of them.
+    ambiguous: bool = False
 
     def __init__(
         self,
@@ -135,12 +138,20 @@ class FluxomailIdempotencyConflictError(FluxomailError):
     permanent = True
 
 
+class FluxomailUnknownOutcomeError(FluxomailError):
+    """An earlier try may have sent, longer ago than Fluxomail remembers keys: sending again might send twice."""
+
+    permanent = True
+
+
 class FluxomailRateLimitError(FluxomailError):
     """429: the key's cap per minute is used up. ``retry_after`` says for how many seconds, if known."""
 
 
 class FluxomailServerError(FluxomailError):
     """5xx or 408: Fluxomail, or something before it, could not answer. Whether the mail was stored is unknown."""
+
+    ambiguous = True
 
 
 class FluxomailConnectionError(FluxomailError):
@@ -156,6 +167,8 @@ class FluxomailConnectionError(FluxomailError):
 
 class FluxomailResponseError(FluxomailError):
     """An answer that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``."""
+
+    ambiguous = True
 
 
 class FluxomailRequestError(FluxomailError):

@@ -25,6 +25,7 @@ from airflow_provider_fluxomail.client.errors import (
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+    from airflow_provider_fluxomail.client.settings import ClientSettings
     from airflow_provider_fluxomail.client.wire import Request
 
 log = logging.getLogger(__name__)
@@ -75,17 +76,35 @@ class RetryPolicy:
     :param max_wait: seconds between attempts, all together, at most. A server that asks for more gets no wait at all:
         the error says how much it asked for, and who called decides.
     :param draw: a random number from 0 to 1.
+    :param failures: takes the error of each attempt that failed.
     """
 
     max_attempts: int = 4
     max_wait: float = 60.0
     draw: Callable[[], float] = random.random
+    failures: list[FluxomailError] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, settings: ClientSettings, max_attempts: int | None = None, failures: list[FluxomailError] | None = None
+    ) -> RetryPolicy:
+        """Return the policy of one call.
+
+        :param max_attempts: other than the settings' own.
+        """
+        return cls(
+            max_attempts=max_attempts or settings.max_attempts,
+            max_wait=settings.max_wait,
+            failures=[] if failures is None else failures,
+        )
 
     def options(self, request: Request) -> dict[str, Any]:
         """Arguments for tenacity's ``Retrying`` and ``AsyncRetrying``."""
 
         def retry(state: RetryCallState) -> bool:
             error = _error(state)
+            if isinstance(error, FluxomailError):
+                self.failures.append(error)
             return error is not None and is_repeatable(error, request)
 
         def wait(state: RetryCallState) -> float:
@@ -108,6 +127,28 @@ class RetryPolicy:
             )
 
         return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": before_sleep, "reraise": True}
+
+
+class Doubt:
+    """Whether an attempt of one call may have stored the mail although it failed.
+
+    Of an error the caller must know that, whichever attempt raised it; of a replay, that it may be the call's own.
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[FluxomailError] = []
+
+    def __enter__(self) -> Doubt:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FluxomailError):
+            error.ambiguous = error.ambiguous or self.there
+
+    @property
+    def there(self) -> bool:
+        """True when an attempt that failed so far may have stored it."""
+        return any(error.ambiguous for error in self.failures)
 
 
 def _error(state: RetryCallState) -> BaseException | None:

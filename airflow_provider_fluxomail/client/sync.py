@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_fluxomail.client import wire
-from airflow_provider_fluxomail.client.errors import FluxomailResponseError, FluxomailValidationError
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailResponseError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.retries import RetryPolicy
+from airflow_provider_fluxomail.client.retries import Doubt, RetryPolicy
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class FluxomailClient:
         :raises FluxomailError: see :mod:`.errors`.
         """
         request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
-        return self._call(request, wire.read_send)
+        with Doubt() as doubt:
+            sent = self._call(request, wire.read_send, failures=doubt.failures)
+        return dataclasses.replace(sent, own_replay=sent.reused and doubt.there)
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, all pages of it.
@@ -75,10 +78,11 @@ class FluxomailClient:
         request: wire.Request,
         read: Callable[[wire.Request, wire.Response, ClientSettings], T],
         max_attempts: int | None = None,
+        failures: list[FluxomailError] | None = None,
     ) -> T:
         from tenacity import Retrying
 
-        policy = RetryPolicy(max_attempts=max_attempts or self.settings.max_attempts, max_wait=self.settings.max_wait)
+        policy = RetryPolicy.of(self.settings, max_attempts, failures)
         retrying = Retrying(sleep=self._sleep, **policy.options(request))
         # The reading is tried again too: half an answer, or a proxy's, says nothing of what the server did.
         return retrying(lambda: read(request, self._exchange(request), self.settings))

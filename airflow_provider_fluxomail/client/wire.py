@@ -84,7 +84,11 @@ class RateLimit:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SendResult:
-    """What the API said of one send. ``reused`` is true when the key had been used before (a replay)."""
+    """What the API said of one send.
+
+    :param reused: the key had been used before (a replay).
+    :param own_replay: it may have been used by an earlier attempt of this same call.
+    """
 
     send_id: str
     message_id: str | None
@@ -92,6 +96,7 @@ class SendResult:
     reused: bool
     idempotency_key: str | None
     request_id: str | None
+    own_replay: bool = False
 
 
 def check_idempotency_key(key: str) -> str:

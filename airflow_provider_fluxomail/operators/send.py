@@ -22,8 +22,10 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.timeline import check_target
 from airflow_provider_fluxomail.client.waiting import Wait, now
+from airflow_provider_fluxomail.client.wire import SendResult
 from airflow_provider_fluxomail.hooks import FluxomailHook
-from airflow_provider_fluxomail.idempotency import explicit_key, task_key
+from airflow_provider_fluxomail.idempotency import explicit_key, is_first_try, task_key
+from airflow_provider_fluxomail.sendstate import SendState, state_store
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_fluxomail.client.messages import Attachment
     from airflow_provider_fluxomail.client.waiting import Ending
-    from airflow_provider_fluxomail.client.wire import SendResult
 
 #: Wait for a 429 that names no time, in seconds: the API's caps are per minute.
 _DEFAULT_RATE_LIMIT_WAIT: Final = 60.0
@@ -160,7 +161,7 @@ class FluxomailSendOperator(BaseOperator):
             # Sending again is safe with the same key; only the limit on the deferrals is lost.
             self.log.warning("The trigger came back with %r; sending all the same.", event)
             give_up_at = None
-        return self._run(context, give_up_at=give_up_at)
+        return self._run(context, give_up_at=give_up_at, resumed=True)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """End the wait as the trigger found."""
@@ -192,7 +193,7 @@ class FluxomailSendOperator(BaseOperator):
         wrapped = tuple(body.text for body in bodies if isinstance(body, Unrecorded))
         return text in (*bodies, *wrapped) and not re.search(r"\s|://", text)
 
-    def _run(self, context: Context, *, give_up_at: float | None) -> dict[str, Any]:
+    def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> dict[str, Any]:
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
                 message, key = self._message(), self._key(context, hook)
@@ -200,7 +201,7 @@ class FluxomailSendOperator(BaseOperator):
                 interval = delivery.check_seconds(self.poll_interval, "poll_interval")
                 longest = delivery.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
                 try:
-                    sent = hook.send(message, idempotency_key=key)
+                    sent = self._send(context, hook, message, key, first_try=is_first_try(context) and not resumed)
                 except FluxomailRateLimitError as error:
                     self._defer_rate_limit(error, give_up_at or now() + longest)
                     raise
@@ -211,6 +212,34 @@ class FluxomailSendOperator(BaseOperator):
                 return result
             return self._await_delivery(hook, result, timeout=wait_timeout, interval=interval)
 
+    def _send(
+        self, context: Context, hook: FluxomailHook, message: EmailMessage, key: str, *, first_try: bool
+    ) -> SendResult:
+        options = hook.get_options()
+        recipient = options.settings.guard.apply(message).to
+        state = SendState(state_store(context), key, recipient)
+        if earlier := state.begin(now(), retention=options.key_retention_hours * 3600):
+            return self._sent_earlier(hook, message, key, earlier)
+        try:
+            sent = hook.send_once(message, key, first_try=first_try)
+        except FluxomailError as error:
+            if not error.ambiguous:
+                state.refused()
+            raise
+        state.sent(sent.send_id)
+        return sent
+
+    def _sent_earlier(self, hook: FluxomailHook, message: EmailMessage, key: str, send_id: str) -> SendResult:
+        """Return what an earlier try was answered; asking Fluxomail again, it might send again."""
+        self.log.warning(
+            "Not sending: an earlier try did, so long ago that Fluxomail may have forgotten the idempotency key."
+        )
+        sent = SendResult(
+            send_id=send_id, message_id=None, status=None, reused=True, idempotency_key=key, request_id=None
+        )
+        hook.check_replay(message, sent, first_try=False)
+        return sent
+
     def _result(self, sent: SendResult) -> dict[str, Any]:
         self.log.info(
             "Fluxomail %s send %s (status %s, idempotency key %s, request id %s).",
@@ -220,7 +249,9 @@ class FluxomailSendOperator(BaseOperator):
             sent.idempotency_key,
             sent.request_id,
         )
-        return dataclasses.asdict(sent)
+        result = dataclasses.asdict(sent)
+        del result["own_replay"]
+        return result
 
     def _message(self) -> EmailMessage:
         message = EmailMessage(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from tests.integration.airflow_runs import DagRuns
+from tests.integration.airflow_runs import DagRunResult, DagRuns
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +106,8 @@ def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandb
     conf: dict[str, Any] = {"unknown": "sends_unknown"}
     hook = FluxomailHook()
     for outcome in ("delivered", "bounced", "never"):
-        conf[outcome] = hook.send({"to": f"{outcome}@example.org", "subject": "Hi", "content": "x"}).send_id
+        mail = {"to": f"{outcome}@example.org", "subject": "Hi", "content": "x"}
+        conf[outcome] = hook.send(mail, idempotency_key=outcome).send_id
     hook.close()
     run = dags.run("waits", conf)
     wanted = {"delivered": ("success", "success")} | dict.fromkeys(
@@ -135,6 +138,39 @@ def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: FluxomailSandbox
         assert result["event"] == "delivered"
         assert result["reused"] is False
         assert run.xcom(f"ops-{how}", "send_id") == result["send_id"]
+
+
+def test_promise_1_by_hand_in_a_task_a_retry_sends_nothing_twice(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    run = dags.run("by_hand", {})
+    assert run.states == {"remind": "success"}
+    assert run.tries("remind") == 2
+    assert run.xcom("remind") == [mail.send_id for mail in sandbox.assert_sent(4)]
+
+
+def test_the_example_by_hand_sends_one_each_over_retries(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("response_lost_after_store", to="bob@example.org")
+    dag = dags.load("fluxomail_send_by_hand")
+    dag.get_task("remind").retry_delay = timedelta(0)
+    run = DagRunResult(dags, dag.dag_id, dag.test().run_id)
+    assert run.states == {"remind": "success"}
+    assert run.tries("remind") == 2
+    mails = {mail.subject: mail for mail in sandbox.assert_sent(2)}
+    assert run.xcom("remind") == [mails[f"Invoice {number}"].send_id for number in (1001, 1002)]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("airflow.models.task_state_store") is None, reason="Airflow has no task state store"
+)
+def test_promise_2_a_task_keeps_its_send_where_airflow_can(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
+    ((value,),) = dags.query(
+        "SELECT value FROM task_state_store WHERE dag_id = ? AND run_id = ? AND task_id = 'send'",
+        run.dag_id,
+        run.run_id,
+    )
+    assert sandbox.message().send_id in value
+    assert "ada" not in value
 
 
 def test_promise_5_nothing_secret_is_stored_by_airflow(dags: DagRuns, sandbox: FluxomailSandbox) -> None:

@@ -54,7 +54,7 @@ def test_send_and_timeline(sandbox: Sandbox, call: Callable[..., Any], message: 
 def test_another_connection(sandbox: Sandbox, call: Callable[..., Any]) -> None:
     sandbox.connect("other", key="wrong")
     with pytest.raises(FluxomailAuthError):
-        call(FluxomailHook("other"), "send", FIELDS)
+        call(FluxomailHook("other"), "send", FIELDS, idempotency_key="k")
 
 
 def test_bad_messages_and_keys_are_refused_before_any_request(sandbox: Sandbox, call: Callable[..., Any]) -> None:
@@ -66,10 +66,10 @@ def test_bad_messages_and_keys_are_refused_before_any_request(sandbox: Sandbox, 
 
 def test_the_guards_hold(sandbox: Sandbox, call: Callable[..., Any]) -> None:
     sandbox.connect(redirect_to="qa@example.org")
-    call(FluxomailHook(), "send", FIELDS)
+    call(FluxomailHook(), "send", FIELDS, idempotency_key="k")
     sandbox.connect(allowed_recipient_domains="ours.example")
     with pytest.raises(FluxomailValidationError, match=r"ours\.example"):
-        call(FluxomailHook(), "send", FIELDS)
+        call(FluxomailHook(), "send", FIELDS, idempotency_key="k")
     with FluxomailHook().get_conn() as client, pytest.raises(FluxomailValidationError, match=r"ours\.example"):
         client.send(EmailMessage(**FIELDS))
     (mail,) = sandbox.messages()
@@ -81,14 +81,14 @@ def test_forget_reads_the_connection_anew(sandbox: Sandbox) -> None:
     sandbox.connect(key="old")
     hook = FluxomailHook()
     with pytest.raises(FluxomailAuthError):
-        hook.send(FIELDS)
+        hook.send(FIELDS, idempotency_key="k")
     sandbox.connect()
     with pytest.raises(FluxomailAuthError):
-        hook.send(FIELDS)
+        hook.send(FIELDS, idempotency_key="k")
     hook.forget()
-    assert hook.send(FIELDS).send_id
+    assert hook.send(FIELDS, idempotency_key="k").send_id
     hook.close()
-    assert hook.send(FIELDS).send_id, "a closed hook opens again"
+    assert hook.send(FIELDS, idempotency_key="k").send_id, "a closed hook opens again"
     hook.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import uuid
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def send(to: str = "ops@example.org", **fields: Any) -> str:
     hook = FluxomailHook()
-    sent = hook.send({"to": to, "subject": "Hi", "content": "Text", "html_content": "<p>Hi</p>", **fields})
+    message = {"to": to, "subject": "Hi", "content": "Text", "html_content": "<p>Hi</p>", **fields}
+    sent = hook.send(message, idempotency_key=str(uuid.uuid4()))
     hook.close()
     return sent.send_id
 

@@ -16,6 +16,8 @@ LAYERS = {
     "idempotency": 1,
     "connections": 1,
     "attachments": 1,
+    "replays": 1,
+    "sendstate": 1,
     "hooks": 1,
     "triggers": 2,
     "delivery": 3,

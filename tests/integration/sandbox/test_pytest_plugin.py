@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailRateLimitError
+from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox import faults, testing
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox, Message
@@ -26,7 +27,7 @@ def send(to: str = "ops@example.org", *, key: str | None = None, conn: str = "fl
     hook = FluxomailHook(conn)
     try:
         fields = {"to": to, "subject": "Load done", "content": "20 rows", **more}
-        return hook.send(fields, idempotency_key=key).send_id
+        return hook.get_conn().send(EmailMessage.of(fields), idempotency_key=key).send_id
     finally:
         hook.close()
 
@@ -51,7 +52,7 @@ USERS_TESTS = """
         fluxomail_sandbox.settings(default_outcome="never")
         fluxomail_sandbox.fail_next(503, path="/api/v1/sends")
         hook = FluxomailHook()
-        hook.send(MESSAGE)
+        hook.send(MESSAGE, idempotency_key="one")
         hook.close()
         mail = fluxomail_sandbox.message("ops@example.org")
         assert (mail.subject, mail.event_types) == ("Load done", ["sent"])
@@ -62,7 +63,7 @@ USERS_TESTS = """
         fluxomail_sandbox.assert_sent(0)
         assert fluxomail_sandbox.requests() == []
         assert fluxomail_sandbox.faults() == []
-        asyncio.run(FluxomailHook().asend(MESSAGE))
+        asyncio.run(FluxomailHook().asend(MESSAGE, idempotency_key="two"))
         assert fluxomail_sandbox.message().event_types == ["sent", "delivered"]
 
     def test_without(request):
