@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail import idempotency
+from airflow_provider_fluxomail import delivery, idempotency
 from airflow_provider_fluxomail.client.errors import (
     FluxomailIdempotencyConflictError,
     FluxomailServerError,
@@ -16,6 +16,7 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from airflow_provider_fluxomail.operators import send as send_module
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.running import Run, context
 
@@ -144,6 +145,28 @@ def test_an_outage_while_comparing_is_airflows_to_retry(sandbox: Sandbox) -> Non
     assert send(BOB, ctx={"try_number": 2}).kind == "AirflowFailException"
 
 
+class RendersAnew(FluxomailSendOperator):
+    """Has another subject after a deferral, as one with the time in it has."""
+
+    def send_after_rate_limit(self, context: Any, event: Any = None) -> dict[str, Any]:
+        self.subject = "Rendered later"
+        return super().send_after_rate_limit(context, event)
+
+
+def test_promise_1_a_subject_rendered_anew_after_a_deferral_is_harmless(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
+    monkeypatch.setattr(send_module, "RATE_LIMIT_SPREAD", 0.1)
+    sandbox.connect(max_wait=0.5)
+    sandbox.fail_next("error_after_store")
+    sandbox.fail_next(429, retry_after=1)
+    run = Run(RendersAnew(task_id="task", to=ADA, subject="Rendered first", content="Text", deferrable=True))
+    assert run.kind == "success", run.error
+    assert len(run.deferrals) == 1
+    assert sandbox.message().subject == "Rendered first"
+
+
 @pytest.mark.parametrize(("try_number", "told"), [(1, "idempotency_namespace"), (2, "has probably sent the mail")])
 def test_promise_1_a_conflict_that_the_server_finds(sandbox: Sandbox, try_number: int, told: str) -> None:
     sandbox.settings(idempotency_conflict="conflict")
@@ -216,6 +239,13 @@ def test_promise_1_by_hand_a_foreign_replay_fails(sandbox: Sandbox, running: Any
     by_hand(ADA, part="report")
     with pytest.raises(FluxomailIdempotencyConflictError, match="another recipient"):
         by_hand(BOB, part="report")
+
+
+def test_by_hand_the_redirected_recipient_is_the_one_that_counts(sandbox: Sandbox, running: Any, by_hand: Any) -> None:
+    sandbox.connect(redirect_to="qa@example.org")
+    for try_number in (1, 2):
+        running(try_number=try_number)
+        assert by_hand().reused is (try_number == 2)
 
 
 def test_by_hand_a_part_is_no_recipient(sandbox: Sandbox, running: Any, by_hand: Any) -> None:

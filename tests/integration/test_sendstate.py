@@ -152,6 +152,19 @@ def test_promise_1_one_doubtful_request_among_several_counts(sandbox: Sandbox, s
     sandbox.assert_sent(1)
 
 
+def test_promise_1_a_doubtful_try_counts_whatever_the_next_one_is_told(
+    sandbox: Sandbox, store: Store, clock: Any
+) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("response_lost_after_store")
+    assert send(store).kind == "FluxomailConnectionError"
+    sandbox.fail_next(429)
+    assert send(store, ctx={"try_number": 2}).kind == "FluxomailRateLimitError"
+    clock(25 * HOUR)
+    assert "FluxomailUnknownOutcomeError" in str(send(store, ctx={"try_number": 3}).error)
+    sandbox.assert_sent(1)
+
+
 def test_promise_1_another_recipient_on_a_later_try_sends_nothing(sandbox: Sandbox, store: Store) -> None:
     send(store)
     run = send(store, BOB, ctx={"try_number": 2})
