@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import httpx
 
@@ -82,6 +82,9 @@ class AirflowRunner:
     :param environment: further environment, such as ``AIRFLOW_CONN_...`` and ``AIRFLOW__SECTION__KEY``.
     """
 
+    _api: ClassVar = "/api/v2"
+    _marking: ClassVar[dict[str, bool]] = {}
+
     def __init__(self, home: Path, *, dags: Sequence[Path] = (), environment: Mapping[str, str] | None = None) -> None:
         self.home = home.resolve()
         self.logs = self.home / "logs"
@@ -101,6 +104,7 @@ class AirflowRunner:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._client.close()
 
     # Life
 
@@ -113,18 +117,7 @@ class AirflowRunner:
         passwords = self.home / "passwords.json"
         passwords.touch(mode=0o600)
         passwords.write_text(json.dumps({USER: self.password}))
-        migration = self._process("airflow db migrate", "db", "migrate", log=self.logs / "db-migrate.log")
-        migration.start()
-        deadline = time.monotonic() + timeout
-        try:
-            while migration.running:
-                if time.monotonic() > deadline:
-                    raise AirflowError(f"airflow db migrate took more than {timeout:g} s; see {migration.log}")
-                time.sleep(0.05)
-        finally:
-            migration.stop()
-        if migration.exit_code != 0:
-            raise AirflowError(f"airflow db migrate failed; {migration.log} ends with:\n{migration.last_lines()}")
+        self.command("db", "migrate", timeout=timeout)
 
     def start(self) -> None:
         """Start all components; :meth:`wait_until_healthy` tells when they are there."""
@@ -184,11 +177,11 @@ class AirflowRunner:
     def call(self, method: str, path: str, **options: Any) -> Any:
         """Make one call of the REST API and return what it answered.
 
-        :param path: below ``/api/v2``.
+        :param path: below ``/api/v2`` (``/api/v1`` on Airflow 2).
         :param options: further arguments of ``httpx.Client.request``.
         :raises AirflowError: any answer that is no success.
         """
-        return self._json(self._client.request(method, f"/api/v2/{path.lstrip('/')}", **options))
+        return self._json(self._client.request(method, f"{self._api}/{path.lstrip('/')}", **options))
 
     def wait_for_dag(self, dag_id: str, *, timeout: float = 120.0) -> None:
         """Wait until a Dag can be run.
@@ -223,16 +216,67 @@ class AirflowRunner:
         rows = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/tries")["task_instances"]
         return sorted((TaskTry.of(row) for row in rows), key=lambda one: one.try_number)
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         """A result of a task, ``None`` when there is none of that name."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
-        answer = self._client.get(path, params={"deserialize": False, "stringify": False})
+        path = f"{self._api}/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        answer = self._client.get(path, params={"deserialize": False, "stringify": False, "map_index": map_index})
         return None if answer.status_code == 404 else self._json(answer)["value"]
 
-    def clear(self, dag_id: str, run_id: str, *task_ids: str) -> None:
-        """Clear tasks, as a person does who wants them to run again."""
-        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": list(task_ids), "only_failed": False}
+    def clear(self, dag_id: str, run_id: str, *task_ids: str, map_index: int | None = None, **options: bool) -> None:
+        """Clear tasks, as a person does who wants them to run again.
+
+        :param map_index: only this one of mapped tasks.
+        :param options: such as ``include_downstream``.
+        """
+        which = task_ids if map_index is None else [(task_id, map_index) for task_id in task_ids]
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": list(which), "only_failed": False, **options}
         self.call("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
+
+    def clear_run(self, dag_id: str, run_id: str) -> None:
+        """Clear a whole run."""
+        self.call("POST", f"dags/{dag_id}/dagRuns/{run_id}/clear", json={"dry_run": False})
+
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Delete a run with all that Airflow knows of it."""
+        self.call("DELETE", f"dags/{dag_id}/dagRuns/{run_id}")
+
+    def mark_failed(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Mark a task as failed."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self.call("PATCH", path, json=self._marking | {"new_state": "failed"})
+
+    def backfill(self, dag_id: str, first: str, last: str, *, again: bool = False, timeout: float) -> None:
+        """Run a Dag for past dates, and wait until that has ended.
+
+        :param again: also the runs that have succeeded already.
+        """
+        body = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
+        asked = self.call("POST", "backfills", json=body | {"reprocess_behavior": "completed" if again else "none"})
+        deadline = time.monotonic() + timeout
+        while not self.call("GET", f"backfills/{asked['id']}")["completed_at"]:
+            self.check()
+            if time.monotonic() > deadline:
+                raise AirflowError(f"the backfill of {dag_id} did not end within {timeout:g} s; see {self.logs}")
+            time.sleep(_LOOK_SECONDS)
+
+    def command(self, *arguments: str, timeout: float) -> None:
+        """Run a command of Airflow's command line to its end.
+
+        :raises AirflowError: it failed, or ``timeout`` seconds have passed.
+        """
+        name = " ".join(["airflow", *arguments[:2]])
+        process = self._process(name, *arguments, log=self.logs / f"command-{time.monotonic_ns()}.log")
+        process.start()
+        deadline = time.monotonic() + timeout
+        try:
+            while process.running:
+                if time.monotonic() > deadline:
+                    raise AirflowError(f"{name} took more than {timeout:g} s; see {process.log}")
+                time.sleep(0.05)
+        finally:
+            process.stop()
+        if process.exit_code != 0:
+            raise AirflowError(f"{name} failed; {process.log} ends with:\n{process.last_lines()}")
 
     def exception(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str | None:
         """The text of the last exception in a try's log, ``None`` when there is none."""

@@ -1,0 +1,68 @@
+"""Dags whose every task sends one mail: ``send`` with the default, ``resend`` with ``resend_on_clear=True``.
+
+Each task and run has a recipient of its own, by which the tests count mail and choose faults.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_fluxomail.operators import FluxomailSendOperator
+
+
+def address(run_id: str, task_id: str, index: int | str = "") -> str:
+    """The recipient; ``never`` lets the test say when the message is delivered."""
+    return f"never+{task_id}{index}.{re.sub('[^A-Za-z0-9]', '-', run_id)}@example.org"
+
+
+def sends(**fields: Any) -> list[FluxomailSendOperator]:
+    """Both tasks of a Dag."""
+    message = {"to": "{{ address(run_id, task.task_id) }}", "subject": "Hello", "content": "Text"}
+    retries = {"retries": 3, "retry_delay": timedelta(seconds=1), "deferrable": True}
+    return [
+        FluxomailSendOperator(task_id="send", **{**message, **retries, **fields}),
+        FluxomailSendOperator(task_id="resend", resend_on_clear=True, **{**message, **retries, **fields}),
+    ]
+
+
+DEFAULTS: dict[str, Any] = {
+    "schedule": None,
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 32,
+    "user_defined_macros": {"address": address},
+}
+
+with DAG("clears", **DEFAULTS):
+    sends()
+
+with DAG("clears_retried_later", **DEFAULTS):
+    sends(retry_delay=timedelta(hours=1))
+
+with DAG("clears_waiting", **DEFAULTS):
+    sends(wait_for="delivered", poll_interval=1.0)
+
+with DAG("clears_upstream", **DEFAULTS):
+
+    @task
+    def prepare() -> None:
+        """Something that the mail is about."""
+
+    prepare() >> sends()
+
+with DAG("clears_mapped", **DEFAULTS):
+    for name, resend_on_clear in (("send", False), ("resend", True)):
+        FluxomailSendOperator.partial(
+            task_id=name, subject="Hello", content="Text", resend_on_clear=resend_on_clear
+        ).expand(to=[f"{{{{ address(run_id, task.task_id, {index}) }}}}" for index in range(3)])
+
+# Ended long ago: the scheduler makes no run of it, a backfill does.
+with DAG("clears_dated", **{**DEFAULTS, "schedule": "@daily", "end_date": datetime(2026, 1, 9, tzinfo=UTC)}):
+    sends()
+
+with DAG("clears_tested", **DEFAULTS):
+    sends()

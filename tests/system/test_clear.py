@@ -1,0 +1,321 @@
+"""Retry, clear, new run: the table of ``docs/sending.md`` on a real Airflow, counted by the sandbox.
+
+Each case has two tasks, ``send`` with the default and ``resend`` with ``resend_on_clear=True``; numbers are given in
+this order. All cases run at the same time on one Airflow, for most of their time is waiting.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from scripts.airflow2_runner import Airflow2Runner
+from scripts.airflow_runner import AirflowRunner
+from scripts.postgres import Postgres
+from scripts.sandbox import API_KEY, Sandbox
+from tests.system.clearing import ATTEMPTS, LIMIT, TASKS, Field, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.timeout(2 * LIMIT)
+
+DAGS: Final = Path(__file__).parent / "dags"
+AIRFLOW_2: Final = importlib.metadata.version("apache-airflow").startswith("2.")
+#: Copies of ``clears_edited.py``, one for each test that edits it.
+EDITED: Final = ("clears_new_text", "clears_more_retries", "clears_fewer_retries", "clears_lowered_retries")
+CASES: Final[dict[str, Callable[[Field], None]]] = {}
+
+Cases = dict[str, concurrent.futures.Future[None]]
+
+
+def at_once(case: Callable[[Field], None]) -> Callable[[Cases], None]:
+    """Make a test of a case that runs beside all others; the test tells how it ended."""
+
+    def test(cases: Cases) -> None:
+        cases[case.__name__].result()
+
+    # Not wrapped: pytest would read the arguments of the case.
+    for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+        setattr(test, name, getattr(case, name))
+    CASES[case.__name__] = case
+    return test
+
+
+@pytest.fixture(scope="module")
+def field() -> Iterator[Field]:
+    """A sandbox and an Airflow that sends to it."""
+    # Not pytest's folders: PostgreSQL's user cannot enter them.
+    home = Path(tempfile.mkdtemp(prefix="fluxomail-clear-"))
+    home.chmod(0o755)
+    runner = Airflow2Runner if AIRFLOW_2 else AirflowRunner
+    with Sandbox(home / "sandbox", event_delay=0) as sandbox, Postgres(home / "postgres") as postgres:
+        sandbox.start()
+        postgres.start()
+        extra = {"timeout": 300, "max_attempts": ATTEMPTS, "max_wait": 2}
+        connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url, "extra": extra}
+        environment = {
+            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection),
+            "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "1000",
+            "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
+            "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "1",
+            "AIRFLOW__CORE__PARALLELISM": "8",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url,
+        }
+        with runner(home / "airflow", dags=[DAGS / "clears.py"], environment=environment) as airflow:
+            airflow.prepare()
+            for dag_id in EDITED:
+                shutil.copy(DAGS / "clears_edited.py", airflow.dags_folder / f"{dag_id}.py")
+            airflow.start()
+            airflow.wait_until_healthy()
+            for dag_id in ("clears", *EDITED):
+                airflow.wait_for_dag(dag_id)
+            yield Field(airflow, sandbox)
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="module")
+def cases(request: pytest.FixtureRequest, field: Field) -> Iterator[Cases]:
+    """The cases of all tests that were selected, begun at once."""
+    names = [item.name for item in request.session.items if item.name in CASES]
+    pool = concurrent.futures.ThreadPoolExecutor(len(names))
+    yield {name: pool.submit(CASES[name], field) for name in names}
+    field.over.set()
+    pool.shutdown(cancel_futures=True)
+
+
+# Retries and deferrals
+
+
+@at_once
+def test_promise_2_a_retry_after_a_lost_answer_sends_no_second_mail(field: Field) -> None:
+    run = field.run("lost-answers", lost_answers=1)
+    run.ends()
+    assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [2, 2])
+
+
+@at_once
+def test_promise_2_a_deferral_sends_no_second_mail(field: Field) -> None:
+    waiting = field.run("delivered-late", "clears_waiting")
+    waiting.reaches("deferred")
+    assert waiting.mails() == [1, 1]
+    waiting.deliver()
+    waiting.ends()
+    assert (waiting.mails(), waiting.reused(), waiting.tries()) == ([1, 1], [False, False], [1, 1])
+
+
+# Clears
+
+
+@at_once
+def test_promise_2_a_finished_task_that_is_cleared_sends_again_only_if_asked(field: Field) -> None:
+    run = field.run("finished")
+    run.ends()
+    assert (run.mails(), run.reused()) == ([1, 1], [False, False])
+    for times in (2, 3):
+        run.clear()
+        run.ends()
+        assert (run.mails(), run.reused(), run.tries()) == ([1, times], [True, False], [times, times])
+
+
+@at_once
+def test_promise_2_retries_and_deferrals_after_a_clear_send_nothing_more(field: Field) -> None:
+    run = field.run("busy", long_429=1, lost_answers=1)
+    run.reaches("deferred")
+    assert run.mails() == [0, 0]
+    run.ends()
+    assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [2, 2])
+    run.fail(long_429=1, lost_answers=2)
+    run.clear()
+    run.ends()
+    assert (run.mails(), run.reused(), run.tries()) == ([1, 2], [True, True], [5, 5])
+
+
+@at_once
+def test_promise_2_a_task_that_is_cleared_while_it_waits_for_its_retry(field: Field) -> None:
+    run = field.run("up-for-retry", "clears_retried_later", lost_answers=1)
+    run.reaches("up_for_retry")
+    assert run.mails() == [1, 1]
+    run.clear()
+    run.ends()
+    assert (run.mails(), run.reused()) == ([1, 2], [True, False])
+
+
+@at_once
+def test_promise_2_a_task_that_is_cleared_while_it_runs_sends_one_more_or_none(field: Field) -> None:
+    run = field.run("running", slow_answers=1)
+    field.until("both are stored and unanswered", lambda: run.mails() == [1, 1])
+    run.reaches("running")
+    before = run.instances("resend")[0]["max_tries"]
+    for task in TASKS:
+        run.clear(task)
+    run.ends()
+    raised = run.instances("resend")[0]["max_tries"] > before
+    assert run.mails() == [1, 2 if raised else 1]
+    assert run.reused() == [True, not raised]
+
+
+@at_once
+def test_promise_2_a_task_that_is_cleared_while_it_is_deferred(field: Field) -> None:
+    run = field.run("deferred", "clears_waiting")
+    run.reaches("deferred")
+    run.clear()
+    field.until("the second mail of the one that may", lambda: run.mails() == [1, 2])
+    run.deliver()
+    run.ends()
+    assert (run.mails(), run.reused()) == ([1, 2], [True, False])
+
+
+@at_once
+def test_promise_2_a_run_that_is_cleared(field: Field) -> None:
+    run = field.run("whole-run")
+    run.ends()
+    field.airflow.clear_run(run.dag_id, run.run_id)
+    run.ends()
+    assert (run.mails(), run.reused(), run.tries()) == ([1, 2], [True, False], [2, 2])
+
+
+@at_once
+def test_promise_2_an_upstream_task_that_is_cleared_with_downstream(field: Field) -> None:
+    run = field.run("upstream", "clears_upstream")
+    run.ends()
+    run.clear("prepare", include_downstream=True)
+    run.ends()
+    assert (run.mails(), run.reused(), run.tries()) == ([1, 2], [True, False], [2, 2])
+
+
+@at_once
+def test_promise_2_a_task_that_is_marked_failed_and_cleared(field: Field) -> None:
+    run = field.run("marked-failed")
+    run.ends()
+    for task in TASKS:
+        field.airflow.mark_failed(run.dag_id, run.run_id, task)
+    run.reaches("failed")
+    assert run.mails() == [1, 1]
+    run.clear()
+    run.ends()
+    assert (run.mails(), run.reused()) == ([1, 2], [True, False])
+
+
+@at_once
+def test_promise_2_one_of_mapped_tasks_that_is_cleared(field: Field) -> None:
+    run = field.run("mapped", "clears_mapped")
+    run.ends()
+    for task in TASKS:
+        assert [len(run.messages(task, index)) for index in range(3)] == [1, 1, 1]
+    run.clear(map_index=1)
+    run.ends()
+    assert [len(run.messages("send", index)) for index in range(3)] == [1, 1, 1]
+    assert [len(run.messages("resend", index)) for index in range(3)] == [1, 2, 1]
+    assert run.tries() == [1, 2, 1, 1, 2, 1]
+
+
+# Runs
+
+
+@at_once
+def test_promise_2_a_run_that_is_deleted_and_made_again_with_its_id(field: Field) -> None:
+    run = field.run("deleted")
+    run.ends()
+    field.airflow.delete_run(run.dag_id, run.run_id)
+    run = field.run("deleted")
+    run.ends()
+    assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [1, 1])
+
+
+@at_once
+def test_promise_2_a_backfill_and_the_same_one_again(field: Field) -> None:
+    days = ("2026-01-01", "2026-01-02")
+    runs = [Run(field, "clears_dated", f"backfill__{day}T00:00:00+00:00") for day in days]
+    for again, mails, tries in ((False, [1, 1], [1, 1]), (False, [1, 1], [1, 1]), (True, [1, 2], [2, 2])):
+        field.airflow.backfill("clears_dated", *days, again=again, timeout=LIMIT)
+        for run in runs:
+            run.ends()
+            assert (run.mails(), run.tries()) == (mails, tries)
+
+
+@at_once
+def test_promise_2_dags_test_is_a_run_of_its_own_but_with_the_same_date_on_airflow_2(field: Field) -> None:
+    def test(*date: str) -> str:
+        field.airflow.command("dags", "test", "clears_tested", *date, timeout=LIMIT)
+        runs = field.airflow.call("GET", "dags/clears_tested/dagRuns")["dag_runs"]
+        return str(max(runs, key=lambda run: run["end_date"])["dag_run_id"])
+
+    made = [test("2026-02-01"), test("2026-02-01"), test()]
+    if AIRFLOW_2:
+        assert made[0] == made[1] == "manual__2026-02-01T00:00:00+00:00"
+    assert len(set(made)) == (2 if AIRFLOW_2 else 3)
+    for run_id in made:
+        assert Run(field, "clears_tested", run_id).mails() == [1, 1]
+
+
+# Edited Dags
+
+
+def edited(field: Field, dag_id: str, **lines: Any) -> None:
+    """Edit a Dag file and wait until Airflow has read it anew."""
+    file = field.airflow.dags_folder / f"{dag_id}.py"
+    text = file.read_text()
+    for name, value in lines.items():
+        before = next(line for line in text.splitlines() if line.startswith(f"{name} = "))
+        text = text.replace(before, f"{name} = {value!r}")
+    # At once: a half-written file could be read.
+    draft = file.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(file)
+    task = f"dags/{dag_id}/tasks/send"
+    field.until(
+        f"{dag_id} is read anew",
+        lambda: field.airflow.call("GET", task)["retry_delay"]["seconds"] == lines["RETRY_DELAY"],
+    )
+
+
+@at_once
+def test_promise_2_a_dag_with_another_text_between_run_and_clear(field: Field) -> None:
+    run = field.run("new-text", "clears_new_text")
+    run.ends()
+    edited(field, run.dag_id, SUBJECT="Second", RETRY_DELAY=1)
+    run.clear()
+    run.ends()
+    assert [message["subject"] for message in run.messages("send")] == ["First"]
+    assert [message["subject"] for message in run.messages("resend")] == ["First", "Second"]
+    assert run.reused() == [True, False]
+
+
+def other_retries(field: Field, dag_id: str, retries: int) -> None:
+    run = field.run("other-retries-" + str(retries), dag_id, lost_answers=1)
+    run.reaches("up_for_retry")
+    edited(field, dag_id, RETRIES=retries, RETRY_DELAY=1)
+    run.ends()
+    assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [2, 2])
+
+
+@at_once
+def test_promise_2_more_retries_between_two_tries(field: Field) -> None:
+    other_retries(field, "clears_more_retries", 5)
+
+
+@at_once
+def test_promise_2_fewer_retries_between_two_tries(field: Field) -> None:
+    other_retries(field, "clears_fewer_retries", 1)
+
+
+@at_once
+def test_promise_2_fewer_retries_and_then_a_clear_sends_one_more_or_none(field: Field) -> None:
+    run = field.run("lowered", "clears_lowered_retries")
+    run.ends()
+    before = run.instances("resend")[0]["max_tries"]
+    edited(field, run.dag_id, RETRIES=2, RETRY_DELAY=1)
+    run.clear()
+    run.ends()
+    raised = run.instances("resend")[0]["max_tries"] > before
+    assert run.mails() == [1, 2 if raised else 1]
+    assert run.reused() == [True, not raised]
