@@ -43,6 +43,11 @@ class Airflow2Runner(AirflowRunner):
             name: self._process(name, name, *_ARGUMENTS[name], log=self.logs / f"{name}.log") for name in COMPONENTS
         }
         self._client.auth = (USER, self.password)
+        self._browser = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self._browser.close()
 
     def prepare(self, *, timeout: float = 180.0) -> None:
         """Make the folder anew, with the Dags, a migrated database and a user."""
@@ -66,6 +71,8 @@ class Airflow2Runner(AirflowRunner):
                 healthy.add(name)
                 if seen:
                     seen(name)
+        # Once: logins have a rate limit.
+        self._browser.post("/login/", data={"username": USER, "password": self.password})
 
     def trigger(self, dag_id: str, run_id: str, *, conf: Mapping[str, object] | None = None) -> None:
         """Start a run of a Dag."""
@@ -81,15 +88,13 @@ class Airflow2Runner(AirflowRunner):
         if map_index is not None:
             which["map_index"] = str(map_index)
         which |= {name.removeprefix("include_"): str(value).lower() for name, value in options.items()}
-        with httpx.Client(base_url=self.url, timeout=60.0, trust_env=False) as browser:
-            browser.post("/login/", data={"username": USER, "password": self.password})
-            for task_id in task_ids:
-                form, accept = which | {"task_id": task_id}, {"Accept": "application/json"}
-                answer = browser.post("/clear", data=form, headers=accept)
-                self._json(answer)
-                # Its text begins with how many it has cleared.
-                if answer.text.startswith("0 "):
-                    raise AirflowError(f"Airflow had nothing to clear: {dag_id}, {run_id}, {task_id}")
+        for task_id in task_ids:
+            form, accept = which | {"task_id": task_id}, {"Accept": "application/json"}
+            answer = self._browser.post("/clear", data=form, headers=accept)
+            self._json(answer)
+            # Its text begins with how many it has cleared.
+            if answer.text.startswith("0 "):
+                raise AirflowError(f"Airflow had nothing to clear: {dag_id}, {run_id}, {task_id}")
 
     def backfill(self, dag_id: str, first: str, last: str, *, again: bool = False, timeout: float) -> None:
         """Run a Dag for past dates, and wait until that has ended.

@@ -229,6 +229,9 @@ def test_promise_2_a_run_that_is_deleted_and_made_again_with_its_id(field: Field
     run = field.run("deleted")
     run.ends()
     assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [1, 1])
+    run.clear()
+    run.ends()
+    assert (run.mails(), run.reused(), run.tries()) == ([1, 2], [True, False], [2, 2])
 
 
 @at_once
