@@ -34,17 +34,7 @@ class Postgres:
         options += ["-c", "max_connections=200", "-c", "unix_socket_directories="]
         self.process = ManagedProcess(
             "PostgreSQL",
-            [
-                *self._prefix,
-                _program("postgres"),
-                "-D",
-                str(self._data),
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(self._port),
-                *options,
-            ],
+            [*self._prefix, _program("postgres"), "-D", str(self._data), *options],
             log=self._folder / "postgres.log",
             environment=os.environ,
         )
