@@ -50,7 +50,7 @@ def read_attachments(items: object) -> list[Attachment]:
 
 
 def _read(item: Any, field: str, taken: int) -> Attachment:
-    path = _path(item, field)
+    path = open_path(item, field)
     try:
         if not path.is_file():
             raise FluxomailValidationError(  # noqa: TRY301 - found out here, told as it is
@@ -72,7 +72,12 @@ def _read(item: Any, field: str, taken: int) -> Attachment:
     return Attachment(filename=path.name, content=content, content_type=mimetypes.guess_type(path.name)[0])
 
 
-def _path(item: Any, field: str) -> Path | ObjectStoragePath:
+def open_path(item: Any, field: str) -> Path | ObjectStoragePath:
+    """Return a path, on this machine or as a URL that ``ObjectStoragePath`` opens.
+
+    :param item: text, ``Path`` or ``ObjectStoragePath``.
+    :raises FluxomailValidationError: names ``field`` and the cure.
+    """
     if isinstance(item, str) and not item.strip():
         raise FluxomailValidationError(f"{field} is empty: give a path")
     if isinstance(item, str) and "://" in item:

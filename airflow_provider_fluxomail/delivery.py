@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -15,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
-from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,10 @@ WORKER_LOOKS: Final = (0.0, 1.0, 2.5, 4.5, 7.0, 10.0)
 #: A task that resumes sooner than this after it deferred is at times killed by Airflow's scheduler, which still sees
 #: the old process. Seconds.
 RESUME_AFTER: Final = 8.0
+#: Wait for a 429 that names no time, in seconds: the API's caps are per minute.
+DEFAULT_RATE_LIMIT_WAIT: Final = 60.0
+#: Tasks that were refused in the same second come back spread over at least so many seconds.
+RATE_LIMIT_SPREAD: Final = 10.0
 #: How long after the trigger's own deadline Airflow ends the deferral, should the trigger not. Seconds.
 BACKSTOP: Final = 300.0
 
@@ -129,6 +135,36 @@ def delivery_trigger(
         next_look=now() + wait.asked,
         result=result,
     )
+
+
+def rate_limit_trigger(
+    wait: float | None, give_up_at: float, *, state: dict[str, Any] | None = None
+) -> FluxomailRetryAfterTrigger | None:
+    """Return the trigger that waits until the cap allows another request, ``None`` if that is too late.
+
+    :param wait: seconds that the server asks for, ``None`` if it names no time.
+    :param give_up_at: epoch seconds after which the task stops trying.
+    :param state: what the task wants to have back.
+    """
+    wait = wait or DEFAULT_RATE_LIMIT_WAIT
+    if now() + wait > give_up_at:
+        log.warning("Not waiting %.0f s more for the rate limit: max_rate_limit_wait is used up.", wait)
+        return None
+    # Spread, so that a thousand tasks refused in the same second do not come back in the same second.
+    allowed = now() + max(wait, RESUME_AFTER)
+    resume_at = min(allowed + random.uniform(0, max(RATE_LIMIT_SPREAD, wait / 4)), max(allowed, give_up_at))
+    log.info("The rate limit asks to wait %.0f s: giving the worker slot back until then.", wait)
+    return FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at, state=state)
+
+
+def give_up_time(event: object) -> float | None:
+    """Return when to stop trying, as a deferral for a rate limit brought it back."""
+    told = event.get("give_up_at") if isinstance(event, Mapping) else None
+    if isinstance(told, int | float):
+        return float(told)
+    # Sending again is safe with the same key; only the limit on the deferrals is lost.
+    log.warning("The trigger came back without what it was given; sending all the same.")
+    return None
 
 
 def backstop(deadline: float) -> timedelta:

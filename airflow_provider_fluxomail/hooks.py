@@ -107,11 +107,7 @@ class FluxomailHook(BaseHook):
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: it cannot be read now. A key that may never read is a warning.
         """
-        if replays.is_foreign(sent):
-            client = self.get_conn()
-            with replays.reading(sent):
-                stored = client.get_timeline(sent.send_id)
-                replays.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
+        replays.check(self.get_conn(), message, sent, first_try=first_try)
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send

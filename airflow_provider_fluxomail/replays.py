@@ -16,6 +16,7 @@ from airflow_provider_fluxomail.client.messages import bare_address
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.messages import EmailMessage
+    from airflow_provider_fluxomail.client.sync import FluxomailClient
     from airflow_provider_fluxomail.client.timeline import Timeline
     from airflow_provider_fluxomail.client.wire import SendResult
 
@@ -31,6 +32,18 @@ _WHO = (
 def is_foreign(sent: SendResult) -> bool:
     """Tell whether a result is a replay that this call's own requests can't explain."""
     return sent.reused and not sent.own_replay
+
+
+def check(client: FluxomailClient, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
+    """Compare a result with what is stored, if it is a replay of somebody else's making.
+
+    :raises FluxomailIdempotencyConflictError: see :func:`check_stored`.
+    :raises FluxomailError: see :func:`reading`.
+    """
+    if is_foreign(sent):
+        with reading(sent):
+            stored = client.get_timeline(sent.send_id)
+            check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
 
 
 def check_stored(stored: Timeline, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:

@@ -149,18 +149,20 @@ class FluxomailRetryAfterTrigger(BaseTrigger):
 
     :param resume_at: epoch seconds at which it fires; the jitter is in it already, so a restart adds none.
     :param give_up_at: epoch seconds after which the task stops trying; comes back with the event.
+    :param state: comes back with the event; where a batch goes on.
     """
 
-    def __init__(self, *, resume_at: float, give_up_at: float) -> None:
+    def __init__(self, *, resume_at: float, give_up_at: float, state: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.resume_at = resume_at
         self.give_up_at = give_up_at
+        self.state = state
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger anew after a restart."""
         return (
             f"{__name__}.{type(self).__name__}",
-            {"resume_at": self.resume_at, "give_up_at": self.give_up_at},
+            {"resume_at": self.resume_at, "give_up_at": self.give_up_at, "state": self.state},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -168,4 +170,4 @@ class FluxomailRetryAfterTrigger(BaseTrigger):
         # In pieces: a laptop or a virtual machine that sleeps stops the loop's clock, not the calendar's.
         while (left := self.resume_at - now()) > 0:  # noqa: ASYNC110 - a moment, not an event of this process
             await asyncio.sleep(min(left, 60.0))
-        yield TriggerEvent({"give_up_at": self.give_up_at})
+        yield TriggerEvent({"give_up_at": self.give_up_at, "state": self.state})

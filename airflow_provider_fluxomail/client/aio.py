@@ -35,11 +35,19 @@ class AsyncFluxomailClient:
 
     :param settings: where and how.
     :param sleep: waits that many seconds between attempts.
+    :param on_answer: is shown every answer, refusals too.
     """
 
-    def __init__(self, settings: ClientSettings, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_answer: Callable[[wire.Response], None] | None = None,
+    ) -> None:
         self.settings = settings
         self._sleep = sleep
+        self._on_answer = on_answer
         self._http: httpx.AsyncClient | None = None
 
     async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
@@ -80,7 +88,10 @@ class AsyncFluxomailClient:
         from tenacity import AsyncRetrying
 
         async def attempt() -> T:
-            return read(request, await self._exchange(request), self.settings)
+            answer = await self._exchange(request)
+            if self._on_answer:
+                self._on_answer(answer)
+            return read(request, answer, self.settings)
 
         policy = RetryPolicy.of(self.settings, max_attempts, failures)
         return await AsyncRetrying(sleep=self._sleep, **policy.options(request))(attempt)

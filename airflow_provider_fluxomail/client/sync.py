@@ -29,11 +29,19 @@ class FluxomailClient:
 
     :param settings: where and how.
     :param sleep: waits that many seconds between attempts.
+    :param on_answer: is shown every answer, refusals too.
     """
 
-    def __init__(self, settings: ClientSettings, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        on_answer: Callable[[wire.Response], None] | None = None,
+    ) -> None:
         self.settings = settings
         self._sleep = sleep
+        self._on_answer = on_answer
 
     def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message.
@@ -84,8 +92,15 @@ class FluxomailClient:
 
         policy = RetryPolicy.of(self.settings, max_attempts, failures)
         retrying = Retrying(sleep=self._sleep, **policy.options(request))
+
+        def attempt() -> T:
+            answer = self._exchange(request)
+            if self._on_answer:
+                self._on_answer(answer)
+            return read(request, answer, self.settings)
+
         # The reading is tried again too: half an answer, or a proxy's, says nothing of what the server did.
-        return retrying(lambda: read(request, self._exchange(request), self.settings))
+        return retrying(attempt)
 
     @cached_property
     def _session(self) -> requests.Session:

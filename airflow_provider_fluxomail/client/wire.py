@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -24,6 +22,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
     error_from_response,
 )
+from airflow_provider_fluxomail.client.ratelimit import retry_after
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
 from airflow_provider_fluxomail.client.timeline import Timeline
 
@@ -71,15 +70,6 @@ class Response:
         """Fluxomail's request id under either of its documented names, fit for a log line."""
         value = self.headers.get("x-request-id") or self.headers.get("fluxomail-request-id")
         return re.sub(r"[^\x21-\x7e]", "?", value)[:128] if value else None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RateLimit:
-    """The key's cap as the last answer told it (``X-RateLimit-*``); ``None`` where it said nothing."""
-
-    limit: int | None
-    remaining: int | None
-    reset_after: float | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -323,55 +313,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
                 current.__cause__,
                 current.__context__,
             ]
-
-
-def rate_limit(headers: Mapping[str, str]) -> RateLimit:
-    """Read ``X-RateLimit-*``. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
-    limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
-    reset = _number(headers.get("x-ratelimit-reset"))
-    now = _server_time(headers)
-    return RateLimit(
-        limit=int(limit) if limit is not None else None,
-        remaining=int(remaining) if remaining is not None else None,
-        reset_after=max(0.0, reset - now) if reset is not None else None,
-    )
-
-
-def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
-    """Return how many seconds the server asks to wait, ``None`` if it said nothing one can use.
-
-    ``Retry-After`` in seconds (fractions too) or as an HTTP date, whatever the status; on a 429 without it,
-    ``X-RateLimit-Reset``. Dates are taken against the answer's own ``Date``, so that a clock that is off on this
-    machine neither hammers nor stalls. A date in the past is a wait of 0; nonsense is no wait at all.
-    """
-    value = headers.get("retry-after", "").strip()
-    seconds = _number(value)
-    if seconds is not None:
-        return seconds
-    if value:
-        moment = _http_date(value)
-        if moment is not None:
-            return max(0.0, moment - _server_time(headers))
-    return rate_limit(headers).reset_after if status == 429 else None
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _http_date(value: str) -> float | None:
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def _server_time(headers: Mapping[str, str]) -> float:
-    moment = _http_date(headers.get("date", ""))
-    if moment is not None:
-        return moment
-    return time.time()

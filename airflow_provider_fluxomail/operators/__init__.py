@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from airflow_provider_fluxomail.operators.batch import FluxomailSendBatchOperator
 from airflow_provider_fluxomail.operators.send import FluxomailSendOperator, Unrecorded
 
-__all__ = ["FluxomailSendOperator", "Unrecorded"]
+__all__ = ["FluxomailSendBatchOperator", "FluxomailSendOperator", "Unrecorded"]

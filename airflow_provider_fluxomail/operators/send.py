@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import random
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
@@ -26,7 +25,6 @@ from airflow_provider_fluxomail.client.wire import SendResult
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.idempotency import explicit_key, is_first_try, task_key
 from airflow_provider_fluxomail.sendstate import SendState, state_store
-from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -34,11 +32,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_fluxomail.client.messages import Attachment
     from airflow_provider_fluxomail.client.waiting import Ending
-
-#: Wait for a 429 that names no time, in seconds: the API's caps are per minute.
-_DEFAULT_RATE_LIMIT_WAIT: Final = 60.0
-#: Tasks that were refused in the same second come back spread over at least so many seconds.
-RATE_LIMIT_SPREAD: Final = 10.0
 
 
 class Unrecorded:
@@ -156,12 +149,7 @@ class FluxomailSendOperator(BaseOperator):
 
     def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Send after a deferral for a rate limit. Rendered anew, with the same key."""
-        give_up_at = event.get("give_up_at") if isinstance(event, Mapping) else None
-        if not isinstance(give_up_at, int | float):
-            # Sending again is safe with the same key; only the limit on the deferrals is lost.
-            self.log.warning("The trigger came back with %r; sending all the same.", event)
-            give_up_at = None
-        return self._run(context, give_up_at=give_up_at, resumed=True)
+        return self._run(context, give_up_at=delivery.give_up_time(event), resumed=True)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """End the wait as the trigger found."""
@@ -279,21 +267,12 @@ class FluxomailSendOperator(BaseOperator):
 
     def _defer_rate_limit(self, error: FluxomailRateLimitError, give_up_at: float) -> None:
         """Give the worker slot back until the cap allows another try; return if that is not possible."""
-        wait = error.retry_after or _DEFAULT_RATE_LIMIT_WAIT
-        if not self.deferrable:
-            return
-        if now() + wait > give_up_at:
-            self.log.warning("Not waiting %.0f s more for the rate limit: max_rate_limit_wait is used up.", wait)
-            return
-        # Spread, so that a thousand tasks refused in the same second do not come back in the same second.
-        allowed = now() + max(wait, delivery.RESUME_AFTER)
-        resume_at = min(allowed + random.uniform(0, max(RATE_LIMIT_SPREAD, wait / 4)), max(allowed, give_up_at))
-        self.log.info("The rate limit asks to wait %.0f s: giving the worker slot back until then.", wait)
-        self.defer(
-            trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at),
-            method_name=self.send_after_rate_limit.__name__,
-            timeout=delivery.backstop(resume_at),
-        )
+        if self.deferrable and (trigger := delivery.rate_limit_trigger(error.retry_after, give_up_at)):
+            self.defer(
+                trigger=trigger,
+                method_name=self.send_after_rate_limit.__name__,
+                timeout=delivery.backstop(trigger.resume_at),
+            )
 
     def _await_delivery(
         self, hook: FluxomailHook, result: dict[str, Any], *, timeout: float, interval: float

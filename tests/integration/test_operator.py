@@ -16,7 +16,6 @@ from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError, FluxomailServerError
 from airflow_provider_fluxomail.client.waiting import now
 from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecorded
-from airflow_provider_fluxomail.operators import send as send_module
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.integration.running import Run, context
@@ -33,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
     monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
     monkeypatch.setattr(waiting, "LEAST_INTERVAL", 0.05)
-    monkeypatch.setattr(send_module, "RATE_LIMIT_SPREAD", 0.1)
+    monkeypatch.setattr(delivery, "RATE_LIMIT_SPREAD", 0.1)
 
 
 def test_the_result(sandbox: Sandbox) -> None:

@@ -16,7 +16,6 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
-from airflow_provider_fluxomail.operators import send as send_module
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.running import Run, context
 
@@ -157,7 +156,7 @@ def test_promise_1_a_subject_rendered_anew_after_a_deferral_is_harmless(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(send_module, "RATE_LIMIT_SPREAD", 0.1)
+    monkeypatch.setattr(delivery, "RATE_LIMIT_SPREAD", 0.1)
     sandbox.connect(max_wait=0.5)
     sandbox.fail_next("error_after_store")
     sandbox.fail_next(429, retry_after=1)

@@ -392,9 +392,10 @@ def test_airflows_own_outage_is_waited_out(sandbox: Sandbox, monkeypatch: pytest
 
 def test_the_rate_limit_trigger_fires_at_its_moment() -> None:
     now = waiting.now()
-    event = asyncio.run(fire(rebuilt(FluxomailRetryAfterTrigger(resume_at=now + 0.3, give_up_at=now + 9))))
+    trigger = FluxomailRetryAfterTrigger(resume_at=now + 0.3, give_up_at=now + 9, state={"done": 1})
+    event = asyncio.run(fire(rebuilt(trigger)))
     assert waiting.now() >= now + 0.3
-    assert event == {"give_up_at": now + 9}
+    assert event == {"give_up_at": now + 9, "state": {"done": 1}}
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])

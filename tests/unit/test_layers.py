@@ -19,6 +19,7 @@ LAYERS = {
     "replays": 1,
     "sendstate": 1,
     "hooks": 1,
+    "batch": 1,
     "triggers": 2,
     "delivery": 3,
     "operators": 4,

@@ -1,0 +1,368 @@
+"""Sends the messages of a batch, some at a time, as fast as the key's cap allows, and keeps account of each.
+
+Only the thread that runs the batch reads rows, waits, writes and decides; the others do nothing but send.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_fluxomail import replays
+from airflow_provider_fluxomail.batch.ledger import Counts, KeyDigest, Kind, Ledger
+from airflow_provider_fluxomail.batch.rows import Row
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailConnectionError,
+    FluxomailError,
+    FluxomailIdempotencyConflictError,
+    FluxomailPermissionError,
+    FluxomailPlanRequiredError,
+    FluxomailRateLimitError,
+    FluxomailResponseError,
+    FluxomailServerError,
+    FluxomailTenantPausedError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.client.ratelimit import Pacer
+from airflow_provider_fluxomail.client.sync import FluxomailClient
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.batch.report import Report
+    from airflow_provider_fluxomail.batch.rows import BadRow, Rows
+    from airflow_provider_fluxomail.client.settings import ClientSettings
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two lines of progress in the log, and between two writes of the state.
+PROGRESS_SECONDS: Final = 10.0
+SAVE_SECONDS: Final = 5.0
+#: Failed messages that the log names; the report has all of them.
+MAX_LOGGED: Final = 20
+#: Wait for a 429 that names no time: the API's caps are per minute. Seconds.
+DEFAULT_WAIT: Final = 60.0
+#: How long messages that are on their way may take once the task is told to end. Seconds.
+_GRACE: Final = 3.0
+
+
+class FluxomailBatchError(FluxomailError):
+    """Messages of a batch were rejected: no retry mends them.
+
+    :param counts: what became of all of them.
+    """
+
+    permanent = True
+
+    def __init__(self, message: str, *, counts: Counts, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.counts = counts
+
+
+class FluxomailBatchUnfinishedError(FluxomailBatchError):
+    """Of some messages it is unknown whether they went out: the next try asks for these again, with the same keys."""
+
+    permanent = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What became of one message; ``kind`` is ``None`` if nothing did: it waits, or ends the batch."""
+
+    kind: Kind | None
+    send_id: str | None = None
+    message_id: str | None = None
+    error: FluxomailError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Flight:
+    position: int
+    row: Row
+    key: str
+
+
+class Batch:
+    """One leg of a batch: from the start of a task, or its return from a deferral, to its end or next pause.
+
+    :param rows: the messages.
+    :param settings: of the client.
+    :param key_of: makes a message's idempotency key, the same in every try.
+    :param ledger: what is known of earlier legs.
+    :param report: takes a line for each message.
+    :param save: takes the ledger's state now and then, and at the end.
+    :param concurrency: messages on their way at once, at most.
+    :param stop_on_error: end at the first message that fails.
+    :param first_try: of a task that was never cleared: a replay then is somebody else's.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        settings: ClientSettings,
+        key_of: Callable[[Row], str],
+        ledger: Ledger,
+        report: Report,
+        save: Callable[[dict[str, Any]], None],
+        concurrency: int = 8,
+        stop_on_error: bool = False,
+        first_try: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._rows = rows
+        self._settings = settings
+        self._key_of = key_of
+        self.ledger = ledger
+        self._report = report
+        self._save = save
+        self._concurrency = concurrency
+        self._stop_on_error = stop_on_error
+        self._first_try = first_try
+        self._clock = clock
+        self._sleep = sleep
+        self._pacer = Pacer(clock=clock)
+        self._local = threading.local()
+        self._clients: list[FluxomailClient] = []
+        self._flying: dict[concurrent.futures.Future[_Outcome], _Flight] = {}
+        self._error: FluxomailError | None = None
+        self._stopped = False
+        self._total = 0
+        self._logged = 0
+        self._began = self._shown = self._saved = clock()
+        self._began_with = 0
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the messages so far."""
+        return self.ledger.counts(self._total)
+
+    @property
+    def progressed(self) -> bool:
+        """Whether something became of a message in this leg."""
+        return self.counts.settled > self._began_with
+
+    @property
+    def report_path(self) -> str | None:
+        """Where the report is."""
+        return self._report.path
+
+    def run(self) -> Counts:
+        """Send what is not known to be sent.
+
+        :return: the counts, when all went out.
+        :raises FluxomailValidationError: rows are bad; nothing was sent.
+        :raises FluxomailRateLimitError: the cap asks for a longer wait than ``max_wait``; the ledger knows where to go
+            on.
+        :raises FluxomailBatchError: messages failed.
+        :raises FluxomailError: what holds for all messages, such as a wrong API key.
+        """
+        self._check()
+        known = self._report.sent_keys()
+        self._began_with = self.counts.settled
+        pool = concurrent.futures.ThreadPoolExecutor(self._concurrency, "fluxomail-batch")
+        with self._report:
+            try:
+                for position, row in enumerate(self._rows):
+                    if not isinstance(row, Row):
+                        raise _changed(row)  # noqa: TRY301 - it ends the batch as any other error does
+                    key = self._key_of(row)
+                    if not self.ledger.wanted(position, key):
+                        continue
+                    if key in known:
+                        self.ledger.settle(position, "sent")
+                        continue
+                    if not self._clear_to_send():
+                        break
+                    self._pacer.started()
+                    self._flying[pool.submit(self._send, row, key)] = _Flight(position, row, key)
+                self._collect(all_of_them=True)
+            except FluxomailError as error:
+                self._error = self._error or error
+                self._collect(all_of_them=True)
+            except BaseException:
+                # Told to end: what is answered by now counts, and nothing more is begun.
+                concurrent.futures.wait(self._flying, timeout=_GRACE)
+                self._collect(wait=False)
+                self._save(self.ledger.state())
+                raise
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for client in self._clients:
+                    client.close()
+            self._save(self.ledger.state())
+        return self._conclude()
+
+    def _check(self) -> None:
+        """Look at all rows before the first send, and whether they are those that the ledger knows."""
+        known, digest = self.ledger.known, KeyDigest()
+        for row in self._rows.check():
+            if digest.count < known:
+                digest.add(self._key_of(row))
+            self._total += 1
+        if known and (digest.count, digest.value) != (known, self.ledger.known_digest):
+            log.info("The messages are not those of the earlier try, or come in another order: asking for each again.")
+            self.ledger = Ledger()
+
+    def _clear_to_send(self) -> bool:
+        """Wait until one more message may start; ``False``: the batch ends."""
+        while True:
+            self._collect(wait=False)
+            if self._error or self._stopped:
+                return False
+            delay = self._pacer.delay(len(self._flying))
+            if delay is None or len(self._flying) >= self._concurrency:
+                self._collect()
+            elif delay == 0:
+                return True
+            elif delay > max(self._settings.max_wait, 1.0):
+                raise FluxomailRateLimitError(
+                    f"the key's cap asks to wait {delay:.0f} s, longer than the connection's max_wait",
+                    retry_after=delay,
+                )
+            else:
+                self._pause(delay)
+
+    def _pause(self, seconds: float) -> None:
+        if self._flying:
+            concurrent.futures.wait(
+                self._flying, timeout=min(seconds, 1.0), return_when=concurrent.futures.FIRST_COMPLETED
+            )
+        else:
+            self._sleep(min(seconds, PROGRESS_SECONDS))
+
+    def _collect(self, *, wait: bool = True, all_of_them: bool = False) -> None:
+        """Take in what was answered, at least one if there is one to wait for."""
+        while self._flying:
+            if wait:
+                concurrent.futures.wait(self._flying, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
+            done = [future for future in self._flying if future.done()]
+            for future in done:
+                flight = self._flying.pop(future)
+                if not future.cancelled():
+                    self._settle(flight, future.result())
+            self._tick()
+            if not wait or (done and not all_of_them):
+                return
+
+    def _settle(self, flight: _Flight, outcome: _Outcome) -> None:
+        error = outcome.error
+        if outcome.kind is None:
+            self._error = self._error or error
+            return
+        self.ledger.settle(flight.position, outcome.kind)
+        self._report.write(
+            {
+                "row": flight.row.where,
+                "key": flight.row.key,
+                "outcome": outcome.kind,
+                "send_id": outcome.send_id,
+                "message_id": outcome.message_id,
+                "idempotency_key": flight.key,
+                "error": type(error).__name__ if error else None,
+                "why": str(error) if error else None,
+            }
+        )
+        if error is None:
+            return
+        self._logged += 1
+        if self._logged <= MAX_LOGGED:
+            log.warning("%s: %s (%s): %s", flight.row.where, outcome.kind, type(error).__name__, error)
+        self._stopped = self._stop_on_error
+
+    def _tick(self) -> None:
+        now = self._clock()
+        if now - self._saved >= SAVE_SECONDS:
+            self._saved = now
+            self._save(self.ledger.state())
+        if now - self._shown >= PROGRESS_SECONDS:
+            self._shown = now
+            log.info("%s", self._progress(now))
+
+    def _progress(self, now: float) -> str:
+        counts = self.counts
+        here = counts.settled - self._began_with
+        rate = here / (now - self._began) if now > self._began else 0.0
+        left = (counts.total - counts.settled) / rate if rate else 0.0
+        failed = counts.rejected + counts.unknown
+        return (
+            f"{counts.settled} of {counts.total} messages done"
+            + (f", {failed} of them failed" if failed else "")
+            + (f"; {rate * 60:.0f} a minute, about {_duration(left)} left" if rate else "")
+        )
+
+    def _conclude(self) -> Counts:
+        counts = self.counts
+        log.info(
+            "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome.",
+            *dataclasses.astuple(counts),
+        )
+        if self._logged > MAX_LOGGED:
+            where = f"see {self._report.path}" if self._report.path else "set report_path to see them all"
+            log.warning("%d more messages failed: %s.", self._logged - MAX_LOGGED, where)
+        if self._error:
+            raise self._error
+        if counts.rejected or counts.unknown:
+            raise self._failed()
+        return counts
+
+    def _failed(self) -> FluxomailBatchError:
+        counts = self.counts
+        kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
+        return kind(
+            f"{counts.rejected} of {counts.total} messages were rejected, of {counts.unknown} it is unknown whether "
+            f"they went out; {counts.sent + counts.replayed} were sent. The log names the first of them"
+            + (f", {self._report.path} all" if self._report.path else ""),
+            counts=counts,
+        )
+
+    # In the other threads
+
+    def _send(self, row: Row, key: str) -> _Outcome:
+        try:
+            client = self._client()
+            with replays.explaining(first_try=self._first_try):
+                sent = client.send(row.message, idempotency_key=key)
+            # A key that holds the recipient can only be another recipient's if its author chose it.
+            if self._first_try or row.key is not None:
+                replays.check(client, row.message, sent, first_try=self._first_try)
+        except FluxomailError as error:
+            return _Outcome(_kind_of(error, row), error=error)
+        return _Outcome("replayed" if replays.is_foreign(sent) else "sent", sent.send_id, sent.message_id)
+
+    def _client(self) -> FluxomailClient:
+        """Return this thread's own client, which keeps its connection open."""
+        client: FluxomailClient | None = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = FluxomailClient(self._settings, on_answer=self._pacer.saw)
+            self._clients.append(client)
+        return client
+
+
+def _changed(row: BadRow) -> FluxomailValidationError:
+    return FluxomailValidationError(f"the messages changed while they were being sent: {row.where}: {row.why}")
+
+
+def _kind_of(error: FluxomailError, row: Row) -> Kind | None:
+    """Say what an error means to the message; ``None``: it is not the message's, but holds for all of them."""
+    if isinstance(error, FluxomailValidationError | FluxomailIdempotencyConflictError):
+        return "rejected"
+    if isinstance(error, FluxomailPlanRequiredError):
+        return "rejected" if row.message.attachments else None
+    if isinstance(error, FluxomailPermissionError) and not isinstance(error, FluxomailTenantPausedError):
+        # Without a code that speaks of the key or the organization, it is the message's policy that forbids it.
+        about_all = error.code == "missing_scope" or "missing scope" in error.message
+        return "rejected" if row.message.policy_key and not about_all else None
+    if isinstance(error, FluxomailServerError | FluxomailConnectionError | FluxomailResponseError):
+        return "unknown"
+    return None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

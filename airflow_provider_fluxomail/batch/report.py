@@ -1,0 +1,100 @@
+"""The report of a batch: one line of JSON for each message as soon as something became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_provider_fluxomail.attachments import open_path
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Report:
+    """A file of JSON Lines, on this machine or wherever ``ObjectStoragePath`` writes. A context manager.
+
+    A local file grows line by line. Object storage takes whole objects only: there all lines are written when the batch
+    ends or pauses.
+
+    :param path: text, ``Path`` or ``ObjectStoragePath``; ``None`` writes nothing.
+    :param fresh: begin anew; else go on behind the lines of earlier tries.
+    :raises FluxomailValidationError: it cannot be written.
+    """
+
+    def __init__(self, path: object, *, fresh: bool) -> None:
+        # Not annotated by Airflow: its storage paths are ``universal_pathlib``'s.
+        self._path: Any = None if path is None else open_path(path, "report_path")
+        self._fresh = fresh
+        self._lines: IO[str] | None = None
+
+    @property
+    def path(self) -> str | None:
+        """Where it is."""
+        return None if self._path is None else str(self._path)
+
+    def sent_keys(self) -> frozenset[str]:
+        """Return the idempotency keys of what earlier tries are known to have sent."""
+        keys: set[str] = set()
+        if self._path is not None and not self._fresh:
+            with (
+                self._told(),
+                contextlib.suppress(FileNotFoundError),
+                self._path.open("r", encoding="utf-8") as file,
+            ):
+                for line in file:
+                    # The last line of a try that was killed may be half a one.
+                    with contextlib.suppress(ValueError, AttributeError):
+                        row = json.loads(line)
+                        if row.get("outcome") in ("sent", "replayed"):
+                            keys.add(str(row.get("idempotency_key")))
+        return frozenset(keys)
+
+    def __enter__(self) -> Report:
+        if self._path is None:
+            return self
+        with self._told():
+            if isinstance(self._path, Path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._lines = self._path.open("w" if self._fresh else "a", encoding="utf-8")
+            else:
+                self._lines = tempfile.TemporaryFile("w+", encoding="utf-8")
+                if not self._fresh:
+                    with contextlib.suppress(FileNotFoundError), self._path.open("r", encoding="utf-8") as earlier:
+                        shutil.copyfileobj(earlier, self._lines)
+                # Written at once as well: that it can't be is to be known before the first send.
+                self._upload()
+        return self
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line."""
+        if self._lines is not None:
+            self._lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._lines.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lines is not None:
+            with self._lines:
+                if not isinstance(self._path, Path):
+                    self._upload()
+
+    def _upload(self) -> None:
+        assert self._lines is not None, "belongs to an open report"
+        self._lines.seek(0)
+        with self._path.open("w", encoding="utf-8") as target:
+            shutil.copyfileobj(self._lines, target)
+
+    @contextlib.contextmanager
+    def _told(self) -> Any:
+        try:
+            yield
+        except (OSError, ValueError, TypeError, ImportError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise FluxomailValidationError(f"report_path: cannot write {str(self._path)!r}: {why}") from error

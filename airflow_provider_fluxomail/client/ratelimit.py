@@ -1,0 +1,183 @@
+"""The cap of an API key: what answers say of it, and how to send many requests without meeting it.
+
+A key may have a cap of requests per minute, counted in fixed windows; whoever uses the key shares it, and every request
+counts. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.wire import Response
+
+#: So much of what is left in a window, as a part, may be on its way at once: others use the key too, and what they have
+#: sent shows only in the next answer.
+_AT_ONCE: Final = 0.25
+#: Above this part of the cap requests go as fast as they can; below, they are spread over the rest of the window.
+_FREE: Final = 0.5
+#: Requests of a window that are not made when others use the key too, at most.
+_MOST_SPARED: Final = 3
+#: A new window is begun up to so many seconds late, so that not all who wait for it begin together.
+_LATE: Final = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """The key's cap as an answer told it (``X-RateLimit-*``); ``None`` where it said nothing.
+
+    :param limit: requests a minute.
+    :param remaining: those left in this window.
+    :param reset: when the window ends, as the server wrote it; tells one window from another.
+    :param reset_after: the same in seconds from now, never too early.
+    """
+
+    limit: int | None
+    remaining: int | None
+    reset: float | None
+    reset_after: float | None
+
+
+def rate_limit(headers: Mapping[str, str]) -> RateLimit:
+    """Read ``X-RateLimit-*``. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
+    limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
+    reset = _number(headers.get("x-ratelimit-reset"))
+    now = _server_time(headers)
+    return RateLimit(
+        limit=int(limit) if limit is not None else None,
+        remaining=int(remaining) if remaining is not None else None,
+        reset=reset,
+        reset_after=max(0.0, reset - now) if reset is not None else None,
+    )
+
+
+def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
+    """Return how many seconds the server asks to wait, ``None`` if it said nothing one can use.
+
+    ``Retry-After`` in seconds (fractions too) or as an HTTP date, whatever the status; on a 429 without it,
+    ``X-RateLimit-Reset``. Dates are taken against the answer's own ``Date``, so that a clock that is off on this
+    machine neither hammers nor stalls. A date in the past is a wait of 0; nonsense is no wait at all.
+    """
+    value = headers.get("retry-after", "").strip()
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    if value:
+        moment = _http_date(value)
+        if moment is not None:
+            return max(0.0, moment - _server_time(headers))
+    return rate_limit(headers).reset_after if status == 429 else None
+
+
+class Pacer:
+    """Decides when the next of many requests may start. One for each key; may be used from several threads.
+
+    The upper half of the cap is used as fast as requests can be made, the lower half is spread over the rest of the
+    window. Each answer shows what others have used in the meantime, so that several senders slow each other down
+    instead of running into the cap together.
+
+    :param clock: seconds, only ever forward.
+    :param draw: a random number from 0 to 1.
+    """
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, draw: Callable[[], float] = random.random
+    ) -> None:
+        self._clock = clock
+        self._draw = draw
+        self._lock = threading.Lock()
+        self._answered = False
+        self._held_until = 0.0
+        self._next_at = 0.0
+        # The window: the cap, what is left of it, own requests in it, what is not used for others' sake, when it ends,
+        # and the server's own name for it.
+        self._limit: int | None = None
+        self._left = 0
+        self._own = 0
+        self._spared = 0
+        self._ends_at = 0.0
+        self._window: float | None = None
+
+    def delay(self, in_flight: int) -> float | None:
+        """Return how many seconds to wait before the next request, ``None``: until one in flight was answered.
+
+        :param in_flight: requests that were started and not answered yet.
+        """
+        with self._lock:
+            now = self._clock()
+            if now < self._held_until:
+                return self._held_until - now
+            if not self._answered:
+                return None if in_flight else 0.0
+            if self._limit is None:
+                return 0.0
+            if now >= self._ends_at:
+                # Only the next answer tells what others have used of the new window.
+                return None if in_flight else 0.0
+            if self._left <= self._spared:
+                return self._ends_at - now + _LATE * self._draw()
+            if self._left > _FREE * self._limit:
+                return 0.0 if in_flight < max(1, int(_AT_ONCE * self._left)) else None
+            return max(0.0, self._next_at - now)
+
+    def started(self) -> None:
+        """Count a request that is made now."""
+        with self._lock:
+            now = self._clock()
+            self._left -= 1
+            self._own += 1
+            if self._left > 0:
+                # Rather early than late: what is not used by the end of the window is lost.
+                self._next_at = now + (self._ends_at - now) / (self._left + 1) * (0.8 + 0.2 * self._draw())
+
+    def saw(self, response: Response) -> None:
+        """Take in an answer, whatever its status."""
+        told = rate_limit(response.headers)
+        asked = retry_after(response.status, response.headers)
+        with self._lock:
+            now = self._clock()
+            self._answered = True
+            if response.status == 429 and asked:
+                self._held_until = max(self._held_until, now + asked + _LATE * self._draw())
+            if told.limit is None or told.remaining is None or told.reset is None or told.reset_after is None:
+                return
+            if self._window is None or told.reset > self._window:
+                self._window, self._left = told.reset, told.remaining
+                self._ends_at = now + told.reset_after
+                self._next_at = 0.0
+                self._own = 1
+            elif told.reset == self._window:
+                self._left = min(self._left, told.remaining)
+            self._limit = told.limit
+            others = told.limit - self._left - self._own
+            # Of the last requests of a window each sender believes that they are its own: one for each other sender.
+            self._spared = min(_MOST_SPARED, max(1, round(others / max(1, self._own)))) if others > 1 else 0
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _http_date(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _server_time(headers: Mapping[str, str]) -> float:
+    moment = _http_date(headers.get("date", ""))
+    if moment is not None:
+        return moment
+    return time.time()

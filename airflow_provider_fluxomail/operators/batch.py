@@ -1,0 +1,184 @@
+"""The operator that sends many messages."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from airflow_provider_fluxomail import delivery, sendstate
+from airflow_provider_fluxomail.batch.engine import Batch
+from airflow_provider_fluxomail.batch.ledger import Ledger
+from airflow_provider_fluxomail.batch.report import Report
+from airflow_provider_fluxomail.batch.rows import Rows
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailError,
+    FluxomailRateLimitError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.client.waiting import now
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.idempotency import is_first_try, task_key
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_fluxomail.batch.rows import Row
+    from airflow_provider_fluxomail.client.messages import EmailMessage
+
+_STATE: Final = "fluxomail_batch"
+_MAX_CONCURRENCY: Final = 64
+
+
+class FluxomailSendBatchOperator(BaseOperator):
+    """Sends many messages, one for each row of a list or a file, each of them once however often the task is tried.
+
+    A message's idempotency key is derived from the task and from the message's own ``key``, else its recipient, so the
+    rows may come in another order in the next try. All rows are checked before the first is sent. Messages go out
+    several at a time, paced to the cap of the API key; if that asks for a wait longer than the connection's
+    ``max_wait``, the task gives its worker slot back when ``deferrable``, and goes on where it stopped.
+
+    .. seealso:: :doc:`/batch`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
+
+    :param messages: a list of mappings with the fields of :class:`.EmailMessage` (``to``, ``subject``, ``content``...)
+        and perhaps ``key``, or of such messages; the output of a task that returns one; or the path of a file with one
+        message a row: JSON Lines or CSV, on this machine or as a URL that ``ObjectStoragePath`` opens. (templated)
+    :param defaults: fields that each message has unless its row brings its own. (templated)
+    :param file_format: ``jsonl`` or ``csv``, where the name of the file does not tell.
+    :param report_path: a file that gets a line of JSON for each message: what became of it, its send id, why it failed.
+        (templated)
+    :param concurrency: messages on their way at once, at most; 1 to 64.
+    :param on_error: ``continue``: try all messages, then fail if any failed; ``stop``: end at the first that fails.
+    :param resend_on_clear: send all again when a person clears the task. A retry never does.
+    :param deferrable: give the worker slot back for a long rate limit.
+    :param max_rate_limit_wait: seconds or ``timedelta`` of deferral without a message sent in between, at most.
+    :param fluxomail_conn_id: id of the connection. (templated)
+    :return: ``total``, ``sent``, ``replayed`` (sent by an earlier try), ``rejected``, ``unknown`` and ``report``, the
+        path. Each is an XCom of its own as well.
+    :raises AirflowFailException: rows are bad, messages were rejected, or something holds for all of them, such as a
+        wrong API key. Airflow does not retry these.
+    :raises FluxomailBatchUnfinishedError: of some messages it is unknown whether they went out; a retry asks for these.
+    :raises FluxomailError: what a retry may mend.
+    """
+
+    template_fields: Sequence[str] = ("messages", "defaults", "report_path", "fluxomail_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"messages": "json", "defaults": "json"}
+    ui_color = "#d6e9f8"
+
+    def __init__(
+        self,
+        *,
+        messages: str | Sequence[Mapping[str, Any] | EmailMessage] | Any,
+        defaults: Mapping[str, Any] | None = None,
+        file_format: str | None = None,
+        report_path: str | Any | None = None,
+        concurrency: int = 8,
+        on_error: str = "continue",
+        resend_on_clear: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        max_rate_limit_wait: timedelta | float = 3600.0,
+        fluxomail_conn_id: str = FluxomailHook.default_conn_name,
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.messages = messages
+        self.defaults = defaults
+        self.file_format = file_format
+        self.report_path = report_path
+        self.concurrency = concurrency
+        self.on_error = on_error
+        self.resend_on_clear = resend_on_clear
+        self.deferrable = deferrable
+        self.max_rate_limit_wait = max_rate_limit_wait
+        self.fluxomail_conn_id = fluxomail_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Send what is not known to be sent."""
+        return self._run(context)
+
+    def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Go on after a deferral for a rate limit, with the same keys."""
+        state = event.get("state") if isinstance(event, Mapping) else None
+        return self._run(context, give_up_at=delivery.give_up_time(event), resumed=state or {})
+
+    def _run(
+        self, context: Context, *, give_up_at: float | None = None, resumed: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run one leg.
+
+        :param resumed: the state that a deferral brought back, ``None`` at the start of a try.
+        """
+        store = sendstate.state_store(context)
+        first_try = is_first_try(context) and resumed is None
+        with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
+            try:
+                self._check_arguments()
+                longest = delivery.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
+                state = resumed if resumed is not None else sendstate.load(store, _STATE) if store else {}
+                batch = self._batch(
+                    context, hook, Ledger(state, same_try=resumed is not None), first_try=first_try, store=store
+                )
+                try:
+                    counts = batch.run()
+                except FluxomailRateLimitError as error:
+                    if batch.progressed or give_up_at is None:
+                        give_up_at = now() + longest
+                    self._defer(error, give_up_at, batch)
+                    raise
+            except FluxomailError as error:
+                delivery.give_up(error)
+        return {**dataclasses.asdict(counts), "report": batch.report_path}
+
+    def _batch(
+        self,
+        context: Context,
+        hook: FluxomailHook,
+        ledger: Ledger,
+        *,
+        first_try: bool,
+        store: sendstate.StateStore | None,
+    ) -> Batch:
+        options = hook.get_options()
+
+        def key_of(row: Row) -> str:
+            namespace = options.idempotency_namespace
+            return task_key(context, namespace=namespace, resend_on_clear=self.resend_on_clear, part=row.part)
+
+        def save(state: dict[str, Any]) -> None:
+            if store is not None:
+                sendstate.save(store, _STATE, state)
+
+        return Batch(
+            Rows(self.messages, defaults=self.defaults, file_format=self.file_format),
+            settings=options.settings,
+            key_of=key_of,
+            ledger=ledger,
+            report=Report(self.report_path or None, fresh=first_try),
+            save=save,
+            concurrency=self.concurrency,
+            stop_on_error=self.on_error == "stop",
+            first_try=first_try,
+        )
+
+    def _defer(self, error: FluxomailRateLimitError, give_up_at: float, batch: Batch) -> None:
+        """Give the worker slot back until the cap allows more; return if that is not possible."""
+        if not self.deferrable:
+            return
+        if trigger := delivery.rate_limit_trigger(error.retry_after, give_up_at, state=batch.ledger.state()):
+            self.defer(
+                trigger=trigger,
+                method_name=self.send_after_rate_limit.__name__,
+                timeout=delivery.backstop(trigger.resume_at),
+            )
+
+    def _check_arguments(self) -> None:
+        if self.on_error not in ("continue", "stop"):
+            raise FluxomailValidationError("on_error must be 'continue' or 'stop'")
+        whole = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)
+        if not whole or not 1 <= self.concurrency <= _MAX_CONCURRENCY:
+            raise FluxomailValidationError(f"concurrency must be a whole number from 1 to {_MAX_CONCURRENCY}")
