@@ -314,8 +314,8 @@ class Batch:
         counts = self.counts
         kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
         return kind(
-            f"{counts.rejected} of {counts.total} messages were rejected, of {counts.unknown} it is unknown whether "
-            f"they went out; {counts.sent + counts.replayed} were sent. The log names the first of them"
+            f"{counts.rejected + counts.unknown} of {counts.total} messages failed ({counts.rejected} rejected, "
+            f"{counts.unknown} with unknown outcome). The log names the first of them"
             + (f", {self._report.path} all" if self._report.path else ""),
             counts=counts,
         )

@@ -159,6 +159,40 @@ def test_the_example_by_hand_sends_one_each_over_retries(dags: DagRuns, sandbox:
     assert run.xcom("remind") == [mails[f"Invoice {number}"].send_id for number in (1001, 1002)]
 
 
+def test_the_example_of_batches(dags: DagRuns, sandbox: FluxomailSandbox, tmp_path: Path) -> None:
+    report = tmp_path / "report.jsonl"
+    run = dags.run("fluxomail_send_batch", {"report": str(report)})
+    assert set(run.states.values()) == {"success"}, run.states
+    assert run.xcom("remind")["sent"] == 2
+    assert run.xcom("newsletter") == {
+        "total": 2,
+        "sent": 2,
+        "replayed": 0,
+        "rejected": 0,
+        "unknown": 0,
+        "report": str(report),
+    }
+    assert {mail.subject for mail in sandbox.assert_sent(4)} == {
+        "Invoice 1001",
+        "Invoice 1002",
+        f"News of {run.run_id}",
+    }
+    assert len(report.read_text().splitlines()) == 2
+
+
+def test_promise_1_a_batch_over_a_real_retry(dags: DagRuns, sandbox: FluxomailSandbox, tmp_path: Path) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("response_lost_after_store", to="bob@example.org", idempotency_key="*.newsletter:*")
+    dag = dags.load("fluxomail_send_batch")
+    for task in dag.tasks:
+        task.retry_delay = timedelta(0)
+    run = DagRunResult(dags, dag.dag_id, dag.test(run_conf={"report": str(tmp_path / "report.jsonl")}).run_id)
+    assert set(run.states.values()) == {"success"}, run.states
+    assert (run.tries("remind"), run.tries("newsletter")) == (1, 2)
+    sandbox.assert_sent(4)
+    assert len(sandbox.requests("POST")) == 5, "only the doubtful one was repeated"
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("airflow.models.task_state_store") is None, reason="Airflow has no task state store"
 )

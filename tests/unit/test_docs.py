@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_fluxomail import CONNECTION_FIELDS
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox import Bounds
 from airflow_provider_fluxomail.sandbox.cli import build_parser
 from airflow_provider_fluxomail.sandbox.faults import MODELS, Fault
@@ -34,7 +34,12 @@ def test_every_extra_is_documented(extra: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "task"), [("docs/sending.md", FluxomailSendOperator), ("docs/waiting.md", FluxomailDeliverySensor)]
+    ("page", "task"),
+    [
+        ("docs/sending.md", FluxomailSendOperator),
+        ("docs/batch.md", FluxomailSendBatchOperator),
+        ("docs/waiting.md", FluxomailDeliverySensor),
+    ],
 )
 def test_every_argument_is_documented(page: str, task: type) -> None:
     wrapped = inspect.unwrap(task.__init__)  # type: ignore[misc]
