@@ -81,12 +81,13 @@ class FluxomailHook(BaseHook):
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: the subclass says what to do.
         """
-        checked = EmailMessage.of(message)
+        # Under the same name: a traceback that shows local variables would show the mapping's values.
+        message = EmailMessage.of(message)
         if given := _given_key(idempotency_key, part, resend_on_clear):
-            return self.get_conn().send(checked, idempotency_key=given)
+            return self.get_conn().send(message, idempotency_key=given)
         namespace = self.get_options().idempotency_namespace
-        key, first_try = running_task_key(checked, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
-        return self.send_once(checked, key, first_try=first_try)
+        key, first_try = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
+        return self.send_once(message, key, first_try=first_try)
 
     def send_once(self, message: EmailMessage, idempotency_key: str, *, first_try: bool) -> SendResult:
         """Send as a task does: an answer that is about somebody else's message is an error.
@@ -127,18 +128,18 @@ class FluxomailHook(BaseHook):
         resend_on_clear: bool = False,
     ) -> SendResult:
         """Send one message, see :meth:`send`."""
-        checked = EmailMessage.of(message)
+        message = EmailMessage.of(message)
         async with await self.aget_conn() as client:
             if given := _given_key(idempotency_key, part, resend_on_clear):
-                return await client.send(checked, idempotency_key=given)
+                return await client.send(message, idempotency_key=given)
             namespace = (await self.aget_options()).idempotency_namespace
-            key, first_try = running_task_key(checked, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
+            key, first_try = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
             with replays.explaining(first_try=first_try):
-                sent = await client.send(checked, idempotency_key=key)
+                sent = await client.send(message, idempotency_key=key)
             if replays.is_foreign(sent):
                 with replays.reading(sent):
                     stored = await client.get_timeline(sent.send_id)
-                    replays.check_stored(stored, client.settings.guard.apply(checked), sent, first_try=first_try)
+                    replays.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
             return sent
 
     async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:

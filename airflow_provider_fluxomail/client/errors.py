@@ -240,6 +240,11 @@ def _without_quotes(text: str, secrets: Iterable[str]) -> str:
         piece = text[start : start + _QUOTE]
         if any(piece in secret for secret in long):
             hidden[start : start + _QUOTE] = [True] * _QUOTE
+    for address in _ADDRESS.finditer(text):
+        # Of another person's at the recipient's domain, the domain alone would go, and the name would stay.
+        start, end = address.span()
+        if any(hidden[start:end]):
+            hidden[start:end] = [True] * (end - start)
     runs = itertools.groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
     return "".join("***" if private else "".join(character for character, _ in run) for private, run in runs)
 

@@ -189,6 +189,8 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
     payload = read_payload(request, response, settings)
     send_id = payload.get("sendId")
     if not isinstance(send_id, str) or not send_id:
+        # A traceback that shows local variables would show what the answer quotes.
+        del payload
         raise response_error(request, response, "the answer holds no sendId")
     message_id, status = payload.get("messageId"), payload.get("status")
     return SendResult(
@@ -235,6 +237,8 @@ class TimelineReader:
         try:
             page = Timeline.parse(self._send_id, payload)
         except ValueError as error:
+            # It names the recipient, and a traceback may show local variables.
+            del payload
             raise response_error(request, response, str(error)) from None
         self._timeline = self._timeline.joined(page) if self._timeline else page
 

@@ -204,8 +204,8 @@ class FluxomailSendOperator(BaseOperator):
         self, context: Context, hook: FluxomailHook, message: EmailMessage, key: str, *, first_try: bool
     ) -> SendResult:
         options = hook.get_options()
-        recipient = options.settings.guard.apply(message).to
-        state = SendState(state_store(context), key, recipient)
+        # The recipient is in no variable: a traceback that shows local variables would show it.
+        state = SendState(state_store(context), key, options.settings.guard.apply(message).to)
         if earlier := state.begin(now(), retention=options.key_retention_hours * 3600):
             return self._sent_earlier(hook, message, key, earlier)
         try:

@@ -1,0 +1,356 @@
+"""Secrets and people stay private (promise 5): all of the package is run, and all that it leaves behind is searched.
+
+Each word of the message, each address and the key hold a word that nothing else holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+
+from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail.client import retries, waiting
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from airflow_provider_fluxomail.operators import send as send_module
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
+from tests.integration.airflow_runs import DagRuns
+from tests.integration.running import Run, context
+
+ROOT: Final = Path(__file__).parents[2]
+KEY: Final = "fm_clandestine_0123456789"
+#: In the key, and in every address, subject, body and file of every message.
+SECRET, PERSON = re.compile("clandestine", re.IGNORECASE), re.compile("veiled", re.IGNORECASE)
+TO: Final = "veiled-person@example.org"
+MESSAGE: Final[dict[str, Any]] = {
+    "to": f"Veiled Person <{TO}>",
+    "subject": "Veiled subject",
+    "content": "Veiled words\nof the body",
+    "html_content": "<p>Veiled markup</p>",
+    "cc": ["veiled-copy@example.org"],
+    "bcc": ["veiled-blind@example.org"],
+    "attachments": [{"filename": "veiled.txt", "content": "Veiled file"}],
+    "extra_fields": {"replyTo": "veiled-reply@example.org"},
+}
+#: A server that quotes all that it was given.
+QUOTE: Final = " | ".join(
+    [KEY, f"Bearer {KEY}", TO, "veiled-2nd@example.org", *MESSAGE["cc"], *MESSAGE["bcc"], *list(MESSAGE.values())[:4]]
+)
+#: The same of one that answers a read: who reads does not know what was sent, only what an address looks like.
+QUOTE_OF_READ: Final = " | ".join([KEY, TO, *MESSAGE["cc"], f"<{TO}>", f'"to": "{TO}"'])
+TIMELINE: Final = "/api/v1/sends"
+
+
+@pytest.fixture
+def private(sandbox: Sandbox) -> Sandbox:
+    """The sandbox, with a connection whose key is unmistakable."""
+    sandbox.key(KEY)
+    sandbox.connect(key=KEY, timeout=10, max_attempts=2)
+    return sandbox
+
+
+@pytest.fixture
+def records(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
+    """All that is logged, from DEBUG up, by this package and by the libraries that it uses."""
+    for one in (
+        *(FluxomailHook, FluxomailSendOperator, FluxomailDeliverySensor),
+        *(FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger),
+    ):
+        monkeypatch.setattr(one, "log", logging.getLogger("airflow.task"))
+    for name in (None, "airflow.task", "airflow_provider_fluxomail", "httpx", "httpcore", "urllib3", "requests"):
+        caplog.set_level(logging.DEBUG, name)
+    monkeypatch.setattr(logging.getLogger("airflow.task"), "propagate", True)
+    return caplog.records
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
+    monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
+    monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
+    monkeypatch.setattr(send_module, "RATE_LIMIT_SPREAD", 0.01)
+    monkeypatch.setattr(waiting, "LEAST_INTERVAL", 0.02)
+
+
+class Store(dict[str, Any]):
+    """A task state store, as Airflow's own looks to a task."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+STORE: Final = Store()
+
+
+def task(try_number: int = 1, **fields: Any) -> Run:
+    """Send by the operator."""
+    ctx = {**context(try_number=try_number), "task_state_store": STORE}
+    return Run(FluxomailSendOperator(task_id="task", **{"deferrable": False, **MESSAGE, **fields}), ctx)
+
+
+def by_hook(**fields: Any) -> Run:
+    def execute(_: Any) -> Any:
+        hook = FluxomailHook()
+        try:
+            return hook.send({**MESSAGE, **fields}, idempotency_key="k")
+        finally:
+            hook.close()
+
+    return Run(SimpleNamespace(execute=execute))
+
+
+def by_async_hook(**fields: Any) -> Run:
+    def execute(_: Any) -> Any:
+        return asyncio.run(FluxomailHook().asend({**MESSAGE, **fields}, idempotency_key="k"))
+
+    return Run(SimpleNamespace(execute=execute))
+
+
+def sensor(send_id: str | None = None, **fields: Any) -> Run:
+    send_id = send_id or by_hook().result.send_id
+    how = {"poke_interval": 0.05, "timeout": 30, "deferrable": False, **fields}
+    return Run(FluxomailDeliverySensor(task_id="wait", send_id=send_id, **how), context())
+
+
+#: Every way to send. One that comes to the package is a line here.
+WAYS: Final[dict[str, Callable[..., Run]]] = {"hook": by_hook, "hook-async": by_async_hook, "operator": task}
+
+#: What is run: faults that come first, what is done, what comes of it.
+SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]] = {
+    "sent again after faults": (
+        [{"kind": "response_lost_after_store"}],
+        lambda: task(deferrable=True, wait_for="delivered", poll_interval=0.1),
+        "success",
+    ),
+    "a wait that meets faults": (
+        [{"kind": "status", "status": 503, "body": QUOTE_OF_READ, "path": TIMELINE, "times": 3}],
+        lambda: task(deferrable=True, wait_for="delivered", poll_interval=0.1),
+        "success",
+    ),
+    "a deferral for a rate limit": (
+        [{"kind": "status", "status": 429, "retry_after": 0.1, "body": QUOTE, "times": 3}],
+        lambda: task(deferrable=True),
+        "success",
+    ),
+    "a bounce": (
+        [],
+        lambda: task(to="veiled+bounced@example.org", wait_for="delivered", deferrable=True, poll_interval=0.1),
+        "AirflowFailException",
+    ),
+    "a time-out": (
+        [],
+        lambda: task(to="veiled+never@example.org", wait_for="delivered", wait_timeout=0.3, poll_interval=0.1),
+        "AirflowFailException",
+    ),
+    "a sensor that pokes": ([], sensor, "success"),
+    "a sensor that defers": ([{"kind": "status", "status": 500, "body": QUOTE_OF_READ, "path": TIMELINE, "times": 3}],
+                             lambda: sensor(deferrable=True), "success"),
+    "a sensor that is refused": (
+        [{"kind": "status", "status": 403, "body": QUOTE_OF_READ, "path": TIMELINE, "times": None}],
+        lambda: sensor(deferrable=True),
+        "AirflowFailException",
+    ),
+    "a subject of two lines": ([], lambda: task(subject="Veiled\nsubject"), "AirflowFailException"),
+    "a recipient that is two": ([], lambda: task(to=f"{TO}, veiled-2@example.org"), "AirflowFailException"),
+    "a recipient that is none": ([], lambda: task(to="veiled person"), "AirflowFailException"),
+    "a copy to nobody": ([], lambda: task(cc="veiled person"), "AirflowFailException"),
+    "a file that is not there": ([], lambda: task(attachments=["/no/such/file.txt"]), "AirflowFailException"),
+    "a guard": ([], lambda: guarded(), "AirflowFailException"),
+    "the wrong replay": (
+        [],
+        lambda: task() and task(to="veiled-other@example.org"),
+        "AirflowFailException",
+    ),
+}  # fmt: skip
+
+
+def guarded() -> Run:
+    value = json.loads(os.environ["AIRFLOW_CONN_FLUXOMAIL_DEFAULT"])
+    value["extra"]["allowed_recipient_domains"] = ["example.com"]
+    os.environ["AIRFLOW_CONN_FLUXOMAIL_DEFAULT"] = json.dumps(value)
+    return task()
+
+
+def check(run: Run, records: list[logging.LogRecord], sandbox: Sandbox) -> None:
+    """Search all that a run left behind."""
+    formatter = logging.Formatter("%(name)s %(message)s %(exc_text)s")
+    for record in records:
+        line = formatter.format(record)
+        assert not SECRET.search(line), line
+        assert record.levelno < logging.INFO or not PERSON.search(line), line
+    left = [json.dumps(deferral.trigger.serialize()) for deferral in run.deferrals]
+    left += [json.dumps(deferral.kwargs) for deferral in run.deferrals]
+    left += [json.dumps(STORE)]
+    left += [f"{request.path}?{request.query}" for request in sandbox.requests()]
+    if run.error is not None:
+        left += [text for error in chain(run.error) for text in (str(error), repr(error))]
+        # A message that is refused here, before a request, is in the frame that looks at it.
+        left.append(shown(run.error, variables=bool(sandbox.requests())))
+    else:
+        left.append(str(run.result))
+    for text in left:
+        assert not SECRET.search(text), text
+        assert not PERSON.search(text), text
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error with its causes and contexts, whether a traceback shows them or not."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def shown(error: BaseException, *, variables: bool) -> str:
+    """The traceback, with the variables of every frame but those of these tests, as some formatters print it."""
+    told = traceback.TracebackException.from_exception(error, capture_locals=variables)
+    links = [told]
+    for link in links:
+        own = [frame for frame in link.stack if not frame.filename.startswith(str(Path(__file__).parent))]
+        link.stack = traceback.StackSummary.from_list(own)
+        links += [one for one in (link.__cause__, link.__context__) if one is not None]
+    return "".join(told.format())
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_promise_5_nothing_private_is_left_behind(
+    private: Sandbox, records: list[logging.LogRecord], name: str
+) -> None:
+    STORE.clear()
+    faults, work, kind = SCENARIOS[name]
+    for fault in faults:
+        private.fail_next(**fault)
+    run = work()
+    assert run.kind == kind, run.error
+    assert private.faults() == [] or None in [fault.remaining for fault in private.faults()]
+    check(run, records, private)
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("form", ["text", "docs", "nested", "details"])
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 503])
+def test_promise_5_what_a_server_quotes_is_not_shown(
+    private: Sandbox, records: list[logging.LogRecord], way: str, form: str, status: int
+) -> None:
+    body: Any = {
+        "text": QUOTE,
+        "docs": {"error": QUOTE, "code": KEY},
+        "nested": {"error": {"message": QUOTE, "code": KEY, "details": [{"path": ["to"], "message": QUOTE}]}},
+        "details": {"message": "refused", "details": {"to": MESSAGE["to"], "given": QUOTE}, "preview": QUOTE},
+    }[form]
+    STORE.clear()
+    private.fail_next(status, body=body, times=None, headers={"X-Request-Id": "req_1"})
+    run = WAYS[way]()
+    assert run.error is not None
+    assert private.requests("POST")
+    check(run, records, private)
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("how", ["a wrong key", "no server", "a cut connection"])
+def test_promise_5_a_send_that_does_not_arrive(
+    private: Sandbox, records: list[logging.LogRecord], way: str, how: str
+) -> None:
+    STORE.clear()
+    if how == "a wrong key":
+        private.connect(key=KEY + "_wrong")
+    elif how == "no server":
+        private.connect(key=KEY, host="http://127.0.0.1:1", max_attempts=2)
+    else:
+        private.fail_next("cut_in_body", times=None)
+    run = WAYS[way]()
+    assert run.error is not None
+    check(run, records, private)
+
+
+#: Tables that hold what the author of a Dag wrote or rendered, which recipient, subject and body are part of.
+AUTHORS: Final = {"dag_code", "serialized_dag", "rendered_task_instance_fields"}
+#: States of the Dag's tasks.
+STATES: Final = {
+    **dict.fromkeys(["plain", "tried_again", "rate_limited", "waits", "by_hand"], "success"),
+    **dict.fromkeys(["sensor_poke", "sensor_reschedule", "sensor_deferrable"], "success"),
+    **dict.fromkeys(["refused", "unauthorized", "bounces", "times_out", "invalid", "mistaken"], "failed"),
+    "wrong_replay": "failed",
+}
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_promise_5_a_whole_dag(private: Sandbox, airflow_db: Path, tmp_path: Path, level: str) -> None:
+    """Output, log files, XComs, rendered fields, serialized triggers: all that a real run prints and stores."""
+    private.connect(key=KEY, timeout=10, max_attempts=2, max_wait=2)
+    quote = " | ".join([KEY, "veiled-refused+delivered@example.org", "veiled-2nd@example.org", "Veiled subject",
+                        "Veiled words", "<p>Veiled markup</p>", "veiled-copy@example.org"])  # fmt: skip
+    private.fail_next("response_lost_after_store", to="veiled-tried_again*", times=2)
+    private.fail_next(400, to="veiled-refused*", times=None, body={"error": quote, "details": {"to": quote}})
+    private.fail_next(401, to="veiled-unauthorized*", times=None, body={"error": quote})
+    private.fail_next(429, to="veiled-rate_limited*", retry_after=2.1, body={"error": quote})
+    private.fail_next(503, path=TIMELINE, to="veiled-waits*", times=2, body=QUOTE_OF_READ)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.run_dag", str(airflow_db), "privacy"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": level,
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(tmp_path),
+            # Wide: a line that is wrapped would hide what is searched.
+            "COLUMNS": "1000",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    dags = DagRuns(airflow_db)
+    ((run_id,),) = dags.query("SELECT run_id FROM dag_run WHERE dag_id = 'privacy' ORDER BY id DESC LIMIT 1")
+    rows = dags.query("SELECT task_id, state FROM task_instance WHERE dag_id = 'privacy' AND run_id = ?", run_id)
+    assert dict(rows) == STATES, done.stdout[-20000:]
+    assert len(private.messages("veiled-tried_again+delivered@example.org")) == 1
+
+    told = done.stdout + "".join(file.read_text("utf-8") for file in tmp_path.rglob("*") if file.is_file())
+    assert "Fluxomail accepted send" in told, "what is searched is the log"
+    assert "FluxomailValidationError" in told
+    # Airflow's own way to hide a connection's password in dag.test() is at DEBUG a line that holds it.
+    told = re.sub(r"MaskSecret\(value='[^']*'", "MaskSecret(", told)
+    assert not SECRET.search(told), context_of(SECRET, told)
+    if level == "INFO":
+        assert not PERSON.search(told), context_of(PERSON, told)
+    for line in dags.database_dump().splitlines():
+        assert not SECRET.search(line), line
+    for table in tables(dags) - AUTHORS:
+        rows = [str(row) for row in dags.query(f'SELECT * FROM "{table}"')]
+        assert not [row for row in rows if PERSON.search(row)], table
+    assert PERSON.search(str(dags.query("SELECT * FROM rendered_task_instance_fields"))), "the Dag was the right one"
+    for request in private.requests():
+        assert not PERSON.search(request.path + request.query)
+        assert not SECRET.search(request.path + request.query)
+
+
+def tables(dags: DagRuns) -> set[str]:
+    return {name for (name,) in dags.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def context_of(what: re.Pattern[str], text: str) -> str:
+    return "\n---\n".join(text[max(0, found.start() - 300) : found.end() + 200] for found in what.finditer(text))
