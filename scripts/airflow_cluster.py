@@ -24,6 +24,8 @@ CELERY_WORKER: Final = "celery-worker"
 _TASK_TITLE: Final = re.compile(r"airflow worker -- ([0-9a-f-]{36})")
 _JOBS: Final = {SCHEDULER: "SchedulerJob", TRIGGERER: "TriggererJob"}
 _LOOK_SECONDS: Final = 0.1
+#: A killed process lives until the kernel has taken its memory.
+_DEATH_SECONDS: Final = 30.0
 
 
 class AirflowCluster(AirflowRunner):
@@ -84,8 +86,13 @@ class AirflowCluster(AirflowRunner):
         if alone:
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+            return
+        process.kill()
+        deadline = time.monotonic() + _DEATH_SECONDS
+        while process.alive:
+            if time.monotonic() > deadline:
+                raise AirflowError(f"{name} did not die within {_DEATH_SECONDS:g} s")
+            time.sleep(0.01)
 
     def replace(self, name: str, *, timeout: float = 120.0) -> None:
         """Start another one in the place of a killed component, and wait until it works."""
@@ -132,11 +139,8 @@ class AirflowCluster(AirflowRunner):
         worker.kill()
         return []
 
-    def triggerer_of(self, job_id: int) -> str:
-        """The triggerer that runs as a job, told by the logs of its triggers that it holds open.
-
-        :raises AirflowError: none holds one.
-        """
+    def triggerer_of(self, job_id: int) -> str | None:
+        """The triggerer that runs as a job, told by the logs that it holds open; ``None`` as long as it has none."""
         for name in self.names(TRIGGERER):
             pid = self._components[name].pid
             for process in _in_sessions({pid} if pid else set()):
@@ -146,7 +150,7 @@ class AirflowCluster(AirflowRunner):
                     continue
                 if any(path.endswith(f".trigger.{job_id}.log") for path in files):
                     return name
-        raise AirflowError(f"no triggerer runs the job {job_id}")
+        return None
 
     # Places
 

@@ -74,5 +74,8 @@ with DAG("crashes_waiting", **DEFAULTS):
 with DAG("crashes_often", **DEFAULTS):
     send(retries=50)
 
+with DAG("crashes_once_retried", **DEFAULTS):
+    send(retries=1)
+
 with DAG("crashes_often_waiting", **DEFAULTS):
     send(retries=50, wait_for="delivered", deferrable=True, poll_interval=1.0)
