@@ -162,7 +162,10 @@ def test_promise_1_the_scheduler_is_killed_while_a_task_runs(scene: Scene) -> No
     assert not gone(process)
     scene.cluster.replace(SCHEDULER)
     if scene.celery:
-        # Its worker lives: the new scheduler lets the try go on.
+        # Its worker lives: the new scheduler lets the try go on, once it has found the old one dead.
+        dead = {"job_type": "SchedulerJob", "job_state": "failed"}
+        scene.until("the try is adopted", lambda: scene.cluster.call("GET", "jobs", params=dead)["total_entries"])
+        assert crash.row["state"] == "running"
         crash.go_on()
         assert crash.ended() == (1, 1, False)
     else:
