@@ -63,7 +63,7 @@ TIMEOUTS: Final = {
 
 @pytest.fixture(scope="module", params=["local", pytest.param("celery", marks=pytest.mark.full)])
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """A sandbox and an Airflow that sends to it."""
+    """A sandbox and an Airflow that sends to it; what they wrote stays if a test failed."""
     # Not pytest's folders: PostgreSQL's user cannot enter them.
     home = Path(tempfile.mkdtemp(prefix="fluxomail-crashes-"))
     home.chmod(0o755)
@@ -99,7 +99,8 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
             cluster.wait_for_all()
             cluster.wait_for_dag("crashes_often_waiting")
             yield Scene(cluster, sandbox, signs)
-    shutil.rmtree(home)
+    if not request.session.testsfailed:
+        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="module")
