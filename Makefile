@@ -105,7 +105,7 @@ system: $(SYSTEM) ## real Airflows as processes, on PostgreSQL: kills, clears, r
 	$(BIN)/python -m pytest -v tests/system -m 'not full'
 
 .PHONY: system-full
-system-full: $(SYSTEM) ## all of it, with Celery on Redis too (most of an hour)
+system-full: $(SYSTEM) ## all of it, with the kills on Celery and Redis too (some more minutes)
 	$(BIN)/python -m pytest -v tests/system
 
 # An unpacked sdist has no git that would tell ruff what is not ours.
