@@ -11,7 +11,6 @@ from unittest import mock
 
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import waiting
-from airflow_provider_fluxomail.operators import send
 from tests.integration.airflow_runs import DagRuns
 
 
@@ -20,7 +19,7 @@ def main(folder: str, dag_id: str) -> None:
         mock.patch.object(delivery, "WORKER_LOOKS", (0.0,)),
         mock.patch.object(delivery, "RESUME_AFTER", 0.0),
         mock.patch.object(waiting, "LEAST_INTERVAL", 0.2),
-        mock.patch.object(send, "RATE_LIMIT_SPREAD", 0.1),
+        mock.patch.object(delivery, "RATE_LIMIT_SPREAD", 0.1),
     ):
         DagRuns(Path(folder)).run(dag_id, {})
 

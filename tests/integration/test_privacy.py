@@ -23,8 +23,7 @@ import pytest
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import retries, waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
-from airflow_provider_fluxomail.operators import FluxomailSendOperator
-from airflow_provider_fluxomail.operators import send as send_module
+from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
@@ -67,7 +66,7 @@ def private(sandbox: Sandbox) -> Sandbox:
 def records(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
     """All that is logged, from DEBUG up, by this package and by the libraries that it uses."""
     for one in (
-        *(FluxomailHook, FluxomailSendOperator, FluxomailDeliverySensor),
+        *(FluxomailHook, FluxomailSendOperator, FluxomailSendBatchOperator, FluxomailDeliverySensor),
         *(FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger),
     ):
         monkeypatch.setattr(one, "log", logging.getLogger("airflow.task"))
@@ -83,7 +82,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
     monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
     monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(send_module, "RATE_LIMIT_SPREAD", 0.01)
+    monkeypatch.setattr(delivery, "RATE_LIMIT_SPREAD", 0.01)
     monkeypatch.setattr(waiting, "LEAST_INTERVAL", 0.02)
 
 
@@ -124,6 +123,11 @@ def by_async_hook(**fields: Any) -> Run:
     return Run(SimpleNamespace(execute=execute))
 
 
+def by_batch(**fields: Any) -> Run:
+    ctx = {**context(), "task_state_store": STORE}
+    return Run(FluxomailSendBatchOperator(task_id="task", messages=[{**MESSAGE, **fields}], deferrable=False), ctx)
+
+
 def sensor(send_id: str | None = None, **fields: Any) -> Run:
     send_id = send_id or by_hook().result.send_id
     how = {"poke_interval": 0.05, "timeout": 30, "deferrable": False, **fields}
@@ -131,7 +135,12 @@ def sensor(send_id: str | None = None, **fields: Any) -> Run:
 
 
 #: Every way to send. One that comes to the package is a line here.
-WAYS: Final[dict[str, Callable[..., Run]]] = {"hook": by_hook, "hook-async": by_async_hook, "operator": task}
+WAYS: Final[dict[str, Callable[..., Run]]] = {
+    "hook": by_hook,
+    "hook-async": by_async_hook,
+    "operator": task,
+    "batch": by_batch,
+}
 
 #: What is run: faults that come first, what is done, what comes of it.
 SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]] = {
@@ -287,10 +296,10 @@ def test_promise_5_a_send_that_does_not_arrive(
 AUTHORS: Final = {"dag_code", "serialized_dag", "rendered_task_instance_fields"}
 #: States of the Dag's tasks.
 STATES: Final = {
-    **dict.fromkeys(["plain", "tried_again", "rate_limited", "waits", "by_hand"], "success"),
+    **dict.fromkeys(["plain", "tried_again", "rate_limited", "waits", "by_hand", "batch"], "success"),
     **dict.fromkeys(["sensor_poke", "sensor_reschedule", "sensor_deferrable"], "success"),
     **dict.fromkeys(["refused", "unauthorized", "bounces", "times_out", "invalid", "mistaken"], "failed"),
-    "wrong_replay": "failed",
+    **dict.fromkeys(["wrong_replay", "bad_batch"], "failed"),
 }
 
 
@@ -340,8 +349,8 @@ def test_promise_5_a_whole_dag(private: Sandbox, airflow_db: Path, tmp_path: Pat
     for line in dags.database_dump().splitlines():
         assert not SECRET.search(line), line
     for table in tables(dags) - AUTHORS:
-        rows = [str(row) for row in dags.query(f'SELECT * FROM "{table}"')]
-        assert not [row for row in rows if PERSON.search(row)], table
+        stored = [str(row) for row in dags.query(f'SELECT * FROM "{table}"')]
+        assert not [row for row in stored if PERSON.search(row)], table
     assert PERSON.search(str(dags.query("SELECT * FROM rendered_task_instance_fields"))), "the Dag was the right one"
     for request in private.requests():
         assert not PERSON.search(request.path + request.query)

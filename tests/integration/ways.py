@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
@@ -14,8 +18,7 @@ import pytest
 from airflow_provider_fluxomail import delivery, triggers
 from airflow_provider_fluxomail.client import errors, retries, waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
-from airflow_provider_fluxomail.operators import FluxomailSendOperator
-from airflow_provider_fluxomail.operators import send as send_module
+from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.integration.running import Run, context
 
@@ -54,6 +57,15 @@ class Fault:
     def is_429(self) -> bool:
         """Whether it makes a deferrable operator defer."""
         return self.error is errors.FluxomailRateLimitError
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether it speaks of the key or the host, so that a batch ends with it and asks for no further message."""
+        about_one = (
+            *(errors.FluxomailValidationError, errors.FluxomailIdempotencyConflictError, errors.FluxomailServerError),
+            *(errors.FluxomailConnectionError, errors.FluxomailResponseError),
+        )
+        return not issubclass(self.error, about_one)
 
 
 def _status(status: int, error: type[errors.FluxomailError], stored: bool = False, **options: Any) -> Fault:
@@ -112,12 +124,18 @@ class Outcome:
     """What became of one message in one try of the way it was sent.
 
     :param key: its idempotency key, as the result or the error says.
+    :param reused: whether the key had been used before; ``None``: the way does not say.
+    :param error: the class of what went wrong.
     """
 
     key: str | None
     send_id: str | None = None
-    reused: bool = False
-    error: BaseException | None = None
+    reused: bool | None = None
+    error: type[BaseException] | None = None
+
+    def replays(self, fault: Fault) -> bool:
+        """Whether it tells of a stored message, as it must after ``fault``."""
+        return fault.stored is None or self.reused in (None, fault.stored)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,16 +189,37 @@ def by_operator(number: int, **fields: Any) -> list[Outcome]:
 
 
 def by_deferring_operator(number: int) -> list[Outcome]:
+    return [outcome(deferring(FluxomailSendOperator(task_id="task", deferrable=True, **MESSAGE), number))]
+
+
+def deferring(operator: Any, number: int) -> Run:
     """Meets 429s that last longer than a worker waits; the triggerer's clock is ahead, so that nobody waits."""
-    started = time.time()
-    operator = FluxomailSendOperator(task_id="task", deferrable=True, **MESSAGE)
-    with mock.patch.object(triggers, "now", return_value=started + 2 * LONG):
+    with mock.patch.object(triggers, "now", return_value=time.time() + 2 * LONG):
         run = Run(operator, context(try_number=number))
-    for deferral in run.deferrals:
-        trigger = deferral.trigger
-        assert isinstance(trigger, triggers.FluxomailRetryAfterTrigger)
-        assert trigger.resume_at > started
-    return [outcome(run)]
+    assert all(isinstance(deferral.trigger, triggers.FluxomailRetryAfterTrigger) for deferral in run.deferrals)
+    return run
+
+
+def by_batch(number: int, *, recipients: tuple[str, ...], deferrable: bool = False) -> list[Outcome]:
+    """Says what became of each message by the report; of those it does not name, by the task's error."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.jsonl"
+        messages = [{**MESSAGE, "to": recipient} for recipient in recipients]
+        operator = FluxomailSendBatchOperator(
+            task_id="task", messages=messages, report_path=str(report), deferrable=deferrable
+        )
+        run = deferring(operator, number)
+        lines = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
+    told = {line["row"]: _line(line) for line in lines}
+    assert len(told) == len(lines), "one line for each message"
+    assert (run.error is None) == (len(told) == len(recipients) and not any(one.error for one in told.values()))
+    unnamed = None if run.error is None else outcome(run)
+    return [told.get(f"messages[{position}]") or unnamed or Outcome(None) for position in range(len(recipients))]
+
+
+def _line(line: dict[str, Any]) -> Outcome:
+    error = getattr(errors, line["error"]) if line["error"] else None
+    return Outcome(line["idempotency_key"], line["send_id"], line["outcome"] == "replayed" or None, error)
 
 
 def by_operator_that_waits(number: int) -> list[Outcome]:
@@ -201,15 +240,18 @@ def _of(sent: Any) -> Outcome:
 
 def _failed(error: BaseException | None) -> Outcome:
     assert error is not None
-    return Outcome(getattr(error, "idempotency_key", None), error=error)
+    return Outcome(getattr(error, "idempotency_key", None), error=type(error))
 
 
+TWO: Final = ("ops@example.org", "dev@example.org")
 WAYS: Final = [
     Way("hook", by_hook),
     Way("hook-async", by_async_hook),
     Way("operator", by_operator),
     Way("operator-deferred-then-fault", by_deferring_operator, before=(LONG_429,), defers=True),
     Way("operator-fault-then-deferred", by_deferring_operator, after=(LONG_429,), defers=True),
+    Way("batch", partial(by_batch, recipients=TWO), TWO),
+    Way("batch-deferred-then-fault", partial(by_batch, recipients=TWO, deferrable=True), TWO, (LONG_429,), defers=True),
     Way("operator-wait-for", by_operator_that_waits, defers=True, reads=True),
 ]
 each_way = pytest.mark.parametrize("way", WAYS, ids=str)
@@ -223,8 +265,8 @@ def quick(fluxomail_sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
     monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
     monkeypatch.setattr(delivery, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(send_module, "RATE_LIMIT_SPREAD", 0.01)
-    monkeypatch.setattr(send_module, "_DEFAULT_RATE_LIMIT_WAIT", 0.01)
+    monkeypatch.setattr(delivery, "RATE_LIMIT_SPREAD", 0.01)
+    monkeypatch.setattr(delivery, "DEFAULT_RATE_LIMIT_WAIT", 0.01)
     monkeypatch.setattr(waiting, "LEAST_INTERVAL", 0.02)
 
 

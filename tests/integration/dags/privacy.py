@@ -8,7 +8,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_fluxomail.hooks import FluxomailHook
-from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 
 MESSAGE: dict[str, Any] = {
@@ -21,6 +21,11 @@ MESSAGE: dict[str, Any] = {
     "extra_fields": {"replyTo": "veiled-reply@example.org"},
 }
 QUICK: dict[str, Any] = {"retries": 2, "retry_delay": 0}
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"deferrable": False},
+    "reschedule": {"mode": "reschedule", "deferrable": False},
+    "deferrable": {"deferrable": True},
+}
 WAIT: dict[str, Any] = {"poke_interval": 0.2, "timeout": 60, **QUICK}
 
 
@@ -41,13 +46,21 @@ with DAG(dag_id="privacy", schedule=None, start_date=pendulum.datetime(2026, 1, 
     send("invalid", subject="Veiled\nsubject")
     send("mistaken", cc="veiled-one@example.org and veiled-two@example.org")
     # The same key for somebody else: the wrong replay.
-    send("wrong_replay", idempotency_key=plain.output["idempotency_key"])
-    for mode, how in {"poke": {}, "reschedule": {"mode": "reschedule"}, "deferrable": {"deferrable": True}}.items():
+    send("wrong_replay", idempotency_key=plain.output["idempotency_key"])  # type: ignore[index]
+    for mode, how in MODES.items():
         FluxomailDeliverySensor(
-            task_id=f"sensor_{mode}", send_id=plain.output["send_id"], **{"deferrable": False, **WAIT, **how}
+            task_id=f"sensor_{mode}",
+            send_id=plain.output["send_id"],  # type: ignore[index]
+            **{**WAIT, **how},
         )
+    FluxomailSendBatchOperator(
+        task_id="batch", messages=[{"to": f"veiled-{n}@example.org"} for n in range(3)], defaults=MESSAGE, **QUICK
+    )
+    FluxomailSendBatchOperator(
+        task_id="bad_batch", messages=[{"to": "veiled person"}, {"to": "veiled-refused@example.org"}], defaults=MESSAGE
+    )
 
-    @task(**QUICK)
+    @task(retries=2, retry_delay=0)
     def by_hand() -> str:
         hook = FluxomailHook()
         try:
