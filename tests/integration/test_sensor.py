@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib
+import inspect
 import json
 import logging
 import uuid
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail import delivery, triggers
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
@@ -20,6 +23,7 @@ from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.integration.running import Run, context, fire, rebuilt
 
+PACKAGE = "airflow_provider_fluxomail"
 TIMELINE = "/api/v1/sends"
 GOLDEN = json.loads((Path(__file__).parent / "golden_triggers.json").read_text(encoding="utf-8"))
 
@@ -398,12 +402,28 @@ def test_the_rate_limit_trigger_fires_at_its_moment() -> None:
     assert event == {"give_up_at": now + 9, "state": {"done": 1}}
 
 
+def loaded(path: str) -> Any:
+    """What a dotted path in the package names."""
+    parts = path.split(".")
+    return functools.reduce(getattr, parts[1:], importlib.import_module(f"{PACKAGE}.{parts[0]}"))
+
+
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
 def test_promise_6_serialized_triggers_still_load(case: dict[str, Any]) -> None:
-    classes = {one.__name__: one for one in (FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger)}
-    module, _, name = case["path"].rpartition(".")
-    assert module == "airflow_provider_fluxomail.triggers"
-    assert classes[name](**case["kwargs"]).serialize()[1].items() >= case["kwargs"].items()
+    """Airflow stores the path and arguments of a trigger, and the name of the method that the task resumes with."""
+    trigger = loaded(case["path"].removeprefix(f"{PACKAGE}."))
+    assert trigger(**case["kwargs"]).serialize()[1].items() >= case["kwargs"].items()
+    assert case["resumes"]
+    for path in case["resumes"]:
+        assert "event" in inspect.signature(loaded(path)).parameters
+
+
+def test_promise_6_every_trigger_and_every_argument_is_golden() -> None:
+    classes = {one for one in vars(triggers).values() if isinstance(one, type) and one.__module__ == triggers.__name__}
+    for one in classes:
+        cases = [case["kwargs"] for case in GOLDEN if case["path"] == f"{one.__module__}.{one.__qualname__}"]
+        assert cases, one
+        assert {name for kwargs in cases for name in kwargs} == set(one(**cases[0]).serialize()[1])
 
 
 def test_promise_5_no_secret_and_no_person_in_a_trigger(sandbox: Sandbox) -> None:

@@ -143,6 +143,13 @@ def test_promise_5_no_error_quotes_a_body_whole_in_part_or_escaped(said: object)
     assert "4711" not in str(error(422, said, private=(BODY,)))
 
 
+def test_promise_5_an_error_names_nobody_else_at_the_recipients_domain() -> None:
+    """The domain is a part of the recipient, and what is left of the address would be a name."""
+    found = error(422, {"message": "bob.miller@mail.example.org is suppressed"}, private=("ada@mail.example.org",))
+    assert "bob" not in str(found)
+    assert "is suppressed" in str(found)
+
+
 def test_redact_makes_one_short_line() -> None:
     assert redact("a\r\nb\tc") == "a b c"
     assert len(redact("x" * 10_000)) == errors.MAX_TEXT
