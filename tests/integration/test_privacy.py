@@ -63,7 +63,7 @@ def private(sandbox: Sandbox) -> Sandbox:
 
 
 @pytest.fixture
-def records(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """All that is logged, from DEBUG up, by this package and by the libraries that it uses."""
     for one in (
         *(FluxomailHook, FluxomailSendOperator, FluxomailSendBatchOperator, FluxomailDeliverySensor),
@@ -73,7 +73,7 @@ def records(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -
     for name in (None, "airflow.task", "airflow_provider_fluxomail", "httpx", "httpcore", "urllib3", "requests"):
         caplog.set_level(logging.DEBUG, name)
     monkeypatch.setattr(logging.getLogger("airflow.task"), "propagate", True)
-    return caplog.records
+    return caplog
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ WAYS: Final[dict[str, Callable[..., Run]]] = {
 
 #: What is run: faults that come first, what is done, what comes of it.
 SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]] = {
-    "sent again after faults": (
+    "sent again after faults, then a wait": (
         [{"kind": "response_lost_after_store"}],
         lambda: task(deferrable=True, wait_for="delivered", poll_interval=0.1),
         "success",
@@ -159,7 +159,12 @@ SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]]
         lambda: task(deferrable=True),
         "success",
     ),
-    "a bounce": (
+    "a timeline that is none": (
+        [{"kind": "status", "status": 200, "body": {"to": TO, "events": QUOTE}, "path": TIMELINE, "times": None}],
+        lambda: timeline(),
+        "FluxomailResponseError",
+    ),
+    "a wait that ends with a bounce": (
         [],
         lambda: task(to="veiled+bounced@example.org", wait_for="delivered", deferrable=True, poll_interval=0.1),
         "AirflowFailException",
@@ -172,8 +177,8 @@ SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]]
     "a sensor that pokes": ([], sensor, "success"),
     "a sensor that defers": ([{"kind": "status", "status": 500, "body": QUOTE_OF_READ, "path": TIMELINE, "times": 3}],
                              lambda: sensor(deferrable=True), "success"),
-    "a sensor that is refused": (
-        [{"kind": "status", "status": 403, "body": QUOTE_OF_READ, "path": TIMELINE, "times": None}],
+    "a sensor that defers and is refused": (
+        [{"kind": "status", "status": 403, "body": QUOTE_OF_READ, "path": TIMELINE, "skip": 1, "times": None}],
         lambda: sensor(deferrable=True),
         "AirflowFailException",
     ),
@@ -191,6 +196,17 @@ SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]]
 }  # fmt: skip
 
 
+def timeline() -> Run:
+    def execute(_: Any) -> Any:
+        hook = FluxomailHook()
+        try:
+            return hook.get_timeline("sends_1")
+        finally:
+            hook.close()
+
+    return Run(SimpleNamespace(execute=execute))
+
+
 def guarded() -> Run:
     value = json.loads(os.environ["AIRFLOW_CONN_FLUXOMAIL_DEFAULT"])
     value["extra"]["allowed_recipient_domains"] = ["example.com"]
@@ -198,10 +214,10 @@ def guarded() -> Run:
     return task()
 
 
-def check(run: Run, records: list[logging.LogRecord], sandbox: Sandbox) -> None:
+def check(run: Run, logged: pytest.LogCaptureFixture, sandbox: Sandbox) -> None:
     """Search all that a run left behind."""
     formatter = logging.Formatter("%(name)s %(message)s %(exc_text)s")
-    for record in records:
+    for record in logged.records:
         line = formatter.format(record)
         assert not SECRET.search(line), line
         assert record.levelno < logging.INFO or not PERSON.search(line), line
@@ -241,16 +257,20 @@ def shown(error: BaseException, *, variables: bool) -> str:
 @pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_promise_5_nothing_private_is_left_behind(
-    private: Sandbox, records: list[logging.LogRecord], name: str
+    private: Sandbox, logged: pytest.LogCaptureFixture, name: str
 ) -> None:
     STORE.clear()
+    # Late enough for a wait to defer.
+    private.settings(event_delay=0.3)
     faults, work, kind = SCENARIOS[name]
     for fault in faults:
         private.fail_next(**fault)
     run = work()
     assert run.kind == kind, run.error
+    assert not private.requests() or logged.records, "what is searched is the log"
+    assert bool(run.deferrals) is ("defer" in name or "wait" in name)
     assert private.faults() == [] or None in [fault.remaining for fault in private.faults()]
-    check(run, records, private)
+    check(run, logged, private)
 
 
 @pytest.mark.usefixtures("_quick")
@@ -258,7 +278,7 @@ def test_promise_5_nothing_private_is_left_behind(
 @pytest.mark.parametrize("form", ["text", "docs", "nested", "details"])
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 503])
 def test_promise_5_what_a_server_quotes_is_not_shown(
-    private: Sandbox, records: list[logging.LogRecord], way: str, form: str, status: int
+    private: Sandbox, logged: pytest.LogCaptureFixture, way: str, form: str, status: int
 ) -> None:
     body: Any = {
         "text": QUOTE,
@@ -271,14 +291,14 @@ def test_promise_5_what_a_server_quotes_is_not_shown(
     run = WAYS[way]()
     assert run.error is not None
     assert private.requests("POST")
-    check(run, records, private)
+    check(run, logged, private)
 
 
 @pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", ["a wrong key", "no server", "a cut connection"])
 def test_promise_5_a_send_that_does_not_arrive(
-    private: Sandbox, records: list[logging.LogRecord], way: str, how: str
+    private: Sandbox, logged: pytest.LogCaptureFixture, way: str, how: str
 ) -> None:
     STORE.clear()
     if how == "a wrong key":
@@ -289,7 +309,7 @@ def test_promise_5_a_send_that_does_not_arrive(
         private.fail_next("cut_in_body", times=None)
     run = WAYS[way]()
     assert run.error is not None
-    check(run, records, private)
+    check(run, logged, private)
 
 
 #: Tables that hold what the author of a Dag wrote or rendered, which recipient, subject and body are part of.
