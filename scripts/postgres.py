@@ -78,8 +78,16 @@ class Postgres:
 
 
 def _program(name: str) -> str:
-    config = shutil.which("pg_config")
-    if config is None:
-        raise ProcessError("PostgreSQL is not installed: pg_config is not on PATH")
-    found = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
-    return str(Path(found) / name)
+    """Return the path of one of the server's programs, which Debian keeps off ``PATH``.
+
+    :raises ProcessError: there is none. The client's library alone brings ``pg_config``, too.
+    """
+    folders = [Path(found).resolve().parent for found in [shutil.which("initdb")] if found]
+    if config := shutil.which("pg_config"):
+        told = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True)
+        folders.append(Path(told.stdout.strip()))
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in folders:
+        if (folder / "initdb").exists() and (folder / name).exists():
+            return str(folder / name)
+    raise ProcessError("PostgreSQL's server is not installed: on Debian, apt-get install postgresql")

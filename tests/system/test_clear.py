@@ -218,6 +218,23 @@ def test_promise_2_one_of_mapped_tasks_that_is_cleared(field: Field) -> None:
     assert run.tries() == [1, 2, 1, 1, 2, 1]
 
 
+@at_once
+def test_promise_1_a_mapping_in_another_order_after_a_clear_fails_instead_of_passing_for_sent(field: Field) -> None:
+    run = field.run("remapped", "clears_remapped")
+    run.ends()
+    for task in TASKS:
+        assert [len(run.messages(task, index)) for index in range(3)] == [1, 1, 1]
+    run.clear(*(f"people_{task}" for task in TASKS), include_downstream=True)
+    run.reaches("success", "resend")
+    field.until(
+        "the tasks that stand for another recipient now have failed, the one in the middle has not",
+        lambda: [row["state"] for row in run.instances("send")] == ["failed", "success", "failed"],
+    )
+    assert [len(run.messages("send", index)) for index in range(3)] == [1, 1, 1]
+    assert [len(run.messages("resend", index)) for index in range(3)] == [2, 2, 2]
+    assert run.tries() == [2] * 6, "no retry mends it"
+
+
 # Runs
 
 

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, get_current_context, task
 
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 
@@ -59,6 +59,25 @@ with DAG("clears_mapped", **DEFAULTS):
         FluxomailSendOperator.partial(
             task_id=name, subject="Hello", content="Text", resend_on_clear=resend_on_clear
         ).expand(to=[f"{{{{ address(run_id, task.task_id, {index}) }}}}" for index in range(3)])
+
+with DAG("clears_remapped", **DEFAULTS):
+
+    @task
+    def people(name: str) -> list[str]:
+        """Who gets mail; in another order once the task is cleared."""
+        context = get_current_context()
+        order = [0, 1, 2] if context["ti"].try_number == 1 else [2, 1, 0]
+        return [address(context["run_id"], name, index) for index in order]
+
+    for name, resend_on_clear in (("send", False), ("resend", True)):
+        FluxomailSendOperator.partial(
+            task_id=name,
+            subject="Hello",
+            content="Text",
+            resend_on_clear=resend_on_clear,
+            retries=3,
+            retry_delay=timedelta(seconds=1),
+        ).expand(to=people.override(task_id=f"people_{name}")(name))
 
 # Ended long ago: the scheduler makes no run of it, a backfill does.
 with DAG("clears_dated", **{**DEFAULTS, "schedule": "@daily", "end_date": datetime(2026, 1, 9, tzinfo=UTC)}):
