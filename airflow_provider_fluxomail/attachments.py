@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,3 +88,13 @@ def open_path(item: Any, field: str) -> Path | ObjectStoragePath:
         except (ValueError, TypeError, ImportError) as error:
             raise FluxomailValidationError(f"{field}: cannot read {item!r}: {error}") from error
     return Path(item) if isinstance(item, str) else item
+
+
+def is_local(path: object) -> bool:
+    """Tell a path on this machine from one in a storage, which on Airflow 2.11 is a ``pathlib.Path`` as well."""
+    return isinstance(path, Path) and not hasattr(path, "fs")
+
+
+def lines_of(file: Any) -> Iterator[str]:
+    """Go through the lines of a text file: what Airflow 2.11 opens in a storage cannot be iterated over."""
+    return iter(file.readline, "")

@@ -6,10 +6,9 @@ import contextlib
 import json
 import shutil
 import tempfile
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.attachments import open_path
+from airflow_provider_fluxomail.attachments import is_local, lines_of, open_path
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Report:
                 contextlib.suppress(FileNotFoundError),
                 self._path.open("r", encoding="utf-8") as file,
             ):
-                for line in file:
+                for line in lines_of(file):
                     # The last line of a try that was killed may be half a one.
                     with contextlib.suppress(ValueError, AttributeError):
                         row = json.loads(line)
@@ -59,7 +58,7 @@ class Report:
         if self._path is None:
             return self
         with self._told():
-            if isinstance(self._path, Path):
+            if is_local(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._lines = self._path.open("w" if self._fresh else "a", encoding="utf-8")
             else:
@@ -82,7 +81,7 @@ class Report:
     ) -> None:
         if self._lines is not None:
             with self._lines:
-                if not isinstance(self._path, Path):
+                if not is_local(self._path):
                     self._upload()
 
     def _upload(self) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail.attachments import open_path, read_attachments
+from airflow_provider_fluxomail.attachments import lines_of, open_path, read_attachments
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.idempotency import named_part, recipient_part
@@ -147,7 +147,8 @@ class Rows:
         try:
             # A byte order mark is what spreadsheets begin their files with.
             with self._path.open("r", encoding="utf-8-sig", newline="") as file:
-                yield from _csv(file) if self._format == "csv" else _json_lines(file)
+                lines = lines_of(file)
+                yield from _csv(lines) if self._format == "csv" else _json_lines(lines)
         except UnicodeDecodeError:
             raise FluxomailValidationError(f"messages: {self._path.name} is not UTF-8: save it as UTF-8") from None
         except (OSError, ImportError) as error:
@@ -202,8 +203,8 @@ def _format(name: str, given: str | None) -> str:
     return found
 
 
-def _json_lines(file: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(file, start=1):
+def _json_lines(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"line {number}"
@@ -214,8 +215,8 @@ def _json_lines(file: Iterable[str]) -> Iterator[tuple[str, Any]]:
             yield where, BadRow(where, "is not JSON: each line holds one object")
 
 
-def _csv(file: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    reader = csv.reader(file)
+def _csv(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    reader = csv.reader(lines)
     try:
         names = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
