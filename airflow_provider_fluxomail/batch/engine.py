@@ -6,6 +6,7 @@ Only the thread that runs the batch reads rows, waits, writes and decides; the o
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -188,7 +189,8 @@ class Batch:
                 # Told to end: what is answered by now counts, and nothing more is begun.
                 concurrent.futures.wait(self._flying, timeout=_GRACE)
                 self._collect(wait=False)
-                self._save(self.ledger.state())
+                with contextlib.suppress(FluxomailError):
+                    self._save(self.ledger.state())
                 raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -234,6 +236,7 @@ class Batch:
             )
         else:
             self._sleep(min(seconds, PROGRESS_SECONDS))
+            self._tick()
 
     def _collect(self, *, wait: bool = True, all_of_them: bool = False) -> None:
         """Take in what was answered, at least one if there is one to wait for."""

@@ -502,6 +502,15 @@ def test_progress_is_told_now_and_then(
     assert "a minute, about" in told[0]
 
 
+def test_progress_is_told_while_the_cap_makes_it_wait(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    sandbox.key("capped", rate_limit_per_minute=1)
+    sandbox.connect(key="capped", max_wait=65)
+    with caplog.at_level(logging.INFO):
+        batch(sandbox, people(3), SandboxTime(sandbox)).run()
+    told = [record.message for record in caplog.records if "messages done" in record.message]
+    assert len(told) >= 5, "a whole minute is waited for, in steps of ten seconds"
+
+
 @pytest.mark.parametrize("many", [5, 30])
 def test_only_the_first_failures_are_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture, many: int) -> None:
     sandbox.fail_next(400, times=None)
