@@ -123,7 +123,7 @@ class SendState:
 
     def __init__(self, store: StateStore | None, key: str, recipient: str) -> None:
         self._store = store
-        self._record = SendRecord(key=key, recipient=_digest(key, recipient), asked=0.0)
+        self._record = SendRecord(key=key, recipient=recipient_digest(key, recipient), asked=0.0)
         self._asked_before = False
 
     def begin(self, now: float, *, retention: float) -> str | None:
@@ -180,7 +180,8 @@ class SendState:
                 log.warning("Airflow's task state store cannot be written: %s.", error)
 
 
-def _digest(key: str, recipient: str) -> str:
+def recipient_digest(key: str, recipient: str) -> str:
+    """Return what tells whether a key stands for the same recipient as before, and not who that is."""
     # With the key in it: the digest of an address alone can be looked up in a list of addresses.
     address = (bare_address(recipient) or recipient).strip().casefold()
     return hashlib.sha256(f"{key}\n{address}".encode()).hexdigest()[:32]

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail import replays
-from airflow_provider_fluxomail.batch.ledger import Counts, KeyDigest, Kind, Ledger
+from airflow_provider_fluxomail import replays, sendstate
+from airflow_provider_fluxomail.batch.ledger import Counts, RowDigest, Kind, Ledger
 from airflow_provider_fluxomail.batch.rows import Row
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
@@ -163,7 +163,7 @@ class Batch:
         :raises FluxomailError: what holds for all messages, such as a wrong API key.
         """
         self._check()
-        known = self._report.sent_keys()
+        known = self._report.sent()
         self._began_with = self.counts.settled
         pool = concurrent.futures.ThreadPoolExecutor(self._concurrency, "fluxomail-batch")
         with self._report:
@@ -172,9 +172,11 @@ class Batch:
                     if not isinstance(row, Row):
                         raise _changed(row)  # noqa: TRY301 - it ends the batch as any other error does
                     key = self._key_of(row)
-                    if not self.ledger.wanted(position, key):
+                    # With the recipient: a row's own key may stand for somebody else than in an earlier try.
+                    recipient = sendstate.recipient_digest(key, row.message.to)
+                    if not self.ledger.wanted(position, recipient):
                         continue
-                    if key in known:
+                    if known.get(key) == recipient:
                         self.ledger.settle(position, "sent")
                         continue
                     if not self._clear_to_send():
@@ -201,10 +203,10 @@ class Batch:
 
     def _check(self) -> None:
         """Look at all rows before the first send, and whether they are those that the ledger knows."""
-        known, digest = self.ledger.known, KeyDigest()
+        known, digest = self.ledger.known, RowDigest()
         for row in self._rows.check():
             if digest.count < known:
-                digest.add(self._key_of(row))
+                digest.add(sendstate.recipient_digest(self._key_of(row), row.message.to))
             self._total += 1
         if known and (digest.count, digest.value) != (known, self.ledger.known_digest):
             log.info("The messages are not those of the earlier try, or come in another order: asking for each again.")
@@ -266,6 +268,7 @@ class Batch:
                 "send_id": outcome.send_id,
                 "message_id": outcome.message_id,
                 "idempotency_key": flight.key,
+                "recipient_digest": sendstate.recipient_digest(flight.key, flight.row.message.to),
                 "error": type(error).__name__ if error else None,
                 "why": str(error) if error else None,
             }

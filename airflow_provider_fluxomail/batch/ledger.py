@@ -1,7 +1,7 @@
 """What is known of a batch's messages: enough to go on after a retry or a deferral, and of a size that does not grow.
 
 Positions instead of messages: all below one position have been asked for, but for a few that are listed. A digest of
-the keys up to there tells whether the positions still mean the same messages.
+the keys and recipients up to there tells whether the positions still mean the same messages.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Ledger:
 
     def __init__(self, state: Mapping[str, Any] | None = None, *, same_try: bool = False) -> None:
         read = _State.read(state or {})
-        self._digest = KeyDigest()
+        self._digest = RowDigest()
         self._known = self._visited = read.done
         self._known_digest = read.digest
         self._replayed = read.replayed
@@ -64,15 +64,16 @@ class Ledger:
 
     @property
     def known_digest(self) -> str:
-        """The digest of the keys below it."""
+        """The digest of the messages below it."""
         return self._known_digest
 
-    def wanted(self, position: int, key: str) -> bool:
+    def wanted(self, position: int, name: str) -> bool:
         """Take in the next message; return whether it must be asked for.
 
         :param position: counted from 0, each once and in order.
+        :param name: tells the message from every other one.
         """
-        self._digest.add(key)
+        self._digest.add(name)
         if position < self._known:
             return position in self._again
         self._visited = position + 1
@@ -116,16 +117,16 @@ class Ledger:
         }
 
 
-class KeyDigest:
-    """The digest of idempotency keys in their order, taken in one by one."""
+class RowDigest:
+    """The digest of the names of messages in their order, taken in one by one."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self.count = 0
 
-    def add(self, key: str) -> None:
-        """Take in the next key."""
-        self._hash.update(key.encode() + b"\n")
+    def add(self, name: str) -> None:
+        """Take in the next one."""
+        self._hash.update(name.encode() + b"\n")
         self.count += 1
 
     @property

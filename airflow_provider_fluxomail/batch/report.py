@@ -37,9 +37,9 @@ class Report:
         """Where it is."""
         return None if self._path is None else str(self._path)
 
-    def sent_keys(self) -> frozenset[str]:
-        """Return the idempotency keys of what earlier tries are known to have sent."""
-        keys: set[str] = set()
+    def sent(self) -> dict[str, str]:
+        """Return what earlier tries are known to have sent: digests of recipients by idempotency key."""
+        known: dict[str, str] = {}
         if self._path is not None and not self._fresh:
             with (
                 self._told(),
@@ -51,8 +51,8 @@ class Report:
                     with contextlib.suppress(ValueError, AttributeError):
                         row = json.loads(line)
                         if row.get("outcome") in ("sent", "replayed"):
-                            keys.add(str(row.get("idempotency_key")))
-        return frozenset(keys)
+                            known[str(row.get("idempotency_key"))] = str(row.get("recipient_digest"))
+        return known
 
     def __enter__(self) -> Report:
         if self._path is None:
