@@ -216,7 +216,7 @@ def redact(text: str, private: Iterable[str] = ()) -> str:
     Servers quote what they refuse: a 400 names the address, a bounce's reason holds the whole recipient.
 
     :param text: what a server said.
-    :param private: strings to hide as well: the API key, the subject, the bodies.
+    :param private: strings to hide as well: the API key, names of people, the subject, the bodies.
     """
     text = text[: 4 * MAX_TEXT]
     # A server that quotes JSON quotes it escaped.

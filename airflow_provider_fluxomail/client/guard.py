@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address
+from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address, texts_in
 
 _RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personalizations"})
 #: Addresses in these say from whom a mail comes, not to whom it goes.
@@ -25,7 +25,7 @@ class RecipientGuard:
         when ``redirect_to`` is empty too.
     """
 
-    redirect_to: str | None = None
+    redirect_to: str | None = dataclasses.field(default=None, repr=False)
     allowed_domains: tuple[str, ...] = ()
 
     def apply(self, message: EmailMessage) -> EmailMessage:
@@ -75,19 +75,6 @@ def _possible_recipients(extra_fields: Mapping[str, Any]) -> Iterator[str]:
     for name, value in extra_fields.items():
         if name in _SENDER_FIELDS:
             continue
-        leaves = list(_leaves(value))
+        leaves = [text.lower() for text in texts_in(value, names=True)]
         if _RECIPIENT_FIELDS.intersection([name.lower(), *leaves]) or any("@" in leaf for leaf in leaves):
             yield name
-
-
-def _leaves(value: object) -> Iterator[str]:
-    """Every key and every text in a nested structure, in lower case."""
-    if isinstance(value, str):
-        yield value.lower()
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield str(key).lower()
-            yield from _leaves(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _leaves(inner)

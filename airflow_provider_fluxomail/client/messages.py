@@ -10,7 +10,7 @@ import base64
 import dataclasses
 import mimetypes
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
@@ -171,9 +171,16 @@ class EmailMessage:
 
     def private_strings(self) -> tuple[str, ...]:
         """Strings of this message that no log and no error may show."""
-        return tuple(
-            text for text in (self.to, *self.cc, *self.bcc, self.subject, self.content, self.html_content) if text
+        people = (self.to, *self.cc, *self.bcc)
+        texts = (
+            *people,
+            # By themselves as well: a server may complain of a name without its address.
+            *(person.partition("<")[0].strip(' "') for person in people),
+            *(self.subject, self.content, self.html_content),
+            *(file.filename for file in self.attachments),
+            *texts_in(self.extra_fields),
         )
+        return tuple(text for text in texts if text)
 
     def to_json(self) -> dict[str, Any]:
         """The body of ``POST /emails/send``."""
@@ -249,6 +256,23 @@ def _address(text: str, field: str) -> str:
     if not local or not domain or two or re.search(r"[\s,;<>]", local + domain):
         raise FluxomailValidationError(f"{field} is not an e-mail address: give name@example.com")
     return text
+
+
+def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
+    """Go through every text in a nested structure.
+
+    :param names: the names of fields too.
+    """
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            if names:
+                yield str(name)
+            yield from texts_in(inner, names=names)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts_in(inner, names=names)
 
 
 def bare_address(text: str) -> str:
