@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail import replays, sendstate
-from airflow_provider_fluxomail.batch.ledger import Counts, RowDigest, Kind, Ledger
+from airflow_provider_fluxomail.batch.ledger import Counts, Kind, Ledger, RowDigest
 from airflow_provider_fluxomail.batch.rows import Row
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,

@@ -415,11 +415,12 @@ def test_promise_1_two_deployments_with_one_organization(sandbox: Sandbox) -> No
 @pytest.mark.parametrize("kept", ["nothing", "a store", "a report"])
 def test_promise_1_an_own_key_that_stands_for_another_recipient(sandbox: Sandbox, tmp_path: Path, kept: str) -> None:
     """What is known of an earlier try is no reason to take the other mail for sent."""
-    how: dict[str, Any] = {
+    memories: dict[str, dict[str, Any]] = {
         "nothing": {},
         "a store": {"store": Store()},
         "a report": {"report_path": str(tmp_path / "report.jsonl")},
-    }[kept]
+    }
+    how = memories[kept]
     rows = [{**row, "key": f"k{n}"} for n, row in enumerate(people(2))]
     assert run(rows, **how).kind == "success"
     swapped = [{**rows[1], "key": "k0"}, {**rows[0], "key": "k1"}]
