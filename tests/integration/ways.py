@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from airflow_provider_fluxomail import delivery, triggers
+from airflow_provider_fluxomail import delivery, idempotency, triggers
 from airflow_provider_fluxomail.client import errors, retries, waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -183,24 +183,48 @@ def by_async_hook(number: int) -> list[Outcome]:
         return [_failed(error)]
 
 
+def by_hand(number: int, *, asynchronous: bool = False) -> list[Outcome]:
+    """In a task of one's own, whose key the hook derives."""
+    hook = FluxomailHook()
+    with mock.patch.object(idempotency, "_running_context", return_value=context(try_number=number)):
+        try:
+            return [_of(asyncio.run(hook.asend(MESSAGE)) if asynchronous else hook.send(MESSAGE))]
+        except errors.FluxomailError as error:
+            return [_failed(error)]
+        finally:
+            hook.close()
+
+
+class Store(dict[str, Any]):
+    """A task state store: it outlives the tries of a task."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
 def by_operator(number: int, **fields: Any) -> list[Outcome]:
     operator = FluxomailSendOperator(task_id="task", **{"deferrable": False, **MESSAGE, **fields})
     return [outcome(Run(operator, context(try_number=number)))]
 
 
-def by_deferring_operator(number: int) -> list[Outcome]:
-    return [outcome(deferring(FluxomailSendOperator(task_id="task", deferrable=True, **MESSAGE), number))]
+def by_deferring_operator(number: int, store: Store | None = None) -> list[Outcome]:
+    return [outcome(deferring(FluxomailSendOperator(task_id="task", deferrable=True, **MESSAGE), number, store))]
 
 
-def deferring(operator: Any, number: int) -> Run:
+def deferring(operator: Any, number: int, store: Store | None = None) -> Run:
     """Meets 429s that last longer than a worker waits; the triggerer's clock is ahead, so that nobody waits."""
     with mock.patch.object(triggers, "now", return_value=time.time() + 2 * LONG):
-        run = Run(operator, context(try_number=number))
+        run = Run(operator, {**context(try_number=number), "task_state_store": store})
     assert all(isinstance(deferral.trigger, triggers.FluxomailRetryAfterTrigger) for deferral in run.deferrals)
     return run
 
 
-def by_batch(number: int, *, recipients: tuple[str, ...], deferrable: bool = False) -> list[Outcome]:
+def by_batch(
+    number: int, *, recipients: tuple[str, ...], deferrable: bool = False, store: Store | None = None
+) -> list[Outcome]:
     """Says what became of each message by the report; of those it does not name, by the task's error."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.jsonl"
@@ -208,7 +232,7 @@ def by_batch(number: int, *, recipients: tuple[str, ...], deferrable: bool = Fal
         operator = FluxomailSendBatchOperator(
             task_id="task", messages=messages, report_path=str(report), deferrable=deferrable
         )
-        run = deferring(operator, number)
+        run = deferring(operator, number, store)
         lines = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
     told = {line["row"]: _line(line) for line in lines}
     assert len(told) == len(lines), "one line for each message"
