@@ -84,7 +84,7 @@ def test_every_golden_file_is_loaded() -> None:
     """A file that is added must get its test."""
     files = {path.relative_to(FOLDER.parent).as_posix() for path in FOLDER.parent.rglob("golden_*.json")}
     unit = {f"unit/golden_{name}.json" for name in NAMES}
-    assert files == {*unit, "integration/golden_triggers.json"}
+    assert files == {*unit, *(f"integration/golden_{name}.json" for name in ("events", "states", "triggers"))}
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
