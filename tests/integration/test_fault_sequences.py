@@ -62,10 +62,10 @@ class Task:
 class Expected:
     """What must come of a task.
 
-    :param tries: the error of each try, ``None`` for the one that succeeds.
+    :param tries: the error of each try, ``None`` for the one that succeeds, and whether it is the last one.
     """
 
-    tries: list[type[errors.FluxomailError] | None] = dataclasses.field(default_factory=list)
+    tries: list[tuple[type[errors.FluxomailError] | None, bool]] = dataclasses.field(default_factory=list)
     requests: int = 0
     stored: bool = False
 
@@ -75,8 +75,9 @@ class Expected:
         end, faults = cls(), iter(task.script)
         for _ in range(task.tries):
             fault = end._try(task, way, faults)
-            end.tries.append(fault.error if fault else None)
-            if fault is None or fault.error.permanent:
+            final = fault in LAST
+            end.tries.append((fault.error if fault else None, final))
+            if fault is None or final:
                 break
         return end
 
@@ -154,12 +155,12 @@ def test_promise_1_any_sequence_of_faults(fluxomail_sandbox: FluxomailSandbox, w
 
     for position, recipient in enumerate(way.recipients):
         outcomes = [outcomes[position] for outcomes in tries]
-        assert [one.error for one in outcomes] == expected.tries
+        assert [(one.error, one.final) for one in outcomes] == expected.tries
         (key,) = {one.key for one in outcomes}
         requests = sandbox.requests("POST", idempotency_key=key)
         assert len(requests) == expected.requests
         mails = sandbox.messages(recipient)
         assert len(mails) == expected.stored
-        if expected.tries[-1] is None:
+        if expected.tries[-1][0] is None:
             assert (outcomes[-1].send_id, key) == (mails[0].send_id, mails[0].idempotency_key)
     assert len(sandbox.requests("POST")) == expected.requests * len(way.recipients), "no other key was sent"

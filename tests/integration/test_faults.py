@@ -56,7 +56,7 @@ def test_promise_1_a_fault_that_no_request_mends(fluxomail_sandbox: FluxomailSan
     for recipient in way.recipients:
         queue(fluxomail_sandbox, script, recipient)
     outcomes = way.attempt(1)
-    assert [one.error for one in outcomes] == [fault.error] * len(way.recipients)
+    assert [(one.error, one.final) for one in outcomes] == [(fault.error, True)] * len(way.recipients)
     asked = 1 if fault.ends_all else len(way.recipients)
     assert asked * len(script) <= len(fluxomail_sandbox.requests("POST")) <= len(way.recipients) * len(script)
     fluxomail_sandbox.assert_sent(0)
@@ -67,7 +67,8 @@ def test_promise_1_a_conflict_that_lasts(fluxomail_sandbox: FluxomailSandbox, wa
     """409 may be a twin of the request that is still being worked on: it is asked for again, and not for ever."""
     fluxomail_sandbox.fail_next(409, times=None)
     outcomes = way.attempt(1)
-    assert [one.error for one in outcomes] == [errors.FluxomailIdempotencyConflictError] * len(way.recipients)
+    conflict = errors.FluxomailIdempotencyConflictError
+    assert [(one.error, one.final) for one in outcomes] == [(conflict, True)] * len(way.recipients)
     assert len(fluxomail_sandbox.requests("POST")) == ATTEMPTS * len(way.recipients)
     fluxomail_sandbox.assert_sent(0)
 

@@ -37,7 +37,7 @@ def test_promise_1_a_fault_that_stays(fluxomail_sandbox: FluxomailSandbox, way: 
         # The last one is waited out too.
         check_sent(fluxomail_sandbox, way, first, len(script) + 1)
         return
-    assert [one.error for one in first] == [fault.error] * len(way.recipients)
+    assert [(one.error, one.final) for one in first] == [(fault.error, False)] * len(way.recipients)
     if fault.ends_all and len(way.recipients) > 1:
         # The batch ends with it, whatever the other messages would have met.
         assert len(fluxomail_sandbox.requests("POST")) <= len(script) * len(way.recipients)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from unittest import mock
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_fluxomail import delivery, idempotency, triggers
 from airflow_provider_fluxomail.client import errors, retries, waiting
@@ -126,12 +127,14 @@ class Outcome:
     :param key: its idempotency key, as the result or the error says.
     :param reused: whether the key had been used before; ``None``: the way does not say.
     :param error: the class of what went wrong.
+    :param final: whether no further try is to be made: the task fails without retries.
     """
 
     key: str | None
     send_id: str | None = None
     reused: bool | None = None
     error: type[BaseException] | None = None
+    final: bool = False
 
     def replays(self, fault: Fault) -> bool:
         """Whether it tells of a stored message, as it must after ``fault``."""
@@ -171,7 +174,7 @@ def by_hook(number: int) -> list[Outcome]:
     try:
         return [_of(hook.send(MESSAGE, idempotency_key="k"))]
     except errors.FluxomailError as error:
-        return [_failed(error)]
+        return [_failed(error, final=error.permanent)]
     finally:
         hook.close()
 
@@ -180,7 +183,7 @@ def by_async_hook(number: int) -> list[Outcome]:
     try:
         return [_of(asyncio.run(FluxomailHook().asend(MESSAGE, idempotency_key="k")))]
     except errors.FluxomailError as error:
-        return [_failed(error)]
+        return [_failed(error, final=error.permanent)]
 
 
 def by_hand(number: int, *, asynchronous: bool = False) -> list[Outcome]:
@@ -190,7 +193,7 @@ def by_hand(number: int, *, asynchronous: bool = False) -> list[Outcome]:
         try:
             return [_of(asyncio.run(hook.asend(MESSAGE)) if asynchronous else hook.send(MESSAGE))]
         except errors.FluxomailError as error:
-            return [_failed(error)]
+            return [_failed(error, final=error.permanent)]
         finally:
             hook.close()
 
@@ -234,16 +237,17 @@ def by_batch(
         )
         run = deferring(operator, number, store)
         lines = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
-    told = {line["row"]: _line(line) for line in lines}
+    told = {line["row"]: _line(line, run) for line in lines}
     assert len(told) == len(lines), "one line for each message"
     assert (run.error is None) == (len(told) == len(recipients) and not any(one.error for one in told.values()))
     unnamed = None if run.error is None else outcome(run)
     return [told.get(f"messages[{position}]") or unnamed or Outcome(None) for position in range(len(recipients))]
 
 
-def _line(line: dict[str, Any]) -> Outcome:
+def _line(line: dict[str, Any], run: Run) -> Outcome:
     error = getattr(errors, line["error"]) if line["error"] else None
-    return Outcome(line["idempotency_key"], line["send_id"], line["outcome"] == "replayed" or None, error)
+    reused = line["outcome"] == "replayed" or None
+    return Outcome(line["idempotency_key"], line["send_id"], reused, error, final=bool(error) and _is_final(run))
 
 
 def by_operator_that_waits(number: int) -> list[Outcome]:
@@ -254,7 +258,7 @@ def outcome(run: Run) -> Outcome:
     """What a task made of its only message."""
     if run.error is not None:
         # What the task raised, or what made it fail without retries.
-        return _failed(run.error if isinstance(run.error, errors.FluxomailError) else run.error.__cause__)
+        return _failed(run.error.__cause__ if _is_final(run) else run.error, final=_is_final(run))
     return Outcome(run.result["idempotency_key"], run.result["send_id"], run.result["reused"])
 
 
@@ -262,9 +266,13 @@ def _of(sent: Any) -> Outcome:
     return Outcome(sent.idempotency_key, sent.send_id, sent.reused)
 
 
-def _failed(error: BaseException | None) -> Outcome:
+def _failed(error: BaseException | None, *, final: bool) -> Outcome:
     assert error is not None
-    return Outcome(getattr(error, "idempotency_key", None), error=type(error))
+    return Outcome(getattr(error, "idempotency_key", None), error=type(error), final=final)
+
+
+def _is_final(run: Run) -> bool:
+    return isinstance(run.error, AirflowFailException)
 
 
 TWO: Final = ("ops@example.org", "dev@example.org")
