@@ -109,7 +109,10 @@ class RetryPolicy:
 
         def wait(state: RetryCallState) -> float:
             error = _error(state)
-            return seconds_to_wait(error, state.attempt_number, self.draw) if error else 0.0
+            seconds = seconds_to_wait(error, state.attempt_number, self.draw) if error else 0.0
+            asked, left = getattr(error, "retry_after", None), self.max_wait - state.idle_for
+            # What is added to a wait that the server named must not make it one that is not allowed.
+            return min(seconds, left) if asked and asked <= left else seconds
 
         def stop(state: RetryCallState) -> bool:
             return bool(

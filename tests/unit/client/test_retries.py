@@ -144,6 +144,12 @@ def test_a_wait_longer_than_allowed_is_not_begun() -> None:
     assert run(RetryPolicy(max_wait=60), failure) == ([], 1, failure)
 
 
+@pytest.mark.parametrize("asked", [50.0, 58.0, 60.0])
+def test_a_wait_that_is_allowed_stays_so_with_what_is_added(asked: float) -> None:
+    waits, made, error = run(RetryPolicy(max_wait=60, draw=lambda: 1.0), limited(asked))
+    assert (waits, made, error) == ([min(asked + 0.1 * asked, 60.0)], 2, None)
+
+
 def test_waits_add_up_to_the_limit() -> None:
     waits, made, error = run(RetryPolicy(max_wait=60, draw=lambda: 0.0), limited(40), limited(40))
     assert (waits, made) == ([40.0], 2)
