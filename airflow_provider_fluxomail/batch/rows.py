@@ -24,6 +24,8 @@ FIELDS: Final = (*(field.name for field in dataclasses.fields(EmailMessage)), "k
 FORMATS: Final[Mapping[str, str]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 #: Bad rows that an error names; of the others it says how many there are.
 MAX_NAMED: Final = 20
+#: Characters in a cell of a CSV file, at most: a quote that is not closed must not load the rest of the file.
+MAX_CELL: Final = 2**24
 #: Cells of a CSV file that hold JSON.
 _JSON_CELLS: Final = frozenset({"attachments", "extra_fields"})
 
@@ -131,7 +133,8 @@ class Rows:
             return fields, None
         if not isinstance(fields, Mapping):
             raise FluxomailValidationError(f"is {type(fields).__name__}, not a mapping of a message's fields")
-        given = {str(name): value for name, value in fields.items()}
+        # What writes JSON from a table says null where a cell is empty.
+        given = {str(name): value for name, value in fields.items() if value is not None}
         for name in given:
             if name not in FIELDS:
                 raise FluxomailValidationError(f"unknown field {name[:40]!r}: {_meant(name)}")
@@ -216,6 +219,8 @@ def _json_lines(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _csv(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    # One limit for the process, which others may have raised: 128 KiB are less than some newsletters.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     reader = csv.reader(lines)
     try:
         names = [name.strip() for name in next(reader, [])]

@@ -68,6 +68,18 @@ def test_json_lines(tmp_path: Path, name: str) -> None:
     assert list(rows[1].message.cc) == ["x@example.org"]
 
 
+def test_null_is_as_good_as_absent(tmp_path: Path) -> None:
+    path = write(tmp_path, "mails.jsonl", json.dumps({"to": ADA["to"], "subject": None, "cc": None, "key": None}))
+    (row,) = read(path, defaults={"subject": "Hi", "content": "Text"})
+    assert (row.message.subject, row.message.cc, row.key) == ("Hi", (), None)
+
+
+def test_a_newsletter_fits_into_a_cell(tmp_path: Path) -> None:
+    path = write(tmp_path, "mails.csv", f"to,subject,content\nada@example.org,Hi,{'x' * 1_000_000}\n")
+    (row,) = read(path)
+    assert len(str(row.message.content)) == 1_000_000
+
+
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_csv(tmp_path: Path, ends: str) -> None:
     lines = [
