@@ -94,9 +94,9 @@ class Ledger:
         """Count what became of the messages."""
         rejected, unknown = len(self._rejected), len(self._unknown)
         good = self._visited - len(self._pending) - rejected - unknown
-        return Counts(
-            total=total, sent=good - self._replayed, replayed=self._replayed, rejected=rejected, unknown=unknown
-        )
+        # What did not fit into the state and was asked for again was counted as replayed before, perhaps.
+        replayed = min(self._replayed, good)
+        return Counts(total=total, sent=good - replayed, replayed=replayed, rejected=rejected, unknown=unknown)
 
     def state(self) -> dict[str, Any]:
         """Return what a later :class:`Ledger` needs, as JSON of at most some 20 KB."""

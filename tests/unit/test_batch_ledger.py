@@ -77,6 +77,15 @@ def test_the_state_stays_small_and_never_skips_what_was_not_sent(pattern: str, k
     assert set(open_) <= asked
 
 
+def test_what_was_counted_before_and_is_asked_for_again_makes_no_count_negative() -> None:
+    first = Ledger()
+    leg(first, 5_000, {number: "replayed" if number % 2 else "unknown" for number in range(5_000)})
+    second = again(first, same_try=False)
+    asked = leg(second, 5_000, dict.fromkeys(range(5_000), "replayed"))
+    assert len(asked) > 2_500
+    assert vars(second.counts(5_000)) == {"total": 5_000, "sent": 0, "replayed": 5_000, "rejected": 0, "unknown": 0}
+
+
 @pytest.mark.parametrize("state", [{}, {"done": "x"}, {"done": 3}, {"done": 1, "pending": [[1]]}, {"text": "nonsense"}])
 def test_a_state_that_is_not_ours_is_none(state: dict[str, object]) -> None:
     assert leg(Ledger(state), 3, {}) == [0, 1, 2]
