@@ -9,28 +9,20 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail import replays, sendstate
-from airflow_provider_fluxomail.batch.ledger import Counts, Kind, Ledger, RowDigest
+from airflow_provider_fluxomail import sendstate
+from airflow_provider_fluxomail.batch.ledger import Counts, Ledger, RowDigest
 from airflow_provider_fluxomail.batch.rows import Row
+from airflow_provider_fluxomail.batch.sending import Outcome, Sender
 from airflow_provider_fluxomail.client.errors import (
-    FluxomailConnectionError,
     FluxomailError,
-    FluxomailIdempotencyConflictError,
-    FluxomailPermissionError,
-    FluxomailPlanRequiredError,
     FluxomailRateLimitError,
-    FluxomailResponseError,
-    FluxomailServerError,
-    FluxomailTenantPausedError,
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.client.ratelimit import Pacer
-from airflow_provider_fluxomail.client.sync import FluxomailClient
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.batch.report import Report
@@ -46,8 +38,15 @@ SAVE_SECONDS: Final = 5.0
 MAX_LOGGED: Final = 20
 #: Wait for a 429 that names no time: the API's caps are per minute. Seconds.
 DEFAULT_WAIT: Final = 60.0
-#: How long messages that are on their way may take once the task is told to end. Seconds.
+#: So many messages in a row without a usable answer, and twice as many as are on their way at once, mean that no other
+#: would get one either.
+MAX_UNANSWERED: Final = 20
+#: How long messages that are on their way may take once the task is told to end. Airflow kills it 5 s after that.
+#: Seconds.
 _GRACE: Final = 3.0
+#: A wait for a whole minute of the cap comes to a little more, by rounding and against crowding. It must still be
+#: within a ``max_wait`` of a minute, which is the default.
+_ROUNDING: Final = 1.025
 
 
 class FluxomailBatchError(FluxomailError):
@@ -67,16 +66,6 @@ class FluxomailBatchUnfinishedError(FluxomailBatchError):
     """Of some messages it is unknown whether they went out: the next try asks for these again, with the same keys."""
 
     permanent = False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Outcome:
-    """What became of one message; ``kind`` is ``None`` if nothing did: it waits, or ends the batch."""
-
-    kind: Kind | None
-    send_id: str | None = None
-    message_id: str | None = None
-    error: FluxomailError | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,24 +105,23 @@ class Batch:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._rows = rows
-        self._settings = settings
+        self._longest = max(settings.max_wait * _ROUNDING, 1.0)
         self._key_of = key_of
         self.ledger = ledger
         self._report = report
         self._save = save
         self._concurrency = concurrency
         self._stop_on_error = stop_on_error
-        self._first_try = first_try
         self._clock = clock
         self._sleep = sleep
         self._pacer = Pacer(clock=clock)
-        self._local = threading.local()
-        self._clients: list[FluxomailClient] = []
-        self._flying: dict[concurrent.futures.Future[_Outcome], _Flight] = {}
+        self._sender = Sender(settings, self._pacer, first_try=first_try)
+        self._flying: dict[concurrent.futures.Future[Outcome], _Flight] = {}
         self._error: FluxomailError | None = None
         self._stopped = False
         self._total = 0
         self._logged = 0
+        self._unanswered = 0
         self._began = self._shown = self._saved = clock()
         self._began_with = 0
 
@@ -151,6 +139,10 @@ class Batch:
     def report_path(self) -> str | None:
         """Where the report is."""
         return self._report.path
+
+    def stop(self) -> None:
+        """Tell :meth:`run` to end soon, from wherever: a signal handler too."""
+        self._sender.end()
 
     def run(self) -> Counts:
         """Send what is not known to be sent.
@@ -182,22 +174,21 @@ class Batch:
                     if not self._clear_to_send():
                         break
                     self._pacer.started()
-                    self._flying[pool.submit(self._send, row, key)] = _Flight(position, row, key)
+                    self._flying[pool.submit(self._sender.send, row, key)] = _Flight(position, row, key)
                 self._collect(all_of_them=True)
             except FluxomailError as error:
                 self._error = self._error or error
                 self._collect(all_of_them=True)
             except BaseException:
-                # Told to end: what is answered by now counts, and nothing more is begun.
-                concurrent.futures.wait(self._flying, timeout=_GRACE)
-                self._collect(wait=False)
+                # Told to end: what is answered soon counts, and nothing more is begun.
+                self._sender.end()
                 with contextlib.suppress(FluxomailError):
+                    self._abandon()
                     self._save(self.ledger.state())
                 raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for client in self._clients:
-                    client.close()
+                self._sender.close()
             self._save(self.ledger.state())
         return self._conclude()
 
@@ -216,6 +207,8 @@ class Batch:
         """Wait until one more message may start; ``False``: the batch ends."""
         while True:
             self._collect(wait=False)
+            if self._sender.ended:
+                self._error = self._error or self._unfinished("the task was told to end")
             if self._error or self._stopped:
                 return False
             delay = self._pacer.delay(len(self._flying))
@@ -223,7 +216,7 @@ class Batch:
                 self._collect()
             elif delay == 0:
                 return True
-            elif delay > max(self._settings.max_wait, 1.0):
+            elif delay > self._longest:
                 raise FluxomailRateLimitError(
                     f"the key's cap asks to wait {delay:.0f} s, longer than the connection's max_wait",
                     retry_after=delay,
@@ -237,12 +230,16 @@ class Batch:
                 self._flying, timeout=min(seconds, 1.0), return_when=concurrent.futures.FIRST_COMPLETED
             )
         else:
-            self._sleep(min(seconds, PROGRESS_SECONDS))
+            # In pieces: a signal does not end a sleep.
+            self._sleep(min(seconds, 1.0))
             self._tick()
 
     def _collect(self, *, wait: bool = True, all_of_them: bool = False) -> None:
         """Take in what was answered, at least one if there is one to wait for."""
         while self._flying:
+            if self._sender.ended:
+                self._abandon()
+                return
             if wait:
                 concurrent.futures.wait(self._flying, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
             done = [future for future in self._flying if future.done()]
@@ -254,7 +251,17 @@ class Batch:
             if not wait or (done and not all_of_them):
                 return
 
-    def _settle(self, flight: _Flight, outcome: _Outcome) -> None:
+    def _abandon(self) -> None:
+        """Take in what is answered soon. Of the rest it stays unknown, so that a later try asks again."""
+        concurrent.futures.wait(self._flying, timeout=_GRACE)
+        flying, self._flying = self._flying, {}
+        for future, flight in flying.items():
+            if future.done() and not future.cancelled():
+                self._settle(flight, future.result())
+            else:
+                self._error = self._error or self._unfinished("the task was told to end")
+
+    def _settle(self, flight: _Flight, outcome: Outcome) -> None:
         error = outcome.error
         if outcome.kind is None:
             self._error = self._error or error
@@ -273,12 +280,16 @@ class Batch:
                 "why": str(error) if error else None,
             }
         )
+        self._unanswered = self._unanswered + 1 if outcome.kind == "unknown" else 0
         if error is None:
             return
         self._logged += 1
         if self._logged <= MAX_LOGGED:
             log.warning("%s: %s (%s): %s", flight.row.where, outcome.kind, type(error).__name__, error)
-        self._stopped = self._stop_on_error
+        if self._unanswered == max(MAX_UNANSWERED, 2 * self._concurrency):
+            log.warning("%d messages in a row got no usable answer: ending here.", self._unanswered)
+            self._stopped = True
+        self._stopped = self._stopped or self._stop_on_error
 
     def _tick(self) -> None:
         now = self._clock()
@@ -319,53 +330,25 @@ class Batch:
     def _failed(self) -> FluxomailBatchError:
         counts = self.counts
         kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
+        untried = counts.total - counts.settled
         return kind(
             f"{counts.rejected + counts.unknown} of {counts.total} messages failed ({counts.rejected} rejected, "
-            f"{counts.unknown} with unknown outcome). The log names the first of them"
+            f"{counts.unknown} with unknown outcome)"
+            + (f", and {untried} were not tried" if untried else "")
+            + ". The log names the first of them"
             + (f", {self._report.path} all" if self._report.path else ""),
             counts=counts,
         )
 
-    # In the other threads
-
-    def _send(self, row: Row, key: str) -> _Outcome:
-        try:
-            client = self._client()
-            with replays.explaining(first_try=self._first_try):
-                sent = client.send(row.message, idempotency_key=key)
-            # A key that holds the recipient can only be another recipient's if its author chose it.
-            if self._first_try or row.key is not None:
-                replays.check(client, row.message, sent, first_try=self._first_try)
-        except FluxomailError as error:
-            return _Outcome(_kind_of(error, row), error=error)
-        return _Outcome("replayed" if replays.is_foreign(sent) else "sent", sent.send_id, sent.message_id)
-
-    def _client(self) -> FluxomailClient:
-        """Return this thread's own client, which keeps its connection open."""
-        client: FluxomailClient | None = getattr(self._local, "client", None)
-        if client is None:
-            client = self._local.client = FluxomailClient(self._settings, on_answer=self._pacer.saw)
-            self._clients.append(client)
-        return client
+    def _unfinished(self, why: str) -> FluxomailBatchUnfinishedError:
+        counts = self.counts
+        return FluxomailBatchUnfinishedError(
+            f"{why} when {counts.settled} of {counts.total} messages were done", counts=counts
+        )
 
 
 def _changed(row: BadRow) -> FluxomailValidationError:
     return FluxomailValidationError(f"the messages changed while they were being sent: {row.where}: {row.why}")
-
-
-def _kind_of(error: FluxomailError, row: Row) -> Kind | None:
-    """Say what an error means to the message; ``None``: it is not the message's, but holds for all of them."""
-    if isinstance(error, FluxomailValidationError | FluxomailIdempotencyConflictError):
-        return "rejected"
-    if isinstance(error, FluxomailPlanRequiredError):
-        return "rejected" if row.message.attachments else None
-    if isinstance(error, FluxomailPermissionError) and not isinstance(error, FluxomailTenantPausedError):
-        # Without a code that speaks of the key or the organization, it is the message's policy that forbids it.
-        about_all = error.code == "missing_scope" or "missing scope" in error.message
-        return "rejected" if row.message.policy_key and not about_all else None
-    if isinstance(error, FluxomailServerError | FluxomailConnectionError | FluxomailResponseError):
-        return "unknown"
-    return None
 
 
 def _duration(seconds: float) -> str:

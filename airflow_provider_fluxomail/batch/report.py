@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 import tempfile
 from typing import IO, TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+log = logging.getLogger(__name__)
 
 
 class Report:
@@ -31,6 +35,7 @@ class Report:
         self._path: Any = None if path is None else open_path(path, "report_path")
         self._fresh = fresh
         self._lines: IO[str] | None = None
+        self._broken = False
 
     @property
     def path(self) -> str | None:
@@ -71,18 +76,30 @@ class Report:
         return self
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line."""
-        if self._lines is not None:
-            self._lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self._lines.flush()
+        """Add a line. A report that cannot be written any more is a warning: the messages go out all the same."""
+        if self._lines is not None and not self._broken:
+            try:
+                self._lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+                self._lines.flush()
+            except OSError as why:
+                self._breaks(why)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lines is not None:
+        if self._lines is None:
+            return
+        try:
             with self._lines:
                 if not is_local(self._path):
                     self._upload()
+        except Exception as why:  # noqa: BLE001 - every storage has its own classes
+            self._breaks(why)
+
+    def _breaks(self, why: Exception) -> None:
+        if not self._broken:
+            log.warning("The report %s is not complete, it cannot be written: %s", self._path, why)
+        self._broken = True
 
     def _upload(self) -> None:
         assert self._lines is not None, "belongs to an open report"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 import tracemalloc
 from collections import Counter
@@ -272,6 +273,79 @@ def test_promise_1_a_crash_goes_on_from_the_last_state(sandbox: Sandbox, monkeyp
     assert sum(posts(sandbox).values()) <= 30 + 4
 
 
+class Told(BaseException):
+    """What Airflow raises in a task whose time is up."""
+
+
+@pytest.mark.parametrize("how", ["on_kill", "raises"])
+def test_promise_1_a_task_that_is_told_to_end_does(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Airflow 2 raises in the task, Airflow 3 only calls ``on_kill``. No thread goes on sending behind its back."""
+    monkeypatch.setattr(engine, "SAVE_SECONDS", 0.0)
+    sandbox.fail_next(503, to="p3@example.org", retry_after=20)
+    store = Store()
+    task = operator(people(200), concurrency=2)
+    written = store.set
+
+    def tell(key: str, value: Any) -> None:
+        written(key, value)
+        if value["done"] >= 20 and not told:
+            told.append(True)
+            if how == "raises":
+                raise Told
+            task.on_kill()
+
+    told: list[bool] = []
+    monkeypatch.setattr(store, "set", tell)
+    known: Any = {**context(), "task_state_store": store}
+    if how == "raises":
+        with pytest.raises(Told):
+            task.execute(known)
+    else:
+        error = Run(task, known).error
+        assert isinstance(error, FluxomailBatchUnfinishedError)
+        assert "was told to end when" in str(error)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("fluxomail-batch")]
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    assert len(sandbox.requests("POST")) < 40
+    (key,) = [request.idempotency_key for request in sandbox.requests("POST", status=503)]
+    assert len(sandbox.requests("POST", idempotency_key=key)) == 1, "it waited to try again, and did not"
+    assert run(people(200), store=store, ctx={"try_number": 2}).kind == "success"
+    sandbox.assert_sent(200)
+    assert sum(posts(sandbox).values()) <= 200 + 4
+
+
+def test_an_outage_ends_the_batch_and_the_next_try_goes_on(sandbox: Sandbox) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("error_before_store", times=None, skip=30)
+    store = Store()
+    first = run(people(500), store=store, concurrency=4)
+    assert isinstance(first.error, FluxomailBatchUnfinishedError), "transient: Airflow retries it"
+    asked = len(sandbox.requests("POST"))
+    assert 30 + 20 <= asked <= 30 + 20 + 4
+    assert f"and {500 - asked} were not tried" in str(first.error)
+    sandbox.clear_faults()
+    assert run(people(500), store=store, ctx={"try_number": 2}).result["sent"] == 500
+    assert len(sandbox.requests("POST")) == 500 + asked - 30
+    sandbox.assert_sent(500)
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(60.9, True), (61.9, False)])
+def test_a_whole_minute_of_the_cap_is_within_a_longest_wait_of_a_minute(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, seconds: float, waits: bool
+) -> None:
+    when = SandboxTime(sandbox)
+    one = batch(sandbox, people(1), when)
+    end = when.clock() + seconds
+    monkeypatch.setattr(one._pacer, "delay", lambda in_flight: max(0.0, end - when.clock()))
+    if waits:
+        assert one.run().sent == 1
+    else:
+        with pytest.raises(FluxomailRateLimitError, match="asks to wait 6"):
+            one.run()
+
+
 def test_promise_1_an_attempt_that_was_cleared_stops(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "SAVE_SECONDS", 0.0)
     store = Store()
@@ -333,6 +407,14 @@ def test_the_report(sandbox: Sandbox, tmp_path: Path, scheme: str) -> None:
     assert len(lines(path)) == 6
     assert sum(posts(sandbox).values()) == before + 1, "what the report knows to be sent is not asked for again"
     sandbox.assert_sent(3)
+
+
+def test_a_report_that_breaks_on_the_way_stops_no_message(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """A disk that is full takes no line."""
+    done = run(people(5), report_path="/dev/full")
+    assert done.kind == "success", done.error
+    sandbox.assert_sent(5)
+    assert caplog.text.count("The report /dev/full is not complete") == 1
 
 
 @pytest.mark.parametrize("path", ["/proc/nowhere/report.jsonl", "nosuch://bucket/report.jsonl"])
