@@ -38,9 +38,6 @@ SAVE_SECONDS: Final = 5.0
 MAX_LOGGED: Final = 20
 #: Wait for a 429 that names no time: the API's caps are per minute. Seconds.
 DEFAULT_WAIT: Final = 60.0
-#: So many messages in a row without a usable answer, and twice as many as are on their way at once, mean that no other
-#: would get one either.
-MAX_UNANSWERED: Final = 20
 #: How long messages that are on their way may take once the task is told to end. Airflow kills it 5 s after that.
 #: Seconds.
 _GRACE: Final = 3.0
@@ -121,7 +118,6 @@ class Batch:
         self._stopped = False
         self._total = 0
         self._logged = 0
-        self._unanswered = 0
         self._began = self._shown = self._saved = clock()
         self._began_with = 0
 
@@ -280,16 +276,12 @@ class Batch:
                 "why": str(error) if error else None,
             }
         )
-        self._unanswered = self._unanswered + 1 if outcome.kind == "unknown" else 0
         if error is None:
             return
         self._logged += 1
         if self._logged <= MAX_LOGGED:
             log.warning("%s: %s (%s): %s", flight.row.where, outcome.kind, type(error).__name__, error)
-        if self._unanswered == max(MAX_UNANSWERED, 2 * self._concurrency):
-            log.warning("%d messages in a row got no usable answer: ending here.", self._unanswered)
-            self._stopped = True
-        self._stopped = self._stopped or self._stop_on_error
+        self._stopped = self._stop_on_error
 
     def _tick(self) -> None:
         now = self._clock()
