@@ -36,8 +36,6 @@ PROGRESS_SECONDS: Final = 10.0
 SAVE_SECONDS: Final = 5.0
 #: Failed messages that the log names; the report has all of them.
 MAX_LOGGED: Final = 20
-#: Wait for a 429 that names no time: the API's caps are per minute. Seconds.
-DEFAULT_WAIT: Final = 60.0
 #: How long messages that are on their way may take once the task is told to end. Airflow kills it 5 s after that.
 #: Seconds.
 _GRACE: Final = 3.0

@@ -125,10 +125,9 @@ class FluxomailSendBatchOperator(BaseOperator):
             try:
                 self._check_arguments()
                 longest = delivery.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
-                state = resumed if resumed is not None else sendstate.load(store, _STATE) if store else {}
-                batch = self._running = self._batch(
-                    context, hook, Ledger(state, same_try=resumed is not None), first_try=first_try, store=store
-                )
+                kept = {} if store is None else sendstate.load(store, _STATE)
+                ledger = Ledger(kept) if resumed is None else Ledger(resumed, same_try=True)
+                batch = self._running = self._batch(context, hook, ledger, first_try=first_try, store=store)
                 try:
                     counts = batch.run()
                 except FluxomailRateLimitError as error:
