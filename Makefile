@@ -115,6 +115,16 @@ UNCHECKED := --extend-exclude '.venv*' --extend-exclude .demo
 bench-sandbox: $(STAMP) ## sends per second and 200 event streams on one sandbox process, against bare uvicorn
 	@$(BIN)/python -m benchmarks.sandbox $(CASE)
 
+# The peers are the real packages; nothing else needs them.
+BENCH := $(VENV)/.bench
+$(BENCH): $(SYSTEM)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --group bench
+	@touch $(BENCH)
+
+.PHONY: bench
+bench: $(BENCH) ## waits, sends and imports against their peers, as ratios (CASE=name for one; BENCH_JSON=file)
+	@$(BIN)/python -m benchmarks $(CASE)
+
 .PHONY: openapi
 openapi: $(STAMP) ## write docs/openapi.json as the sandbox serves it
 	@$(BIN)/python -m scripts.openapi
@@ -140,7 +150,7 @@ constraints: .venv-tools/.complete ## compile the constraint files anew, with th
 		echo "==> constraints/airflow-$(line).txt" && \
 		echo "apache-airflow==$(RELEASE_$(line))" > .venv-tools/airflow.txt && \
 		.venv-tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --upgrade \
-			--extra sandbox --group dev --group system --constraint .venv-tools/airflow.txt --no-annotate --no-header \
+			--extra sandbox --group dev --group system --group bench --constraint .venv-tools/airflow.txt --no-annotate --no-header \
 			--output-file constraints/airflow-$(line).txt &&) true
 
 .venv-tools/.complete: $(STAMP)
