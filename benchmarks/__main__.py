@@ -14,7 +14,7 @@ from benchmarks.report import show
 if TYPE_CHECKING:
     from benchmarks.report import Row
 
-#: Case to the function that measures it, as ``module:function``. Imported when it is run: importing is among what is measured.
+#: Case to the function that measures it, as ``module:function``. Imported late: importing is among what is measured.
 CASES: Final[dict[str, str]] = {}
 
 

@@ -6,12 +6,14 @@ counts. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +27,10 @@ _AT_ONCE: Final = 0.25
 _FREE: Final = 0.5
 #: Requests of a window that are not made when others use the key too, at most.
 _MOST_SPARED: Final = 3
+#: Of its share, whoever uses a part of the cap takes so much even while others use all that is left.
+_TRICKLE: Final = 0.1
+#: The API counts per minute. Seconds.
+_WINDOW: Final = 60.0
 #: A new window is begun up to so many seconds late, so that not all who wait for it begin together.
 _LATE: Final = 0.5
 
@@ -49,7 +55,7 @@ def rate_limit(headers: Mapping[str, str]) -> RateLimit:
     """Read ``X-RateLimit-*``. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
     limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
     reset = _number(headers.get("x-ratelimit-reset"))
-    now = _server_time(headers)
+    now = server_time(headers)
     return RateLimit(
         limit=int(limit) if limit is not None else None,
         remaining=int(remaining) if remaining is not None else None,
@@ -72,7 +78,7 @@ def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
     if value:
         moment = _http_date(value)
         if moment is not None:
-            return max(0.0, moment - _server_time(headers))
+            return max(0.0, moment - server_time(headers))
     return rate_limit(headers).reset_after if status == 429 else None
 
 
@@ -83,13 +89,22 @@ class Pacer:
     window. Each answer shows what others have used in the meantime, so that several senders slow each other down
     instead of running into the cap together.
 
+    With a ``share`` below 1 all of it is spread over the window, and what others have not used yet is left to them in
+    proportion to the time that is left.
+
+    :param share: the part of the cap that may be used.
     :param clock: seconds, only ever forward.
     :param draw: a random number from 0 to 1.
     """
 
     def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, draw: Callable[[], float] = random.random
+        self,
+        *,
+        share: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
     ) -> None:
+        self._share = share
         self._clock = clock
         self._draw = draw
         self._lock = threading.Lock()
@@ -123,7 +138,10 @@ class Pacer:
                 return None if in_flight else 0.0
             if self._left <= self._spared:
                 return self._ends_at - now + _LATE * self._draw()
-            if self._left > _FREE * self._limit:
+            if self._share < 1 and self._allowed(self._limit, now) < 1:
+                # What is left to the others becomes less by the second.
+                return min(1.0, self._ends_at - now) + _LATE * self._draw()
+            if self._share == 1 and self._left > _FREE * self._limit:
                 return 0.0 if in_flight < max(1, int(_AT_ONCE * self._left)) else None
             return max(0.0, self._next_at - now)
 
@@ -133,9 +151,10 @@ class Pacer:
             now = self._clock()
             self._left -= 1
             self._own += 1
-            if self._left > 0:
+            left = self._left if self._share == 1 else self._allowed(self._limit or 0, now)
+            if left > 0:
                 # Rather early than late: what is not used by the end of the window is lost.
-                self._next_at = now + (self._ends_at - now) / (self._left + 1) * (0.8 + 0.2 * self._draw())
+                self._next_at = now + (self._ends_at - now) / (left + 1) * (0.8 + 0.2 * self._draw())
 
     def saw(self, response: Response) -> None:
         """Take in an answer, whatever its status."""
@@ -160,6 +179,65 @@ class Pacer:
             # Of the last requests of a window each sender believes that they are its own: one for each other sender.
             self._spared = min(_MOST_SPARED, max(1, round(others / max(1, self._own)))) if others > 1 else 0
 
+    def _allowed(self, limit: int, now: float) -> float:
+        """How many requests of this window may still be made within the share."""
+        own = self._share * limit - self._own
+        for_others = (1 - self._share) * limit * min(1.0, (self._ends_at - now) / _WINDOW)
+        return min(own, max(self._left - for_others, _TRICKLE * self._share * limit - self._own))
+
+
+class Turns:
+    """Gives the tasks of one event loop their turns, in the order in which they ask.
+
+    :param pacer: decides when the next may start.
+    :param most: requests on their way at once, where there is no cap.
+    """
+
+    def __init__(self, pacer: Pacer, *, most: int = 8) -> None:
+        self.pacer = pacer
+        self._most = most
+        self._in_flight = 0
+        self._held_until = 0.0
+        self._order = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody start for so long."""
+        self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+    async def take(self) -> None:
+        """Wait for a turn, and count the request as started. :meth:`give_back` once it was answered, or failed."""
+        async with self._order:
+            while (delay := self._delay()) != 0:
+                self._changed.clear()
+                try:
+                    # In pieces: the pacer may learn of another window meanwhile.
+                    async with asyncio.timeout(None if delay is None else min(delay, 5.0)):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+            self.pacer.started()
+            self._in_flight += 1
+
+    def give_back(self) -> None:
+        """End a turn."""
+        self._in_flight -= 1
+        self._changed.set()
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Make one request within the turn."""
+        await self.take()
+        try:
+            yield
+        finally:
+            self.give_back()
+
+    def _delay(self) -> float | None:
+        if (held := self._held_until - time.monotonic()) > 0:
+            return held
+        return None if self._in_flight >= self._most else self.pacer.delay(self._in_flight)
+
 
 def _number(value: str | None) -> float | None:
     try:
@@ -176,7 +254,8 @@ def _http_date(value: str) -> float | None:
         return None
 
 
-def _server_time(headers: Mapping[str, str]) -> float:
+def server_time(headers: Mapping[str, str]) -> float:
+    """Return the server's clock, epoch seconds, as the answer's ``Date`` tells it; this machine's without one."""
     moment = _http_date(headers.get("date", ""))
     if moment is not None:
         return moment
