@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, BaseOperator, conf
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
+from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,12 +79,15 @@ def look(hook: FluxomailHook, wait: Wait) -> Ending | None:
 
 
 def _look(hook: FluxomailHook, wait: Wait) -> Ending | None:
+    began = now()
     try:
         try:
-            return wait.saw(hook.get_timeline(wait.send_id, max_attempts=1))
+            timeline = hook.get_timeline(wait.send_id, max_attempts=1)
         except FluxomailAuthError:
             hook.forget()
-            return wait.saw(hook.get_timeline(wait.send_id, max_attempts=1))
+            timeline = hook.get_timeline(wait.send_id, max_attempts=1)
+        wait.seen = began
+        return wait.saw(timeline)
     except FluxomailError as error:
         return wait.met(error, now())
 
@@ -120,9 +124,13 @@ def look_for(
 
 
 def delivery_trigger(
-    wait: Wait, *, conn_id: str, interval: float, result: dict[str, Any] | None = None
+    wait: Wait, task: BaseOperator, *, conn_id: str, interval: float, result: dict[str, Any] | None = None
 ) -> FluxomailDeliveryTrigger:
-    """Return the trigger that goes on with ``wait``."""
+    """Return the trigger that goes on with ``wait``.
+
+    :param task: who waits.
+    :param result: what it wants to have back.
+    """
     return FluxomailDeliveryTrigger(
         send_id=wait.send_id,
         target=wait.target,
@@ -133,7 +141,34 @@ def delivery_trigger(
         deadline=wait.deadline,
         resume_after=now() + RESUME_AFTER,
         next_look=now() + wait.asked,
+        seen=wait.seen,
         result=result,
+        end_from_trigger=can_end_in_triggerer(task),
+        multiple_outputs=bool(getattr(task, "multiple_outputs", False)),
+    )
+
+
+def can_end_in_triggerer(task: BaseOperator) -> bool:
+    """True when nothing of a success needs a worker: it would start a process only to return what is known.
+
+    Airflow runs no callback, no ``post_execute``, no custom XCom backend and no operator link there, and registers no
+    asset event and no length to map over.
+    """
+    if not AIRFLOW_V_3_3_PLUS:
+        return False
+    own = type(task)
+    return (
+        bool(task.do_xcom_push)
+        and not task.on_success_callback
+        and not task.outlets
+        and not task.operator_extra_links
+        and getattr(task, "_post_execute_hook", None) is None
+        and own.post_execute is BaseOperator.post_execute
+        # A subclass may do more.
+        and own.execute_complete.__module__.startswith("airflow_provider_fluxomail.")  # type: ignore[attr-defined]
+        and task.has_dag()  # type: ignore[no-untyped-call]
+        and next(iter(task.iter_mapped_dependants()), None) is None
+        and conf.get("core", "xcom_backend", fallback="BaseXCom").endswith("BaseXCom")
     )
 
 

@@ -95,7 +95,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         if ending := delivery.look_for(hook, wait, self.poke_interval, looks=delivery.WORKER_LOOKS):
             return self._conclude(ending)
         self.defer(
-            trigger=delivery.delivery_trigger(wait, conn_id=self.fluxomail_conn_id, interval=self.poke_interval),
+            trigger=delivery.delivery_trigger(wait, self, conn_id=self.fluxomail_conn_id, interval=self.poke_interval),
             method_name=self.execute_complete.__name__,
             timeout=delivery.backstop(wait.deadline),
         )

@@ -12,33 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailAuthError,
-    FluxomailConnectionError,
-    FluxomailError,
-    FluxomailValidationError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.timeline import FAILURES
-from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
+from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now, told_time
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.watchers import Watchers
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
+    from airflow_provider_fluxomail.client.watcher import Watcher
 
 
 class FluxomailDeliveryTrigger(BaseTrigger):
     """Waits for a send's event. Survives restarts: its deadline is a moment, not a duration.
 
+    All waits of a triggerer on one key share a watcher, which reads timelines in turns, or follows the event stream if
+    they are many.
+
     :param send_id: which send.
     :param target: the event hoped for.
     :param fail_on: events that end the wait as a failure.
     :param fluxomail_conn_id: id of the connection.
-    :param poll_interval: seconds between looks, with jitter.
+    :param poll_interval: seconds between looks, with jitter, where timelines are read.
     :param started: epoch seconds of the wait's first look, which a worker made.
     :param deadline: epoch seconds at which it fires as timed out.
     :param resume_after: epoch seconds before which it does not fire: Airflow may kill a task that resumes at once.
     :param next_look: epoch seconds before which it does not look: the worker's last look was told to wait.
+    :param seen: epoch seconds of the last look that showed the timeline; ``None`` if none did.
     :param result: comes back with the event; what the task that deferred wants to return.
+    :param end_from_trigger: end the task here when the target is reached, without a worker (Airflow 3.3 and later).
+    :param multiple_outputs: then push each entry of the result as an XCom of its own, too.
     """
 
     def __init__(
@@ -53,7 +55,10 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         poll_interval: float = 30.0,
         resume_after: float = 0.0,
         next_look: float = 0.0,
+        seen: float | None = None,
         result: dict[str, Any] | None = None,
+        end_from_trigger: bool = False,
+        multiple_outputs: bool = False,
     ) -> None:
         super().__init__()
         self.send_id = send_id
@@ -65,7 +70,10 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         self.deadline = deadline
         self.resume_after = resume_after
         self.next_look = next_look
+        self.seen = seen
         self.result = result
+        self.end_from_trigger = end_from_trigger
+        self.multiple_outputs = multiple_outputs
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger anew after a restart."""
@@ -81,67 +89,75 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "resume_after": self.resume_after,
                 "next_look": self.next_look,
+                "seen": self.seen,
                 "result": self.result,
+                "end_from_trigger": self.end_from_trigger,
+                "multiple_outputs": self.multiple_outputs,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until the wait ends, then fire once, with an :class:`.Ending` and ``result``."""
+        """Wait until it ends, then fire once, with an :class:`.Ending` and ``result``."""
         wait = Wait(
-            self.send_id, target=self.target, fail_on=self.fail_on, started=self.started, deadline=self.deadline
+            self.send_id,
+            target=self.target,
+            fail_on=self.fail_on,
+            started=self.started,
+            deadline=self.deadline,
+            seen=self.seen,
+        )
+        self.log.info(
+            "Waiting for send %s to be %s, since %s and until %s.",
+            self.send_id,
+            self.target,
+            told_time(self.started),
+            told_time(self.deadline),
         )
         ending = await self._wait(wait)
+        if self.end_from_trigger and ending.status == "reached":
+            yield self._success(ending)
+            return
         await asyncio.sleep(max(0.0, self.resume_after - now()))
-        yield TriggerEvent({**ending.to_json(), "result": self.result})
+        yield TriggerEvent(self._payload(ending))
 
     async def _wait(self, wait: Wait) -> Ending:
-        self.log.info(
-            "Waiting for send %s to be %s, looking every %g s.", self.send_id, self.target, self.poll_interval
-        )
-        await asyncio.sleep(max(0.0, min(self.next_look, self.deadline) - now()))
-        client: AsyncFluxomailClient | None = None
-        try:
-            while True:
-                ending = None
+        """Have the wait looked after. A key that is refused is looked up anew: it may have been replaced."""
+        refused: Watcher | None = None
+        while True:
+            try:
+                watcher = await Watchers.here().get(self.fluxomail_conn_id, instead_of=refused)
+                if watcher.ended:
+                    # Its last wait left before this one came.
+                    continue
                 try:
-                    client = client or await self._connect()
-                    try:
-                        timeline = await client.get_timeline(self.send_id, max_attempts=1)
-                    except FluxomailAuthError:
-                        # The key may have been replaced: read the connection anew, once a look.
-                        await client.close()
-                        client = await self._connect()
-                        timeline = await client.get_timeline(self.send_id, max_attempts=1)
-                    ending = wait.saw(timeline)
-                except FluxomailError as error:
-                    ending = wait.met(error, now())
-                if ending:
+                    return await watcher.watch(
+                        wait, interval=self.poll_interval, tell=self.log.log, hold=self.next_look
+                    )
+                except FluxomailAuthError:
+                    if refused is not None and not watcher.accepted:
+                        raise
+                    refused = watcher
+            except FluxomailError as error:
+                if ending := wait.met(error, now()):
                     return ending
                 if wait.trouble_is_new:
-                    self.log.warning(TROUBLE, wait.trouble)
+                    self.log.warning(TROUBLE, error)
                 if now() >= wait.deadline:
                     return wait.timed_out()
                 await asyncio.sleep(wait.delay(self.poll_interval, now()))
-        finally:
-            if client is not None:
-                await client.close()
 
-    async def _connect(self) -> AsyncFluxomailClient:
-        """Look the connection up. Airflow's own outage is one that a wait survives; a missing connection is not."""
-        from airflow.providers.common.compat.sdk import AirflowNotFoundException
+    def _payload(self, ending: Ending) -> dict[str, Any]:
+        return {**ending.to_json(), "result": self.result}
 
-        try:
-            return await FluxomailHook(self.fluxomail_conn_id).aget_conn()
-        except FluxomailError:
-            raise
-        except AirflowNotFoundException as error:
-            raise FluxomailValidationError(
-                f"connection {self.fluxomail_conn_id!r} does not exist: create it"
-            ) from error
-        except Exception as error:
-            raise FluxomailConnectionError(
-                f"Airflow cannot give connection {self.fluxomail_conn_id!r}: {error}", ambiguous=False
-            ) from error
+    def _success(self, ending: Ending) -> TriggerEvent:
+        from airflow.triggers.base import TaskSuccessEvent
+
+        self.log.info("The message was %s (%s).", ending.event, ending.time or "no time given")
+        value = {**(self.result or {}), **ending.result}
+        event = TaskSuccessEvent(xcoms={**(value if self.multiple_outputs else {}), "return_value": value})
+        # dag.test() resumes the task all the same, with the payload.
+        event.payload = self._payload(ending)
+        return event
 
 
 class FluxomailRetryAfterTrigger(BaseTrigger):

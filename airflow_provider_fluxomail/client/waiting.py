@@ -32,6 +32,7 @@ JITTER: Final = 0.2
 LEAST_INTERVAL: Final = 1.0
 #: Logged once for each new trouble.
 TROUBLE: Final = "Cannot see the send's timeline now, waiting goes on: %s"
+SEEN_AGAIN: Final = "The send's timeline can be read again."
 
 Status = Literal["reached", "failed", "timeout", "error"]
 
@@ -82,7 +83,20 @@ class Wait:
     :param fail_on: events that end the wait as a failure.
     :param started: epoch seconds of the first look.
     :param deadline: epoch seconds after which the wait times out.
+    :param seen: epoch seconds of the last look that showed the timeline; ``None`` if none did.
     """
+
+    __slots__ = (
+        "_last_event",
+        "deadline",
+        "fail_on",
+        "seen",
+        "send_id",
+        "started",
+        "target",
+        "trouble",
+        "trouble_is_new",
+    )
 
     def __init__(
         self,
@@ -92,12 +106,14 @@ class Wait:
         fail_on: Collection[str] = FAILURES,
         started: float,
         deadline: float,
+        seen: float | None = None,
     ) -> None:
         self.send_id = send_id
         self.target = target
         self.fail_on = tuple(fail_on)
         self.started = started
         self.deadline = deadline
+        self.seen = seen
         #: The trouble the last look met, ``None`` if it went well.
         self.trouble: FluxomailError | None = None
         #: True when the last look met trouble of another kind than the one before: it is worth a line in the log.
@@ -187,6 +203,11 @@ _SAID = {
 
 def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def told_time(moment: float) -> str:
+    """Return epoch seconds as a log shows them."""
+    return _iso(datetime.fromtimestamp(moment, UTC))
 
 
 def now() -> float:

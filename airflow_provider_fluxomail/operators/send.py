@@ -283,7 +283,9 @@ class FluxomailSendOperator(BaseOperator):
         if ending := delivery.look_for(hook, wait, interval, looks=looks):
             return {**result, **self._conclude(ending)}
         self.defer(
-            trigger=delivery.delivery_trigger(wait, conn_id=self.fluxomail_conn_id, interval=interval, result=result),
+            trigger=delivery.delivery_trigger(
+                wait, self, conn_id=self.fluxomail_conn_id, interval=interval, result=result
+            ),
             method_name=self.execute_complete.__name__,
             timeout=delivery.backstop(wait.deadline),
         )

@@ -13,6 +13,7 @@ NAME = "airflow_provider_fluxomail"
 LAYERS = {
     "__init__": 0,
     "client": 0,
+    "version_compat": 0,
     "idempotency": 1,
     "connections": 1,
     "attachments": 1,
@@ -20,6 +21,7 @@ LAYERS = {
     "sendstate": 1,
     "hooks": 1,
     "batch": 1,
+    "watchers": 1,
     "triggers": 2,
     "delivery": 3,
     "operators": 4,
