@@ -62,6 +62,7 @@ class Follower:
     :param waits: those who wait, by the id of their send.
     :param start: runs something as a task.
     :param look: reads a wait's timeline soon; what the events tell of it is not enough.
+    :param covered: told of each wait that counts on the events from now on.
     :param on_mode: told when waits begin and cease to count on the events.
     :param on_error: told what went wrong with a request, and whether the key was refused.
     """
@@ -75,6 +76,7 @@ class Follower:
         timing: FollowTiming,
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         look: Callable[[Watched], None],
+        covered: Callable[[Watched], None],
         on_mode: Callable[[], None],
         on_error: Callable[[FluxomailError], None],
     ) -> None:
@@ -84,6 +86,7 @@ class Follower:
         self._timing = timing
         self._start = start
         self._look = look
+        self._covered = covered
         self._on_mode = on_mode
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
@@ -189,6 +192,7 @@ class Follower:
         watched.joining, watched.generation = False, self.generation
         watched.events = self._recent.of(watched.wait.send_id)
         self._settle_soon(watched)
+        self._covered(watched)
 
     async def _catch_up(self, feed: Feed) -> None:
         """Read from the list what came between the last looks of those who join and the stream."""

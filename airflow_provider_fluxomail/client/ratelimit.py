@@ -153,8 +153,12 @@ class Pacer:
             self._own += 1
             left = self._left if self._share == 1 else self._allowed(self._limit or 0, now)
             if left > 0:
+                gap = (self._ends_at - now) / (left + 1)
+                if self._share < 1 and self._limit:
+                    # Not all of the share in the few seconds that are left of a window.
+                    gap = max(gap, _WINDOW / (self._share * self._limit))
                 # Rather early than late: what is not used by the end of the window is lost.
-                self._next_at = now + (self._ends_at - now) / (left + 1) * (0.8 + 0.2 * self._draw())
+                self._next_at = now + gap * (0.8 + 0.2 * self._draw())
 
     def saw(self, response: Response) -> None:
         """Take in an answer, whatever its status."""

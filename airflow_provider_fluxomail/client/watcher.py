@@ -96,6 +96,7 @@ class Watcher:
             timing=self._timing.follow,
             start=self._start,
             look=lambda watched: self._plan(watched, now()),
+            covered=self._plan_next,
             on_mode=self._mode_changed,
             on_error=self._failed,
         )
@@ -151,8 +152,8 @@ class Watcher:
         if watched.wait.seen is None:
             self._plan(watched, hold)
         else:
-            self._follower.join([watched])
             self._plan_next(watched, hold)
+            self._follower.join([watched])
 
     def _leave(self, watched: Watched) -> None:
         self._looks.forget(watched)
@@ -228,9 +229,11 @@ class Watcher:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            if self._looks.next_due(now()) == now():
+            moment = now()
+            due = self._looks.next_due(moment)
+            if due is not None and due <= moment:
                 # The cap, or an outage, holds them.
-                for watched in [one for one in self._all() if now() > one.wait.deadline + LAST_LOOK]:
+                for watched in [one for one in self._all() if moment > one.wait.deadline + LAST_LOOK]:
                     watched.end(watched.wait.timed_out())
             self._follower.check()
             self._choose_mode()
