@@ -165,7 +165,7 @@ class Play:
             self.mail.event(step.kind, self.sent[step.number])
         elif isinstance(step, Fault):
             options = dict(step.options)
-            match = {} if step.path is None else {"path": step.path, "method": "GET"}
+            match: dict[str, Any] = {} if step.path is None else {"path": step.path, "method": "GET"}
             self.sandbox.fail_next(options.pop("kind"), times=step.times, **match, **options)
 
 
