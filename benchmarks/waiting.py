@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import psutil  # type: ignore[import-untyped]
@@ -117,12 +116,10 @@ class Waits:
     async def _wait(self, number: int) -> None:
         trigger = make_trigger(self._task, number)
         try:
-            # A triggerer reads a trigger to its end.
-            async with aclosing(trigger.run()) as events:
-                async for event in events:
-                    self.fired[number] = time.time()
-                    if not _is_delivery(event.payload):
-                        self.wrong.append(str(event.payload)[:500])
+            async for event in trigger.run():
+                self.fired[number] = time.time()
+                if not _is_delivery(event.payload):
+                    self.wrong.append(str(event.payload)[:500])
         except Exception as error:  # noqa: BLE001  whatever it is, it is the result
             self.wrong.append(repr(error)[:500])
         finally:
