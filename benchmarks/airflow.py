@@ -1,7 +1,7 @@
 """200 waits on a real Airflow, against as many deferrable HTTP sensors: what they take of the workers, and how long.
 
-Scheduler, Dag processor, API server and one triggerer as processes, LocalExecutor, PostgreSQL. One Dag with mapped waits
-after the other, on the same Airflow and the same server, with a key without a cap: refusals are another case's.
+Scheduler, Dag processor, API server and one triggerer as processes, LocalExecutor, PostgreSQL. One Dag with mapped
+waits after the other, on the same Airflow and the same server, with a key without a cap: refusals are another case's.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Airflow:
         return collections.Counter(str(row["state"]) for row in rows["task_instances"])
 
     def _processes(self, dag_id: str) -> int:
-        """Every process of a task says once, in the task's log, that it has read its Dag; a resumed task does so again."""
+        """Every process of a task says once, in the task's log, that it has read its Dag; so does one that resumes it."""
         logs = (self._runner.logs / "tasks" / f"dag_id={dag_id}").rglob("attempt=*.log")
         return sum(log.read_text(errors="replace").count('"Worker startup parse complete"') for log in logs)
 
