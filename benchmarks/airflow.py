@@ -71,7 +71,7 @@ class Airflow:
         return collections.Counter(str(row["state"]) for row in rows["task_instances"])
 
     def _processes(self, dag_id: str) -> int:
-        """Every process of a task says once, in the task's log, that it has read its Dag; so does one that resumes it."""
+        """Every process of a task says in the task's log that it has read its Dag, one that resumes it too."""
         logs = (self._runner.logs / "tasks" / f"dag_id={dag_id}").rglob("attempt=*.log")
         return sum(log.read_text(errors="replace").count('"Worker startup parse complete"') for log in logs)
 
