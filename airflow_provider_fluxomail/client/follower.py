@@ -62,6 +62,7 @@ class Follower:
     :param waits: those who wait, by the id of their send.
     :param start: runs something as a task.
     :param look: reads a wait's timeline soon; what the events tell of it is not enough.
+    :param on_covered: told which wait now counts on the events: the look that was planned for it can wait.
     :param on_mode: told when waits begin and cease to count on the events.
     :param on_error: told what went wrong with a request, and whether the key was refused.
     """
@@ -75,6 +76,7 @@ class Follower:
         timing: FollowTiming,
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         look: Callable[[Watched], None],
+        on_covered: Callable[[Watched], None],
         on_mode: Callable[[], None],
         on_error: Callable[[FluxomailError], None],
     ) -> None:
@@ -84,6 +86,7 @@ class Follower:
         self._timing = timing
         self._start = start
         self._look = look
+        self._on_covered = on_covered
         self._on_mode = on_mode
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
@@ -188,6 +191,7 @@ class Follower:
     def _cover(self, watched: Watched) -> None:
         watched.joining, watched.generation = False, self.generation
         watched.events = self._recent.of(watched.wait.send_id)
+        self._on_covered(watched)
         self._settle_soon(watched)
 
     async def _catch_up(self, feed: Feed) -> None:

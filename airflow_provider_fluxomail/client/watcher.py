@@ -96,6 +96,7 @@ class Watcher:
             timing=self._timing.follow,
             start=self._start,
             look=lambda watched: self._plan(watched, now()),
+            on_covered=self._plan_next,
             on_mode=self._mode_changed,
             on_error=self._failed,
         )
