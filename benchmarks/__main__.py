@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from benchmarks.report import Row
 
 #: Case to the function that measures it, as ``module:function``. Imported late: importing is among what is measured.
-CASES: Final[dict[str, str]] = {}
+CASES: Final[dict[str, str]] = {
+    "waits-1000": "benchmarks.waits:bench_1000",
+    "waits-10000": "benchmarks.waits:bench_10000",
+    "waits-timeline": "benchmarks.waits:bench_timeline",
+    "airflow-200": "benchmarks.airflow:bench",
+}
 
 
 def run(name: str) -> list[Row]:

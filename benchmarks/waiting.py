@@ -1,0 +1,173 @@
+"""The process of a benchmark that waits, and does nothing else: N triggers as tasks of one loop, as in a triggerer.
+
+Reads what to do as one line of JSON, prints ``ready``, begins at a further line, prints ``begun`` when all of its tasks
+run, and at the end what came of it as one line of JSON. Its CPU time counts from the beginning to the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import psutil  # type: ignore[import-untyped]
+from airflow.sdk.log import configure_logging, reset_logging
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
+from benchmarks.protocol import UNTIL_DELIVERED, Result, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Far enough not to matter, near enough to be a deadline.
+_DEADLINE_SECONDS: Final = 3600.0
+#: How long waits have to come to rest before memory is measured.
+_REST_SECONDS: Final = 6.0
+
+
+class DoNothingTrigger(FluxomailDeliveryTrigger):
+    """What a wait costs at least: the same arguments, and a task that awaits something of its own."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+        yield TriggerEvent(None)
+
+
+def delivery_arguments(send_id: str) -> dict[str, Any]:
+    """The arguments of a wait as a worker hands it over: it has just looked."""
+    now = time.time()
+    seen = {"seen": now} if "seen" in inspect.signature(FluxomailDeliveryTrigger.__init__).parameters else {}
+    return {"send_id": send_id, "started": now, "deadline": now + _DEADLINE_SECONDS, **seen}
+
+
+def _http(send_id: str, poke_interval: float) -> BaseTrigger:
+    """The trigger as ``HttpSensor(deferrable=True)`` makes it, after its look in the worker."""
+    # Here: what it imports is no part of our memory.
+    from airflow.providers.http.triggers.http import HttpSensorTrigger
+
+    return HttpSensorTrigger(
+        endpoint=f"/api/v1/sends/{send_id}",
+        http_conn_id="http_default",
+        data=UNTIL_DELIVERED,
+        headers={},
+        method="GET",
+        extra_options={},
+        poke_interval=poke_interval,
+    )
+
+
+def make_trigger(task: Task, number: int) -> BaseTrigger:
+    """The trigger of one wait."""
+    if task.kind == "http":
+        return _http(task.sends[number], task.poke_interval)
+    kind = {"fluxomail": FluxomailDeliveryTrigger, "nothing": DoNothingTrigger}[task.kind]
+    return kind(**delivery_arguments(task.sends[number]))
+
+
+class Waits:
+    """The waits of this process."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.fired: list[float | None] = [None] * len(task.sends)
+        self.wrong: list[str] = []
+
+    async def run(self) -> Result:
+        """Wait until all have come back, or the time is over."""
+        return await (self._measure_memory() if self._task.memory else self._measure_time())
+
+    async def _measure_time(self) -> Result:
+        began = time.process_time()
+        tasks = await self._begin(0, len(self._task.sends))
+        _say("begun")
+        _, left = await asyncio.wait(tasks, timeout=self._task.seconds)
+        cpu = time.process_time() - began
+        await _end(left)
+        return Result(self.fired, self.wrong, cpu, [])
+
+    async def _measure_memory(self) -> Result:
+        """Three readings: the difference of the last two is that of waits alone, without client and connection."""
+        readings = [_rss()]
+        first = await self._begin(0, self._task.memory)
+        _say("begun")
+        await asyncio.sleep(_REST_SECONDS)
+        readings.append(_rss())
+        others = await self._begin(self._task.memory, len(self._task.sends))
+        await asyncio.sleep(_REST_SECONDS)
+        readings.append(_rss())
+        await _end([*first, *others])
+        return Result(self.fired, self.wrong, 0.0, readings)
+
+    async def _begin(self, start: int, end: int) -> list[asyncio.Task[None]]:
+        """Start waits as a triggerer does: in one go, each a task."""
+        tasks = [asyncio.create_task(self._wait(number)) for number in range(start, end)]
+        await asyncio.sleep(0)
+        return tasks
+
+    async def _wait(self, number: int) -> None:
+        trigger = make_trigger(self._task, number)
+        try:
+            async for event in trigger.run():
+                self.fired[number] = time.time()
+                if not _is_delivery(event.payload):
+                    self.wrong.append(str(event.payload)[:500])
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the result
+            self.wrong.append(repr(error)[:500])
+        finally:
+            await trigger.cleanup()
+
+
+def _is_delivery(payload: Any) -> bool:
+    # The HTTP trigger says True, and nothing else.
+    return payload is True or (payload["status"], payload["event"]) == ("reached", "delivered")
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]] | set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _rss() -> int:
+    gc.collect()
+    rss: int = psutil.Process().memory_info().rss
+    return rss
+
+
+def run(waits: Callable[[Task], Coroutine[Any, Any, Result]]) -> None:
+    """Read the task, say that everything is ready, begin when told to, and say what came of it."""
+    task = Task(**json.loads(sys.stdin.readline()))
+    _say("ready")
+    sys.stdin.readline()
+    result = asyncio.run(waits(task))
+    _say(json.dumps(dataclasses.asdict(result)))
+
+
+def _say(line: str) -> None:
+    _channel.write(line + "\n")
+    _channel.flush()
+
+
+def _as_a_triggerer_logs() -> TextIO:
+    """Make log lines as the process of a triggerer does, for nobody; stdout is for the results alone."""
+    channel = os.fdopen(os.dup(1), "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    reset_logging()
+    configure_logging(json_output=True, output=os.fdopen(nowhere, "wb", buffering=0), sending_to_supervisor=True)
+    return channel
+
+
+_channel: Final = _as_a_triggerer_logs()
+
+if __name__ == "__main__":
+    run(lambda task: Waits(task).run())

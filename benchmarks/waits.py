@@ -1,0 +1,310 @@
+"""Many waits on one capped key: requests, refusals, delay, CPU and memory, against Airflow's deferrable HTTP sensor.
+
+Three processes: the server, the waits (:mod:`benchmarks.waiting`), and this one, which makes the sends beforehand and
+then delivers them. A delay counts from the moment before a delivery is asked for to that at which ``run()`` yields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from airflow_provider_fluxomail.sandbox.config import DEFAULT_API_KEY
+from benchmarks.protocol import Result, Task
+from benchmarks.report import Row, at_most
+from benchmarks.sandbox import serving
+from benchmarks.server import COUNTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CAP: Final = 600
+"""Requests per minute of the waits' key."""
+PATIENCE: Final = 90.0
+"""Seconds after which a wait counts as unresolved."""
+POKE_SECONDS: Final = 60.0
+"""Of the peer: the default of every Airflow sensor. With 5 s, the trigger's own default, it is refused as often: once
+the cap is used up, it asks again without any pause."""
+ROUNDS: Final = 3
+POLL_SHARE: Final = 0.5
+"""The default of the connection."""
+_KEY: Final = "fm_waits"
+_CONNECTIONS: Final = 8
+_READY_SECONDS: Final = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What one run of waits has shown.
+
+    :param delays: event to fire, in seconds, of the waits that fired; the greatest last.
+    :param cpu: seconds of the process that waits.
+    """
+
+    requests: int
+    refused: int
+    delays: list[float]
+    unresolved: int
+    cpu: float
+
+    @property
+    def p99(self) -> float:
+        """The delay that 99 of 100 waits do not exceed; those that never fired have none."""
+        return statistics.quantiles(self.delays, n=100)[98] if len(self.delays) > 1 else float("inf")
+
+
+class Server:
+    """The server of a benchmark, and what is asked of it besides the waits."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def control(self, path: str, **fields: Any) -> None:
+        """Make one control call."""
+        httpx.post(f"{self.url}/_sandbox/{path}", json=fields, trust_env=False).raise_for_status()
+
+    def put_key(self, key: str = _KEY) -> None:
+        """Make the key of the waits."""
+        self.control("keys", key=key, rate_limit_per_minute=CAP)
+
+    def counts(self, key: str = _KEY) -> tuple[int, int]:
+        """Requests and refusals of a key."""
+        counted = httpx.get(self.url + COUNTS, trust_env=False).json()
+        return counted["requests"].get(key, 0), counted["refused"].get(key, 0)
+
+    def make_sends(self, count: int) -> list[str]:
+        """Make so many sends with a key of their own, and return their ids."""
+        return asyncio.run(self._make_sends(count))
+
+    async def _make_sends(self, count: int) -> list[str]:
+        body = {"to": "ops@example.org", "subject": "Nightly load finished", "content": "Loaded 20 rows."}
+        sends: list[str] = []
+
+        async def connection(start: int) -> None:
+            async with _Connection(self.port) as server:
+                for number in range(start, count, _CONNECTIONS):
+                    answer = await server.post("/api/v1/emails/send", body | {"idempotencyKey": f"wait-{number}"})
+                    sends.append(answer["sendId"])
+
+        await asyncio.gather(*(connection(start) for start in range(_CONNECTIONS)))
+        return sends
+
+    async def deliver(self, sends: list[str], seconds: float) -> dict[str, float]:
+        """Deliver the sends in random order, evenly over so many seconds, and return when each was asked for."""
+        order = random.Random(5).sample(sends, len(sends))
+        asked: dict[str, float] = {}
+        began = time.monotonic()
+
+        async def connection(start: int) -> None:
+            async with _Connection(self.port) as server:
+                for number in range(start, len(order), _CONNECTIONS):
+                    await asyncio.sleep(max(0.0, began + number * seconds / len(order) - time.monotonic()))
+                    asked[order[number]] = time.time()
+                    await server.post(f"/_sandbox/messages/{order[number]}/events", {"type": "delivered"})
+
+        await asyncio.gather(*(connection(start) for start in range(_CONNECTIONS)))
+        return asked
+
+
+class _Connection:
+    """One connection that is kept alive. An HTTP library would take more of the machine than the server does."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self) -> _Connection:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def post(self, path: str, fields: dict[str, Any]) -> Any:
+        body = json.dumps(fields).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {DEFAULT_API_KEY}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self._writer.write(head.encode() + body)
+        told = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = next(line for line in told.split(b"\r\n") if line.startswith(b"content-length:"))
+        answer = await self._reader.readexactly(int(length.partition(b":")[2]))
+        if not told.startswith(b"http/1.1 200"):
+            raise RuntimeError(answer.decode())
+        return json.loads(answer)
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A fresh server with the key of the waits."""
+    with serving("-m", "benchmarks.server") as port:
+        found = Server(port)
+        found.put_key()
+        yield found
+
+
+class Waiting:
+    """The process of the waits, from ready to its result."""
+
+    def __init__(self, server: Server, task: Task, module: str = "benchmarks.waiting") -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        connections = {
+            "FLUXOMAIL_DEFAULT": {"conn_type": "fluxomail", "host": server.url, "password": _KEY},
+            "HTTP_DEFAULT": {"conn_type": "http", "host": server.url, "extra": {"Authorization": f"Bearer {_KEY}"}},
+        }
+        environment = os.environ | {f"AIRFLOW_CONN_{name}": json.dumps(one) for name, one in connections.items()}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # What Airflow logs is not read: whatever goes wrong is in the result.
+            stderr=subprocess.DEVNULL if not os.environ.get("BENCH_STDERR") else None,
+            text=True,
+            env=environment | {"AIRFLOW_HOME": self._folder.name, "NO_PROXY": "127.0.0.1"},
+        )
+        self._tell(json.dumps(dataclasses.asdict(task)))
+        self._expect("ready")
+
+    def begin(self) -> None:
+        """Let the waits begin; returns when all of them run."""
+        self._tell("begin")
+        self._expect("begun")
+
+    def result(self) -> Result:
+        """Wait for the end."""
+        try:
+            return Result(**json.loads(self._line()))
+        finally:
+            self._process.wait(_READY_SECONDS)
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def _expect(self, line: str) -> None:
+        if (found := self._line().strip()) != line:
+            raise RuntimeError(f"the process of the waits said {found!r} instead of {line!r}")
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            raise RuntimeError(f"the process of the waits ended with {self._process.wait(10)}")
+        return line
+
+
+def measure(
+    server: Server, sends: list[str], kind: str, *, spread: float, seconds: float, module: str = "benchmarks.waiting"
+) -> Figures:
+    """Let waits begin, deliver their sends, and see what they do.
+
+    :param spread: seconds over which the deliveries are spread.
+    :param seconds: the longest that the waits are waited for.
+    """
+    before = server.counts()
+    task = Task(kind, sends, seconds, poke_interval=POKE_SECONDS)
+    with Waiting(server, task, module) as waiting:
+        waiting.begin()
+        asked = asyncio.run(server.deliver(sends, spread))
+        result = waiting.result()
+    if result.wrong:
+        raise RuntimeError(f"{len(result.wrong)} waits went wrong, such as: {result.wrong[0]}")
+    fired = [(send_id, at) for send_id, at in zip(sends, result.fired, strict=True) if at is not None]
+    requests, refused = (now - then for now, then in zip(server.counts(), before, strict=True))
+    delays = sorted(at - asked[send_id] for send_id, at in fired)
+    return Figures(requests, refused, delays, len(sends) - len(fired), result.cpu)
+
+
+def _round(kind: str, count: int, spread: float) -> Figures:
+    with server() as one:
+        figures = measure(one, one.make_sends(count), kind, spread=spread, seconds=PATIENCE)
+    print(
+        f"    {kind}: {figures.requests} requests, {figures.refused} refused, p99 {figures.p99:.2f} s, "
+        f"{figures.unresolved} unresolved, {figures.cpu:.2f} s CPU",
+        file=sys.stderr,
+    )
+    return figures
+
+
+def bench_1000() -> list[Row]:
+    """1,000 waits whose sends are delivered within 30 s."""
+    own, peer = [], []
+    for _ in range(ROUNDS):
+        own.append(_round("fluxomail", 1_000, 30.0))
+        peer.append(_round("http", 1_000, 30.0))
+    case = "1,000 waits"
+    middle = statistics.median
+    cpu, peer_cpu = middle(one.cpu for one in own), middle(one.cpu for one in peer)
+    return [
+        at_most(case, "requests", middle(x.requests for x in own), 20, middle(x.requests for x in peer)),
+        at_most(case, "refused", max(x.refused for x in own), 0, middle(x.refused for x in peer)),
+        at_most(case, "event to fire, p99 s", middle(x.p99 for x in own), 1.0, middle(x.p99 for x in peer)),
+        at_most(case, "unresolved after 90 s", max(x.unresolved for x in own), 0, middle(x.unresolved for x in peer)),
+        Row(case, "CPU s", cpu, peer_cpu, "<= 1/50", cpu <= peer_cpu / 50),
+    ]
+
+
+def bench_10000() -> list[Row]:
+    """10,000 waits within 60 s, their memory, and how the CPU time grows from 1,000 on."""
+    case = "10,000 waits"
+    middle = statistics.median
+    small = [_round("fluxomail", 1_000, 30.0)]
+    with server() as one:
+        sends = one.make_sends(10_000)
+        memory, nothing = (_memory(one, sends, kind) for kind in ("fluxomail", "nothing"))
+        large = [measure(one, sends, "fluxomail", spread=60.0, seconds=PATIENCE)]
+    growth = middle(x.cpu for x in large) / middle(x.cpu for x in small)
+    return [
+        at_most(case, "requests", middle(x.requests for x in large), 150),
+        at_most(case, "refused", max(x.refused for x in large), 0),
+        at_most(case, "event to fire, p99 s", middle(x.p99 for x in large), 2.0),
+        at_most(case, "unresolved after 90 s", max(x.unresolved for x in large), 0),
+        Row(case, "memory per wait, KB", memory, nothing, "<= peer + 4", memory <= nothing + 4),
+        at_most(case, "CPU, times that of 1,000", growth, 12),
+    ]
+
+
+def _memory(server: Server, sends: list[str], kind: str) -> float:
+    """Resident KB of one wait, measured as what waits beyond the first thousand add. A process of its own."""
+    with Waiting(server, Task(kind, sends, 0.0, memory=1_000)) as waiting:
+        waiting.begin()
+        _, some, every = waiting.result().rss
+    return (every - some) / 1024 / (len(sends) - 1_000)
+
+
+def bench_timeline() -> list[Row]:
+    """1,000 waits on a plan without the events API: each is read as fast as the share of the cap for waiting allows."""
+    case, count, spread = "1,000 waits, no events API", 1_000, 30.0
+    # Each wait is due once in so many seconds. Worst for one that was read just before its event.
+    theory = count / (POLL_SHARE * CAP / 60)
+    with server() as one:
+        one.control("settings", events_in_plan=False)
+        figures = measure(one, one.make_sends(count), "fluxomail", spread=spread, seconds=2 * theory)
+    return [
+        at_most(case, "refused, % of requests", 100 * figures.refused / figures.requests, 1),
+        at_most(case, "slowest event to fire, times theory", figures.delays[-1] / theory, 1.3),
+        at_most(case, "unresolved", figures.unresolved, 0),
+        Row(case, "requests", figures.requests),
+    ]
