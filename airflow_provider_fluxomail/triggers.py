@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.timeline import FAILURES
-from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now, told_time
+from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.watchers import Watchers
 
@@ -105,13 +105,6 @@ class FluxomailDeliveryTrigger(BaseTrigger):
             started=self.started,
             deadline=self.deadline,
             seen=self.seen,
-        )
-        self.log.info(
-            "Waiting for send %s to be %s, since %s and until %s.",
-            self.send_id,
-            self.target,
-            told_time(self.started),
-            told_time(self.deadline),
         )
         ending = await self._wait(wait)
         if self.end_from_trigger and ending.status == "reached":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
-import inspect
 import json
 import os
 import sys
@@ -45,8 +44,7 @@ class DoNothingTrigger(FluxomailDeliveryTrigger):
 def delivery_arguments(send_id: str) -> dict[str, Any]:
     """The arguments of a wait as a worker hands it over: it has just looked."""
     now = time.time()
-    seen = {"seen": now} if "seen" in inspect.signature(FluxomailDeliveryTrigger.__init__).parameters else {}
-    return {"send_id": send_id, "started": now, "deadline": now + _DEADLINE_SECONDS, **seen}
+    return {"send_id": send_id, "started": now, "deadline": now + _DEADLINE_SECONDS, "seen": now}
 
 
 def _http(send_id: str, poke_interval: float) -> BaseTrigger:

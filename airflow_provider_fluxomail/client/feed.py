@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 GAP_PAGES: Final = 50
 #: A stream that lived so long, in seconds, or brought an event, was a good one: the next failure is the first again.
 _GOOD: Final = 10.0
+#: Events of so long are read at once. Seconds.
+_GATHER: Final = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,8 @@ class Feed:
                         if events:
                             self._brought = True
                             self._receive(events)
+                            # What comes in the meantime comes together: reading costs more than an event.
+                            await asyncio.sleep(_GATHER)
                 finally:
                     self._last_id = stream.last_id
         finally:

@@ -21,7 +21,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailAuthError, Fluxoma
 from airflow_provider_fluxomail.client.follower import Follower, FollowTiming
 from airflow_provider_fluxomail.client.looks import Looks, Watched
 from airflow_provider_fluxomail.client.ratelimit import Pacer, Turns
-from airflow_provider_fluxomail.client.waiting import SEEN_AGAIN, TROUBLE, Ending, Wait, now
+from airflow_provider_fluxomail.client.waiting import SEEN_AGAIN, TROUBLE, Ending, Wait, now, told_time
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.settings import ClientSettings
@@ -118,7 +118,8 @@ class Watcher:
         watched = Watched(wait, interval, self._loop)
         self._join(watched, hold)
         try:
-            tell(logging.INFO, self._mode)
+            span = f"since {told_time(wait.started)} and until {told_time(wait.deadline)}"
+            tell(logging.INFO, f"Waiting for send {wait.send_id} to be {wait.target}, {span}. {self._mode}")
             while watched.ending is None:
                 await watched.woken
                 watched.woken = self._loop.create_future()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail import delivery, triggers
+from airflow_provider_fluxomail import delivery, triggers, watchers
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
@@ -380,6 +380,7 @@ def test_a_trigger_without_a_usable_connection_ends(sandbox: Sandbox, problem: s
 
 
 def test_airflows_own_outage_is_waited_out(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchers, "_FAILED_FOR", 0.0)
     answers = iter([RuntimeError("no API server"), RuntimeError("no API server")])
     real = FluxomailHook.aget_options
 
