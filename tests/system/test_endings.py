@@ -1,0 +1,89 @@
+"""On a real Airflow: a success ends in the triggerer, unless something of it needs a worker; all else in a worker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from scripts.airflow2_runner import Airflow2Runner
+from scripts.airflow_runner import FINAL_STATES, AirflowRunner
+from scripts.sandbox import API_KEY, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMIT: Final = 300.0
+AIRFLOW_2: Final = importlib.metadata.version("apache-airflow").startswith("2.")
+RUN: Final = ("endings", "run")
+WAITS: Final = ("send", "plain", "callback", "outlet", "bounced")
+
+pytestmark = pytest.mark.timeout(3 * LIMIT)
+
+
+def until(airflow: AirflowRunner, what: str, happened: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+    """Wait until something holds of the tasks' states."""
+    deadline = time.monotonic() + LIMIT
+    while not happened(states := {task.task_id: str(task.state) for task in airflow.tasks(*RUN)}):
+        airflow.check()
+        assert time.monotonic() < deadline, f"not within {LIMIT:g} s: {what}; {states}"
+        time.sleep(0.5)
+    return states
+
+
+def test_a_success_ends_without_a_worker_where_it_can() -> None:
+    home = Path(tempfile.mkdtemp(prefix="fluxomail-endings-"))
+    calls = home / "calls"
+    with Sandbox(home / "sandbox", event_delay=0) as sandbox:
+        sandbox.start()
+        connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
+        environment = {
+            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection),
+            "ENDINGS_CALLS": str(calls),
+        }
+        runner = Airflow2Runner if AIRFLOW_2 else AirflowRunner
+        dags = [Path(__file__).parent / "dags" / "endings.py"]
+        with runner(home / "airflow", dags=dags, environment=environment) as airflow:
+            airflow.prepare()
+            airflow.start()
+            airflow.wait_until_healthy()
+            airflow.wait_for_dag(RUN[0])
+            airflow.trigger(*RUN)
+            until(airflow, "all wait", lambda states: {states.get(task) for task in WAITS} == {"deferred"})
+            for message in sandbox.control("GET", "messages")["messages"]:
+                event = "bounced" if message["to"].startswith("never+3") else "delivered"
+                sandbox.control("POST", f"messages/{message['send_id']}/events", json={"type": event})
+            states = until(airflow, "all have ended", lambda states: set(states.values()) <= FINAL_STATES)
+            assert states == {task: "failed" if task == "bounced" else "success" for task in states}
+            value = airflow.xcom(*RUN, "plain")
+            assert (value["event"], value["send_id"]) == ("delivered", airflow.xcom(*RUN, "first")["send_id"])
+            assert airflow.xcom(*RUN, "note") == value
+            sent = airflow.xcom(*RUN, "send")
+            assert sent["event"] == "delivered"
+            assert sent["idempotency_key"].startswith("af1:endings.send:")
+            assert airflow.xcom(*RUN, "send", "send_id") == sent["send_id"]
+            assert airflow.xcom(*RUN, "note_part") == "delivered"
+            assert calls.read_text() == "called"
+            if not AIRFLOW_2:
+                assert processes(airflow) == {"send": 1, "plain": 1, "callback": 2, "outlet": 2, "bounced": 2}
+                events: Any = airflow.call("GET", "assets/events")["asset_events"]
+                assert [event["source_task_id"] for event in events] == ["outlet"]
+    shutil.rmtree(home)
+
+
+def processes(airflow: AirflowRunner) -> dict[str, int]:
+    """How many processes each wait has taken: each says in the task's log that it has read the Dag."""
+    folder = airflow.logs / "tasks" / f"dag_id={RUN[0]}" / f"run_id={RUN[1]}"
+    return {
+        task: sum(
+            log.read_text(errors="replace").count('"Worker startup parse complete"')
+            for log in (folder / f"task_id={task}").glob("attempt=*.log")
+        )
+        for task in WAITS
+    }
