@@ -5,13 +5,14 @@ Both send the same body with the same headers, in turns, from this process to on
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from airflow_provider_fluxomail.sandbox.config import API_VERSION, DEFAULT_API_KEY
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from benchmarks.report import Row
 from benchmarks.sandbox import sandbox
 
@@ -25,31 +26,24 @@ SENDS: Final = 400
 TURN: Final = 50
 """Sends of one before it is the other's turn: what else the machine does meets both."""
 
+SEND_PATH: Final = "/api/v1/emails/send"
 MESSAGE: Final = {"to": "ops@example.org", "subject": "Nightly load finished", "content": "Loaded 20 rows."}
 
 
 @contextmanager
-def connected(port: int, **extras: Any) -> Iterator[None]:
-    """The default connection leads to the sandbox, until the end of the block."""
-    name = "AIRFLOW_CONN_FLUXOMAIL_DEFAULT"
-    connection = {
-        "conn_type": "fluxomail",
-        "host": f"http://127.0.0.1:{port}",
-        "password": "fm_sandbox",
-        "extra": extras,
-    }
-    os.environ[name] = json.dumps(connection)
-    try:
-        yield
-    finally:
-        del os.environ[name]
+def serving() -> Iterator[FluxomailSandbox]:
+    """A sandbox in a process of its own, to which the default connection leads."""
+    with sandbox()() as port:
+        served = FluxomailSandbox(f"http://127.0.0.1:{port}", DEFAULT_API_KEY, os.environ.__setitem__)
+        served.connect(timeout=15)
+        yield served
 
 
 def headers(key: str) -> dict[str, str]:
     """What the hook sends, for the peer."""
     return {
-        "Authorization": "Bearer fm_sandbox",
-        "Fluxomail-Version": "2025-09-01",
+        "Authorization": f"Bearer {DEFAULT_API_KEY}",
+        "Fluxomail-Version": API_VERSION,
         "Content-Type": "application/json",
         "Accept": "application/json",
         "Accept-Encoding": "identity",
@@ -64,19 +58,17 @@ def bench() -> list[Row]:
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
     with (
-        sandbox()() as port,
-        connected(port),
+        serving() as served,
         closing(FluxomailHook()) as hook,
         requests.Session() as session,
     ):
-        url = f"http://127.0.0.1:{port}/api/v1/emails/send"
 
         def own(key: str) -> None:
             if hook.send(MESSAGE, idempotency_key=key).reused:
                 raise RuntimeError(f"{key} was used before: nothing was sent")
 
         def peer(key: str) -> None:
-            answer = session.post(url, json=MESSAGE, headers=headers(key), timeout=15)
+            answer = session.post(served.url + SEND_PATH, json=MESSAGE, headers=headers(key), timeout=15)
             answer.raise_for_status()
             answer.json()
 
