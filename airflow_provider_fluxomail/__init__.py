@@ -11,6 +11,9 @@ __all__ = ["__version__", "get_provider_info"]
 
 __version__ = "0.1.0"
 
+#: The connection that is used where none is named.
+DEFAULT_CONN_NAME = "fluxomail_default"
+
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the provider to Airflow (entry point ``apache_airflow_provider``).

@@ -16,16 +16,18 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_fluxomail import delivery
+# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail import DEFAULT_CONN_NAME
 from airflow_provider_fluxomail.client.errors import FluxomailError
-from airflow_provider_fluxomail.client.timeline import FAILURES, check_fail_on, check_target
-from airflow_provider_fluxomail.client.waiting import Ending, Wait, now
-from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.client.targets import FAILURES
 
 if TYPE_CHECKING:
     import datetime
 
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_fluxomail.client.waiting import Ending, Wait
+    from airflow_provider_fluxomail.hooks import FluxomailHook
 
 
 class FluxomailDeliverySensor(BaseSensorOperator):
@@ -59,7 +61,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         send_id: str,
         target: str = "delivered",
         fail_on: Sequence[str] = FAILURES,
-        fluxomail_conn_id: str = FluxomailHook.default_conn_name,
+        fluxomail_conn_id: str = DEFAULT_CONN_NAME,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: datetime.timedelta | float = 30.0,
         **kwargs: Any,
@@ -75,6 +77,9 @@ class FluxomailDeliverySensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait as the mode says."""
+        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.hooks import FluxomailHook
+
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
                 wait = self._new_wait()
@@ -92,6 +97,8 @@ class FluxomailDeliverySensor(BaseSensorOperator):
                 self._conclude(wait.timed_out())
 
     def _look_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
+        from airflow_provider_fluxomail import delivery
+
         if ending := delivery.look_for(hook, wait, self.poke_interval, looks=delivery.WORKER_LOOKS):
             return self._conclude(ending)
         self.defer(
@@ -102,6 +109,8 @@ class FluxomailDeliverySensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """End as the trigger found."""
+        from airflow_provider_fluxomail import delivery
+
         return self._conclude(delivery.ending_of(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -119,15 +128,21 @@ class FluxomailDeliverySensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once."""
+        from airflow_provider_fluxomail import delivery
+
         assert self._hook is not None, "looks belong to execute"
         assert self._wait is not None, "looks belong to execute"
         ending = delivery.look(self._hook, self._wait)
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(ending)) if ending else False
 
     def _new_wait(self) -> Wait:
+        from airflow_provider_fluxomail.client.timeline import check_fail_on, check_target
+        from airflow_provider_fluxomail.client.waiting import Wait, now
+        from airflow_provider_fluxomail.delivery import check_send_id
+
         started = now()
         return Wait(
-            delivery.check_send_id(self.send_id),
+            check_send_id(self.send_id),
             target=check_target(self.target),
             fail_on=check_fail_on(self.fail_on),
             started=started,
@@ -136,6 +151,8 @@ class FluxomailDeliverySensor(BaseSensorOperator):
 
     def _conclude(self, ending: Ending) -> dict[str, Any]:
         """End the task. Skips by itself: Airflow's versions differ in what soft_fail covers after a deferral."""
+        from airflow_provider_fluxomail import delivery
+
         try:
             return delivery.conclude(ending)
         except (AirflowFailException, AirflowSensorTimeout) as error:
@@ -153,6 +170,8 @@ class FluxomailDeliverySensor(BaseSensorOperator):
 
         Airflow asks for the interval after each look, and knows how long the wait has lasted over all reschedules.
         """
+        from airflow_provider_fluxomail.client.waiting import now
+
         wait = self._wait
         assert wait is not None, "looks belong to execute"
         wait.started = now() - run_duration()

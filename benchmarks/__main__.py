@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 #: Case to the function that measures it, as ``module:function``. Imported late: importing is among what is measured.
 CASES: Final[dict[str, str]] = {
+    "imports": "benchmarks.imports:bench",
+    "send": "benchmarks.sending:bench",
+    "batch-capped": "benchmarks.batches:bench_capped",
+    "batch": "benchmarks.batches:bench",
     "waits-1000": "benchmarks.waits:bench_1000",
     "waits-10000": "benchmarks.waits:bench_10000",
     "waits-timeline": "benchmarks.waits:bench_timeline",

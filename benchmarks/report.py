@@ -48,6 +48,14 @@ def at_most(case: str, metric: str, value: float, bar: float, peer: float | None
     return Row(case, metric, value, peer, f"<= {bar:g}", value <= bar)
 
 
+def median_round(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return value and peer of the round whose ratio is the median one.
+
+    Not the medians of each: what else the machine did in a round, it did to both.
+    """
+    return sorted(rounds, key=lambda both: both[0] / both[1])[len(rounds) // 2]
+
+
 def show(title: str, rows: Sequence[Row]) -> int:
     """Print the table; with ``BENCH_JSON=file`` also write it as JSON.
 

@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import logging
+import queue
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -112,6 +113,8 @@ class Batch:
         self._pacer = Pacer(clock=clock)
         self._sender = Sender(settings, self._pacer, first_try=first_try)
         self._flying: dict[concurrent.futures.Future[Outcome], _Flight] = {}
+        # Those of them that are done: to ask each whether it is would take as long as all the rest here.
+        self._landed: queue.SimpleQueue[concurrent.futures.Future[Outcome]] = queue.SimpleQueue()
         self._error: FluxomailError | None = None
         self._stopped = False
         self._total = 0
@@ -168,11 +171,13 @@ class Batch:
                     if not self._clear_to_send():
                         break
                     self._pacer.started()
-                    self._flying[pool.submit(self._sender.send, row, key)] = _Flight(position, row, key)
-                self._collect(all_of_them=True)
+                    future = pool.submit(self._sender.send, row, key)
+                    self._flying[future] = _Flight(position, row, key)
+                    future.add_done_callback(self._landed.put)
+                self._collect()
             except FluxomailError as error:
                 self._error = self._error or error
-                self._collect(all_of_them=True)
+                self._collect()
             except BaseException:
                 # Told to end: what is answered soon counts, and nothing more is begun.
                 self._sender.end()
@@ -200,14 +205,14 @@ class Batch:
     def _clear_to_send(self) -> bool:
         """Wait until one more message may start; ``False``: the batch ends."""
         while True:
-            self._collect(wait=False)
+            self._take_in(0.0)
             if self._sender.ended:
                 self._error = self._error or self._unfinished("the task was told to end")
             if self._error or self._stopped:
                 return False
             delay = self._pacer.delay(len(self._flying))
             if delay is None or len(self._flying) >= self._concurrency:
-                self._collect()
+                self._take_in(1.0)
             elif delay == 0:
                 return True
             elif delay > self._longest:
@@ -219,31 +224,31 @@ class Batch:
                 self._pause(delay)
 
     def _pause(self, seconds: float) -> None:
+        # In pieces: a signal does not end a sleep.
         if self._flying:
-            concurrent.futures.wait(
-                self._flying, timeout=min(seconds, 1.0), return_when=concurrent.futures.FIRST_COMPLETED
-            )
+            self._take_in(min(seconds, 1.0))
         else:
-            # In pieces: a signal does not end a sleep.
             self._sleep(min(seconds, 1.0))
             self._tick()
 
-    def _collect(self, *, wait: bool = True, all_of_them: bool = False) -> None:
-        """Take in what was answered, at least one if there is one to wait for."""
+    def _collect(self) -> None:
+        """Wait for all answers."""
         while self._flying:
-            if self._sender.ended:
-                self._abandon()
-                return
-            if wait:
-                concurrent.futures.wait(self._flying, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
-            done = [future for future in self._flying if future.done()]
-            for future in done:
+            self._take_in(1.0)
+
+    def _take_in(self, seconds: float) -> None:
+        """Take in what was answered; if nothing was yet, wait so long for the first answer."""
+        if self._flying and self._sender.ended:
+            self._abandon()
+            return
+        with contextlib.suppress(queue.Empty):
+            while self._flying:
+                future = self._landed.get(timeout=seconds) if seconds else self._landed.get_nowait()
+                seconds = 0.0
                 flight = self._flying.pop(future)
                 if not future.cancelled():
                     self._settle(flight, future.result())
-            self._tick()
-            if not wait or (done and not all_of_them):
-                return
+        self._tick()
 
     def _abandon(self) -> None:
         """Take in what is answered soon. Of the rest it stays unknown, so that a later try asks again."""

@@ -7,11 +7,13 @@ a worker for days. Here a watchdog shuts the socket once the head as a whole is 
 from __future__ import annotations
 
 import functools
-import socket
-import threading
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_fluxomail.client.watchdog import Deadline
+
 if TYPE_CHECKING:
+    import socket
+
     import requests
 
 
@@ -37,27 +39,8 @@ def _adapter() -> Any:
         head_seconds: float
 
         def getresponse(self) -> Any:
-            late = threading.Event()
-            watched = self.sock
-
-            def end() -> None:
-                late.set()
-                try:
-                    # The socket below TLS: a TLS shutdown would wait for the other side.
-                    socket.socket.shutdown(watched, socket.SHUT_RDWR)
-                except OSError:
-                    pass  # Closed in this moment: its own time-out, or the other side, was as quick.
-
-            watchdog = threading.Timer(self.head_seconds, end)
-            watchdog.daemon = True
-            watchdog.start()
-            try:
+            with Deadline(self.sock, self.head_seconds):
                 return super().getresponse()  # type: ignore[misc]
-            finally:
-                watchdog.cancel()
-                # Half a head that ends counts as a whole one, so it does not take an error to be late.
-                if late.is_set():
-                    raise TimeoutError("the head of the answer came too slowly")
 
     @functools.lru_cache(maxsize=8)
     def pools(seconds: float) -> dict[str, type]:

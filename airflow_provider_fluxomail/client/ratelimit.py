@@ -55,12 +55,11 @@ def rate_limit(headers: Mapping[str, str]) -> RateLimit:
     """Read ``X-RateLimit-*``. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
     limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
     reset = _number(headers.get("x-ratelimit-reset"))
-    now = server_time(headers)
     return RateLimit(
         limit=int(limit) if limit is not None else None,
         remaining=int(remaining) if remaining is not None else None,
         reset=reset,
-        reset_after=max(0.0, reset - now) if reset is not None else None,
+        reset_after=max(0.0, reset - server_time(headers)) if reset is not None else None,
     )
 
 

@@ -12,15 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError, redact
-
-#: What a wait can wait for, each with the events that prove it: a click proves the opening, an opening the delivery.
-TARGETS: Final[Mapping[str, frozenset[str]]] = {
-    "delivered": frozenset({"delivered", "opened", "clicked"}),
-    "opened": frozenset({"opened", "clicked"}),
-    "clicked": frozenset({"clicked"}),
-}
-#: Events that can end a wait as a failure.
-FAILURES: Final[tuple[str, ...]] = ("bounced", "complained", "dropped", "failed")
+from airflow_provider_fluxomail.client.targets import FAILURES as FAILURES
+from airflow_provider_fluxomail.client.targets import TARGETS as TARGETS
 
 _STAGES: Final = ("sent", "delayed", "delivered", "opened", "clicked")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

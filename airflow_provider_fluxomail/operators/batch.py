@@ -10,25 +10,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_fluxomail import delivery, sendstate
-from airflow_provider_fluxomail.batch.engine import Batch
-from airflow_provider_fluxomail.batch.ledger import Ledger
-from airflow_provider_fluxomail.batch.report import Report
-from airflow_provider_fluxomail.batch.rows import Rows
+# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail import DEFAULT_CONN_NAME
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
-from airflow_provider_fluxomail.client.waiting import now
-from airflow_provider_fluxomail.hooks import FluxomailHook
-from airflow_provider_fluxomail.idempotency import is_first_try, task_key
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_fluxomail import sendstate
+    from airflow_provider_fluxomail.batch.engine import Batch
+    from airflow_provider_fluxomail.batch.ledger import Ledger
     from airflow_provider_fluxomail.batch.rows import Row
     from airflow_provider_fluxomail.client.messages import EmailMessage
+    from airflow_provider_fluxomail.hooks import FluxomailHook
 
 _STATE: Final = "fluxomail_batch"
 _MAX_CONCURRENCY: Final = 64
@@ -81,7 +79,7 @@ class FluxomailSendBatchOperator(BaseOperator):
         resend_on_clear: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_rate_limit_wait: timedelta | float = 3600.0,
-        fluxomail_conn_id: str = FluxomailHook.default_conn_name,
+        fluxomail_conn_id: str = DEFAULT_CONN_NAME,
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -104,6 +102,8 @@ class FluxomailSendBatchOperator(BaseOperator):
 
     def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after a deferral for a rate limit, with the same keys."""
+        from airflow_provider_fluxomail import delivery
+
         state = event.get("state") if isinstance(event, Mapping) else None
         return self._run(context, give_up_at=delivery.give_up_time(event), resumed=state or {})
 
@@ -119,6 +119,12 @@ class FluxomailSendBatchOperator(BaseOperator):
 
         :param resumed: the state that a deferral brought back, ``None`` at the start of a try.
         """
+        from airflow_provider_fluxomail import delivery, sendstate
+        from airflow_provider_fluxomail.batch.ledger import Ledger
+        from airflow_provider_fluxomail.client.waiting import now
+        from airflow_provider_fluxomail.hooks import FluxomailHook
+        from airflow_provider_fluxomail.idempotency import is_first_try
+
         store = sendstate.state_store(context)
         first_try = is_first_try(context) and resumed is None
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
@@ -148,6 +154,12 @@ class FluxomailSendBatchOperator(BaseOperator):
         first_try: bool,
         store: sendstate.StateStore | None,
     ) -> Batch:
+        from airflow_provider_fluxomail import sendstate
+        from airflow_provider_fluxomail.batch.engine import Batch
+        from airflow_provider_fluxomail.batch.report import Report
+        from airflow_provider_fluxomail.batch.rows import Rows
+        from airflow_provider_fluxomail.idempotency import task_key
+
         options = hook.get_options()
 
         def key_of(row: Row) -> str:
@@ -172,6 +184,8 @@ class FluxomailSendBatchOperator(BaseOperator):
 
     def _defer(self, error: FluxomailRateLimitError, give_up_at: float, batch: Batch) -> None:
         """Give the worker slot back until the cap allows more; return if that is not possible."""
+        from airflow_provider_fluxomail import delivery
+
         if not self.deferrable:
             return
         if trigger := delivery.rate_limit_trigger(error.retry_after, give_up_at, state=batch.ledger.state()):

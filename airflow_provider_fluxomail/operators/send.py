@@ -11,27 +11,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
-from airflow_provider_fluxomail import delivery
-from airflow_provider_fluxomail.attachments import read_attachments
+# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail import DEFAULT_CONN_NAME
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
-from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.timeline import check_target
-from airflow_provider_fluxomail.client.waiting import Wait, now
-from airflow_provider_fluxomail.client.wire import SendResult
-from airflow_provider_fluxomail.hooks import FluxomailHook
-from airflow_provider_fluxomail.idempotency import explicit_key, is_first_try, task_key
-from airflow_provider_fluxomail.sendstate import SendState, state_store
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from jinja2 import Environment
 
-    from airflow_provider_fluxomail.client.messages import Attachment
+    from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
     from airflow_provider_fluxomail.client.waiting import Ending
+    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.hooks import FluxomailHook
 
 
 class Unrecorded:
@@ -120,7 +115,7 @@ class FluxomailSendOperator(BaseOperator):
         poll_interval: timedelta | float = 30.0,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_rate_limit_wait: timedelta | float = 3600.0,
-        fluxomail_conn_id: str = FluxomailHook.default_conn_name,
+        fluxomail_conn_id: str = DEFAULT_CONN_NAME,
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -149,10 +144,14 @@ class FluxomailSendOperator(BaseOperator):
 
     def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Send after a deferral for a rate limit. Rendered anew, with the same key."""
+        from airflow_provider_fluxomail import delivery
+
         return self._run(context, give_up_at=delivery.give_up_time(event), resumed=True)
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """End the wait as the trigger found."""
+        from airflow_provider_fluxomail import delivery
+
         ending = delivery.ending_of(event)
         result = event.get("result")
         return {**(result if isinstance(result, Mapping) else {}), **self._conclude(ending)}
@@ -182,6 +181,11 @@ class FluxomailSendOperator(BaseOperator):
         return text in (*bodies, *wrapped) and not re.search(r"\s|://", text)
 
     def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> dict[str, Any]:
+        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.client.waiting import now
+        from airflow_provider_fluxomail.hooks import FluxomailHook
+        from airflow_provider_fluxomail.idempotency import is_first_try
+
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
                 message, key = self._message(), self._key(context, hook)
@@ -203,6 +207,9 @@ class FluxomailSendOperator(BaseOperator):
     def _send(
         self, context: Context, hook: FluxomailHook, message: EmailMessage, key: str, *, first_try: bool
     ) -> SendResult:
+        from airflow_provider_fluxomail.client.waiting import now
+        from airflow_provider_fluxomail.sendstate import SendState, state_store
+
         options = hook.get_options()
         # The recipient is in no variable: a traceback that shows local variables would show it.
         state = SendState(state_store(context), key, options.settings.guard.apply(message).to)
@@ -219,6 +226,8 @@ class FluxomailSendOperator(BaseOperator):
 
     def _sent_earlier(self, hook: FluxomailHook, message: EmailMessage, key: str, send_id: str) -> SendResult:
         """Return what an earlier try was answered; asking Fluxomail again, it might send again."""
+        from airflow_provider_fluxomail.client.wire import SendResult
+
         self.log.warning(
             "Not sending: an earlier try did, so long ago that Fluxomail may have forgotten the idempotency key."
         )
@@ -242,6 +251,10 @@ class FluxomailSendOperator(BaseOperator):
         return result
 
     def _message(self) -> EmailMessage:
+        from airflow_provider_fluxomail.attachments import read_attachments
+        from airflow_provider_fluxomail.client.messages import EmailMessage
+        from airflow_provider_fluxomail.client.timeline import check_target
+
         message = EmailMessage(
             to=self.to,
             subject=self.subject,
@@ -260,6 +273,8 @@ class FluxomailSendOperator(BaseOperator):
         return message
 
     def _key(self, context: Context, hook: FluxomailHook) -> str:
+        from airflow_provider_fluxomail.idempotency import explicit_key, task_key
+
         if self.idempotency_key is not None:
             return explicit_key(self.idempotency_key, context, resend_on_clear=self.resend_on_clear)
         namespace = hook.get_options().idempotency_namespace
@@ -267,6 +282,8 @@ class FluxomailSendOperator(BaseOperator):
 
     def _defer_rate_limit(self, error: FluxomailRateLimitError, give_up_at: float) -> None:
         """Give the worker slot back until the cap allows another try; return if that is not possible."""
+        from airflow_provider_fluxomail import delivery
+
         if self.deferrable and (trigger := delivery.rate_limit_trigger(error.retry_after, give_up_at)):
             self.defer(
                 trigger=trigger,
@@ -277,6 +294,9 @@ class FluxomailSendOperator(BaseOperator):
     def _await_delivery(
         self, hook: FluxomailHook, result: dict[str, Any], *, timeout: float, interval: float
     ) -> dict[str, Any]:
+        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.client.waiting import Wait, now
+
         started = now()
         wait = Wait(result["send_id"], target=str(self.wait_for), started=started, deadline=started + timeout)
         looks = delivery.WORKER_LOOKS if self.deferrable else None
@@ -292,6 +312,8 @@ class FluxomailSendOperator(BaseOperator):
 
     def _conclude(self, ending: Ending) -> dict[str, Any]:
         """End the task; a time-out fails it without retries, which would only send the same key and wait again."""
+        from airflow_provider_fluxomail import delivery
+
         if ending.status == "timeout":
             raise AirflowFailException(ending.message)
         return delivery.conclude(ending)

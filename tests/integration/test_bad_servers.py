@@ -196,6 +196,20 @@ def test_a_proxy_from_the_connection_is_used(call: Transport, serve: Serve, monk
     assert proxy.seen[0].startswith(b"POST http://mail.example/api/v1/emails/send")
 
 
+@pytest.mark.parametrize("bypassed", [False, True])
+def test_the_environments_proxy_is_used_but_for_what_no_proxy_names(
+    call: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch, bypassed: bool
+) -> None:
+    body = b'{"sendId": "s1"}'
+    proxy, server = (serve(answers(head(Content_Length=len(body)) + body)) for _ in range(2))
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1" if bypassed else "other.example")
+    call(settings(server.url), "send", MESSAGE, idempotency_key="k")
+    asked, left = (server, proxy) if bypassed else (proxy, server)
+    assert len(asked.seen) == 1
+    assert left.seen == []
+
+
 def test_a_proxy_that_refuses_is_not_ambiguous(call: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as free:

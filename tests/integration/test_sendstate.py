@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.client.waiting import now
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
-from airflow_provider_fluxomail.operators import send as send_module
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.running import Run, context
 
@@ -51,7 +51,7 @@ def store() -> Store:
 def clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Move the time of the task and of the sandbox."""
     offset = [0.0]
-    monkeypatch.setattr(send_module, "now", lambda: now() + offset[0])
+    monkeypatch.setattr(waiting, "now", lambda: now() + offset[0])
 
     def advance(seconds: float) -> None:
         offset[0] += seconds

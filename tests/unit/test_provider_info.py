@@ -92,6 +92,18 @@ def test_parsing_a_dag_imports_no_http_library_that_airflow_does_not() -> None:
     assert answer.stdout.strip().splitlines()[-1] == "[]"
 
 
+def test_parsing_a_dag_imports_nothing_that_only_a_worker_needs() -> None:
+    """Airflow parses each Dag file again and again, each time in a new process."""
+    code = (
+        "import sys, airflow_provider_fluxomail.operators, airflow_provider_fluxomail.sensors\n"
+        "print(*sorted(m for m in sys.modules if m.startswith('airflow_provider_fluxomail.')))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    imported = {name.partition(".")[2] for name in answer.stdout.strip().splitlines()[-1].split()}
+    classes = {"operators", "operators.batch", "operators.send", "sensors"}
+    assert imported == classes | {"client", "client.errors", "client.targets"}
+
+
 def test_the_package_is_typed_and_licensed() -> None:
     files = {str(file) for file in metadata.files("airflow-provider-fluxomail") or []}
     assert (ROOT / "airflow_provider_fluxomail" / "py.typed").exists()
