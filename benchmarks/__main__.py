@@ -23,6 +23,7 @@ CASES: Final[dict[str, str]] = {
     "waits-1000": "benchmarks.waits:bench_1000",
     "waits-10000": "benchmarks.waits:bench_10000",
     "waits-timeline": "benchmarks.waits:bench_timeline",
+    "shared-stream": "benchmarks.waits:bench_shared_stream",
     "airflow-200": "benchmarks.airflow:bench",
 }
 

@@ -75,19 +75,19 @@ class Waits:
     """The waits of this process."""
 
     def __init__(self, task: Task) -> None:
-        self._task = task
+        self.task = task
         self.fired: list[float | None] = [None] * len(task.sends)
         self.wrong: list[str] = []
 
     async def run(self) -> Result:
         """Wait until all have come back, or the time is over."""
-        return await (self._measure_memory() if self._task.memory else self._measure_time())
+        return await (self._measure_memory() if self.task.memory else self._measure_time())
 
     async def _measure_time(self) -> Result:
         began = time.process_time()
-        tasks = await self._begin(0, len(self._task.sends))
+        tasks = await self._begin(0, len(self.task.sends))
         _say("begun")
-        _, left = await asyncio.wait(tasks, timeout=self._task.seconds)
+        _, left = await asyncio.wait(tasks, timeout=self.task.seconds)
         cpu = time.process_time() - began
         await _end(left)
         return Result(self.fired, self.wrong, cpu, [])
@@ -95,15 +95,24 @@ class Waits:
     async def _measure_memory(self) -> Result:
         """Three readings: the difference of the last two is that of waits alone, without client and connection."""
         readings = [_rss()]
-        first = await self._begin(0, self._task.memory)
+        first = await self._begin(0, self.task.memory)
         _say("begun")
         await asyncio.sleep(_REST_SECONDS)
         readings.append(_rss())
-        others = await self._begin(self._task.memory, len(self._task.sends))
+        others = await self._begin(self.task.memory, len(self.task.sends))
         await asyncio.sleep(_REST_SECONDS)
         readings.append(_rss())
         await _end([*first, *others])
         return Result(self.fired, self.wrong, 0.0, readings)
+
+    async def events(self, number: int) -> AsyncIterator[TriggerEvent]:
+        """What the trigger of one wait yields."""
+        trigger = make_trigger(self.task, number)
+        try:
+            async for event in trigger.run():
+                yield event
+        finally:
+            await trigger.cleanup()
 
     async def _begin(self, start: int, end: int) -> list[asyncio.Task[None]]:
         """Start waits as a triggerer does: in one go, each a task."""
@@ -112,16 +121,13 @@ class Waits:
         return tasks
 
     async def _wait(self, number: int) -> None:
-        trigger = make_trigger(self._task, number)
         try:
-            async for event in trigger.run():
+            async for event in self.events(number):
                 self.fired[number] = time.time()
                 if not _is_delivery(event.payload):
                     self.wrong.append(str(event.payload)[:500])
         except Exception as error:  # noqa: BLE001  whatever it is, it is the result
             self.wrong.append(repr(error)[:500])
-        finally:
-            await trigger.cleanup()
 
 
 def _is_delivery(payload: Any) -> bool:
