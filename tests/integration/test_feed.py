@@ -318,8 +318,7 @@ async def test_promise_4_streams_that_end_at_once_are_not_opened_at_once(sandbox
 @pytest.mark.parametrize("path", [STREAM, EVENTS])
 async def test_promise_4_retry_after_is_obeyed(sandbox: Sandbox, follow: Follow, path: str) -> None:
     # The list is read when the stream is open; the fault is not for what lies below its path.
-    which = {"path": STREAM} if path == STREAM else {"path": "/api/v1/event[s]"}
-    sandbox.fail_next(429, retry_after=2, **which)
+    sandbox.fail_next(429, retry_after=2, path=STREAM if path == STREAM else "/api/v1/event[s]")
     following = follow(since_ms=T * 1000)
     await following.until_live()
     asked = sandbox.requests("GET")
