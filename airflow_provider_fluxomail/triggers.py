@@ -15,11 +15,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.timeline import FAILURES
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
+from airflow_provider_fluxomail.event_trigger import FluxomailEventTrigger
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.watchers import Watchers
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.watcher import Watcher
+
+__all__ = ["FluxomailDeliveryTrigger", "FluxomailEventTrigger", "FluxomailRetryAfterTrigger"]
 
 
 class FluxomailDeliveryTrigger(BaseTrigger):

@@ -63,7 +63,7 @@ class Watchers:
 
     async def _find(self, conn_id: str) -> Watcher:
         try:
-            connection = await _look_up(conn_id)
+            connection = await look_up(conn_id)
         except FluxomailError:
             self._failed_at[conn_id] = time.monotonic()
             raise
@@ -81,7 +81,7 @@ class Watchers:
                 del self._lookups[conn_id]
 
 
-async def _look_up(conn_id: str) -> FluxomailConnection:
+async def look_up(conn_id: str) -> FluxomailConnection:
     """Look the connection up. Airflow's own outage is one that a wait survives; a missing connection is not."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 

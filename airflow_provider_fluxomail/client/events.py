@@ -156,7 +156,8 @@ class FrameReader:
             value = value.removeprefix(" ")
             if name == "data":
                 self._data.append(value)
-                self._size += len(value)
+                # Empty lines count too: they are kept.
+                self._size += len(value) + 1
                 if self._size > MAX_FRAME:
                     raise ValueError("a frame of the event stream is too large")
             elif name == "id" and "\0" not in value:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
     FluxomailError,
+    FluxomailNotFoundError,
     FluxomailRateLimitError,
     FluxomailRequestError,
     FluxomailValidationError,
@@ -34,6 +35,8 @@ GAP_PAGES: Final = 50
 _GOOD: Final = 10.0
 #: Events of so long are read at once. Seconds.
 _GATHER: Final = 0.1
+#: What a server may answer to an id or a filter that it does not take.
+_REFUSALS: Final = (FluxomailValidationError, FluxomailRequestError, FluxomailNotFoundError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,8 @@ class Feed:
         since_ms: int | None = None,
         timing: FeedTiming | None = None,
     ) -> None:
-        self._client = client
+        #: May be replaced while the feed does not run, as when its key was.
+        self.client = client
         self._wanted = wanted
         self._turns = turns
         self._receive = receive
@@ -103,7 +107,7 @@ class Feed:
             try:
                 await self._follow()
             except FluxomailError as error:
-                if isinstance(error, FluxomailValidationError | FluxomailRequestError) and self._asks_less():
+                if isinstance(error, _REFUSALS) and self._asks_less():
                     continue
                 if isinstance(error, FluxomailAuthError) or error.permanent:
                     raise
@@ -130,7 +134,7 @@ class Feed:
         reached = 0
         for _ in range(pages):
             async with self._turns.turn():
-                page = await self._client.list_events(self._wanted, since_ms=since_ms, cursor=cursor, max_attempts=1)
+                page = await self.client.list_events(self._wanted, since_ms=since_ms, cursor=cursor, max_attempts=1)
             self._receive(page.events)
             times = [int(event.event.time.timestamp() * 1000) for event in page.events if event.event.time]
             # A server that begins with the oldest, or pages in circles, must not make it read for ever.
@@ -146,7 +150,7 @@ class Feed:
         await self._turns.take()
         waiting = True
         try:
-            async with self._client.stream_events(
+            async with self.client.stream_events(
                 self._wanted, since=self._last_id, silence=self._timing.silence
             ) as stream:
                 self._turns.give_back()
@@ -184,10 +188,18 @@ class Feed:
         return int((moment + self.clock_offset) * 1000)
 
     def _asks_less(self) -> bool:
-        """Drop the filter by type, which not every server may know; say whether there was one."""
-        narrow = bool(self._wanted.types)
-        self._wanted = dataclasses.replace(self._wanted, types=())
-        return narrow
+        """Leave out what the server may have refused; say whether there was anything.
+
+        First the id to go on from, which it may have forgotten (the list has what came after it), then the filter by
+        type, which not every server may know.
+        """
+        if self._last_id is not None:
+            self._last_id = None
+            return True
+        if self._wanted.types:
+            self._wanted = dataclasses.replace(self._wanted, types=())
+            return True
+        return False
 
     def _set_live(self, *, live: bool) -> None:
         if self.live != live:

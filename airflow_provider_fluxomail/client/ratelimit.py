@@ -29,6 +29,9 @@ _FREE: Final = 0.5
 _MOST_SPARED: Final = 3
 #: Of its share, whoever uses a part of the cap takes so much even while others use all that is left.
 _TRICKLE: Final = 0.1
+#: Who asks seldom takes so much of the others' pace for granted since the last answer: less, and a share runs into what
+#: they have used up meanwhile; all of it, and several shares wait for each other's requests that are never made.
+_GUESS: Final = 0.4
 #: The API counts per minute. Seconds.
 _WINDOW: Final = 60.0
 #: A new window is begun up to so many seconds late, so that not all who wait for it begin together.
@@ -110,12 +113,14 @@ class Pacer:
         self._answered = False
         self._held_until = 0.0
         self._next_at = 0.0
-        # The window: the cap, what is left of it, own requests in it, what is not used for others' sake, when it ends,
-        # and the server's own name for it.
+        # The window: the cap, what is left of it, own requests in it, what is not used for others' sake, the others'
+        # requests and when they were told, when it ends, and the server's own name for it.
         self._limit: int | None = None
         self._left = 0
         self._own = 0
         self._spared = 0
+        self._others = 0
+        self._seen_at = 0.0
         self._ends_at = 0.0
         self._window: float | None = None
 
@@ -135,7 +140,7 @@ class Pacer:
             if now >= self._ends_at:
                 # Only the next answer tells what others have used of the new window.
                 return None if in_flight else 0.0
-            if self._left <= self._spared:
+            if self._left_now(now) <= self._spared:
                 return self._ends_at - now + _LATE * self._draw()
             if self._share < 1 and self._allowed(self._limit, now) < 1:
                 # What is left to the others becomes less by the second.
@@ -178,7 +183,8 @@ class Pacer:
             elif told.reset == self._window:
                 self._left = min(self._left, told.remaining)
             self._limit = told.limit
-            others = told.limit - self._left - self._own
+            others = self._others = max(0, told.limit - self._left - self._own)
+            self._seen_at = now
             # Of the last requests of a window each sender believes that they are its own: one for each other sender.
             self._spared = min(_MOST_SPARED, max(1, round(others / max(1, self._own)))) if others > 1 else 0
 
@@ -186,7 +192,15 @@ class Pacer:
         """How many requests of this window may still be made within the share."""
         own = self._share * limit - self._own
         for_others = (1 - self._share) * limit * min(1.0, (self._ends_at - now) / _WINDOW)
-        return min(own, max(self._left - for_others, _TRICKLE * self._share * limit - self._own))
+        return min(own, max(self._left_now(now) - for_others, _TRICKLE * self._share * limit - self._own))
+
+    def _left_now(self, now: float) -> float:
+        """What is left of the window. Who asks seldom has to guess what others have used since the last answer."""
+        if self._share == 1:
+            return self._left
+        # A window that has just begun says nothing of their pace.
+        elapsed = max(_WINDOW / 3, _WINDOW - (self._ends_at - self._seen_at))
+        return self._left - _GUESS * self._others / elapsed * (now - self._seen_at)
 
 
 class Turns:
