@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
+import sys
 from typing import Any
 
 import pytest
 
 from airflow_provider_fluxomail.client.ratelimit import Pacer
+from airflow_provider_fluxomail.client.waiting import now
 from airflow_provider_fluxomail.client.watcher import BY_EVENTS, BY_TIMELINES
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.watching import (
@@ -452,3 +455,30 @@ async def test_the_timeline_agrees(sandbox: Sandbox) -> None:
         found = outcome(sandbox, send_id)
         assert found is not None
         assert found[0] == ended[send_id]
+
+
+async def test_a_hundred_thousand_waits_leave_nothing_in_memory(sandbox: Sandbox) -> None:
+    """Through one watcher, which one more wait keeps alive; each ends by an event that was kept, or leaves before."""
+    rounds, each = 100, 1_000
+    sent = send(sandbox, 21)
+    mail = Mail(sandbox)
+    blocks = []
+    async with watching(sandbox, never_below()) as waits:
+        waits.start(sent[:1])
+        await following(sandbox, waits)
+        for send_id in sent[1:]:
+            mail.event("delivered", send_id)
+        for number in range(rounds):
+            began = now()
+            left = [asyncio.create_task(waits.one(sent[1 + n % 20], began - 1)) for n in range(each)]
+            for task in left[: each // 10]:
+                await asyncio.sleep(0)
+                task.cancel()
+            ended = await asyncio.wait_for(asyncio.gather(*left, return_exceptions=True), 60)
+            assert sum(getattr(one, "status", None) == "reached" for one in ended) >= each * 9 // 10
+            del left, ended, task
+            if number % 20 == 19:
+                gc.collect()
+                blocks.append(sys.getallocatedblocks())
+    assert blocks[-1] < blocks[0] + 2_000, blocks
+    assert len(sandbox.requests("GET")) <= 5

@@ -86,6 +86,11 @@ class Waits:
             )
             self._tasks[send_id] = asyncio.create_task(self._wait(wait, interval, hold))
 
+    async def one(self, send_id: str, seen: float) -> Ending:
+        """Start a wait that a worker has looked for at ``seen``, and return its ending."""
+        wait = Wait(send_id, started=seen, deadline=seen + 600.0, seen=seen)
+        return await self._watcher().watch(wait, interval=600.0, tell=lambda level, text: None)
+
     @property
     def started(self) -> int:
         """How many were started."""
