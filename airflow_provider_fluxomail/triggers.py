@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
-from airflow_provider_fluxomail.client.timeline import FAILURES
+from airflow_provider_fluxomail.client.targets import FAILURES
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.event_trigger import FluxomailEventTrigger
 from airflow_provider_fluxomail.hooks import FluxomailHook

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from airflow_provider_fluxomail.client.settings import API_PREFIX
-from airflow_provider_fluxomail.client.timeline import FAILURES, TARGETS, Event
+from airflow_provider_fluxomail.client.targets import FAILURES, TARGETS
+from airflow_provider_fluxomail.client.timeline import Event
 from airflow_provider_fluxomail.client.wire import Request, read_payload, response_error
 
 if TYPE_CHECKING:

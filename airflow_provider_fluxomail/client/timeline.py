@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError, redact
-from airflow_provider_fluxomail.client.targets import FAILURES as FAILURES
-from airflow_provider_fluxomail.client.targets import TARGETS as TARGETS
+from airflow_provider_fluxomail.client.targets import FAILURES, TARGETS
 
 _STAGES: Final = ("sent", "delayed", "delivered", "opened", "clicked")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -123,8 +122,8 @@ def judge(timeline: Timeline, target: str, fail_on: Collection[str]) -> Outcome 
     times the failure does. So a bounce after the delivery no longer fails the wait, and a click before it does not
     have to wait for the delivery to be reported.
 
-    :param target: a name of :data:`TARGETS`.
-    :param fail_on: names of :data:`FAILURES`.
+    :param target: a name of :data:`~.targets.TARGETS`.
+    :param fail_on: names of :data:`~.targets.FAILURES`.
     """
     proofs = TARGETS[target]
     deciding = [event for event in timeline.events if event.type in proofs or event.type in fail_on]

@@ -21,7 +21,8 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailResponseError,
     FluxomailServerError,
 )
-from airflow_provider_fluxomail.client.timeline import FAILURES, Timeline, judge
+from airflow_provider_fluxomail.client.targets import FAILURES
+from airflow_provider_fluxomail.client.timeline import Timeline, judge
 
 #: A send that was just accepted may not be readable yet: a 404 counts only this long after the first look, seconds.
 NOT_FOUND_GRACE: Final = 60.0
@@ -79,7 +80,7 @@ class Wait:
     """The state of one wait.
 
     :param send_id: which send.
-    :param target: the event hoped for, see :data:`~.timeline.TARGETS`.
+    :param target: the event hoped for, see :data:`~.targets.TARGETS`.
     :param fail_on: events that end the wait as a failure.
     :param started: epoch seconds of the first look.
     :param deadline: epoch seconds after which the wait times out.

@@ -14,7 +14,8 @@ from airflow_provider_fluxomail.client.follower import FollowTiming
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.sync import FluxomailClient
-from airflow_provider_fluxomail.client.timeline import FAILURES, judge
+from airflow_provider_fluxomail.client.targets import FAILURES
+from airflow_provider_fluxomail.client.timeline import judge
 from airflow_provider_fluxomail.client.waiting import Ending, Wait, now
 from airflow_provider_fluxomail.client.watcher import Watcher, WatchTiming
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox

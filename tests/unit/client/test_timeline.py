@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.targets import FAILURES
 from airflow_provider_fluxomail.client.timeline import (
-    FAILURES,
     Event,
     Timeline,
     check_fail_on,
