@@ -173,7 +173,9 @@ class AsyncFluxomailClient:
 
         settings = self.settings
         if self._http is None:
-            self._http = _http_client(settings)
+            # Reading the certificates takes some 50 ms, which is too long for an event loop that others use.
+            verify = await asyncio.to_thread(_tls, settings.trusted)
+            self._http = self._http or _http_client(settings, verify)
         prepared = self._http.build_request(
             request.method,
             settings.base_url + request.path,
@@ -278,10 +280,9 @@ def _feed_event(frame: str) -> events.FeedEvent | None:
         return None
 
 
-def _http_client(settings: ClientSettings) -> httpx.AsyncClient:
+def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool) -> httpx.AsyncClient:
     import httpx
 
-    verify = _tls(settings.trusted)
     return httpx.AsyncClient(
         timeout=settings.timeout,
         follow_redirects=False,
@@ -297,7 +298,7 @@ def _http_client(settings: ClientSettings) -> httpx.AsyncClient:
 
 @functools.lru_cache(maxsize=8)
 def _tls(verify: bool | str) -> ssl.SSLContext | bool:
-    """Return what httpx takes as ``verify``; reading the certificates takes some 20 ms, so they are read once."""
+    """Return what httpx takes as ``verify``; the certificates are read once."""
     import httpx
 
     if isinstance(verify, str):

@@ -72,6 +72,7 @@ def test_a_success_ends_without_a_worker_where_it_can() -> None:
             assert calls.read_text() == "called"
             if not AIRFLOW_2:
                 assert processes(airflow) == {"send": 1, "plain": 1, "callback": 2, "outlet": 2, "bounced": 2}
+                assert told(airflow, "plain") == {"Waiting for send", "The message was delivered"}
                 events: Any = airflow.call("GET", "assets/events")["asset_events"]
                 assert [event["source_task_id"] for event in events] == ["outlet"]
     shutil.rmtree(home)
@@ -87,3 +88,10 @@ def processes(airflow: AirflowRunner) -> dict[str, int]:
         )
         for task in WAITS
     }
+
+
+def told(airflow: AirflowRunner, task: str) -> set[str]:
+    """What the triggerer has written to the log of a wait, of what is looked for."""
+    logs = (airflow.logs / "tasks" / f"dag_id={RUN[0]}" / f"run_id={RUN[1]}" / f"task_id={task}").glob("*trigger*")
+    text = "".join(log.read_text(errors="replace") for log in logs)
+    return {line for line in ("Waiting for send", "The message was delivered", "cannot") if line in text}
