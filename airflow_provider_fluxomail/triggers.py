@@ -110,11 +110,14 @@ class FluxomailDeliveryTrigger(BaseTrigger):
             seen=self.seen,
         )
         ending = await self._wait(wait)
-        if self.end_from_trigger and ending.status == "reached":
-            yield self._success(ending)
+        if self.end_from_trigger and ending.status == "reached" and await self._push(ending):
+            from airflow.triggers.base import TaskSuccessEvent
+
+            self.log.info("The message was %s (%s).", ending.event, ending.time or "no time given")
+            yield TaskSuccessEvent()
             return
         await asyncio.sleep(max(0.0, self.resume_after - now()))
-        yield TriggerEvent(self._payload(ending))
+        yield TriggerEvent({**ending.to_json(), "result": self.result})
 
     async def _wait(self, wait: Wait) -> Ending:
         """Have the wait looked after. A key that is refused is looked up anew: it may have been replaced."""
@@ -142,18 +145,27 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                     return wait.timed_out()
                 await asyncio.sleep(wait.delay(self.poll_interval, now()))
 
-    def _payload(self, ending: Ending) -> dict[str, Any]:
-        return {**ending.to_json(), "result": self.result}
+    async def _push(self, ending: Ending) -> bool:
+        """Push what the task returns; False if that is a worker's to do.
 
-    def _success(self, ending: Ending) -> TriggerEvent:
-        from airflow.triggers.base import TaskSuccessEvent
+        Not with the event: what an event brings, Airflow 3.3 stores as text, and other tasks get ``'{"event": ...'``.
+        """
+        from airflow.providers.common.compat.sdk import XCom
 
-        self.log.info("The message was %s (%s).", ending.event, ending.time or "no time given")
+        task = self.task_instance
+        if task is None:
+            # dag.test(), which resumes the task after any event.
+            return False
         value = {**(self.result or {}), **ending.result}
-        event = TaskSuccessEvent(xcoms={**(value if self.multiple_outputs else {}), "return_value": value})
-        # dag.test() resumes the task all the same, with the payload.
-        event.payload = self._payload(ending)
-        return event
+        xcoms = {**(value if self.multiple_outputs else {}), "return_value": value}
+        where = {name: getattr(task, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+        try:
+            for name, one in xcoms.items():
+                await asyncio.to_thread(XCom.set, key=name, value=one, **where)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a worker can do it
+            self.log.warning("The result cannot be stored from here, a worker does it: %s", type(error).__name__)
+            return False
+        return True
 
 
 class FluxomailRetryAfterTrigger(BaseTrigger):

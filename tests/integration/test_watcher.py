@@ -249,6 +249,7 @@ async def test_a_stream_that_is_away_for_long_lets_timelines_be_read(sandbox: Sa
         await following(sandbox, waits)
         sandbox.fail_next(503, path=STREAM, method="GET", times=None)
         sandbox.fail_next("stream_drop")
+        await until(lambda: sandbox.requests(path=STREAM, status=503), "the stream has broken")
         mail.event("delivered", sent[0])
         assert await waits.all_ended(sent[:1]) == {sent[0]: "reached"}
         sandbox.clear_faults()
@@ -271,6 +272,32 @@ async def test_an_event_that_the_stream_has_lost_costs_minutes_not_for_ever(sand
         mail.event("delivered", sent[0])
         assert await waits.all_ended(sent[:1]) == {sent[0]: "reached"}
     assert reads(sandbox) >= 1
+
+
+async def test_after_a_gap_that_cannot_be_closed_the_timeline_decides(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event of the stream says nothing while what came before it may be missing."""
+    monkeypatch.setattr("airflow_provider_fluxomail.client.feed.GAP_PAGES", 1)
+    monkeypatch.setattr("airflow_provider_fluxomail.client.follower._LEAST_PAGES", 1)
+    sent = send(sandbox, 5)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent, interval=1)
+        await following(sandbox, waits)
+        await until(lambda: lists(sandbox) >= 1)
+        sandbox.settings(page_size=1)
+        sandbox.fail_next("stream_gap")
+        sandbox.fail_next(503, path=TIMELINES, method="GET", times=3)
+        sandbox.fail_next(503, path=STREAM, method="GET", times=2)
+        sandbox.fail_next("stream_drop")
+        await until(lambda: sandbox.requests(path=STREAM, status=503), "the stream has broken")
+        mail.event("bounced", sent[0])
+        mail.event("delivered", sent[1])
+        mail.event("delivered", sent[2])
+        await until(lambda: sandbox.requests("GET", TIMELINES, status=503), "the gap is known")
+        mail.event("delivered", sent[0])
+        assert await waits.all_ended(sent[:3]) == {sent[0]: "failed", sent[1]: "reached", sent[2]: "reached"}
 
 
 async def test_promise_4_reads_stay_within_the_share(sandbox: Sandbox) -> None:
