@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 GAP_PAGES: Final = 50
 #: A stream that lived so long, in seconds, or brought an event, was a good one: the next failure is the first again.
 _GOOD: Final = 10.0
-#: Events of so long are read at once. Seconds.
+#: Events of so long are read in one go, at most every other time. Seconds.
 _GATHER: Final = 0.1
 #: What a server may answer to an id or a filter that it does not take.
 _REFUSALS: Final = (FluxomailValidationError, FluxomailRequestError, FluxomailNotFoundError)
@@ -156,14 +156,18 @@ class Feed:
                 self._turns.give_back()
                 waiting = False
                 await self._close_gap(stream)
+                paused_at = 0.0
                 try:
                     async for events in stream:
                         self.reached_ms = max(self.reached_ms or 0, self.server_ms(time.time()))
                         if events:
                             self._brought = True
                             self._receive(events)
-                            # What comes in the meantime comes together: reading costs more than an event.
-                            await asyncio.sleep(_GATHER)
+                            # What comes in the meantime is read in one go: waking up costs more than an event. As long
+                            # again without a pause, for each turn gives but one chunk of what has come.
+                            if time.monotonic() > paused_at + 2 * _GATHER:
+                                paused_at = time.monotonic()
+                                await asyncio.sleep(_GATHER)
                 finally:
                     self._last_id = stream.last_id
         finally:
