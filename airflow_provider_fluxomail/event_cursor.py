@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import random
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.client.errors import (
@@ -22,7 +24,7 @@ from airflow_provider_fluxomail.client.errors import (
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
-    from airflow_provider_fluxomail.event_source import Part
+    from airflow_provider_fluxomail.event_source import Mark, Part
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,18 @@ KEPT: Final = 20_000
 STORED: Final = 1_000
 #: Milliseconds by which a cursor may lag behind when nothing happens.
 SAVE_EVERY_MS: Final = 60_000
-#: Pages and seconds of reading the list within one part: Airflow fails a trigger that takes 300 s over a part, and
-#: stores some 200 events a second.
+#: Least seconds between two changes of an asset. Airflow (3.3) lets a Dag run see what came until it first learned of a
+#: change; what comes before the run is made waits for the next change. So what comes close together goes together, and
+#: the scheduler has time to make the run.
+SPACING: Final = 5.0
+#: Events of one change, at most: Airflow stores them as one text, and logs it.
+TOGETHER: Final = 500
+#: Pages and seconds of reading the list within one part: Airflow fails a trigger that takes 300 s over a part.
 PAGES: Final = 10
 READING: Final = 60.0
 _LONGEST_PAUSE: Final = 300.0
+#: In place of a part's number: not fired yet.
+_WAITING: Final = 2**62
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,7 @@ class CursorStore:
 
 
 class Follower:
-    """Turns the parts of a source into the events that one trigger fires, each once, and moves its cursor.
+    """Turns the parts of a source into what one trigger fires, each event once, and moves its cursor.
 
     First it reads in the list what has happened since its cursor, then it takes the events of the parts. The cursor
     moves only over parts of which everything is in Airflow's database, and not before the list is read to its end.
@@ -103,9 +112,13 @@ class Follower:
         self._store = store
         self._started = time.time()
         self._cursor: Cursor | None = None
-        #: Digests of fired events, each with the number of its part and its time.
-        self._fired: dict[str, tuple[int, int]] = {}
-        self._unsaved = False
+        #: Digests of the events, each with the number of the part in which it was fired, and its time.
+        self._known: dict[str, tuple[int, int]] = {}
+        self._waiting: list[FeedEvent] = []
+        self._fire_at = 0.0
+        #: Parts in which everything was fired that had come until then. Those that are safe are dropped.
+        self._fired: collections.deque[Mark] = collections.deque()
+        self._safe_until = 0
         self._generation: int | None = None
         self._pages: _Pages | None = None
         #: Parts from this one on are without a gap before them.
@@ -114,36 +127,37 @@ class Follower:
         self._retry_at = 0.0
         self._trouble: str | None = None
 
-    async def take(self, part: Part) -> AsyncGenerator[FeedEvent]:
-        """Return the events to fire for a part. All are fired before the next part is taken."""
+    async def take(self, part: Part) -> list[FeedEvent]:
+        """Return the events to fire now, together. They are fired before the next part is taken."""
         if self._cursor is None and not await self._begin(part):
-            return
+            return []
         if part.generation != self._generation:
             # Until the list is read, parts are passed over: it has their events too.
             self._pages = _Pages(self._cursor.since_ms if self._cursor else 0)
-        elif part.events:
-            for event in self._new(part, part.events, 0):
-                yield event
-        if self._pages is not None and part.safe.number >= self._pages.number:
-            reading_until = time.monotonic() + READING
-            for _ in range(PAGES):
-                page = await self._read(part, self._pages)
-                if page is None:
-                    break
-                # The rest is read when Airflow has stored these: it would pile up.
-                part.source.tell_when_safe(part.mark)
-                if part.generation != self._generation:
-                    self._generation = part.generation
-                    for event in self._new(part, part.recent, self._floor_ms):
-                        yield event
-                for event in self._new(part, page.events, self._floor_ms):
-                    yield event
-                if self._pages.done:
-                    self._pages, self._whole_from = None, part.mark.number
-                    break
-                if time.monotonic() > reading_until:
-                    break
+        else:
+            self._gather(part.events)
+        if self._pages is not None and not self._waiting and part.safe.number >= self._pages.number:
+            await self._catch_up(part, self._pages)
         await self._move(part)
+        return self._due(part)
+
+    async def _catch_up(self, part: Part, pages: _Pages) -> None:
+        """Read some pages of the list. The next ones when Airflow has stored what came of these: it would pile up."""
+        reading_until = time.monotonic() + READING
+        for _ in range(PAGES):
+            page = await self._read(part, pages)
+            if page is None:
+                return
+            if part.generation != self._generation:
+                self._generation = part.generation
+                self._gather(part.recent, self._floor_ms)
+            self._gather(page.events, self._floor_ms)
+            part.source.tell_when_safe(part.mark)
+            if pages.done:
+                self._pages, self._whole_from = None, part.mark.number
+                return
+            if time.monotonic() > reading_until:
+                return
 
     @property
     def _floor_ms(self) -> int:
@@ -163,25 +177,40 @@ class Follower:
             self._tell(f"the cursor cannot be read: {type(error).__name__}")
             return False
         self._cursor = cursor
-        self._fired = dict.fromkeys(cursor.seen, (0, cursor.since_ms))
+        self._known = dict.fromkeys(cursor.seen, (0, cursor.since_ms))
         return True
 
-    def _new(self, part: Part, events: Iterable[FeedEvent], floor_ms: int) -> list[FeedEvent]:
-        """Those that this trigger wants and has not fired yet, in order of their time."""
-        found = []
-        for event in sorted(events, key=_time_ms):
-            if event.event.type not in self._names or _time_ms(event) < floor_ms:
-                continue
-            name = digest(event)
-            if name not in self._fired:
-                found.append(event)
-                self._fired[name] = (part.mark.number, _time_ms(event))
-        if found:
-            self._unsaved = True
-            part.source.tell_when_safe(part.mark)
-            for name in list(self._fired)[: max(0, len(self._fired) - KEPT)]:
-                del self._fired[name]
-        return found
+    def _gather(self, events: Iterable[FeedEvent], floor_ms: int = 0) -> None:
+        """Keep what this trigger wants and has not had yet."""
+        for event in events:
+            name, at = digest(event), _time_ms(event)
+            if event.event.type in self._names and at >= floor_ms and name not in self._known:
+                self._known[name] = (_WAITING, at)
+                self._waiting.append(event)
+        for name in list(itertools.islice(self._known, max(0, len(self._known) - KEPT))):
+            del self._known[name]
+
+    def _due(self, part: Part) -> list[FeedEvent]:
+        """What is to be fired now, in order of its time."""
+        if not self._waiting:
+            return []
+        early = self._fire_at - time.monotonic()
+        if early > 0:
+            part.source.wake_in(early)
+            return []
+        self._waiting.sort(key=_time_ms)
+        due, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+        for event in due:
+            self._known[digest(event)] = (part.mark.number, _time_ms(event))
+        if self._waiting:
+            part.source.wake_in(SPACING)
+        else:
+            self._fired.append(part.mark)
+        if self._pages is not None:
+            self._pages.number = part.mark.number
+        part.source.tell_when_safe(part.mark)
+        self._fire_at = time.monotonic() + SPACING
+        return due
 
     async def _read(self, part: Part, pages: _Pages) -> EventPage | None:
         """Read the next page; ``None`` if it cannot be had now."""
@@ -208,24 +237,36 @@ class Follower:
         return page
 
     async def _move(self, part: Part) -> None:
-        """Move the cursor to the last part that is safe."""
-        safe, cursor = part.safe, self._cursor
-        if cursor is None or self._pages is not None or safe.number < self._whole_from:
+        """Move the cursor as far as everything was fired, and is in Airflow's database."""
+        cursor, reached = self._cursor, self._safe(part)
+        if cursor is None or self._pages is not None or reached is None or reached.number < self._whole_from:
             return
-        if safe.reached_ms <= cursor.since_ms or not (
-            self._unsaved or safe.reached_ms >= cursor.since_ms + SAVE_EVERY_MS
+        fresh = reached.number > self._safe_until and any(
+            self._safe_until < number <= reached.number for number, _ in self._known.values()
+        )
+        if reached.reached_ms <= cursor.since_ms or not (
+            fresh or reached.reached_ms >= cursor.since_ms + SAVE_EVERY_MS
         ):
             return
-        oldest = safe.reached_ms - OVERLAP_MS
-        stored = [name for name, (number, at) in self._fired.items() if number <= safe.number and at >= oldest]
-        moved = dataclasses.replace(cursor, since_ms=safe.reached_ms, seen=tuple(stored[-STORED:]))
+        oldest = reached.reached_ms - OVERLAP_MS
+        stored = [name for name, (number, at) in self._known.items() if number <= reached.number and at >= oldest]
+        moved = dataclasses.replace(cursor, since_ms=reached.reached_ms, seen=tuple(stored[-STORED:]))
         try:
             await self._store.write(moved)
         except Exception as error:  # noqa: BLE001 - a cursor that lags behind loses nothing
             self._tell(f"the cursor cannot be stored: {type(error).__name__}")
             return
-        self._cursor = moved
-        self._unsaved = any(number > safe.number for number, _ in self._fired.values())
+        self._cursor, self._safe_until = moved, reached.number
+
+    def _safe(self, part: Part) -> Mark | None:
+        """The last part of which, and of those before, everything was fired and is stored."""
+        reached = None
+        while self._fired and self._fired[0].number <= part.safe.number:
+            reached = self._fired.popleft()
+        if not self._fired and not self._waiting:
+            # Nothing for this trigger was in the parts since.
+            return part.safe
+        return reached
 
     def _tell(self, trouble: str) -> None:
         if trouble != self._trouble:

@@ -151,6 +151,10 @@ class EventSource:
         """Give a part soon after this one is safe, so that cursors move and what is behind goes on."""
         self._asked_for = max(self._asked_for, mark.number)
 
+    def wake_in(self, seconds: float) -> None:
+        """Give a part after some seconds, if none comes before."""
+        asyncio.get_running_loop().call_later(seconds, self._woken.set)
+
     def server_ms(self, moment: float) -> int:
         """Return a moment of this machine's clock, epoch seconds, in milliseconds of Fluxomail's. Not before a part."""
         assert self._feed is not None

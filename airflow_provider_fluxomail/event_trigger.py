@@ -40,8 +40,9 @@ class FluxomailEventTrigger(BaseEventTrigger):
     Needs Airflow 3. On Airflow 3.3 all triggers on one connection share a stream, and none loses an event when the
     triggerer is restarted; before, each has a stream of its own, and begins anew with what happens from then on.
 
-    The payload says ``type``, ``send_id``, ``message_id``, ``time``, ``event_id`` and ``reason``, and not who the
-    recipient is: :meth:`.FluxomailHook.get_timeline` does.
+    Events that come close together change the asset once. The payload is ``{"events": [...]}``; each of them says
+    ``type``, ``send_id``, ``message_id``, ``time``, ``event_id`` and ``reason``, and not who the recipient is:
+    :meth:`.FluxomailHook.get_timeline` does.
 
     .. seealso:: :doc:`/event-driven`.
 
@@ -112,9 +113,8 @@ class FluxomailEventTrigger(BaseEventTrigger):
         follower = Follower(wanted, CursorStore(stores, identity))
         self.log.info("Following events (%s) of connection %s.", ", ".join(self.types), self.fluxomail_conn_id)
         async for part in parts:
-            async with contextlib.aclosing(follower.take(part)) as events:
-                async for event in events:
-                    yield TriggerEvent(payload(event))
+            if events := await follower.take(part):
+                yield TriggerEvent({"events": [told(event) for event in events]})
 
 
 class _Consumed(NamedTuple):
@@ -130,7 +130,7 @@ async def _alone(source: EventSource, stream: AsyncIterator[tuple[Part, Mark]]) 
         await source.advance([_Consumed(mark)])
 
 
-def payload(event: FeedEvent) -> dict[str, str | None]:
+def told(event: FeedEvent) -> dict[str, str | None]:
     """Return what a Dag is told of an event: nothing of the recipient, for Airflow keeps it and logs it."""
     own = event.event
     return {

@@ -43,6 +43,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_source, "REFUSED_WAIT", 0.5)
     monkeypatch.setattr(event_source, "OUTAGE_WAIT", 0.2)
     monkeypatch.setattr(event_cursor, "SAVE_EVERY_MS", 500)
+    monkeypatch.setattr(event_cursor, "SPACING", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -97,9 +98,9 @@ class Triggerer:
 
         self.manager = SharedStreamManager(max_subscriber_queue=queue)
         self.persists = persists
-        self.stored: list[dict[str, Any]] = []
+        self.changes: list[list[dict[str, Any]]] = []
         self.errors: list[BaseException] = []
-        self._fired: list[tuple[dict[str, Any], int | None]] = []
+        self._fired: list[tuple[list[dict[str, Any]], int | None]] = []
         self._ids = itertools.count(1)
         self._tasks: list[asyncio.Task[None]] = []
         self._syncing = asyncio.create_task(self._sync())
@@ -119,7 +120,7 @@ class Triggerer:
         try:
             async for event in trigger.filter_shared_stream(parts):
                 seq = self.manager.bind_pending_event(trigger_id=trigger_id, key=key)
-                self._fired.append((json.loads(json.dumps(event.payload)), seq))
+                self._fired.append((json.loads(json.dumps(event.payload))["events"], seq))
         except Exception as error:
             self.errors.append(error)
             raise
@@ -133,7 +134,7 @@ class Triggerer:
             await asyncio.sleep(0.02)
             if self.persists and self._fired:
                 fired, self._fired = self._fired, []
-                self.stored += [payload for payload, _ in fired]
+                self.changes += [events for events, _ in fired]
                 # The runner hears of it the next time.
                 await asyncio.sleep(0.02)
                 self.manager.confirm_persisted([seq for _, seq in fired if seq is not None])
@@ -152,8 +153,13 @@ class Triggerer:
         await self.until(lambda: set(moments) <= set(self.moments))
 
     @property
+    def stored(self) -> list[dict[str, Any]]:
+        """The events, as the asset has them."""
+        return [event for events in self.changes for event in events]
+
+    @property
     def moments(self) -> list[int]:
-        return [moment_of(payload) for payload in self.stored]
+        return [moment_of(event) for event in self.stored]
 
     async def kill(self) -> None:
         """End at once: what is not stored is gone."""
@@ -404,7 +410,7 @@ async def test_of_two_events_the_one_that_is_not_stored_comes_again(
     await triggerer.until(lambda: len(triggerer._fired) == 1)
     bounce(sandbox, second := next(moments))
     await triggerer.until(lambda: len(triggerer._fired) == 2)
-    (event, seq), _ = triggerer._fired
+    ((event,), seq), _ = triggerer._fired
     triggerer.manager.confirm_persisted([seq or 0])
     await triggerer.until(lambda: store.cursor["seen"] != [])
     assert moment_of(event) == first
@@ -436,6 +442,96 @@ async def test_one_that_lags_behind_holds_no_other_ones_cursor_too_far(
     again.start(two)
     await again.until(lambda: sorted(again.moments) == [first, first, second, second])
     assert len(streams(sandbox)) == 2
+
+
+@on_airflow_3_3
+async def test_one_that_joins_late_has_its_cursor_behind_what_it_has_fired(
+    sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int]
+) -> None:
+    """The stream is safe up to now for the other one: not for it."""
+    sandbox.settings(stream_heartbeat=0.1)
+    triggerer, one, two = triggerers(), Stores(), Stores()
+    triggerer.start(two)
+    await live(triggerer, two)
+    await triggerer.kill()
+    bounce(sandbox, at := next(moments))
+    cursor = two.cursor["since_ms"]
+    again = triggerers()
+    again.start(one)
+    await live(again, one)
+    await again.until(lambda: one.cursor["since_ms"] > one.cursor["began_ms"])
+    again.persists = False
+    again.start(two)
+    await again.until(lambda: len(again._fired) == 1)
+    await asyncio.sleep(0.5)
+    await again.kill()
+    assert two.cursor["since_ms"] == cursor
+    third = triggerers()
+    third.start(two)
+    await third.has(at)
+
+
+@on_airflow_3_3
+async def test_events_close_together_change_the_asset_once(
+    sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow lets a run see the first of several quick changes, and the others when there is another one."""
+    monkeypatch.setattr(event_cursor, "SPACING", 2.0)
+    triggerer, store = triggerers(), Stores()
+    triggerer.start(store)
+    await live(triggerer, store)
+    first, second, third = (next(moments) for _ in range(3))
+    bounce(sandbox, first)
+    await triggerer.has(first)
+    began = asyncio.get_running_loop().time()
+    for at in (third, second):
+        sandbox.bounce(at=at)
+        await asyncio.sleep(0.1)
+    sandbox.advance(5)
+    await triggerer.has(second, third)
+    assert asyncio.get_running_loop().time() - began >= 1.5
+    assert [[moment_of(event) for event in events] for events in triggerer.changes] == [[first], [second, third]]
+    await triggerer.until(lambda: len(store.cursor["seen"]) == 3)
+
+
+@on_airflow_3_3
+async def test_what_waits_to_be_fired_is_not_lost(
+    sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.settings(stream_heartbeat=0.1)
+    triggerer, store = triggerers(), Stores()
+    triggerer.start(store)
+    await live(triggerer, store)
+    monkeypatch.setattr(event_cursor, "SPACING", 3600.0)
+    bounce(sandbox, first := next(moments))
+    await triggerer.has(first)
+    bounce(sandbox, second := next(moments))
+    await triggerer.until(lambda: store.cursor["seen"] != [])
+    await asyncio.sleep(0.5)
+    await triggerer.kill()
+    again = triggerers()
+    again.start(store)
+    await again.has(second)
+    assert again.moments == [second]
+
+
+@on_airflow_3_3
+async def test_a_change_has_so_many_events_at_most(
+    sandbox: Sandbox, triggerers: Callable[..., Triggerer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_cursor, "TOGETHER", 4)
+    monkeypatch.setattr(event_cursor, "SPACING", 0.1)
+    triggerer, store = triggerers(), Stores()
+    triggerer.start(store)
+    await live(triggerer, store)
+    base = round(sandbox.now()) + 1
+    for number in range(10):
+        sandbox.bounce(at=base + number)
+    sandbox.advance(20)
+    await triggerer.has(*range(base, base + 10))
+    assert [len(events) for events in triggerer.changes] == [4, 4, 2]
+    assert triggerer.moments == list(range(base, base + 10))
+    await triggerer.until(lambda: len(store.cursor["seen"]) == 10)
 
 
 @on_airflow_3_3
@@ -479,10 +575,10 @@ async def test_killed_while_it_catches_up_it_begins_with_that_again(
     cursor = store.cursor["since_ms"]
     halfway = triggerers(persists=False)
     halfway.start(store)
-    await halfway.until(lambda: len(halfway._fired) == 2)
+    await halfway.until(lambda: len(halfway._fired) == 1)
     # The next page is not read before these are stored.
     await asyncio.sleep(0.5)
-    assert len(halfway._fired) == 2
+    assert [len(events) for events, _ in halfway._fired] == [2]
     await halfway.kill()
     assert store.cursor["since_ms"] == cursor
     again = triggerers()
@@ -667,6 +763,22 @@ async def test_a_key_that_was_replaced_is_read_anew(
 
 
 @on_airflow_3_3
+async def test_a_key_that_has_just_been_replaced_is_read_at_once(
+    sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_source, "AUTH_WAIT", 3600.0)
+    old = sandbox.key("fm_old")
+    sandbox.connect(key=old)
+    triggerer, store = triggerers(), Stores()
+    triggerer.start(store)
+    await live(triggerer, store)
+    sandbox.connect(key=sandbox.key("fm_new"))
+    sandbox.revoke(old)
+    bounce(sandbox, at := next(moments))
+    await triggerer.has(at)
+
+
+@on_airflow_3_3
 async def test_a_connection_that_does_not_exist_is_told_and_looked_up_again(
     sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -753,7 +865,7 @@ async def test_it_leaves_nothing_behind(sandbox: Sandbox, triggerers: Callable[.
 
 async def alone(trigger: Any, found: list[Any]) -> None:
     async for event in trigger.run():
-        found.append(event.payload)  # noqa: PERF401 - one by one: it never ends
+        found += event.payload["events"]
 
 
 @contextlib.asynccontextmanager
