@@ -163,6 +163,7 @@ class Watcher:
         if not waits:
             del self._waits[watched.wait.send_id]
         self._count -= 1
+        self._looks.sweep(self._count)
         if watched.ending is None:
             # Cancelled: what is under way has nobody to tell.
             watched.ending = _LEFT
