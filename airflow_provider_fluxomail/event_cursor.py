@@ -135,7 +135,7 @@ class Follower:
             # Until the list is read, parts are passed over: it has their events too.
             self._pages = _Pages(self._cursor.since_ms if self._cursor else 0)
         else:
-            self._gather(part.events)
+            self._gather(part.events, self._cursor.began_ms if self._cursor else 0)
         if self._pages is not None and not self._waiting and part.safe.number >= self._pages.number:
             await self._catch_up(part, self._pages)
         await self._move(part)
@@ -180,7 +180,7 @@ class Follower:
         self._known = dict.fromkeys(cursor.seen, (0, cursor.since_ms))
         return True
 
-    def _gather(self, events: Iterable[FeedEvent], floor_ms: int = 0) -> None:
+    def _gather(self, events: Iterable[FeedEvent], floor_ms: int) -> None:
         """Keep what this trigger wants and has not had yet."""
         for event in events:
             name, at = digest(event), _time_ms(event)
