@@ -121,8 +121,6 @@ class Follower:
         self._safe_until = 0
         self._generation: int | None = None
         self._pages: _Pages | None = None
-        #: Parts from this one on are without a gap before them.
-        self._whole_from = 0
         self._failures = 0
         self._retry_at = 0.0
         self._trouble: str | None = None
@@ -154,7 +152,7 @@ class Follower:
             self._gather(page.events, self._floor_ms)
             part.source.tell_when_safe(part.mark)
             if pages.done:
-                self._pages, self._whole_from = None, part.mark.number
+                self._pages = None
                 return
             if time.monotonic() > reading_until:
                 return
@@ -239,7 +237,7 @@ class Follower:
     async def _move(self, part: Part) -> None:
         """Move the cursor as far as everything was fired, and is in Airflow's database."""
         cursor, reached = self._cursor, self._safe(part)
-        if cursor is None or self._pages is not None or reached is None or reached.number < self._whole_from:
+        if cursor is None or self._pages is not None or reached is None:
             return
         fresh = reached.number > self._safe_until and any(
             self._safe_until < number <= reached.number for number, _ in self._known.values()
