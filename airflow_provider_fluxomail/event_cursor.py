@@ -121,8 +121,6 @@ class Follower:
         self._safe_until = 0
         self._generation: int | None = None
         self._pages: _Pages | None = None
-        #: Parts from this one on are without a gap before them.
-        self._whole_from = 0
         self._failures = 0
         self._retry_at = 0.0
         self._trouble: str | None = None
@@ -135,7 +133,7 @@ class Follower:
             # Until the list is read, parts are passed over: it has their events too.
             self._pages = _Pages(self._cursor.since_ms if self._cursor else 0)
         else:
-            self._gather(part.events)
+            self._gather(part.events, self._cursor.began_ms if self._cursor else 0)
         if self._pages is not None and not self._waiting and part.safe.number >= self._pages.number:
             await self._catch_up(part, self._pages)
         await self._move(part)
@@ -154,7 +152,7 @@ class Follower:
             self._gather(page.events, self._floor_ms)
             part.source.tell_when_safe(part.mark)
             if pages.done:
-                self._pages, self._whole_from = None, part.mark.number
+                self._pages = None
                 return
             if time.monotonic() > reading_until:
                 return
@@ -180,7 +178,7 @@ class Follower:
         self._known = dict.fromkeys(cursor.seen, (0, cursor.since_ms))
         return True
 
-    def _gather(self, events: Iterable[FeedEvent], floor_ms: int = 0) -> None:
+    def _gather(self, events: Iterable[FeedEvent], floor_ms: int) -> None:
         """Keep what this trigger wants and has not had yet."""
         for event in events:
             name, at = digest(event), _time_ms(event)
@@ -239,7 +237,7 @@ class Follower:
     async def _move(self, part: Part) -> None:
         """Move the cursor as far as everything was fired, and is in Airflow's database."""
         cursor, reached = self._cursor, self._safe(part)
-        if cursor is None or self._pages is not None or reached is None or reached.number < self._whole_from:
+        if cursor is None or self._pages is not None or reached is None:
             return
         fresh = reached.number > self._safe_until and any(
             self._safe_until < number <= reached.number for number, _ in self._known.values()

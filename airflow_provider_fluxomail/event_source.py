@@ -41,6 +41,8 @@ PAUSE: Final = 0.2
 #: many events.
 RECENT: Final = 60.0
 RECENT_EVENTS: Final = 2_000
+#: Seconds by which an event may become visible late when only the stream was interrupted.
+OVERLAP: Final = 60.0
 #: Seconds until a key that is not accepted is tried again. The connection is read anew each time.
 AUTH_WAIT: Final = 60.0
 #: Seconds until events that cannot be had (not in the plan, no permission, no such connection) are asked for again.
@@ -94,7 +96,7 @@ class EventSource:
     def __init__(self, conn_id: str, domain: str | None, *, timing: FeedTiming | None = None) -> None:
         self._conn_id = conn_id
         self._wanted = EventFilter(domain=domain)
-        self._timing = timing
+        self._timing = timing or FeedTiming(overlap=OVERLAP)
         self._client: AsyncFluxomailClient | None = None
         self._turns: Turns | None = None
         self._feed: Feed | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
+from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
 from tests.integration.airflow_runs import DagRunResult, DagRuns
 
 
@@ -178,6 +181,41 @@ def test_the_example_of_batches(dags: DagRuns, sandbox: FluxomailSandbox, tmp_pa
         f"News of {run.run_id}",
     }
     assert len(report.read_text().splitlines()) == 2
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 0), reason="Airflow 2 has no asset watchers")
+def test_the_example_of_a_suppression_list(
+    dags: DagRuns, sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task of it; ``dag.test()`` has no asset events. The whole on a real Airflow: ``test_event_driven.py``."""
+    caplog.set_level(logging.INFO)
+    dag = dags.load("fluxomail_suppression_list")
+    suppress = dag.get_task("suppress").python_callable
+    example = suppress.__globals__
+    kept: dict[str, Any] = {}
+
+    class Variables:
+        @staticmethod
+        def get(key: str, *, default: Any, deserialize_json: bool) -> Any:
+            return kept.get(key, default)
+
+        @staticmethod
+        def set(key: str, value: Any, *, serialize_json: bool) -> None:
+            kept[key] = value
+
+    monkeypatch.setitem(example, "Variable", Variables)
+    hook = FluxomailHook()
+    people = ("Ada@example.org", "Bob <bob@example.org>")
+    sends = [hook.send({"to": to, "subject": "Hi", "content": "x"}, idempotency_key=to[:3]).send_id for to in people]
+    hook.close()
+    changes = [
+        SimpleNamespace(extra={"payload": {"events": [{"send_id": send_id} for send_id in ids]}})
+        for ids in (sends, sends[:1])
+    ]
+    assert suppress(triggering_asset_events={example["undeliverable"]: changes}) == 2
+    assert kept == {"fluxomail_suppressed": sorted(map(example["digest"], ("ada@example.org", "bob@example.org")))}
+    assert suppress(triggering_asset_events={example["undeliverable"]: changes}) == 0
+    assert "example.org" not in caplog.text + str(kept), "promise 5"
 
 
 def test_promise_1_a_batch_over_a_real_retry(dags: DagRuns, sandbox: FluxomailSandbox, tmp_path: Path) -> None:

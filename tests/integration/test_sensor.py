@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_fluxomail import delivery, triggers, watchers
 from airflow_provider_fluxomail.client import waiting
@@ -21,6 +22,7 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
+from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
 from tests.integration.running import Run, context, fire, rebuilt
 
 PACKAGE = "airflow_provider_fluxomail"
@@ -409,20 +411,29 @@ def loaded(path: str) -> Any:
     return functools.reduce(getattr, parts[1:], importlib.import_module(f"{PACKAGE}.{parts[0]}"))
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
+#: Airflow 2 has no asset watchers.
+KNOWN = {name for name in triggers.__all__ if AIRFLOW_VERSION >= (3, 0) or name != "FluxomailEventTrigger"}
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in GOLDEN if case["path"].split(".")[-1] in KNOWN], ids=lambda case: case["name"]
+)
 def test_promise_6_serialized_triggers_still_load(case: dict[str, Any]) -> None:
     """Airflow stores the path and arguments of a trigger, and the name of the method that the task resumes with."""
     trigger = loaded(case["path"].removeprefix(f"{PACKAGE}."))
     assert trigger(**case["kwargs"]).serialize()[1].items() >= case["kwargs"].items()
-    assert case["resumes"]
+    # A watcher of an asset belongs to no task.
+    assert case["resumes"] or case["path"].endswith("FluxomailEventTrigger")
     for path in case["resumes"]:
         assert "event" in inspect.signature(loaded(path)).parameters
 
 
 def test_promise_6_every_trigger_and_every_argument_is_golden() -> None:
-    classes = {one for one in vars(triggers).values() if isinstance(one, type) and one.__module__ == triggers.__name__}
-    for one in classes:
-        cases = [case["kwargs"] for case in GOLDEN if case["path"] == f"{one.__module__}.{one.__qualname__}"]
+    names = {name for name, one in vars(triggers).items() if isinstance(one, type) and issubclass(one, BaseTrigger)}
+    assert names - {"BaseTrigger"} == set(triggers.__all__)
+    for name in KNOWN:
+        one = getattr(triggers, name)
+        cases = [case["kwargs"] for case in GOLDEN if case["path"] == f"{triggers.__name__}.{name}"]
         assert cases, one
         assert {name for kwargs in cases for name in kwargs} == set(one(**cases[0]).serialize()[1])
 

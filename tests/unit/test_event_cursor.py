@@ -89,10 +89,17 @@ async def test_what_the_list_does_not_show_yet_is_taken_from_the_streams_past() 
     assert await one.take(source.part(event(1), event(3))) == [event(3)]
 
 
-async def test_events_before_the_first_start_do_not_count_but_late_ones_do() -> None:
+async def test_events_before_the_first_start_do_not_count() -> None:
     source, one = Source(page(event(-5), event(5))), follower()
     assert await one.take(source.part(recent=(event(-9),))) == [event(5)]
-    assert await one.take(source.part(event(-30))) == [event(-30)], "new in the stream, if long ago by its time"
+    assert await one.take(source.part(event(-30), event(6))) == [event(6)], "a gap is read from before it"
+
+
+async def test_an_event_that_the_stream_brings_late_counts() -> None:
+    store = Store({"since_ms": (T + 7200) * 1000, "began_ms": T * 1000, "seen": []})
+    source, one = Source(page(event(1))), follower(store)
+    assert await one.take(source.part()) == [], "the list is full of those that were fired long ago"
+    assert await one.take(source.part(event(60))) == [event(60)]
 
 
 async def test_after_a_restart_the_list_is_read_from_before_the_cursor() -> None:
@@ -193,6 +200,14 @@ async def test_what_is_no_cursor_is_none(stored: Any) -> None:
     store = Store(stored)
     await follower(store).take(Source().part())
     assert store.value == {"since_ms": T * 1000, "began_ms": T * 1000, "seen": []}
+
+
+def test_promise_6_a_cursor_of_an_old_version_is_found_and_read() -> None:
+    store = CursorStore(None, ["fluxomail_default", None, ["bounced", "complained"]])
+    assert store.key == "fluxomail_events_dba878b5d8d9fd26"
+    kept = {"since_ms": 1767225612345, "began_ms": 1767225600000, "seen": ["RGZw8vy7"]}
+    assert Cursor.parse(kept) == Cursor(since_ms=1767225612345, began_ms=1767225600000, seen=("RGZw8vy7",))
+    assert digest(event(1)) == "9kAt-l40"
 
 
 async def test_watchers_of_an_asset_have_cursors_of_their_own() -> None:
