@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client import feed as module
 from airflow_provider_fluxomail.client.events import EventFilter, FeedEvent
 from airflow_provider_fluxomail.client.feed import Feed
 from airflow_provider_fluxomail.client.ratelimit import Pacer, Turns
@@ -46,7 +45,7 @@ async def test_a_pause_to_gather_events_does_not_let_it_fall_behind(monkeypatch:
             raise asyncio.CancelledError
         pauses.append(seconds)
 
-    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    monkeypatch.setattr("airflow_provider_fluxomail.client.feed.asyncio.sleep", sleep)
     client: Any = SimpleNamespace(stream_events=stream_events)
     feed = Feed(client, EventFilter(), turns=Turns(Pacer()), receive=received.extend)
     with pytest.raises(asyncio.CancelledError):
