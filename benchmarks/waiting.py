@@ -52,7 +52,7 @@ def _http(send_id: str, poke_interval: float) -> BaseTrigger:
     # Here: what it imports is no part of our memory.
     from airflow.providers.http.triggers.http import HttpSensorTrigger
 
-    return HttpSensorTrigger(
+    trigger: BaseTrigger = HttpSensorTrigger(
         endpoint=f"/api/v1/sends/{send_id}",
         http_conn_id="http_default",
         data=UNTIL_DELIVERED,
@@ -61,6 +61,7 @@ def _http(send_id: str, poke_interval: float) -> BaseTrigger:
         extra_options={},
         poke_interval=poke_interval,
     )
+    return trigger
 
 
 def make_trigger(task: Task, number: int) -> BaseTrigger:
