@@ -903,6 +903,25 @@ async def test_alone_it_fires_from_now_on_over_breaks(sandbox: Sandbox, moments:
 
 
 @on_airflow_3
+async def test_alone_it_reads_a_large_gap_to_its_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "GAP_PAGES", 1)
+    monkeypatch.setattr(event_cursor, "PAGES", 1)
+    sandbox.settings(page_size=2)
+    sandbox.fail_next("stream_gap", times=None)
+    async with running_alone(types=["bounced"]) as found:
+        await seen(lambda: bool(lists(sandbox)))
+        base = round(sandbox.now()) + 1
+        sandbox.fail_next(503, path=STREAM)
+        sandbox.fail_next("stream_drop")
+        await seen(lambda: len(streams(sandbox, 503)) == 1)
+        for number in range(9):
+            sandbox.bounce(at=base + number)
+        sandbox.advance(20)
+        await seen(lambda: len(found) >= 9)
+    assert sorted(map(moment_of, found)) == list(range(base, base + 9))
+
+
+@on_airflow_3
 async def test_alone_it_leaves_nothing_behind(sandbox: Sandbox) -> None:
     before = asyncio.all_tasks()
     async with running_alone(types="bounced"):

@@ -40,16 +40,23 @@ class Source:
 
     def wake_in(self, seconds: float) -> None: ...
 
-    def part(self, *events: FeedEvent, recent: tuple[FeedEvent, ...] = (), generation: int = 1) -> Part:
-        """Return the next part; all before it are safe."""
+    def part(
+        self,
+        *events: FeedEvent,
+        recent: tuple[FeedEvent, ...] = (),
+        generation: int = 1,
+        safe: int | None = None,
+    ) -> Part:
+        """Return the next part; all before it are safe, or those up to a number."""
         self.number += 1
+        safe = self.number - 1 if safe is None else safe
         return Part(
             source=cast("Any", self),
             mark=Mark(self.number, (T + self.number) * 1000),
             events=events,
             recent=recent or events,
             generation=generation,
-            safe=Mark(self.number - 1, (T + self.number - 1) * 1000),
+            safe=Mark(safe, (T + safe) * 1000),
         )
 
 
@@ -146,6 +153,26 @@ async def test_parts_before_the_list_was_read_are_in_the_list(monkeypatch: pytes
     await one.take(source.part())
     assert store.value["seen"] == [digest(event(1))]
     assert store.value["since_ms"] == (T + 2) * 1000, "of the part in which it was fired"
+
+
+async def test_what_has_waited_is_safe_when_the_part_is_in_which_it_was_fired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the part is that brought it: nothing had come of it, so Airflow was done with it at once."""
+    monkeypatch.setattr(event_cursor, "SPACING", 3600.0)
+    monkeypatch.setattr(event_cursor, "SAVE_EVERY_MS", 0)
+    source, store = Source(page()), Store()
+    one = follower(store)
+    assert await one.take(source.part(event(1))) == [event(1)]
+    assert await one.take(source.part(event(2))) == []
+    await one.take(source.part())
+    assert (store.value["since_ms"], store.value["seen"]) == ((T + 1) * 1000, [digest(event(1))])
+    one._fire_at = 0.0
+    assert await one.take(source.part()) == [event(2)]
+    for _ in range(3):
+        await one.take(source.part(safe=3))
+    assert (store.value["since_ms"], store.value["seen"]) == ((T + 1) * 1000, [digest(event(1))])
+    await one.take(source.part(safe=4))
+    assert store.value["since_ms"] == (T + 4) * 1000
+    assert store.value["seen"] == [digest(event(1)), digest(event(2))]
 
 
 async def test_a_new_generation_is_read_from_the_cursor() -> None:
