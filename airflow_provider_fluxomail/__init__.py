@@ -44,6 +44,13 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
+        "config": {
+            "fluxomail": {
+                "description": "Settings of this deployment for all Fluxomail connections; an extra of a connection "
+                "outranks the setting of the same name.",
+                "options": CONFIGURATION,
+            }
+        },
     }
 
 
@@ -88,5 +95,39 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "redirect_to": _field("Redirect to", "Staging: all mail that is not allowed goes to this address.", "string"),
     "allowed_recipient_domains": _field(
         "Allowed recipient domains", "Staging: comma-separated; mail to others is refused, or redirected.", "string"
+    ),
+}
+
+
+def _option(description: str, kind: str, default: str, example: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": kind,
+        "default": default,
+        "example": example,
+    }
+
+
+#: The section ``[fluxomail]`` of Airflow's configuration. Documented in ``docs/connection.md``.
+CONFIGURATION: dict[str, dict[str, Any]] = {
+    "default_conn_id": _option(
+        "The connection that operators, sensor and hook use where none is named.",
+        "string",
+        DEFAULT_CONN_NAME,
+        "mail_production",
+    ),
+    "max_wait": _option("Seconds that one call may wait inside a worker.", "float", "60", "20"),
+    "poll_share": _option(
+        "The part of a key's cap that the deferred waits of a triggerer may use together, above 0 and at most 1.",
+        "float",
+        "0.5",
+        "0.25",
+    ),
+    "follow_events": _option(
+        "Whether many deferred waits on one key follow the organization's event stream; else all read timelines.",
+        "boolean",
+        "True",
+        "False",
     ),
 }

@@ -13,7 +13,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail import CONNECTION_FIELDS, __version__
+from airflow_provider_fluxomail import CONNECTION_FIELDS, __version__, fleet
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.guard import RecipientGuard
 from airflow_provider_fluxomail.client.messages import one_address
@@ -60,9 +60,9 @@ class FluxomailConnection:
         extras = _extras(connection.extra)
         read = _Reader(extras)
         api_version = read("api_version", str, API_VERSION)
-        poll_share = read("poll_share", _number, 0.5)
+        poll_share = read("poll_share", _number, fleet.poll_share())
         if not 0 < poll_share <= 1:
-            raise FluxomailValidationError("extra poll_share must be above 0 and at most 1")
+            raise FluxomailValidationError("poll_share must be above 0 and at most 1")
         retention = read("key_retention_hours", _number, 24.0)
         if retention < 0:
             raise FluxomailValidationError("extra key_retention_hours must be 0 or more")
@@ -72,7 +72,7 @@ class FluxomailConnection:
                 base_url=_base_url(connection),
                 timeout=read("timeout", _number, 15.0),
                 max_attempts=read("max_attempts", _integer, 4),
-                max_wait=read("max_wait", _number, 60.0),
+                max_wait=read("max_wait", _number, fleet.max_wait()),
                 api_version="" if api_version == "-" else api_version,
                 verify=read("verify", _verify, True),
                 proxies=read("proxies", _proxies, {}),

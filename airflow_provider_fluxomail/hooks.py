@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_fluxomail import DEFAULT_CONN_NAME, get_provider_info, replays
+from airflow_provider_fluxomail import fleet, get_provider_info, replays
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
@@ -49,7 +49,7 @@ class FluxomailHook(BaseHook):
     """
 
     conn_name_attr = "fluxomail_conn_id"
-    default_conn_name = DEFAULT_CONN_NAME
+    default_conn_name = fleet.default_conn_id()
     conn_type = "fluxomail"
     hook_name = "Fluxomail"
 

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import DEFAULT_CONN_NAME
+from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.targets import FAILURES
 
@@ -61,7 +61,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         send_id: str,
         target: str = "delivered",
         fail_on: Sequence[str] = FAILURES,
-        fluxomail_conn_id: str = DEFAULT_CONN_NAME,
+        fluxomail_conn_id: str = fleet.default_conn_id(),
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: datetime.timedelta | float = 30.0,
         **kwargs: Any,

@@ -11,6 +11,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailError,
@@ -70,7 +71,9 @@ class Watchers:
         for known, watcher in self._watchers:
             if known == connection and not watcher.ended:
                 return watcher
-        watcher = Watcher(connection.settings, share=connection.poll_share, on_end=self._forget)
+        watcher = Watcher(
+            connection.settings, share=connection.poll_share, follow=fleet.follow_events(), on_end=self._forget
+        )
         self._watchers.append((connection, watcher))
         return watcher
 

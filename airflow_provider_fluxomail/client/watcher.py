@@ -61,6 +61,7 @@ class Watcher:
 
     :param settings: whose key it uses.
     :param share: the part of the key's cap that it may use.
+    :param follow: whether many waits may follow the events.
     :param on_end: told once it takes no more waits.
     """
 
@@ -69,6 +70,7 @@ class Watcher:
         settings: ClientSettings,
         *,
         share: float = 0.5,
+        follow: bool = True,
         timing: WatchTiming | None = None,
         on_end: Callable[[Watcher], None] = lambda _: None,
     ) -> None:
@@ -78,6 +80,7 @@ class Watcher:
         #: Whether it takes no more waits.
         self.ended = False
         self._timing = timing or WatchTiming()
+        self._follow = follow
         self._on_end = on_end
         self._pacer = Pacer(share=share)
         self._turns = Turns(self._pacer, most=READS_AT_ONCE)
@@ -183,7 +186,7 @@ class Watcher:
 
     def _choose_mode(self) -> None:
         """Follow the events or not, as many as there are."""
-        if self._count > self._timing.feed_above:
+        if self._follow and self._count > self._timing.feed_above:
             self._follower.turn_on()
         elif self._count < self._timing.feed_below:
             self._follower.turn_off()

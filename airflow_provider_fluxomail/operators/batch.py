@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import DEFAULT_CONN_NAME
+from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -79,7 +79,7 @@ class FluxomailSendBatchOperator(BaseOperator):
         resend_on_clear: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_rate_limit_wait: timedelta | float = 3600.0,
-        fluxomail_conn_id: str = DEFAULT_CONN_NAME,
+        fluxomail_conn_id: str = fleet.default_conn_id(),
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:

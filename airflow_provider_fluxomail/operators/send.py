@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import DEFAULT_CONN_NAME
+from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -115,7 +115,7 @@ class FluxomailSendOperator(BaseOperator):
         poll_interval: timedelta | float = 30.0,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_rate_limit_wait: timedelta | float = 3600.0,
-        fluxomail_conn_id: str = DEFAULT_CONN_NAME,
+        fluxomail_conn_id: str = fleet.default_conn_id(),
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:

@@ -14,6 +14,7 @@ LAYERS = {
     "__init__": 0,
     "client": 0,
     "version_compat": 0,
+    "fleet": 0,
     "idempotency": 1,
     "connections": 1,
     "attachments": 1,

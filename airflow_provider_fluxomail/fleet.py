@@ -1,0 +1,50 @@
+"""Settings of a whole deployment: the section ``[fluxomail]`` of Airflow's configuration.
+
+A connection's extras outrank them. ``airflow providers configs`` lists them.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_fluxomail import CONFIGURATION, DEFAULT_CONN_NAME
+
+_SECTION = "fluxomail"
+
+
+def default_conn_id() -> str:
+    """Return the connection that is used where none is named."""
+    return str(conf.get(_SECTION, "default_conn_id", fallback=DEFAULT_CONN_NAME)).strip() or DEFAULT_CONN_NAME
+
+
+def max_wait() -> float:
+    """Return how long one call may wait inside a worker, in seconds.
+
+    :raises AirflowConfigException: it is no number.
+    """
+    return _number("max_wait")
+
+
+def poll_share() -> float:
+    """Return the part of a key's cap that waiting may use.
+
+    :raises AirflowConfigException: it is no number.
+    """
+    return _number("poll_share")
+
+
+def follow_events() -> bool:
+    """Return whether many waits follow the event stream.
+
+    :raises AirflowConfigException: it is neither true nor false.
+    """
+    return bool(conf.getboolean(_SECTION, "follow_events", fallback=_default("follow_events")))
+
+
+def _number(name: str) -> float:
+    return float(conf.getfloat(_SECTION, name, fallback=_default(name)))
+
+
+def _default(name: str) -> str:
+    default: str = CONFIGURATION[name]["default"]
+    return default
