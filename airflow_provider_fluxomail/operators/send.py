@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset, BaseOperator, conf
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail import fleet
@@ -140,13 +140,13 @@ class FluxomailSendOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send, and wait if asked."""
-        return self._run(context, give_up_at=None)
+        return self._told(context, self._run(context, give_up_at=None))
 
     def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Send after a deferral for a rate limit. Rendered anew, with the same key."""
         from airflow_provider_fluxomail import delivery
 
-        return self._run(context, give_up_at=delivery.give_up_time(event), resumed=True)
+        return self._told(context, self._run(context, give_up_at=delivery.give_up_time(event), resumed=True))
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """End the wait as the trigger found."""
@@ -154,7 +154,7 @@ class FluxomailSendOperator(BaseOperator):
 
         ending = delivery.ending_of(event)
         result = event.get("result")
-        return {**(result if isinstance(result, Mapping) else {}), **self._conclude(ending)}
+        return self._told(context, {**(result if isinstance(result, Mapping) else {}), **self._conclude(ending)})
 
     def resolve_template_files(self) -> None:
         """Leave file names in place: only a worker reads them, so that no body is stored with the Dag."""
@@ -179,6 +179,14 @@ class FluxomailSendOperator(BaseOperator):
         bodies = (self.content, self.html_content)
         wrapped = tuple(body.text for body in bodies if isinstance(body, Unrecorded))
         return text in (*bodies, *wrapped) and not re.search(r"\s|://", text)
+
+    def _told(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+        """Say which message it was in the events of the assets that the task changes, and return the result."""
+        events = context.get("outlet_events")
+        for outlet in self.outlets or ():
+            if events is not None and isinstance(outlet, Asset):
+                events[outlet].extra.update({name: result.get(name) for name in ("send_id", "message_id")})
+        return result
 
     def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> dict[str, Any]:
         from airflow_provider_fluxomail import delivery

@@ -14,6 +14,7 @@ import pytest
 
 from scripts.airflow2_runner import Airflow2Runner
 from scripts.airflow_runner import FINAL_STATES, AirflowRunner
+from scripts.postgres import Postgres
 from scripts.sandbox import API_KEY, Sandbox
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 LIMIT: Final = 300.0
 AIRFLOW_2: Final = importlib.metadata.version("apache-airflow").startswith("2.")
 RUN: Final = ("endings", "run")
-WAITS: Final = ("send", "plain", "callback", "outlet", "bounced")
+WAITS: Final = ("send", "plain", "callback", "outlet", "bounced", "told")
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 
@@ -38,13 +39,17 @@ def until(airflow: AirflowRunner, what: str, happened: Callable[[dict[str, str]]
 
 
 def test_a_success_ends_without_a_worker_where_it_can() -> None:
+    # Not pytest's folders: PostgreSQL's user cannot enter them.
     home = Path(tempfile.mkdtemp(prefix="fluxomail-endings-"))
+    home.chmod(0o755)
     calls = home / "calls"
-    with Sandbox(home / "sandbox", event_delay=0) as sandbox:
+    with Sandbox(home / "sandbox", event_delay=0) as sandbox, Postgres(home / "postgres") as postgres:
         sandbox.start()
+        postgres.start()
         connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
         environment = {
             "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url,
             "ENDINGS_CALLS": str(calls),
         }
         runner = Airflow2Runner if AIRFLOW_2 else AirflowRunner
@@ -70,11 +75,23 @@ def test_a_success_ends_without_a_worker_where_it_can() -> None:
             assert airflow.xcom(*RUN, "send", "send_id") == sent["send_id"]
             assert airflow.xcom(*RUN, "note_part") == "delivered"
             assert calls.read_text() == "called"
+            kind = "dataset" if AIRFLOW_2 else "asset"
+            changes: Any = airflow.call("GET", f"{kind}s/events")[f"{kind}_events"]
+            extras = {change["source_task_id"]: change["extra"] for change in changes}
+            assert set(extras) == {"first", "outlet", "told"}
+            for task in ("first", "told"):
+                sent = airflow.xcom(*RUN, task)
+                assert extras[task].items() >= {"send_id": sent["send_id"], "message_id": sent["message_id"]}.items()
             if not AIRFLOW_2:
-                assert processes(airflow) == {"send": 1, "plain": 1, "callback": 2, "outlet": 2, "bounced": 2}
+                assert processes(airflow) == {
+                    "send": 1,
+                    "plain": 1,
+                    "callback": 2,
+                    "outlet": 2,
+                    "bounced": 2,
+                    "told": 2,
+                }
                 assert told(airflow, "plain") == {"Waiting for send", "The message was delivered"}
-                events: Any = airflow.call("GET", "assets/events")["asset_events"]
-                assert [event["source_task_id"] for event in events] == ["outlet"]
     shutil.rmtree(home)
 
 

@@ -47,7 +47,18 @@ with DAG("endings", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), 
         wait_for="delivered",
         deferrable=True,
     )
-    first = FluxomailSendOperator(task_id="first", to="never+2@example.org", subject="Hello", content="Text")
+    first = FluxomailSendOperator(
+        task_id="first", to="never+2@example.org", subject="Hello", content="Text", outlets=[Asset("endings_sent")]
+    )
+    FluxomailSendOperator(
+        task_id="told",
+        to="never+4@example.org",
+        subject="Hello",
+        content="Text",
+        wait_for="delivered",
+        deferrable=True,
+        outlets=[Asset("endings_told")],
+    )
     sent: Any = first.output
     plain = FluxomailDeliverySensor(task_id="plain", send_id=sent["send_id"], deferrable=True)
     FluxomailDeliverySensor(task_id="callback", send_id=sent["send_id"], deferrable=True, on_success_callback=called)
