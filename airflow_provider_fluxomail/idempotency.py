@@ -111,7 +111,7 @@ def running_task_key(
     """
     context = _running_context()
     if part is None:
-        part = recipient_part(message.to, _ordinal(context, message.to))
+        part = recipient_part(message.to, _ordinal(context, recipient_part(message.to, 0)))
     elif not isinstance(part, str) or not part.strip():
         raise FluxomailValidationError("part came out empty: give each message of the task its own, or leave it out")
     else:
@@ -133,6 +133,31 @@ def named_part(name: str) -> str:
     return f"key:{name}"
 
 
+def content_part(message: EmailMessage) -> str | None:
+    """Return the ``part`` of a message that is known by all that it says, ``None`` where no task is running.
+
+    Two messages of a task are the same one if each word and file is. Of several such in one try, the how-manieth of
+    them it is counts too.
+    """
+    try:
+        context = _running_context()
+    except FluxomailValidationError:
+        return None
+    digest = content_digest(message)
+    return f"content:{digest}:{_ordinal(context, digest)}"
+
+
+def content_digest(message: EmailMessage) -> str:
+    """Return a digest of what the author wrote.
+
+    A text that was derived from HTML is not part of it: another version may derive it in another way.
+    """
+    files = [[file.filename, hashlib.sha256(file.data).hexdigest()] for file in message.attachments]
+    body = message.html_content if message.html_content is not None else message.content
+    said = [recipient_part(message.to, 0), message.subject, body, list(message.cc), list(message.bcc), files]
+    return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
 def is_first_try(context: Context) -> bool:
     """Tell whether the task was neither tried nor cleared before: then nothing of it can have sent."""
     return int(getattr(context["ti"], "try_number", 0) or 0) <= 1
@@ -151,14 +176,13 @@ def _running_context() -> Context:
     return context
 
 
-def _ordinal(context: Context, recipient: str) -> int:
-    """Count messages to a recipient. Kept with the context, which lives exactly as long as one try."""
+def _ordinal(context: Context, name: str) -> int:
+    """Count messages of one name. Kept with the context, which lives exactly as long as one try."""
     with _COUNTING:
         values: dict[str, Any] = context  # type: ignore[assignment]
         counts: Counter[str] = values.setdefault(_ORDINALS, Counter())
-        address = recipient_part(recipient, 0)
-        counts[address] += 1
-        return counts[address] - 1
+        counts[name] += 1
+        return counts[name] - 1
 
 
 def task_generation(context: Context) -> int:

@@ -23,6 +23,7 @@ import pytest
 
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import retries, waiting
+from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
@@ -129,6 +130,19 @@ def by_async_hook(**fields: Any) -> Run:
     return Run(SimpleNamespace(execute=execute))
 
 
+def by_email_backend() -> Run:
+    def execute(_: Any) -> Any:
+        # All that the other ways send, in the fields that Airflow has.
+        words = f"{MESSAGE['html_content']}{MESSAGE['content']} Veiled one veiled-reply@example.org"
+        copies: dict[str, Any] = {name: MESSAGE[name] for name in ("cc", "bcc")}
+        headers = {"Reply-To": "veiled-reply@example.org"}
+        return send_email(
+            MESSAGE["to"], MESSAGE["subject"], words, MESSAGE["attachments"], custom_headers=headers, **copies
+        )
+
+    return Run(SimpleNamespace(execute=execute))
+
+
 def by_batch(**fields: Any) -> Run:
     return batch([{**MESSAGE, **fields}])
 
@@ -165,6 +179,7 @@ WAYS: Final[dict[str, Callable[..., Run]]] = {
     "hook-async": by_async_hook,
     "operator": task,
     "batch": by_batch,
+    "email-backend": by_email_backend,
 }
 
 #: What is run: faults that come first, what is done, what comes of it.

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_fluxomail import delivery, idempotency, triggers
 from airflow_provider_fluxomail.client import errors, retries, waiting
+from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
@@ -198,6 +199,26 @@ def by_hand(number: int, *, asynchronous: bool = False) -> list[Outcome]:
             hook.close()
 
 
+def by_email_backend(number: int) -> list[Outcome]:
+    """In a task of one's own, by Airflow's own function. It returns nothing: what the hook made of it counts."""
+    sent = []
+    send = FluxomailHook.send
+
+    def kept(hook: FluxomailHook, message: Any, **how: Any) -> Any:
+        sent.append(send(hook, message, **how))
+        return sent[-1]
+
+    with (
+        mock.patch.object(idempotency, "_running_context", return_value=context(try_number=number)),
+        mock.patch.object(FluxomailHook, "send", kept),
+    ):
+        try:
+            send_email(MESSAGE["to"], MESSAGE["subject"], MESSAGE["content"])
+        except errors.FluxomailError as error:
+            return [_failed(error, final=error.permanent)]
+    return [_of(sent[0])]
+
+
 class Store(dict[str, Any]):
     """A task state store: it outlives the tries of a task."""
 
@@ -279,6 +300,7 @@ TWO: Final = ("ops@example.org", "dev@example.org")
 WAYS: Final = [
     Way("hook", by_hook),
     Way("hook-async", by_async_hook),
+    Way("email-backend", by_email_backend),
     Way("operator", by_operator),
     Way("operator-deferred-then-fault", by_deferring_operator, before=(LONG_429,), defers=True),
     Way("operator-fault-then-deferred", by_deferring_operator, after=(LONG_429,), defers=True),

@@ -30,6 +30,7 @@ LAYERS = {
     "delivery": 3,
     "operators": 4,
     "sensors": 4,
+    "email_backend": 4,
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -1,0 +1,258 @@
+"""Airflow's own e-mail, sent with Fluxomail: set ``[email] email_backend`` to :func:`send_email` of this module.
+
+Airflow calls it with a task's failure and retry mails, and for ``airflow.utils.email.send_email``. Only the latter may
+have a running task around it; a failure mail says what task it is about in its default subject, or not at all.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import logging
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_fluxomail import DEFAULT_CONN_NAME
+from airflow_provider_fluxomail.attachments import read_attachments
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailError,
+    FluxomailIdempotencyConflictError,
+    FluxomailResponseError,
+    FluxomailServerError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address, text_from_html
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.idempotency import content_digest, content_part, derive_key
+
+log = logging.getLogger(__name__)
+
+#: What Airflow passes where nobody has set ``[email] email_conn_id``.
+_UNSET_CONN_ID: Final = "smtp_default"
+#: After these, the next recipient has a chance; what else is raised holds for all of them.
+_ABOUT_ONE: Final = (
+    FluxomailValidationError,
+    FluxomailIdempotencyConflictError,
+    FluxomailServerError,
+    FluxomailResponseError,
+)
+_ADDRESSES: Final = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^,;"])+')
+
+_QUOTED: Final = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+# One field of a model's repr, as pydantic writes it.
+_FIELD: Final = re.compile(
+    rf"(?P<name>[a-z_]+)=(?P<value>{_QUOTED}|<(?:{_QUOTED}|[^<>'\"])*>|[\w.]*\((?:{_QUOTED}|[^()'\"])*\)"
+    rf"|\{{(?:{_QUOTED}|[^{{}}'\"])*\}}|[^\s'\"<({{]+)(?:\s+|$)"
+)
+_TASK_REPR: Final = re.compile(r"id=UUID\('(?P<id>[0-9a-f-]{36})'\)\s+task_id=")
+
+
+def send_email(
+    to: str | Iterable[str],
+    subject: str,
+    html_content: str,
+    files: Iterable[Any] | None = None,
+    dryrun: bool = False,
+    cc: str | Iterable[str] | None = None,
+    bcc: str | Iterable[str] | None = None,
+    mime_subtype: str = "mixed",
+    mime_charset: str = "utf-8",
+    conn_id: str | None = None,
+    from_email: str | None = None,
+    custom_headers: Mapping[str, Any] | None = None,
+    *,
+    resend_on_clear: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Send a mail to each recipient, as Airflow's ``[email] email_backend``.
+
+    Two calls send one mail only if something tells that both mean the same mail: each word and file is equal, and they
+    come from the same running task, or name the same try of a task (as Airflow's default subject does from 3.2 on). All
+    other mails get a key of their own, which the requests of this call share.
+
+    .. seealso:: :doc:`/email-backend`
+
+    :param to: addresses, as a list or with commas or semicolons between them. Each gets a mail of its own.
+    :param subject: where it holds Airflow's whole record of a task (3.2 and later), that becomes ``dag.task run
+        [failed] try 2``.
+    :param html_content: HTML; the text is derived from it.
+    :param files: attachments, see :class:`.FluxomailSendOperator`.
+    :param dryrun: check all, and send nothing.
+    :param cc: addresses that get a copy of the first mail, and that its recipient sees.
+    :param bcc: addresses that get a copy of the first mail, and that nobody sees.
+    :param mime_subtype: means nothing here: Fluxomail builds the mail.
+    :param mime_charset: means nothing here.
+    :param conn_id: id of a connection of type ``fluxomail``. ``fluxomail_default`` takes the place of one of another
+        type, of ``smtp_default`` if there is none, and of ``None``.
+    :param from_email: means nothing here: Fluxomail chooses the sender.
+    :param custom_headers: means nothing here.
+    :param resend_on_clear: within a task: send again when a person has cleared it.
+    :param kwargs: other backends' arguments; they mean nothing here.
+    :raises FluxomailError: a mail was not accepted. After an error that may be about one recipient alone the others are
+        tried first; one that a retry may mend is raised before others.
+    """
+    if from_email:
+        log.debug("Fluxomail chooses the sender: from_email is not used.")
+    if custom_headers:
+        log.info("Fluxomail writes the headers: custom_headers are not used (%s).", ", ".join(custom_headers))
+    failure = TaskFailure.told_by(subject)
+    mails = _mails(to, failure.subject if failure else subject, html_content, cc=cc, bcc=bcc, files=files)
+    # A traceback that shows local variables would show them.
+    del to, subject, html_content, files, cc, bcc, custom_headers, kwargs, mime_subtype, mime_charset
+    errors: list[FluxomailError] = []
+    with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
+        for number, mail in enumerate(mails, start=1):
+            try:
+                if isinstance(mail, FluxomailError):
+                    raise mail
+                if not dryrun:
+                    _send(hook, mail, failure, resend_on_clear=resend_on_clear)
+            except FluxomailError as error:
+                log.warning("Mail %d of %d was not accepted: %s: %s", number, len(mails), type(error).__name__, error)
+                errors.append(error)
+                if not isinstance(error, _ABOUT_ONE):
+                    break
+    if errors:
+        raise next((error for error in errors if not error.permanent), errors[0])
+    if dryrun:
+        log.info("Dry run: of %d mails none was sent.", len(mails))
+
+
+def _mails(
+    to: object, subject: str, html_content: str, *, cc: object, bcc: object, files: object
+) -> list[EmailMessage | FluxomailError]:
+    """Return a mail for each recipient, or what is wrong with it: one bad address must not silence the others."""
+    recipients = _recipients(to)
+    line = " ".join(subject.split()) or "(no subject)"
+    fields: dict[str, Any] = {
+        "subject": line,
+        # An image alone has no text, and is no reason not to alert.
+        "content": text_from_html(html_content) or line,
+        "html_content": html_content,
+        "attachments": read_attachments(files),
+    }
+    copies: dict[str, Any] = {"cc": _addresses(cc), "bcc": _addresses(bcc)}
+    mails: list[EmailMessage | FluxomailError] = []
+    for recipient in recipients:
+        try:
+            mails.append(EmailMessage(to=recipient, **fields, **copies))
+        except FluxomailError as error:
+            mails.append(error.with_traceback(None))
+        copies = {}
+    return mails
+
+
+def _send(hook: FluxomailHook, message: EmailMessage, failure: TaskFailure | None, *, resend_on_clear: bool) -> None:
+    if failure is not None:
+        sent = hook.send(message, idempotency_key=failure.key(hook.get_options().idempotency_namespace, message))
+    elif part := content_part(message):
+        sent = hook.send(message, part=part, resend_on_clear=resend_on_clear)
+    else:
+        # Nothing tells whether another mail of the same words is the same mail: two alerts must never become one.
+        sent = hook.send(message, idempotency_key=f"email:{uuid.uuid4().hex}")
+    log.info("Fluxomail accepted send %s (idempotency key %s).", sent.send_id, sent.idempotency_key)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFailure:
+    """What the default subject of a failure mail tells of the task, on Airflow 3.2 and later.
+
+    That is the whole record of a task instance, some 700 characters.
+
+    :param subject: the subject, with the record replaced by what a person wants to read.
+    :param instance: id of the task instance, which is another one in each try.
+    """
+
+    subject: str = dataclasses.field(repr=False)
+    instance: str
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+
+    @classmethod
+    def told_by(cls, subject: str) -> TaskFailure | None:
+        """Read a subject; ``None`` if it does not hold the record of a task instance."""
+        start = _TASK_REPR.search(subject)
+        if start is None:
+            return None
+        fields: dict[str, str] = {}
+        position = start.start()
+        while field := _FIELD.match(subject, position):
+            fields[field["name"]] = field["value"]
+            position = field.end()
+        # A field that can't be read ends what is known; then nothing tells where the record ends.
+        rest = "" if re.match(r"[a-z_]+=", subject[position:]) else subject[position:]
+        try:
+            dag_id, task_id, run_id = (ast.literal_eval(fields[name]) for name in ("dag_id", "task_id", "run_id"))
+            try_number, map_index = int(fields["try_number"]), int(fields.get("map_index") or -1)
+        except (KeyError, ValueError, SyntaxError):
+            return None
+        told = [f"{dag_id}.{task_id}", run_id]
+        if map_index >= 0:
+            told.append(f"map_index={map_index}")
+        if state := re.search(r"'(\w+)'", fields.get("state", "")):
+            told.append(f"[{state[1]}]")
+        told.append(f"try {try_number}")
+        return cls(
+            " ".join([subject[: start.start()].strip(), *told, rest.strip()]).strip(),
+            start["id"], dag_id, task_id, run_id, map_index, try_number,
+        )  # fmt: skip
+
+    def key(self, namespace: str, message: EmailMessage) -> str:
+        """Return the idempotency key of a mail about this try: another one for each word that differs.
+
+        The record's id is in it, so that a run that is deleted and made again has mails of its own.
+        """
+        return derive_key(
+            namespace=namespace,
+            dag_id=self.dag_id,
+            run_id=self.run_id,
+            task_id=self.task_id,
+            map_index=self.map_index,
+            part=f"failure:{self.instance}:{self.try_number}:{content_digest(message)}",
+        )
+
+
+def _recipients(to: object) -> list[str]:
+    """Return each address once, in their order."""
+    found: dict[str, str] = {}
+    for address in _addresses(to):
+        found.setdefault((bare_address(address) or address).casefold(), address)
+    if not found:
+        raise FluxomailValidationError("to is empty: give one address or more")
+    return list(found.values())
+
+
+def _addresses(value: object) -> list[str]:
+    if value is None:
+        return []
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, Iterable) or isinstance(items, bytes | Mapping):
+        raise FluxomailValidationError("addresses must be text or a list of texts")
+    listed = list(items)
+    if not all(isinstance(item, str) for item in listed):
+        raise FluxomailValidationError("addresses must be text or a list of texts")
+    return [part.strip() for item in listed for part in _ADDRESSES.findall(item) if part.strip()]
+
+
+def _fluxomail_conn_id(conn_id: str | None) -> str:
+    """Return the connection to use: whoever sets the backend only has Airflow's default for SMTP here."""
+    if not conn_id:
+        return DEFAULT_CONN_NAME
+    try:
+        kind = BaseHook.get_connection(conn_id).conn_type
+    except AirflowNotFoundException:
+        if conn_id != _UNSET_CONN_ID:
+            raise
+        return DEFAULT_CONN_NAME
+    if kind == FluxomailHook.conn_type:
+        return conn_id
+    log.info("Connection %r is of type %r: using %r.", conn_id, kind, DEFAULT_CONN_NAME)
+    return DEFAULT_CONN_NAME

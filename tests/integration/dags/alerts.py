@@ -1,0 +1,40 @@
+"""Tasks that have mails sent in Airflow's own ways: by ``[email] email_backend``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, get_current_context, task
+from airflow.utils.email import send_email
+
+with warnings.catch_warnings():
+    # Airflow 3 would have its users name a notifier in place of an address.
+    warnings.simplefilter("ignore")
+    START: Any = pendulum.datetime(2026, 1, 1, tz="UTC")
+    with DAG(dag_id="alerts", schedule=None, start_date=START, catchup=False):
+
+        @task(
+            email=["ada@example.org", "bob@example.org"],
+            email_on_retry=True,
+            email_on_failure=True,
+            retries=1,
+            retry_delay=0,
+        )
+        def fails() -> None:
+            raise RuntimeError(f"it's broken in try {get_current_context()['ti'].try_number}")
+
+        fails()
+
+    with DAG(dag_id="mails", schedule=None, start_date=START, catchup=False):
+
+        @task(retries=1, retry_delay=0)
+        def writes() -> None:
+            number = get_current_context()["ti"].try_number
+            for html in ("<b>same</b>", "<b>same</b>", f"<b>try {number}</b>"):
+                send_email("ada@example.org, bob@example.org", "News", html)  # type: ignore[no-untyped-call,unused-ignore]
+            if number == 1:
+                raise RuntimeError("the try fails after its mails went out")
+
+        writes()

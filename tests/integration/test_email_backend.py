@@ -1,0 +1,232 @@
+"""The e-mail backend, called as Airflow calls it: by ``airflow.utils.email``, and for tasks that fail."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.utils import email
+
+from airflow_provider_fluxomail import idempotency
+from airflow_provider_fluxomail.client import retries
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailAuthError,
+    FluxomailConnectionError,
+    FluxomailServerError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.email_backend import send_email
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
+from tests.integration.airflow_runs import DagRuns
+from tests.integration.running import context
+from tests.unit.test_email_backend import RECORD
+
+PEOPLE = ["ada@example.org", "bob@example.org"]
+BACKEND = "airflow_provider_fluxomail.email_backend.send_email"
+
+
+@pytest.fixture(autouse=True)
+def _backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", BACKEND)
+    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
+
+
+@pytest.fixture
+def dags(airflow_db: Path, sandbox: Sandbox) -> DagRuns:
+    return DagRuns(airflow_db)
+
+
+def airflows_send_email(*args: Any, **kwargs: Any) -> None:
+    """Airflow's own function, which calls the backend that the configuration names."""
+    send: Any = email.send_email
+    send(*args, **kwargs)
+
+
+def test_airflow_sends_with_the_backend(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id\n1\n")
+    airflows_send_email(
+        PEOPLE, "News\nof today\n", "<p>All <b>well</b></p>", files=[str(tmp_path / "rows.csv")],
+        cc="copy@example.org", bcc=["blind@example.org"], custom_headers={"X-Team": "ops"},
+    )  # fmt: skip
+    ada, bob = (sandbox.message(person) for person in PEOPLE)
+    for mail in (ada, bob):
+        assert (mail.subject, mail.html_content, mail.content) == (
+            "News of today",
+            "<p>All <b>well</b></p>",
+            "All well",
+        )
+        assert [(file.filename, file.content) for file in mail.attachments] == [("rows.csv", b"id\n1\n")]
+        assert mail.extra_fields == {}, "Fluxomail chooses the sender"
+    assert (ada.cc, ada.bcc) == (["copy@example.org"], ["blind@example.org"])
+    assert (bob.cc, bob.bcc) == ([], []), "a copy is one mail"
+    sandbox.assert_sent(2)
+
+
+def test_a_dry_run_checks_and_sends_nothing(sandbox: Sandbox) -> None:
+    airflows_send_email(PEOPLE, "News", "<p>Text</p>", dryrun=True)
+    with pytest.raises(FluxomailValidationError):
+        airflows_send_email("nobody", "News", "<p>Text</p>", dryrun=True)
+    assert sandbox.requests() == []
+
+
+def test_a_mail_of_an_image_alone(sandbox: Sandbox) -> None:
+    airflows_send_email(PEOPLE[0], "", "<img src='https://example.org/x.png'>")
+    assert sandbox.message().subject == sandbox.message().content == "(no subject)"
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "environment", "used"),
+    [
+        (None, {}, "fluxomail_default"),
+        ("smtp_default", {"SMTP_DEFAULT": "smtp://mail.example"}, "fluxomail_default"),
+        ("alerts", {"ALERTS": "smtp://mail.example"}, "fluxomail_default"),
+        ("alerts", {}, "alerts"),
+        ("smtp_default", {}, "smtp_default"),
+    ],
+)
+def test_the_connection(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, conn_id: str | None, environment: dict[str, str], used: str
+) -> None:
+    sandbox.connect(key="wrong")
+    sandbox.connect(used)
+    for name, value in environment.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", value)
+    send_email(PEOPLE[0], "News", "<p>Text</p>", conn_id=conn_id)
+    sandbox.assert_sent(1)
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_a_connection_that_is_not_there(sandbox: Sandbox) -> None:
+    airflows_send_email(PEOPLE[0], "News", "<p>Text</p>", conn_id="smtp_default")
+    with pytest.raises(AirflowNotFoundException):
+        airflows_send_email(PEOPLE[0], "News", "<p>Text</p>", conn_id="misspelt")
+    sandbox.assert_sent(1)
+
+
+def test_promise_1_a_lost_answer_is_asked_for_with_the_same_key(sandbox: Sandbox) -> None:
+    sandbox.fail_next("response_lost_after_store", to=PEOPLE[0], times=2)
+    send_email(PEOPLE, "News", "<p>Text</p>")
+    assert len(sandbox.requests("POST")) == 4
+    assert [mail.to for mail in sandbox.assert_sent(2)] == PEOPLE
+
+
+def test_two_mails_of_the_same_words_are_two_where_nothing_tells_that_they_are_one(sandbox: Sandbox) -> None:
+    """Two callbacks of two runs may well say the same."""
+    for _ in range(2):
+        send_email(PEOPLE[0], "The Dag has failed", "<p>See the log.</p>")
+    sandbox.assert_sent(2)
+
+
+def test_promise_1_a_failure_mail_that_airflow_sends_again_is_one(sandbox: Sandbox) -> None:
+    """A dag processor that is restarted may handle the same request twice."""
+    for _ in range(2):
+        send_email(PEOPLE, f"Airflow alert: {RECORD}", "<p>Try 2 out of 2</p>")
+    sandbox.assert_sent(2)
+    send_email(PEOPLE, f"Airflow alert: {RECORD}", "<p>Another exception</p>")
+    send_email(PEOPLE, f"Airflow alert: {RECORD.replace('try_number=2', 'try_number=3')}", "<p>Try 2 out of 2</p>")
+    sandbox.assert_sent(6)
+
+
+def test_promise_1_within_a_task_a_retry_sends_nothing_twice_and_loses_nothing(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        task = context(try_number=number)
+        monkeypatch.setattr(idempotency, "_running_context", lambda task=task: task)
+        for words in ("same", "same", f"try {number}"):
+            send_email(PEOPLE, "News", f"<p>{words}</p>")
+    assert sorted(mail.content for mail in sandbox.messages(PEOPLE[0])) == ["same", "same", "try 1", "try 2"]
+    sandbox.assert_sent(8)
+
+
+def test_promise_2_within_a_task_a_clear_sends_again_only_if_asked(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for max_tries in (3, 5):
+        task = context(max_tries=max_tries, try_number=max_tries)
+        monkeypatch.setattr(idempotency, "_running_context", lambda task=task: task)
+        airflows_send_email(PEOPLE[0], "Once", "<p>Text</p>")
+        airflows_send_email(PEOPLE[0], "Again", "<p>Text</p>", resend_on_clear=True)
+    assert sorted(mail.subject for mail in sandbox.messages()) == ["Again", "Again", "Once"]
+
+
+def test_a_bad_recipient_does_not_silence_the_others_and_is_told(sandbox: Sandbox) -> None:
+    sandbox.fail_next(400, to=PEOPLE[0], times=None)
+    with pytest.raises(FluxomailValidationError, match="400"):
+        send_email([*PEOPLE, "no address"], "News", "<p>Text</p>")
+    assert [mail.to for mail in sandbox.messages()] == [PEOPLE[1]]
+
+
+def test_what_a_retry_may_mend_is_told_first(sandbox: Sandbox) -> None:
+    sandbox.fail_next(503, to=PEOPLE[0], times=None)
+    with pytest.raises(FluxomailServerError):
+        send_email(["no address", *PEOPLE], "News", "<p>Text</p>")
+    assert [mail.to for mail in sandbox.messages()] == [PEOPLE[1]]
+
+
+def test_what_holds_for_all_ends_it(sandbox: Sandbox) -> None:
+    sandbox.connect(key="wrong")
+    with pytest.raises(FluxomailAuthError):
+        send_email(PEOPLE, "News", "<p>Text</p>")
+    assert len(sandbox.requests()) == 1
+    sandbox.connect(host="http://127.0.0.1:1", max_attempts=1)
+    with pytest.raises(FluxomailConnectionError):
+        send_email(PEOPLE, "News", "<p>Text</p>")
+
+
+def test_the_guards_hold(sandbox: Sandbox) -> None:
+    sandbox.connect(redirect_to="qa@example.org")
+    send_email(PEOPLE, "News", "<p>Text</p>")
+    mails = sandbox.assert_sent(2, "qa@example.org")
+    assert [PEOPLE[n] in mail.content for n, mail in enumerate(mails)] == [True, True]
+    sandbox.connect(allowed_recipient_domains="ours.example")
+    with pytest.raises(FluxomailValidationError, match=r"ours\.example"):
+        send_email(PEOPLE, "News", "<p>Text</p>")
+
+
+# Whole Dags
+
+
+def test_a_failing_task_alerts_at_each_try(dags: DagRuns, sandbox: Sandbox) -> None:
+    run = dags.run("alerts", {})
+    assert run.states == {"fails": "failed"}
+    for person in PEOPLE:
+        retry, failure = sandbox.messages(person)
+        assert "it's broken in try 1" in retry.content
+        assert "it's broken in try 2" in failure.content
+        if AIRFLOW_V_3_3_PLUS:
+            told = [f"Airflow alert: alerts.fails {run.run_id} [{state}] try {number}"
+                    for number, state in ((1, "up_for_retry"), (2, "failed"))]  # fmt: skip
+            assert [retry.subject, failure.subject] == told
+        else:
+            assert re.fullmatch(r"Airflow alert: <TaskInstance: alerts\.fails .* \[failed\]>", failure.subject)
+    sandbox.assert_sent(4)
+
+
+def test_promise_1_a_failure_mail_survives_a_lost_answer(dags: DagRuns, sandbox: Sandbox) -> None:
+    sandbox.fail_next("response_lost_after_store", times=2)
+    dags.run("alerts", {})
+    sandbox.assert_sent(4)
+
+
+def test_a_task_that_writes_and_is_retried(dags: DagRuns, sandbox: Sandbox) -> None:
+    run = dags.run("mails", {})
+    assert run.tries("writes") == 2
+    for person in PEOPLE:
+        assert sorted(mail.content for mail in sandbox.messages(person)) == ["same", "same", "try 1", "try 2"]
+
+
+def test_the_example(dags: DagRuns, sandbox: Sandbox) -> None:
+    run = dags.run("fluxomail_email_backend", {"rows": 3})
+    assert run.states == {"load": "success", "check": "failed", "tell": "success"}
+    assert [mail.content for mail in sandbox.messages(subject="Rows loaded")] == ["Today 3 rows were loaded."] * 2
+    assert run.run_id in sandbox.message(subject="Failed: fluxomail_email_backend.check").content
+    sandbox.assert_sent(3)
+    run = dags.run("fluxomail_email_backend", {})
+    assert run.states == {"load": "failed", "check": "upstream_failed", "tell": "upstream_failed"}
+    assert [mail.to for mail in sandbox.messages()[3:]] == ["ops@example.org", "data-team@example.org"]
+    assert "the source is empty" in sandbox.messages()[3].content
