@@ -31,6 +31,9 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": integration, "python-modules": [f"{__name__}.operators"]}],
         "sensors": [{"integration-name": integration, "python-modules": [f"{__name__}.sensors"]}],
         "triggers": [{"integration-name": integration, "python-modules": [f"{__name__}.triggers"]}],
+        "task-decorators": [
+            {"name": "fluxomail_send", "class-name": f"{__name__}.decorators.fluxomail_send_task"},
+        ],
         "email-backends": [f"{__name__}.email_backend.send_email"],
         "connection-types": [
             {

@@ -13,34 +13,26 @@ import logging
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_fluxomail import DEFAULT_CONN_NAME
 from airflow_provider_fluxomail.attachments import read_attachments
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailError,
-    FluxomailIdempotencyConflictError,
-    FluxomailResponseError,
-    FluxomailServerError,
-    FluxomailValidationError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address, text_from_html
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.idempotency import content_digest, content_part, derive_key
+from airflow_provider_fluxomail.one_by_one import send_each
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.wire import SendResult
 
 log = logging.getLogger(__name__)
 
 #: What Airflow passes where nobody has set ``[email] email_conn_id``.
 _UNSET_CONN_ID: Final = "smtp_default"
-#: After these, the next recipient has a chance; what else is raised holds for all of them.
-_ABOUT_ONE: Final = (
-    FluxomailValidationError,
-    FluxomailIdempotencyConflictError,
-    FluxomailServerError,
-    FluxomailResponseError,
-)
 _ADDRESSES: Final = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^,;"])+')
 
 _QUOTED: Final = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
@@ -104,23 +96,14 @@ def send_email(
     mails = _mails(to, failure.subject if failure else subject, html_content, cc=cc, bcc=bcc, files=files)
     # A traceback that shows local variables would show them.
     del to, subject, html_content, files, cc, bcc, custom_headers, kwargs, mime_subtype, mime_charset
-    errors: list[FluxomailError] = []
-    with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
-        for number, mail in enumerate(mails, start=1):
-            try:
-                if isinstance(mail, FluxomailError):
-                    raise mail
-                if not dryrun:
-                    _send(hook, mail, failure, resend_on_clear=resend_on_clear)
-            except FluxomailError as error:
-                log.warning("Mail %d of %d was not accepted: %s: %s", number, len(mails), type(error).__name__, error)
-                errors.append(error)
-                if not isinstance(error, _ABOUT_ONE):
-                    break
-    if errors:
-        raise next((error for error in errors if not error.permanent), errors[0])
     if dryrun:
+        for mail in mails:
+            if isinstance(mail, FluxomailError):
+                raise mail
         log.info("Dry run: of %d mails none was sent.", len(mails))
+        return
+    with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
+        send_each(mails, partial(_send, hook, failure, resend_on_clear))
 
 
 def _mails(
@@ -147,15 +130,20 @@ def _mails(
     return mails
 
 
-def _send(hook: FluxomailHook, message: EmailMessage, failure: TaskFailure | None, *, resend_on_clear: bool) -> None:
+def _send(
+    hook: FluxomailHook, failure: TaskFailure | None, resend_on_clear: bool, mail: EmailMessage | FluxomailError
+) -> SendResult:
+    if isinstance(mail, FluxomailError):
+        raise mail
     if failure is not None:
-        sent = hook.send(message, idempotency_key=failure.key(hook.get_options().idempotency_namespace, message))
-    elif part := content_part(message):
-        sent = hook.send(message, part=part, resend_on_clear=resend_on_clear)
+        sent = hook.send(mail, idempotency_key=failure.key(hook.get_options().idempotency_namespace, mail))
+    elif part := content_part(mail):
+        sent = hook.send(mail, part=part, resend_on_clear=resend_on_clear)
     else:
         # Nothing tells whether another mail of the same words is the same mail: two alerts must never become one.
-        sent = hook.send(message, idempotency_key=f"email:{uuid.uuid4().hex}")
+        sent = hook.send(mail, idempotency_key=f"email:{uuid.uuid4().hex}")
     log.info("Fluxomail accepted send %s (idempotency key %s).", sent.send_id, sent.idempotency_key)
+    return sent
 
 
 @dataclasses.dataclass(frozen=True)

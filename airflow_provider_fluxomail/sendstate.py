@@ -119,10 +119,12 @@ class SendState:
     :param store: see :func:`state_store`.
     :param key: the send's idempotency key.
     :param recipient: the address that it goes to.
+    :param name: what tells the send from others of its task.
     """
 
-    def __init__(self, store: StateStore | None, key: str, recipient: str) -> None:
+    def __init__(self, store: StateStore | None, key: str, recipient: str, *, name: str | None = None) -> None:
         self._store = store
+        self._name = f"{_NAME}_{name}" if name else _NAME
         self._record = SendRecord(key=key, recipient=recipient_digest(key, recipient), asked=0.0)
         self._asked_before = False
 
@@ -139,7 +141,7 @@ class SendState:
         """
         if self._store is None:
             return None
-        earlier = SendRecord.read(load(self._store, _NAME), self._record.key)
+        earlier = SendRecord.read(load(self._store, self._name), self._record.key)
         if earlier and earlier.recipient and earlier.recipient != self._record.recipient:
             raise FluxomailIdempotencyConflictError(
                 "an earlier try of this task used the idempotency key for another recipient. This mail was not sent: "
@@ -150,7 +152,7 @@ class SendState:
             )
         self._asked_before = earlier is not None
         self._record = earlier or dataclasses.replace(self._record, asked=now)
-        save(self._store, _NAME, dataclasses.asdict(self._record))
+        save(self._store, self._name, dataclasses.asdict(self._record))
         if now - self._record.asked <= retention:
             return None
         if self._record.send_id is None:
@@ -167,7 +169,7 @@ class SendState:
         """Note the answer. That this attempt was cleared in the meantime is no error any more: the mail is out."""
         if self._store is not None:
             try:
-                save(self._store, _NAME, dataclasses.asdict(dataclasses.replace(self._record, send_id=send_id)))
+                save(self._store, self._name, dataclasses.asdict(dataclasses.replace(self._record, send_id=send_id)))
             except FluxomailClearedError as error:
                 log.warning("Send %s was accepted, and %s.", send_id, error)
 
@@ -175,7 +177,7 @@ class SendState:
         """Note that the request certainly stored nothing, so that it does not count as a use of the key."""
         if self._store is not None and not self._asked_before:
             try:
-                self._store.delete(_NAME)
+                self._store.delete(self._name)
             except Exception as error:  # noqa: BLE001 - every version has its own classes
                 log.warning("Airflow's task state store cannot be written: %s.", error)
 

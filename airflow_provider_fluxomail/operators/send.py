@@ -213,14 +213,22 @@ class FluxomailSendOperator(BaseOperator):
             return self._await_delivery(hook, result, timeout=wait_timeout, interval=interval)
 
     def _send(
-        self, context: Context, hook: FluxomailHook, message: EmailMessage, key: str, *, first_try: bool
+        self,
+        context: Context,
+        hook: FluxomailHook,
+        message: EmailMessage,
+        key: str,
+        *,
+        first_try: bool,
+        name: str | None = None,
     ) -> SendResult:
+        """Send a message of the task; ``name`` tells it from the task's other messages."""
         from airflow_provider_fluxomail.client.waiting import now
         from airflow_provider_fluxomail.sendstate import SendState, state_store
 
         options = hook.get_options()
         # The recipient is in no variable: a traceback that shows local variables would show it.
-        state = SendState(state_store(context), key, options.settings.guard.apply(message).to)
+        state = SendState(state_store(context), key, options.settings.guard.apply(message).to, name=name)
         if earlier := state.begin(now(), retention=options.key_retention_hours * 3600):
             return self._sent_earlier(hook, message, key, earlier)
         try:
@@ -259,11 +267,20 @@ class FluxomailSendOperator(BaseOperator):
         return result
 
     def _message(self) -> EmailMessage:
-        from airflow_provider_fluxomail.attachments import read_attachments
-        from airflow_provider_fluxomail.client.messages import EmailMessage
         from airflow_provider_fluxomail.client.timeline import check_target
 
-        message = EmailMessage(
+        message = self._made_message()
+        if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not message.html_content:
+            raise FluxomailValidationError(
+                f"wait_for={self.wait_for!r} needs html_content: a text-only mail is never tracked"
+            )
+        return message
+
+    def _made_message(self) -> EmailMessage:
+        from airflow_provider_fluxomail.attachments import read_attachments
+        from airflow_provider_fluxomail.client.messages import EmailMessage
+
+        return EmailMessage(
             to=self.to,
             subject=self.subject,
             content=_unwrap(self.content),
@@ -274,11 +291,6 @@ class FluxomailSendOperator(BaseOperator):
             policy_key=self.policy_key or None,
             extra_fields=self.extra_fields or {},
         )
-        if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not message.html_content:
-            raise FluxomailValidationError(
-                f"wait_for={self.wait_for!r} needs html_content: a text-only mail is never tracked"
-            )
-        return message
 
     def _key(self, context: Context, hook: FluxomailHook) -> str:
         from airflow_provider_fluxomail.idempotency import explicit_key, task_key

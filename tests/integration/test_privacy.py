@@ -23,6 +23,7 @@ import pytest
 
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import retries, waiting
+from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -130,6 +131,11 @@ def by_async_hook(**fields: Any) -> Run:
     return Run(SimpleNamespace(execute=execute))
 
 
+def by_decorator(function: Callable[[], Any]) -> Run:
+    ctx = {**context(), "task_state_store": STORE}
+    return Run(FluxomailSendDecoratedOperator(task_id="task", python_callable=function, deferrable=False), ctx)
+
+
 def by_email_backend() -> Run:
     def execute(_: Any) -> Any:
         # All that the other ways send, in the fields that Airflow has.
@@ -180,6 +186,8 @@ WAYS: Final[dict[str, Callable[..., Run]]] = {
     "operator": task,
     "batch": by_batch,
     "email-backend": by_email_backend,
+    "decorator": lambda: by_decorator(lambda: {**MESSAGE}),
+    "decorator-of-many": lambda: by_decorator(lambda: [{**MESSAGE}]),
 }
 
 #: What is run: faults that come first, what is done, what comes of it.

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_fluxomail import delivery, idempotency, triggers
 from airflow_provider_fluxomail.client import errors, retries, waiting
+from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -219,6 +220,39 @@ def by_email_backend(number: int) -> list[Outcome]:
     return [_of(sent[0])]
 
 
+def by_decorator(number: int, store: Store | None = None) -> list[Outcome]:
+    ctx = {**context(try_number=number), "task_state_store": store}
+    return [outcome(Run(decorated(lambda: MESSAGE), ctx))]
+
+
+def by_decorator_of_many(number: int, *, recipients: tuple[str, ...]) -> list[Outcome]:
+    """The task raises one error of several: what became of each message is what the hook made of it."""
+    told: list[Outcome] = []
+    send = FluxomailHook.send_once
+
+    def kept(hook: FluxomailHook, *args: Any, **how: Any) -> Any:
+        try:
+            sent = send(hook, *args, **how)
+        except errors.FluxomailError as error:
+            told.append(_failed(error, final=error.permanent))
+            raise
+        told.append(_of(sent))
+        return sent
+
+    operator = decorated(lambda: [{**MESSAGE, "to": recipient} for recipient in recipients])
+    with mock.patch.object(FluxomailHook, "send_once", kept):
+        run = Run(operator, context(try_number=number))
+    assert (run.error is None) == (not any(one.error for one in told))
+    if run.error is None:
+        assert [one["idempotency_key"] for one in run.result] == [one.key for one in told]
+        return told
+    return [*told, *[outcome(run)] * (len(recipients) - len(told))]
+
+
+def decorated(function: Callable[[], Any]) -> FluxomailSendDecoratedOperator:
+    return FluxomailSendDecoratedOperator(task_id="task", python_callable=function, deferrable=False)
+
+
 class Store(dict[str, Any]):
     """A task state store: it outlives the tries of a task."""
 
@@ -302,6 +336,8 @@ WAYS: Final = [
     Way("hook-async", by_async_hook),
     Way("email-backend", by_email_backend),
     Way("operator", by_operator),
+    Way("decorator", by_decorator),
+    Way("decorator-of-many", partial(by_decorator_of_many, recipients=TWO), TWO),
     Way("operator-deferred-then-fault", by_deferring_operator, before=(LONG_429,), defers=True),
     Way("operator-fault-then-deferred", by_deferring_operator, after=(LONG_429,), defers=True),
     Way("batch", partial(by_batch, recipients=TWO), TWO),

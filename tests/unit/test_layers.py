@@ -21,6 +21,7 @@ LAYERS = {
     "replays": 1,
     "sendstate": 1,
     "hooks": 1,
+    "one_by_one": 1,
     "batch": 1,
     "watchers": 1,
     "event_source": 2,
@@ -31,6 +32,7 @@ LAYERS = {
     "operators": 4,
     "sensors": 4,
     "email_backend": 4,
+    "decorators": 5,
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

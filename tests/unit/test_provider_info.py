@@ -40,6 +40,9 @@ def test_every_module_that_the_info_names_exists() -> None:
     for path in info["email-backends"]:
         module, _, name = path.rpartition(".")
         assert callable(getattr(importlib.import_module(module), name))
+    for decorator in info["task-decorators"]:
+        module, _, name = decorator["class-name"].rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
     module, _, name = info["connection-types"][0]["hook-class-name"].rpartition(".")
     assert getattr(importlib.import_module(module), name).conn_type == info["connection-types"][0]["connection-type"]
 
