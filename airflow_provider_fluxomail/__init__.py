@@ -31,6 +31,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": integration, "python-modules": [f"{__name__}.operators"]}],
         "sensors": [{"integration-name": integration, "python-modules": [f"{__name__}.sensors"]}],
         "triggers": [{"integration-name": integration, "python-modules": [f"{__name__}.triggers"]}],
+        "notifications": [f"{__name__}.notifications.FluxomailNotifier"],
         "connection-types": [
             {
                 "connection-type": "fluxomail",

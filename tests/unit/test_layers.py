@@ -19,6 +19,8 @@ LAYERS = {
     "attachments": 1,
     "replays": 1,
     "sendstate": 1,
+    "alerts": 1,
+    "alert_sending": 1,
     "hooks": 1,
     "batch": 1,
     "watchers": 1,
@@ -29,6 +31,7 @@ LAYERS = {
     "delivery": 3,
     "operators": 4,
     "sensors": 4,
+    "notifications": 4,
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
