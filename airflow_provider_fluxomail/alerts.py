@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -248,6 +249,8 @@ def _callbacks(owner: object, name: str) -> list[Any]:
 
 def _kind_of_state(context: Mapping[str, Any], task: object, ti: object) -> str:
     """Tell the kind of a notifier that no list holds (a function calls it), or several."""
+    from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
+
     if ti is None:
         return "other"
     state = getattr(_get(ti, "state"), "value", _get(ti, "state"))
@@ -256,9 +259,9 @@ def _kind_of_state(context: Mapping[str, Any], task: object, ti: object) -> str:
     error = _get(context, "exception")
     if error is None and _get(ti, "end_date") is not None:
         return "success"
-    if error is None and _get(ti, "start_date") is not None:
+    if error is None and (AIRFLOW_VERSION < (3, 0) or _get(ti, "start_date") is not None):
         return "execute" if _callbacks(task, "on_execute_callback") else "other"
-    # It has failed, or the Dag processor speaks of it, which knows no times and does so for dead workers alone.
+    # It has failed, or Airflow 3's Dag processor speaks of it: of dead workers alone, and without times and exception.
     tries, most = _number(_get(ti, "try_number")), _number(_get(ti, "max_tries"))
     final = any(one.__name__ in _NO_RETRY for one in type(error).__mro__)
     return "retry" if tries is not None and most is not None and tries <= most and not final else "failure"
@@ -270,6 +273,9 @@ def _occasion(alert: Alert, context: Mapping[str, Any], run: object) -> int | st
     if alert.kind == "sla":
         missed = sorted(f"{_get(one, 'task_id')} {_get(one, 'execution_date')}" for one in _callbacks(context, "slas"))
         return hashlib.sha256("\n".join(missed).encode()).hexdigest()[:16]
+    if not alert.run_id:
+        # Called by hand with no context worth the name: nothing tells two such alerts apart, so none is a repetition.
+        return uuid.uuid4().hex
     number = alert.try_number if alert.task_id else _number(_get(run, "clear_number"))
     return "" if number is None else number
 

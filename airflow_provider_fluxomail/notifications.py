@@ -178,7 +178,7 @@ class FluxomailNotifier(BaseNotifier):
                     "The alert (%s)%s was given up: it took longer than time_limit. It may have been sent.", what, which
                 )
             elif isinstance(result, FluxomailIdempotencyConflictError):
-                self.log.info("The alert (%s)%s was sent before: Airflow has fired the callback twice.", what, which)
+                self.log.info("The alert (%s)%s has been sent before: the callback was fired twice.", what, which)
             elif isinstance(result, BaseException):
                 self.log.error("The alert (%s)%s was not sent: %s", what, which, _told(result))
             else:
