@@ -257,7 +257,8 @@ def _kind_of_state(context: Mapping[str, Any], task: object, ti: object) -> str:
     if known := _STATES.get(str(state)):
         return known
     error = _get(context, "exception")
-    if error is None and _get(ti, "end_date") is not None:
+    # Airflow 2 has set the state of whatever has ended.
+    if error is None and AIRFLOW_VERSION >= (3, 0) and _get(ti, "end_date") is not None:
         return "success"
     if error is None and (AIRFLOW_VERSION < (3, 0) or _get(ti, "start_date") is not None):
         return "execute" if _callbacks(task, "on_execute_callback") else "other"
