@@ -135,6 +135,8 @@ def by_notifier(*, waits: bool = False, **fields: Any) -> Run:
 
     def execute(ctx: Any) -> None:
         given = {name: value for name, value in MESSAGE.items() if name not in ("cc", "bcc", "attachments")}
+        # A notifier attaches nothing, but the server quotes this name.
+        given["extra_fields"] = {**MESSAGE["extra_fields"], "file": "veiled.txt"}
         notifier = FluxomailNotifier(**{**given, **fields})
         records: list[str] = []
         handler = logging.Handler()
