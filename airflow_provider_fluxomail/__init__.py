@@ -35,6 +35,7 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "fluxomail_send", "class-name": f"{__name__}.decorators.fluxomail_send_task"},
         ],
         "email-backends": [f"{__name__}.email_backend.send_email"],
+        "notifications": [f"{__name__}.notifications.FluxomailNotifier"],
         "connection-types": [
             {
                 "connection-type": "fluxomail",

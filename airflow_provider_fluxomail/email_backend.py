@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_fluxomail import DEFAULT_CONN_NAME
+from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.attachments import read_attachments
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address, text_from_html
@@ -233,14 +233,14 @@ def _addresses(value: object) -> list[str]:
 def _fluxomail_conn_id(conn_id: str | None) -> str:
     """Return the connection to use: whoever sets the backend only has Airflow's default for SMTP here."""
     if not conn_id:
-        return DEFAULT_CONN_NAME
+        return fleet.default_conn_id()
     try:
         kind = BaseHook.get_connection(conn_id).conn_type
     except AirflowNotFoundException:
         if conn_id != _UNSET_CONN_ID:
             raise
-        return DEFAULT_CONN_NAME
+        return fleet.default_conn_id()
     if kind == FluxomailHook.conn_type:
         return conn_id
-    log.info("Connection %r is of type %r: using %r.", conn_id, kind, DEFAULT_CONN_NAME)
-    return DEFAULT_CONN_NAME
+    log.info("Connection %r is of type %r: using %r.", conn_id, kind, fleet.default_conn_id())
+    return fleet.default_conn_id()

@@ -11,6 +11,7 @@ import json
 import re
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
@@ -74,6 +75,46 @@ def task_key(context: Context, *, namespace: str, resend_on_clear: bool = False,
     )
 
 
+def notification_key(
+    *,
+    namespace: str,
+    dag_id: str,
+    run_id: str,
+    task_id: str = "",
+    map_index: int = -1,
+    occasion: int | str = "",
+    kind: str,
+    recipient: str,
+    configuration: Mapping[str, Any],
+    part: str = "",
+) -> str:
+    """Return the key of one alert to one recipient, in the form of :func:`derive_key`.
+
+    Airflow fires some callbacks twice, and the second time it knows other things (no exception, no times). So the key
+    is made of what the notifier is, not of what it says.
+
+    :param task_id: empty for an alert about a whole run.
+    :param occasion: the task's try, the run's number of clears, or the id of the deadline.
+    :param kind: of the callback, see :mod:`.alerts`.
+    :param configuration: of the notifier, before it is rendered, without the arguments that were left out. A version
+        that brings a new argument changes no key of those who do not use it.
+    :param part: tells alerts apart that are otherwise the same.
+    """
+    about = [namespace, dag_id, run_id, task_id, map_index, occasion]
+    # Led by a word: no list of another length or kind can be equal.
+    identity = json.dumps(
+        ["notification", *about, kind, _normalised(recipient), configuration, part],
+        ensure_ascii=True,
+        separators=(",", ":"),
+        sort_keys=True,
+        # By its class alone: what an object prints may differ from process to process.
+        default=lambda value: type(value).__qualname__,
+    )
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_LENGTH]
+    name = f"{dag_id}.{task_id}" if task_id else dag_id
+    return f"{_SCHEME}:{_readable(name, len(_SCHEME) + len(digest) + 2)}:{digest}"
+
+
 def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False) -> str:
     """Return a key that the author chose, told apart for mapped tasks and, if asked, for clears.
 
@@ -125,7 +166,7 @@ def recipient_part(recipient: str, ordinal: int) -> str:
 
     :param ordinal: 0 for the first message to that recipient, 1 for the second.
     """
-    return f"to:{(bare_address(recipient) or recipient).strip().casefold()}:{ordinal}"
+    return f"to:{_normalised(recipient)}:{ordinal}"
 
 
 def named_part(name: str) -> str:
@@ -197,6 +238,10 @@ def task_generation(context: Context) -> int:
 def _map_index(ti: Any) -> int:
     index = getattr(ti, "map_index", -1)
     return -1 if index is None else int(index)
+
+
+def _normalised(recipient: str) -> str:
+    return (bare_address(recipient) or recipient).strip().casefold()
 
 
 def _readable(text: str, taken: int) -> str:

@@ -223,9 +223,14 @@ def redact(text: str, private: Iterable[str] = ()) -> str:
     secrets = {form for value in private for form in (value, json.dumps(value)[1:-1], _escaped(value))}
     for secret in sorted((value for value in secrets if len(value) > 3), key=len, reverse=True):
         text = text.replace(secret, "***")
-    text = _ADDRESS.sub("<address>", _without_quotes(text, secrets))
+    text = without_addresses(_without_quotes(text, secrets))
     text = " ".join(text.split())
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def without_addresses(text: str) -> str:
+    """Return ``text`` with ``<address>`` in place of each address."""
+    return _ADDRESS.sub("<address>", text)
 
 
 def _escaped(value: str) -> str:

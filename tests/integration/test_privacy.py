@@ -26,6 +26,7 @@ from airflow_provider_fluxomail.client import retries, waiting
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
@@ -74,7 +75,7 @@ def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
     """All that is logged, from DEBUG up, by this package and by the libraries that it uses."""
     for one in (
         *(FluxomailHook, FluxomailSendOperator, FluxomailSendBatchOperator, FluxomailDeliverySensor),
-        *(FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger),
+        *(FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger, FluxomailNotifier),
     ):
         monkeypatch.setattr(one, "log", logging.getLogger("airflow.task"))
     for name in (None, "airflow.task", "airflow_provider_fluxomail", "httpx", "httpcore", "urllib3", "requests"):
@@ -149,6 +150,29 @@ def by_email_backend() -> Run:
     return Run(SimpleNamespace(execute=execute))
 
 
+def by_notifier(*, waits: bool = False, **fields: Any) -> Run:
+    """Send an alert. It raises nothing, so the log tells whether it was sent."""
+
+    def execute(ctx: Any) -> None:
+        given = {name: value for name, value in MESSAGE.items() if name not in ("cc", "bcc", "attachments")}
+        # A notifier attaches nothing, but the server quotes this name.
+        given["extra_fields"] = {**MESSAGE["extra_fields"], "file": "veiled.txt"}
+        notifier = FluxomailNotifier(**{**given, **fields})
+        records: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("airflow.task")
+        logger.addHandler(handler)
+        try:
+            asyncio.run(notifier.async_notify(ctx)) if waits else notifier(ctx)
+        finally:
+            logger.removeHandler(handler)
+        if not any("accepted the alert" in line for line in records):
+            raise RuntimeError("not sent")
+
+    return Run(SimpleNamespace(execute=execute))
+
+
 def by_batch(**fields: Any) -> Run:
     return batch([{**MESSAGE, **fields}])
 
@@ -188,6 +212,8 @@ WAYS: Final[dict[str, Callable[..., Run]]] = {
     "email-backend": by_email_backend,
     "decorator": lambda: by_decorator(lambda: {**MESSAGE}),
     "decorator-of-many": lambda: by_decorator(lambda: [{**MESSAGE}]),
+    "notifier": by_notifier,
+    "notifier-async": lambda **fields: by_notifier(waits=True, **fields),
 }
 
 #: What is run: faults that come first, what is done, what comes of it.
@@ -222,6 +248,13 @@ SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]]
         lambda: task(to="veiled+never@example.org", wait_for="delivered", wait_timeout=0.3, poll_interval=0.1),
         "AirflowFailException",
     ),
+    "an alert": ([{"kind": "response_lost_after_store"}], lambda: by_notifier(), "success"),
+    "an alert whose template breaks": (
+        [],
+        lambda: by_notifier(content="{{ 'veiled words'.nothing.more }}", subject="{{ veiled", html_content=None),
+        "success",
+    ),
+    "an alert to nobody": ([], lambda: by_notifier(to=["veiled person", "veiled-2nd"]), "RuntimeError"),
     "a sensor that pokes": ([], sensor, "success"),
     "a sensor that defers": ([{"kind": "status", "status": 500, "body": QUOTE_OF_READ, "path": TIMELINE, "times": 3}],
                              lambda: sensor(deferrable=True), "success"),

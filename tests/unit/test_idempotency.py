@@ -17,14 +17,15 @@ from airflow_provider_fluxomail.idempotency import (
     derive_key,
     explicit_key,
     named_part,
+    notification_key,
     recipient_part,
     task_generation,
     task_key,
 )
 
 FOLDER = Path(__file__).parent
-NAMES = ("keys", "explicit_keys", "parts")
-GOLDEN, GOLDEN_EXPLICIT, GOLDEN_PARTS = (
+NAMES = ("keys", "explicit_keys", "parts", "alert_keys")
+GOLDEN, GOLDEN_EXPLICIT, GOLDEN_PARTS, GOLDEN_ALERTS = (
     json.loads((FOLDER / f"golden_{name}.json").read_text(encoding="utf-8")) for name in NAMES
 )
 SAFE = re.compile(r"af1:[A-Za-z0-9_.-]*:[0-9a-f]{32}")
@@ -66,6 +67,38 @@ def test_promise_6_parts_never_change(case: dict[str, Any]) -> None:
     assert part == case["part"]
 
 
+@pytest.mark.parametrize("case", GOLDEN_ALERTS, ids=lambda case: case["name"])
+def test_promise_6_keys_of_alerts_never_change(case: dict[str, Any]) -> None:
+    assert notification_key(**case["identity"]) == case["key"]
+
+
+def test_promise_6_every_point_of_an_alert_is_golden() -> None:
+    first = GOLDEN_ALERTS[0]["identity"]
+    alone = [[name for name in first if case["identity"][name] != first[name]] for case in GOLDEN_ALERTS]
+    assert {names[0] for names in alone if len(names) == 1} == set(first)
+    assert {case["identity"]["kind"] for case in GOLDEN_ALERTS} >= {
+        "failure",
+        "retry",
+        "dag_failure",
+        "deadline",
+        "sla",
+    }
+
+
+def test_two_firings_have_one_key_whatever_the_case_of_the_recipient() -> None:
+    identity = GOLDEN_ALERTS[0]["identity"]
+    assert notification_key(**identity | {"recipient": "Ops <OPS@example.org>"}) == GOLDEN_ALERTS[0]["key"]
+
+
+def test_keys_of_alerts_do_not_depend_on_the_process() -> None:
+    """The order of a mapping, or where an object lies in memory, must not send a second mail."""
+    one, same = (
+        notification_key(**GOLDEN_ALERTS[0]["identity"] | {"configuration": value})
+        for value in ({"a": object(), "b": 1}, {"b": 1, "a": object()})
+    )
+    assert one == same
+
+
 def test_promise_6_every_kind_of_key_is_golden() -> None:
     """A case that differs from the first in one point alone, for each point; and explicit keys in all combinations."""
     first = GOLDEN[0]["identity"]
@@ -87,7 +120,7 @@ def test_every_golden_file_is_loaded() -> None:
     assert files == {*unit, *(f"integration/golden_{name}.json" for name in ("events", "states", "triggers"))}
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", GOLDEN + GOLDEN_ALERTS, ids=lambda case: case["name"])
 def test_every_key_is_a_safe_header_value_of_at_most_128_characters(case: dict[str, Any]) -> None:
     assert SAFE.fullmatch(case["key"])
     assert len(case["key"]) <= 128
@@ -95,7 +128,7 @@ def test_every_key_is_a_safe_header_value_of_at_most_128_characters(case: dict[s
 
 
 def test_golden_keys_are_all_different() -> None:
-    keys = [case["key"] for case in GOLDEN]
+    keys = [case["key"] for case in GOLDEN + GOLDEN_ALERTS]
     assert len(set(keys)) == len(keys)
 
 

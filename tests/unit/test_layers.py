@@ -20,6 +20,8 @@ LAYERS = {
     "attachments": 1,
     "replays": 1,
     "sendstate": 1,
+    "alerts": 1,
+    "alert_sending": 1,
     "hooks": 1,
     "one_by_one": 1,
     "batch": 1,
@@ -33,6 +35,7 @@ LAYERS = {
     "sensors": 4,
     "email_backend": 4,
     "decorators": 5,
+    "notifications": 4,
 }
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
