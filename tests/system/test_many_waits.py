@@ -1,6 +1,6 @@
 """The triggerer is killed while it holds many waits, and another one ends them all, with few requests of a capped key.
 
-60 waits; with ``make system-full``, 500.
+40 waits; with ``make system-full``, 500.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def outcomes(numbers: range) -> dict[int, str]:
     return {number: "bounced" if number % 10 == 3 else "delivered" for number in numbers}
 
 
-@pytest.fixture(params=[60, pytest.param(500, marks=pytest.mark.full)])
+@pytest.fixture(params=[40, pytest.param(500, marks=pytest.mark.full)])
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """Waits that have been sent; what the processes wrote stays if a test failed."""
     count: int = request.param
