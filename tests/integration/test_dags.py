@@ -183,6 +183,26 @@ def test_the_example_of_batches(dags: DagRuns, sandbox: FluxomailSandbox, tmp_pa
     assert len(report.read_text().splitlines()) == 2
 
 
+def test_the_example_of_alerts(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    run = dags.run("fluxomail_alerts", {"fail": True})
+    assert run.states == {"load": "failed", "report": "success"}
+    name = "fluxomail_alerts.load"
+    for to in ("ops@example.org", "dba@example.org"):
+        assert [mail.subject for mail in sandbox.messages(to)] == [
+            f"[Airflow] up for retry: {name} (try 1 of 2)",
+            f"[Airflow] failed: {name} (try 2 of 2)",
+        ]
+        assert all(
+            "\nValueError: the warehouse has no rows of today\n" in mail.content for mail in sandbox.messages(to)
+        )
+    whole = sandbox.message("lead@example.org")
+    assert whole.subject == f"[Airflow] Dag failed: fluxomail_alerts ({run.run_id})"
+    own = sandbox.message("data-team@example.org")
+    assert own.subject == "report is done, at try 1"
+    assert f"<b>fluxomail_alerts.report</b> succeeded in run {run.run_id}." in str(own.html_content)
+    assert own.extra_fields == {"replyTo": "ops@example.org"}
+
+
 @pytest.mark.skipif(AIRFLOW_VERSION < (3, 0), reason="Airflow 2 has no asset watchers")
 def test_the_example_of_a_suppression_list(
     dags: DagRuns, sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

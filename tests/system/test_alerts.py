@@ -15,6 +15,7 @@ import pytest
 from scripts.airflow2_runner import Airflow2Runner
 from scripts.airflow_cluster import AirflowCluster, end
 from scripts.airflow_runner import FINAL_STATES, AirflowRunner
+from scripts.postgres import Postgres
 from scripts.sandbox import API_KEY, Sandbox
 
 if TYPE_CHECKING:
@@ -65,13 +66,17 @@ class Scene:
 
 
 def test_alerts_of_every_callback() -> None:
+    # Not pytest's folders: PostgreSQL's user cannot enter them.
     home = Path(tempfile.mkdtemp(prefix="fluxomail-alerts-"))
+    home.chmod(0o755)
     sign = home / "sign"
-    with Sandbox(home / "sandbox", event_delay=0) as sandbox:
+    with Sandbox(home / "sandbox", event_delay=0) as sandbox, Postgres(home / "postgres") as postgres:
         sandbox.start()
+        postgres.start()
         connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
         environment = TIMEOUTS | {
             "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url,
             "ALERTS_SIGN": str(sign),
         }
         runner = Airflow2Runner if AIRFLOW_2 else AirflowCluster

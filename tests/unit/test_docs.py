@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import re
@@ -12,8 +13,9 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from airflow_provider_fluxomail import CONNECTION_FIELDS
+from airflow_provider_fluxomail import CONNECTION_FIELDS, alerts
 from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox import Bounds
 from airflow_provider_fluxomail.sandbox.cli import build_parser
@@ -40,6 +42,7 @@ def test_every_extra_is_documented(extra: str) -> None:
         ("docs/sending.md", FluxomailSendOperator),
         ("docs/batch.md", FluxomailSendBatchOperator),
         ("docs/waiting.md", FluxomailDeliverySensor),
+        ("docs/alerts.md", FluxomailNotifier),
         ("docs/event-driven.md", FluxomailEventTrigger),
     ],
 )
@@ -111,3 +114,14 @@ def test_quoted_examples_have_their_markers(page: str) -> None:
         source = text(quoted[1])
         for marker in re.findall(r'"(# \[(?:START|END) \w+\])"', quoted[2]):
             assert source.count(marker) == 1, (page, marker)
+
+
+@pytest.mark.parametrize("kind", alerts.TITLES)
+def test_every_kind_of_alert_is_documented(kind: str) -> None:
+    assert f"`{kind}`" in text("docs/alerts.md").split("## Callbacks")[1].split("\n## ")[0]
+
+
+def test_all_that_templates_know_of_an_alert_is_documented() -> None:
+    names = {field.name for field in dataclasses.fields(alerts.Alert)} - {"occasion", "question", "body"}
+    for name in names | {"title", "name", "link_text"}:
+        assert f"`{name}`" in text("docs/alerts.md").split("## Words of your own")[1], name

@@ -1,0 +1,54 @@
+"""Alerts by mail: of a task that fails or is tried again, of a whole run, and in words of one's own."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pendulum
+
+# On Airflow 3 alone: from airflow.sdk import DAG, Param, task
+from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+
+from airflow_provider_fluxomail.notifications import FluxomailNotifier
+
+# [START howto_alert]
+alert = FluxomailNotifier(to="ops@example.org, dba@example.org")
+
+with DAG(
+    dag_id="fluxomail_alerts",
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    # Of each task that fails for good, or waits for its next try.
+    default_args={"on_failure_callback": alert, "on_retry_callback": alert},
+    # Of the run as a whole.
+    on_failure_callback=FluxomailNotifier(to="lead@example.org"),
+    # [END howto_alert]
+    params={"fail": Param(True, type="boolean")},
+    template_searchpath=[str(Path(__file__).parent / "templates")],
+    tags=["fluxomail", "example"],
+    doc_md=__doc__,
+):
+
+    @task(retries=1, retry_delay=timedelta(seconds=1))
+    def load() -> None:
+        """Fail, if asked."""
+        if get_current_context()["params"]["fail"]:
+            raise ValueError("the warehouse has no rows of today")
+
+    # [START howto_alert_words]
+    @task(
+        on_success_callback=FluxomailNotifier(
+            to="{{ params.get('team', 'data-team@example.org') }}",
+            subject="{{ ti.task_id }} is done, at try {{ alert.try_number }}",
+            html_content="alert.html",
+            extra_fields={"replyTo": "ops@example.org"},
+        ),
+    )
+    def report() -> None:
+        """Succeed, and say so."""
+
+    # [END howto_alert_words]
+    load()
+    report()
