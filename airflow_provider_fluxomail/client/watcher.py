@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 READS_AT_ONCE: Final = 4
 #: So long after its deadline a wait ends without a last look, if the cap or an outage allows none. Seconds.
 LAST_LOOK: Final = 30.0
+#: A young wait is looked at after half its age, and not before so many seconds: most mail is delivered soon.
+_YOUNGEST: Final = 5.0
 #: Reads that may fail in a row before all pause, and the longest pause in seconds.
 _FAILURES: Final = 3
 _LONGEST_PAUSE: Final = 30.0
@@ -277,7 +279,8 @@ class Watcher:
         self._planned.set()
 
     def _plan_next(self, watched: Watched, hold: float = 0.0) -> None:
-        delay = watched.wait.delay(watched.interval, now())
+        interval = min(watched.interval, max(_YOUNGEST, watched.age(now()) / 2))
+        delay = watched.wait.delay(interval, now())
         if self._follower.covers(watched):
             delay = max(self._timing.reconcile, watched.age(now()) / 6) * random.uniform(0.8, 1.2)
         self._plan(watched, max(hold, now() + delay))

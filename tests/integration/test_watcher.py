@@ -59,6 +59,18 @@ async def test_few_waits_read_timelines_and_no_stream(sandbox: Sandbox) -> None:
     assert waits.log[sent[0]][0].endswith(BY_TIMELINES)
 
 
+async def test_young_waits_are_looked_at_soon_whatever_the_interval(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 2)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent[:1], ago=10, interval=3600)
+        waits.start(sent[1:], ago=500, interval=3600)
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        assert await waits.all_ended(sent[:1]) == {sent[0]: "reached"}
+        assert sent[1] not in waits.endings
+
+
 @pytest.mark.parametrize(
     ("kind", "target", "status"),
     [
