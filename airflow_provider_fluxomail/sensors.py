@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.targets import FAILURES
+from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
     import datetime
@@ -66,6 +67,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         poke_interval: datetime.timedelta | float = 30.0,
         **kwargs: Any,
     ) -> None:
+        give_retry_policy(kwargs)
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.send_id = send_id
         self.target = target

@@ -18,8 +18,13 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 ROOT = Path(__file__).parent.parent
 _HOME = Path(tempfile.mkdtemp(prefix="fluxomail-tests-"))
 _DAGS = _HOME / "dags"
-#: Airflow 2 has no asset watchers.
-_NOT_FOR_THIS_AIRFLOW = ("fluxomail_suppression_list.py",) if metadata.version("apache-airflow")[0] == "2" else ()
+_AIRFLOW = tuple(int(part) for part in metadata.version("apache-airflow").split(".")[:2])
+#: Airflow 2 has no asset watchers, and none before 3.3 has retry policies.
+_NOT_FOR_THIS_AIRFLOW = [
+    name
+    for name, since in (("fluxomail_suppression_list.py", (3, 0)), ("fluxomail_retries.py", (3, 3)))
+    if since > _AIRFLOW
+]
 
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "AIRFLOW__"))]:
     del os.environ[_name]

@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -83,6 +84,7 @@ class FluxomailSendBatchOperator(BaseOperator):
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
+        give_retry_policy(kwargs)
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.messages = messages
         self.defaults = defaults

@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -119,6 +120,7 @@ class FluxomailSendOperator(BaseOperator):
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
+        give_retry_policy(kwargs)
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.to = to
         self.subject = subject

@@ -24,6 +24,7 @@ LAYERS = {
     "alert_sending": 1,
     "hooks": 1,
     "one_by_one": 1,
+    "retry_policy": 1,
     "batch": 1,
     "watchers": 1,
     "event_source": 2,

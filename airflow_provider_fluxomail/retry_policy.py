@@ -1,0 +1,75 @@
+"""When Airflow tries a task again, by what Fluxomail said. Airflow 3.3 and later."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+if TYPE_CHECKING or AIRFLOW_V_3_3_PLUS:
+    from airflow.sdk import RetryDecision, RetryPolicy
+else:
+    RetryPolicy = object
+
+#: A longer delay than a day is a mistake, which must not put a task off for good. Seconds; Airflow's own limit.
+MAX_DELAY: Final = 24 * 3600.0
+#: Tasks that were refused in the same second come back spread over so much of the delay, and at least so many seconds.
+SPREAD: Final = 0.25
+LEAST_SPREAD: Final = 1.0
+
+
+class FluxomailRetryPolicy(RetryPolicy):
+    """Retries a task when Fluxomail asked for it, and not at all where no retry helps.
+
+    An error with ``retry_after`` (a 429 or 503 with ``Retry-After``) makes that the delay, plus up to a quarter of it,
+    in place of the task's ``retry_delay``. An error that is ``permanent`` fails the task at once. Anything else is left
+    to Airflow. The task's ``retries`` hold in any case.
+
+    Operators and sensor of this package have it unless they are given another policy. It is of use to any task that
+    calls :class:`.FluxomailHook`.
+
+    .. seealso:: :doc:`/retries`
+
+    :raises AirflowOptionalProviderFeatureException: before Airflow 3.3.
+    """
+
+    def __init__(self) -> None:
+        if not AIRFLOW_V_3_3_PLUS:
+            from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
+
+            raise AirflowOptionalProviderFeatureException(
+                "FluxomailRetryPolicy needs Airflow 3.3 or later: leave it out, and give the task a retry_delay of a "
+                "minute or more, or the operator deferrable=True"
+            )
+
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+    ) -> RetryDecision:
+        """Decide, in the worker, about the error that ended a try."""
+        if not isinstance(exception, FluxomailError):
+            return RetryDecision.default()
+        name = type(exception).__name__
+        if exception.permanent:
+            return RetryDecision.fail(reason=f"{name}: no retry mends it")
+        if not exception.retry_after or exception.retry_after < 0:
+            return RetryDecision.default()
+        asked = min(exception.retry_after, MAX_DELAY)
+        delay = asked + random.uniform(0, max(LEAST_SPREAD, SPREAD * asked))
+        return RetryDecision.retry(delay=timedelta(seconds=delay), reason=f"{name}: Fluxomail asks to wait {asked:g} s")
+
+
+def give_retry_policy(arguments: dict[str, Any]) -> None:
+    """Give an operator the policy, in its ``__init__``, unless its author or the Dag gave it one.
+
+    :param arguments: for Airflow's own ``__init__``. Of mapped tasks they hold ``None``, which ``setdefault`` keeps.
+    """
+    if AIRFLOW_V_3_3_PLUS and not arguments.get("retry_policy"):
+        # Airflow puts a Dag's default_args only into arguments that the signature names.
+        defaults = arguments.get("default_args") or {}
+        arguments["retry_policy"] = defaults.get("retry_policy") or FluxomailRetryPolicy()
