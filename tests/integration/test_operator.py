@@ -6,10 +6,11 @@ import json
 import logging
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, Asset
 
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client import waiting
@@ -335,3 +336,30 @@ def test_promise_5_no_recipient_and_no_body_in_the_log(
     for private in ("ada@example.org", "secret words", "fm_sandbox"):
         assert private not in caplog.text
         assert private not in json.dumps([deferral.trigger.serialize() for deferral in run.deferrals])
+
+
+@pytest.mark.parametrize("wait_for", [None, "delivered"])
+def test_events_of_outlets_say_which_message_it_was(sandbox: Sandbox, wait_for: str | None) -> None:
+    class Events:
+        """Airflow's accessor, which makes an entry for whatever is asked for."""
+
+        def __init__(self) -> None:
+            self.made: dict[str, Any] = {}
+
+        def __getitem__(self, asset: Any) -> Any:
+            return self.made.setdefault(asset.uri, SimpleNamespace(extra={"own": 1}))
+
+    events = Events()
+    task = FluxomailSendOperator(
+        task_id="task",
+        to="ops@example.org",
+        subject="Hi",
+        content="Text",
+        wait_for=wait_for,
+        outlets=[Asset("x://sent")],
+    )
+    run = Run(task, {**context(), "outlet_events": events})
+    assert run.kind == "success", run.error
+    sent = {name: run.result[name] for name in ("send_id", "message_id")}
+    (made,) = events.made.values()
+    assert made.extra == {"own": 1, **sent}
