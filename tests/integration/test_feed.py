@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs
@@ -334,7 +335,8 @@ async def test_a_cap_is_kept(sandbox: Sandbox, follow: Follow) -> None:
     # Long enough for a dozen, were it not for the cap.
     await asyncio.sleep(3)
     assert sandbox.requests(status=429) == []
-    assert len(sandbox.requests("GET")) <= 4
+    # The cap counts by the minute, and the test may run over the end of one.
+    assert max(Counter(one.at // 60 for one in sandbox.requests("GET")).values()) <= 4
 
 
 async def test_a_gap_too_large_to_be_read_is_told(
