@@ -35,6 +35,7 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "fluxomail_send", "class-name": f"{__name__}.decorators.fluxomail_send_task"},
         ],
         "email-backends": [f"{__name__}.email_backend.send_email"],
+        "extra-links": [f"{__name__}.links.FluxomailTimelineLink"],
         "notifications": [f"{__name__}.notifications.FluxomailNotifier"],
         "connection-types": [
             {
@@ -134,5 +135,12 @@ CONFIGURATION: dict[str, dict[str, Any]] = {
         "boolean",
         "True",
         "False",
+    ),
+    "inbox_link": _option(
+        "The page that the link 'Fluxomail timeline' of tasks opens, with {send_id} where the id of the send belongs. "
+        "Connections to a sandbox need none: it has a page of its own.",
+        "string",
+        "",
+        "https://mail.example.com/sends/{send_id}",
     ),
 }

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
+from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
 
@@ -151,8 +152,8 @@ def delivery_trigger(
 def can_end_in_triggerer(task: BaseOperator) -> bool:
     """True when nothing of a success needs a worker: it would start a process only to return what is known.
 
-    Airflow runs no callback, no ``post_execute``, no custom XCom backend and no operator link there, and registers no
-    asset event and no length to map over.
+    Airflow runs no callback, no ``post_execute``, no custom XCom backend and no operator link there (the one of this
+    package is there before the wait), and registers no asset event and no length to map over.
     """
     if not AIRFLOW_V_3_3_PLUS:
         return False
@@ -161,7 +162,7 @@ def can_end_in_triggerer(task: BaseOperator) -> bool:
         bool(task.do_xcom_push)
         and not task.on_success_callback
         and not task.outlets
-        and not task.operator_extra_links
+        and all(isinstance(link, FluxomailTimelineLink) for link in task.operator_extra_links)
         and getattr(task, "_post_execute_hook", None) is None
         and own.post_execute is BaseOperator.post_execute
         # A subclass may do more.

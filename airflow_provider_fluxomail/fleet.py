@@ -5,11 +5,16 @@ A connection's extras outrank them. ``airflow providers configs`` lists them.
 
 from __future__ import annotations
 
+from typing import Final
+
+from airflow.exceptions import AirflowConfigException
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_fluxomail import CONFIGURATION, DEFAULT_CONN_NAME
 
 _SECTION = "fluxomail"
+#: What ``inbox_link`` has in place of the send.
+SEND_ID: Final = "{send_id}"
 
 
 def default_conn_id() -> str:
@@ -39,6 +44,19 @@ def follow_events() -> bool:
     :raises AirflowConfigException: it is neither true nor false.
     """
     return bool(conf.getboolean(_SECTION, "follow_events", fallback=_default("follow_events")))
+
+
+def inbox_link() -> str:
+    """Return the URL of the page that shows a send, with :data:`SEND_ID` in place of its id; empty if none is known.
+
+    :raises AirflowConfigException: it is no such URL.
+    """
+    template = str(conf.get(_SECTION, "inbox_link", fallback=_default("inbox_link"))).strip()
+    if template and not (template.startswith(("https://", "http://")) and SEND_ID in template):
+        raise AirflowConfigException(
+            f"[{_SECTION}] inbox_link must be a URL with {SEND_ID} where the id of the send belongs, not {template!r}"
+        )
+    return template
 
 
 def _number(name: str) -> float:

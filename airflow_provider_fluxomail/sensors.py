@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.targets import FAILURES
+from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("send_id", "target", "fluxomail_conn_id")
+    operator_extra_links = (FluxomailTimelineLink(),)
     ui_color = "#d6e9f8"
 
     def __init__(
@@ -85,10 +87,11 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
                 wait = self._new_wait()
-                hook.get_options()
+                options = hook.get_options()
             except FluxomailError as error:
                 # Before any look: a mistake in the Dag or the connection is one in every mode, soft_fail or not.
                 delivery.give_up(error)
+            keep_link(context, options.settings.base_url, wait.send_id)
             if self.deferrable:
                 return self._look_then_defer(hook, wait)
             self._hook, self._wait = hook, wait

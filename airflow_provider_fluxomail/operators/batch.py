@@ -53,6 +53,8 @@ class FluxomailSendBatchOperator(BaseOperator):
     :param concurrency: messages on their way at once, at most; 1 to 64.
     :param on_error: ``continue``: try all messages, then fail if any failed; ``stop``: end at the first that fails.
     :param resend_on_clear: send all again when a person clears the task. A retry never does.
+    :param durable: keep in the task state store (Airflow 3.3 and later) which messages went out, so that a retry or a
+        clear goes on from there. ``False``: it asks for all again, each with its key.
     :param deferrable: give the worker slot back for a long rate limit.
     :param max_rate_limit_wait: seconds or ``timedelta`` of deferral without a message sent in between, at most.
     :param fluxomail_conn_id: id of the connection. (templated)
@@ -78,6 +80,7 @@ class FluxomailSendBatchOperator(BaseOperator):
         concurrency: int = 8,
         on_error: str = "continue",
         resend_on_clear: bool = False,
+        durable: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_rate_limit_wait: timedelta | float = 3600.0,
         fluxomail_conn_id: str = fleet.default_conn_id(),
@@ -93,6 +96,7 @@ class FluxomailSendBatchOperator(BaseOperator):
         self.concurrency = concurrency
         self.on_error = on_error
         self.resend_on_clear = resend_on_clear
+        self.durable = durable
         self.deferrable = deferrable
         self.max_rate_limit_wait = max_rate_limit_wait
         self.fluxomail_conn_id = fluxomail_conn_id
@@ -127,7 +131,7 @@ class FluxomailSendBatchOperator(BaseOperator):
         from airflow_provider_fluxomail.hooks import FluxomailHook
         from airflow_provider_fluxomail.idempotency import is_first_try
 
-        store = sendstate.state_store(context)
+        store = sendstate.state_store(context) if self.durable else None
         first_try = is_first_try(context) and resumed is None
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:

@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class FluxomailSendOperator(BaseOperator):
     :param extra_fields: sent as they are, for what the API takes but does not document. (templated)
     :param idempotency_key: replaces the derived key; a mapped task appends its map index. (templated)
     :param resend_on_clear: send again when a person clears the task. A retry never does.
+    :param durable: keep the send in the task state store (Airflow 3.3 and later), so that no try sends again after the
+        key's retention, nor one whose task was cleared. ``False`` leaves it to the key alone.
     :param wait_for: ``delivered``, ``opened`` or ``clicked``: end when the timeline shows it, fail when the message
         bounces. ``opened`` and ``clicked`` need ``html_content``.
     :param wait_timeout: seconds or ``timedelta`` that the wait may take.
@@ -95,6 +98,7 @@ class FluxomailSendOperator(BaseOperator):
         "attachments": "json",
         "extra_fields": "json",
     }
+    operator_extra_links = (FluxomailTimelineLink(),)
     ui_color = "#d6e9f8"
 
     def __init__(
@@ -111,6 +115,7 @@ class FluxomailSendOperator(BaseOperator):
         extra_fields: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         resend_on_clear: bool = False,
+        durable: bool = True,
         wait_for: str | None = None,
         wait_timeout: timedelta | float = 3600.0,
         poll_interval: timedelta | float = 30.0,
@@ -133,6 +138,7 @@ class FluxomailSendOperator(BaseOperator):
         self.extra_fields = extra_fields
         self.idempotency_key = idempotency_key
         self.resend_on_clear = resend_on_clear
+        self.durable = durable
         self.wait_for = wait_for
         self.wait_timeout = wait_timeout
         self.poll_interval = poll_interval
@@ -209,6 +215,7 @@ class FluxomailSendOperator(BaseOperator):
                     raise
             except FluxomailError as error:
                 delivery.give_up(error)
+            keep_link(context, hook.get_options().settings.base_url, sent.send_id)
             result = self._result(sent)
             if self.wait_for is None:
                 return result
@@ -230,7 +237,8 @@ class FluxomailSendOperator(BaseOperator):
 
         options = hook.get_options()
         # The recipient is in no variable: a traceback that shows local variables would show it.
-        state = SendState(state_store(context), key, options.settings.guard.apply(message).to, name=name)
+        store = state_store(context) if self.durable else None
+        state = SendState(store, key, options.settings.guard.apply(message).to, name=name)
         if earlier := state.begin(now(), retention=options.key_retention_hours * 3600):
             return self._sent_earlier(hook, message, key, earlier)
         try:

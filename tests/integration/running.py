@@ -13,8 +13,10 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 def context(**fields: Any) -> Any:
     """The part of a task's context that this package reads."""
+    pushed: dict[str, Any] = {}
     ti = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1, "max_tries": 3, "try_number": 1}
-    return {"ti": SimpleNamespace(**{**ti, **fields}), "run_id": "run", "params": {}}
+    xcoms = {"pushed": pushed, "xcom_push": lambda key, value: pushed.update({key: value})}
+    return {"ti": SimpleNamespace(**{**ti, **xcoms, **fields}), "run_id": "run", "params": {}}
 
 
 def rebuilt(trigger: Any) -> Any:

@@ -203,6 +203,16 @@ def test_deferrals_without_progress_are_bounded(sandbox: Sandbox) -> None:
 # What is kept
 
 
+def test_promise_1_a_batch_that_keeps_nothing_asks_for_all_again(sandbox: Sandbox) -> None:
+    store = Store()
+    for number in (1, 2):
+        done = run(people(5), store=store, durable=False, ctx={"try_number": number})
+        assert done.result["replayed"] == 5 * (number - 1)
+    assert not store
+    sandbox.assert_sent(5)
+    assert len(sandbox.requests("POST")) == 10
+
+
 def test_promise_1_a_retry_asks_only_for_what_is_not_known_to_be_sent(sandbox: Sandbox) -> None:
     store = Store()
     sandbox.connect(max_attempts=1)

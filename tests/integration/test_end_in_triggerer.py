@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator, XCom
+from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator, BaseOperatorLink, XCom
 
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.client.waiting import now
@@ -31,6 +31,17 @@ class Own(FluxomailDeliverySensor):
 
 class After(FluxomailDeliverySensor):
     def post_execute(self, context: Any, result: Any = None) -> None: ...
+
+
+class Link(BaseOperatorLink):
+    name = "Another"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        return ""
+
+
+class Linked(FluxomailDeliverySensor):
+    operator_extra_links = (*FluxomailDeliverySensor.operator_extra_links, Link())  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -55,6 +66,7 @@ def wait(kind: type[FluxomailDeliverySensor] = FluxomailDeliverySensor, **fields
         ({"do_xcom_push": False}, WORKER),
         ({"post_execute": print}, WORKER),
         ({"kind": Own}, WORKER),
+        ({"kind": Linked}, WORKER),
         ({"kind": After}, WORKER),
     ],
     ids=str,

@@ -30,6 +30,7 @@ def test_the_defaults_are_those_of_the_section(sandbox: Sandbox) -> None:
     assert options.settings.max_wait == fleet.max_wait() == float(CONFIGURATION["max_wait"]["default"])
     assert options.poll_share == fleet.poll_share() == float(CONFIGURATION["poll_share"]["default"])
     assert fleet.follow_events()
+    assert fleet.inbox_link() == ""
     assert fleet.default_conn_id() == "fluxomail_default"
 
 
@@ -43,7 +44,16 @@ def test_a_connections_extra_outranks_the_section(sandbox: Sandbox, monkeypatch:
     assert (own.settings.max_wait, own.poll_share) == (7, 0.75)
 
 
-@pytest.mark.parametrize(("name", "value"), [("max_wait", "soon"), ("poll_share", "half"), ("follow_events", "maybe")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_wait", "soon"),
+        ("poll_share", "half"),
+        ("follow_events", "maybe"),
+        ("inbox_link", "https://mail.example.com/sends"),
+        ("inbox_link", "javascript:alert('{send_id}')"),
+    ],
+)
 def test_a_value_that_cannot_be_used_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, name, value)
     with pytest.raises(Exception, match=name) as caught:
@@ -106,4 +116,4 @@ def test_every_option_is_documented() -> None:
     section = text.partition("## One setting for all connections")[2].partition("\n## ")[0]
     for name, option in CONFIGURATION.items():
         (row,) = [line for line in section.splitlines() if line.startswith(f"| `{name}` |")]
-        assert f"`{option['default']}`" in row
+        assert (f"`{option['default']}`" if option["default"] else "| none |") in row

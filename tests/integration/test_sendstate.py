@@ -102,6 +102,15 @@ def test_promise_1_a_late_retry_of_a_send_that_is_known_sends_nothing(
     sandbox.assert_sent(1)
 
 
+def test_promise_1_a_task_that_keeps_nothing_has_the_key_alone(sandbox: Sandbox, store: Store) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("response_lost_after_store")
+    assert send(store, durable=False).kind == "FluxomailConnectionError"
+    assert send(store, durable=False, ctx={"try_number": 2}).result["reused"]
+    assert not store
+    sandbox.assert_sent(1)
+
+
 def test_promise_1_the_stored_send_is_looked_at_before_it_is_believed(
     sandbox: Sandbox, store: Store, clock: Any
 ) -> None:

@@ -75,6 +75,12 @@ def test_a_success_ends_without_a_worker_where_it_can() -> None:
             assert airflow.xcom(*RUN, "send", "send_id") == sent["send_id"]
             assert airflow.xcom(*RUN, "note_part") == "delivered"
             assert calls.read_text() == "called"
+            inbox = f"{sandbox.url}/inbox/{airflow.xcom(*RUN, 'first')['send_id']}"
+            # "plain" ended in the triggerer, which runs no link; "callback" in a worker, and so did "bounced", in red.
+            assert link(airflow, "first") == link(airflow, "plain") == link(airflow, "callback") == inbox
+            assert link(airflow, "send") == f"{sandbox.url}/inbox/{sent['send_id']}"
+            assert str(link(airflow, "bounced")).startswith(f"{sandbox.url}/inbox/")
+            assert link(airflow, "note") is None
             kind = "dataset" if AIRFLOW_2 else "asset"
             changes: Any = airflow.call("GET", f"{kind}s/events")[f"{kind}_events"]
             extras = {change["source_task_id"]: change["extra"] for change in changes}
@@ -93,6 +99,14 @@ def test_a_success_ends_without_a_worker_where_it_can() -> None:
                 }
                 assert told(airflow, "plain") == {"Waiting for send", "The message was delivered"}
     shutil.rmtree(home)
+
+
+def link(airflow: AirflowRunner, task: str) -> str | None:
+    """The task's link, as Airflow's UI asks for it."""
+    path = f"dags/{RUN[0]}/dagRuns/{RUN[1]}/taskInstances/{task}/links"
+    answer: Any = airflow.call("GET", path)
+    found: str | None = answer.get("extra_links", answer).get("Fluxomail timeline")
+    return found
 
 
 def processes(airflow: AirflowRunner) -> dict[str, int]:

@@ -20,6 +20,7 @@ LAYERS = {
     "attachments": 1,
     "replays": 1,
     "sendstate": 1,
+    "links": 1,
     "alerts": 1,
     "alert_sending": 1,
     "hooks": 1,
