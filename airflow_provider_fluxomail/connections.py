@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.guard import RecipientGuard
 from airflow_provider_fluxomail.client.messages import one_address
 from airflow_provider_fluxomail.client.settings import API_VERSION, ClientSettings
+from airflow_provider_fluxomail.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +79,7 @@ class FluxomailConnection:
                 proxies=read("proxies", _proxies, {}),
                 allow_http=read("allow_http", _boolean, False),
                 user_agent=user_agent(),
+                observer=Metrics(connection.conn_id or ""),
                 guard=RecipientGuard(
                     redirect_to=read("redirect_to", one_address, None),
                     allowed_domains=read("allowed_recipient_domains", _domains, ()),

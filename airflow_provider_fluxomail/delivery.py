@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
+from airflow_provider_fluxomail.metrics import Metrics
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
 
@@ -174,12 +175,13 @@ def can_end_in_triggerer(task: BaseOperator) -> bool:
 
 
 def rate_limit_trigger(
-    wait: float | None, give_up_at: float, *, state: dict[str, Any] | None = None
+    wait: float | None, give_up_at: float, *, conn_id: str, state: dict[str, Any] | None = None
 ) -> FluxomailRetryAfterTrigger | None:
     """Return the trigger that waits until the cap allows another request, ``None`` if that is too late.
 
     :param wait: seconds that the server asks for, ``None`` if it names no time.
     :param give_up_at: epoch seconds after which the task stops trying.
+    :param conn_id: whose cap it is.
     :param state: what the task wants to have back.
     """
     wait = wait or DEFAULT_RATE_LIMIT_WAIT
@@ -189,6 +191,7 @@ def rate_limit_trigger(
     # Spread, so that a thousand tasks refused in the same second do not come back in the same second.
     allowed = now() + max(wait, RESUME_AFTER)
     resume_at = min(allowed + random.uniform(0, max(RATE_LIMIT_SPREAD, wait / 4)), max(allowed, give_up_at))
+    Metrics(conn_id).held(resume_at - now())
     log.info("The rate limit asks to wait %.0f s: giving the worker slot back until then.", wait)
     return FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at, state=state)
 
@@ -206,6 +209,15 @@ def give_up_time(event: object) -> float | None:
 def backstop(deadline: float) -> timedelta:
     """Return the ``timeout`` of a deferral: later than the trigger's own, which says more."""
     return timedelta(seconds=max(0.0, deadline - now()) + BACKSTOP)
+
+
+def ended(ending: Ending, *, conn_id: str, began: float | None) -> Ending:
+    """Count the ending of a wait in this worker, and return it; the trigger counts its own.
+
+    :param began: epoch seconds, ``None`` if it is not known.
+    """
+    Metrics(conn_id).wait_ended(ending.target, ending.status, None if began is None else now() - began)
+    return ending
 
 
 def conclude(ending: Ending) -> dict[str, Any]:

@@ -98,14 +98,18 @@ class FluxomailDeliverySensor(BaseSensorOperator):
             try:
                 return super().execute(context)
             except AirflowSensorTimeout:
+                if self._wait is None:
+                    # A look has found that the time is up.
+                    raise
                 # Airflow's own words know nothing of the message, and its never_fail nothing of a time-out.
-                self._conclude(wait.timed_out())
+                self._end_here(wait.timed_out())
 
     def _look_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
         from airflow_provider_fluxomail import delivery
 
         if ending := delivery.look_for(hook, wait, self.poke_interval, looks=delivery.WORKER_LOOKS):
-            return self._conclude(ending)
+            self._wait = wait
+            return self._end_here(ending)
         self.defer(
             trigger=delivery.delivery_trigger(wait, self, conn_id=self.fluxomail_conn_id, interval=self.poke_interval),
             method_name=self.execute_complete.__name__,
@@ -138,7 +142,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         assert self._hook is not None, "looks belong to execute"
         assert self._wait is not None, "looks belong to execute"
         ending = delivery.look(self._hook, self._wait)
-        return PokeReturnValue(is_done=True, xcom_value=self._conclude(ending)) if ending else False
+        return PokeReturnValue(is_done=True, xcom_value=self._end_here(ending)) if ending else False
 
     def _new_wait(self) -> Wait:
         from airflow_provider_fluxomail.client.timeline import check_fail_on, check_target
@@ -153,6 +157,16 @@ class FluxomailDeliverySensor(BaseSensorOperator):
             started=started,
             deadline=started + self.timeout,
         )
+
+    def _end_here(self, ending: Ending) -> dict[str, Any]:
+        """End the task with a wait that has ended in this worker."""
+        from airflow_provider_fluxomail import delivery
+
+        wait, self._wait = self._wait, None
+        assert wait is not None, "a wait ends once"
+        # The processes of a rescheduled wait do not know when it began.
+        began = None if self.reschedule else wait.started
+        return self._conclude(delivery.ended(ending, conn_id=self.fluxomail_conn_id, began=began))
 
     def _conclude(self, ending: Ending) -> dict[str, Any]:
         """End the task. Skips by itself: Airflow's versions differ in what soft_fail covers after a deferral."""
@@ -182,7 +196,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         wait.started = now() - run_duration()
         wait.deadline = wait.started + self.timeout
         if (trouble := wait.trouble) and (ending := wait.met(trouble, now())):
-            self._conclude(ending)
+            self._end_here(ending)
         interval: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)
         # A hair past the deadline, so that the look there is the last.
         return wait.delay(interval, now()) + 0.01

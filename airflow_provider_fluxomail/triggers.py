@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.client.targets import FAILURES
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.event_trigger import FluxomailEventTrigger
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.metrics import Metrics
 from airflow_provider_fluxomail.watchers import Watchers
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
             seen=self.seen,
         )
         ending = await self._wait(wait)
+        Metrics(self.fluxomail_conn_id).wait_ended(wait.target, ending.status, now() - wait.started)
         if self.end_from_trigger and ending.status == "reached" and await self._push(ending):
             from airflow.triggers.base import TaskSuccessEvent
 

@@ -101,6 +101,7 @@ class Batch:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._rows = rows
+        self._observer = settings.observer
         self._longest = max(settings.max_wait * _ROUNDING, 1.0)
         self._key_of = key_of
         self.ledger = ledger
@@ -204,6 +205,7 @@ class Batch:
 
     def _clear_to_send(self) -> bool:
         """Wait until one more message may start; ``False``: the batch ends."""
+        held = 0.0
         while True:
             self._take_in(0.0)
             if self._sender.ended:
@@ -214,6 +216,8 @@ class Batch:
             if delay is None or len(self._flying) >= self._concurrency:
                 self._take_in(1.0)
             elif delay == 0:
+                if held:
+                    self._observer.held(held)
                 return True
             elif delay > self._longest:
                 raise FluxomailRateLimitError(
@@ -221,7 +225,9 @@ class Batch:
                     retry_after=delay,
                 )
             else:
+                began = self._clock()
                 self._pause(delay)
+                held += self._clock() - began
 
     def _pause(self, seconds: float) -> None:
         # In pieces: a signal does not end a sleep.

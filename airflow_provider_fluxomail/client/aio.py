@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import json
 import ssl
@@ -61,9 +60,9 @@ class AsyncFluxomailClient:
     async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message, see :meth:`.FluxomailClient.send`."""
         request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
-        with Doubt() as doubt:
+        with Doubt(self.settings.observer) as doubt:
             sent = await self._call(request, wire.read_send, failures=doubt.failures)
-        return dataclasses.replace(sent, own_replay=sent.reused and doubt.there)
+        return doubt.settle(sent)
 
     async def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, see :meth:`.FluxomailClient.get_timeline`."""
@@ -113,8 +112,7 @@ class AsyncFluxomailClient:
             with self._transport_errors(request):
                 body = b"" if streams else await self._body(request, answer)
             head = wire.Response(status=answer.status_code, headers=dict(answer.headers.items()), content=body)
-            if self._on_answer:
-                self._on_answer(head)
+            self._saw(head)
             if not streams:
                 wire.read_payload(request, head, self.settings)
                 raise wire.response_error(request, head, "the answer is no event stream")
@@ -141,6 +139,12 @@ class AsyncFluxomailClient:
     ) -> None:
         await self.close()
 
+    def _saw(self, answer: wire.Response) -> None:
+        if answer.status == 429:
+            self.settings.observer.rate_limited()
+        if self._on_answer:
+            self._on_answer(answer)
+
     async def _call(
         self,
         request: wire.Request,
@@ -152,8 +156,7 @@ class AsyncFluxomailClient:
 
         async def attempt() -> T:
             answer = await self._exchange(request)
-            if self._on_answer:
-                self._on_answer(answer)
+            self._saw(answer)
             return read(request, answer, self.settings)
 
         policy = RetryPolicy.of(self.settings, max_attempts, failures)

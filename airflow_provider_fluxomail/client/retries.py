@@ -21,12 +21,13 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailResponseError,
     FluxomailServerError,
 )
+from airflow_provider_fluxomail.client.observer import Observer
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from airflow_provider_fluxomail.client.settings import ClientSettings
-    from airflow_provider_fluxomail.client.wire import Request
+    from airflow_provider_fluxomail.client.wire import Request, SendResult
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +78,14 @@ class RetryPolicy:
         the error says how much it asked for, and who called decides.
     :param draw: a random number from 0 to 1.
     :param failures: takes the error of each attempt that failed.
+    :param observer: is told of each request that is made again.
     """
 
     max_attempts: int = 4
     max_wait: float = 60.0
     draw: Callable[[], float] = random.random
     failures: list[FluxomailError] = dataclasses.field(default_factory=list)
+    observer: Observer = dataclasses.field(default_factory=Observer)
 
     @classmethod
     def of(
@@ -96,6 +99,7 @@ class RetryPolicy:
             max_attempts=max_attempts or settings.max_attempts,
             max_wait=settings.max_wait,
             failures=[] if failures is None else failures,
+            observer=settings.observer,
         )
 
     def options(self, request: Request) -> dict[str, Any]:
@@ -120,25 +124,31 @@ class RetryPolicy:
             )
 
         def before_sleep(state: RetryCallState) -> None:
+            error = _error(state)
             log.info(
                 "Attempt %s of %s failed: %s. Trying again in %.1f s%s.",
                 state.attempt_number,
                 self.max_attempts,
-                _error(state),
+                error,
                 state.upcoming_sleep,
                 " with the same idempotency key" if request.idempotency_key else "",
             )
+            if isinstance(error, FluxomailError):
+                self.observer.retrying(error, state.upcoming_sleep)
 
         return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": before_sleep, "reraise": True}
 
 
 class Doubt:
-    """Whether an attempt of one call may have stored the mail although it failed.
+    """Whether an attempt of one send may have stored the mail although it failed.
 
     Of an error the caller must know that, whichever attempt raised it; of a replay, that it may be the call's own.
+
+    :param observer: is told how the send ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
         self.failures: list[FluxomailError] = []
 
     def __enter__(self) -> Doubt:
@@ -147,6 +157,13 @@ class Doubt:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FluxomailError):
             error.ambiguous = error.ambiguous or self.there
+            self._observer.not_sent(error)
+
+    def settle(self, sent: SendResult) -> SendResult:
+        """Return the result of the send, with what is known of its replay."""
+        sent = dataclasses.replace(sent, own_replay=sent.reused and self.there)
+        self._observer.sent(sent)
+        return sent
 
     @property
     def there(self) -> bool:

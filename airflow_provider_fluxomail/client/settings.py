@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.guard import RecipientGuard
+from airflow_provider_fluxomail.client.observer import Observer
 
 DEFAULT_BASE_URL = "https://api.fluxomail.com"
 API_PREFIX = "/api/v1"
@@ -37,6 +38,7 @@ class ClientSettings:
     :param allow_http: send the key unencrypted to a host that is not this machine.
     :param user_agent: ``User-Agent`` header.
     :param guard: which recipients a message may have; holds for every send.
+    :param observer: is told what is sent, refused, tried again and held back.
     :raises FluxomailValidationError: names the setting and the cure.
     """
 
@@ -51,6 +53,7 @@ class ClientSettings:
     allow_http: bool = False
     user_agent: str = "airflow-provider-fluxomail"
     guard: RecipientGuard = dataclasses.field(default_factory=RecipientGuard)
+    observer: Observer = dataclasses.field(default_factory=Observer, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.api_key:

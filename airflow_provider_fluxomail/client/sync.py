@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -52,9 +51,9 @@ class FluxomailClient:
         :raises FluxomailError: see :mod:`.errors`.
         """
         request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
-        with Doubt() as doubt:
+        with Doubt(self.settings.observer) as doubt:
             sent = self._call(request, wire.read_send, failures=doubt.failures)
-        return dataclasses.replace(sent, own_replay=sent.reused and doubt.there)
+        return doubt.settle(sent)
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, all pages of it.
@@ -95,6 +94,8 @@ class FluxomailClient:
 
         def attempt() -> T:
             answer = self._exchange(request)
+            if answer.status == 429:
+                self.settings.observer.rate_limited()
             if self._on_answer:
                 self._on_answer(answer)
             return read(request, answer, self.settings)

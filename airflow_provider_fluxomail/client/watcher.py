@@ -94,6 +94,7 @@ class Watcher:
         self._planned = asyncio.Event()
         self._failures = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told: tuple[int, bool] | None = None
         self._follower = Follower(
             self._client,
             self._turns,
@@ -182,6 +183,7 @@ class Watcher:
             self._on_end(self)
             # Not cancelled: whoever ends the whole loop does that, and twice would break the closing off.
             self._over.set()
+            self.settings.observer.watching(self, 0, by_events=False)
         if error is not None:
             for watched in self._all():
                 watched.end(error)
@@ -245,6 +247,14 @@ class Watcher:
             self._follower.check()
             self._choose_mode()
             self._looks.sweep(self._count)
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say how many waits there are, if it has changed: not at each of a thousand that come at once."""
+        state = self._count, self._follower.counts
+        if state != self._told and not self.ended:
+            self._told = state
+            self.settings.observer.watching(self, self._count, by_events=self._follower.counts)
 
     async def _look(self, watched: Watched) -> None:
         """Read one timeline, within a turn that was taken."""

@@ -194,7 +194,9 @@ class FluxomailSendBatchOperator(BaseOperator):
 
         if not self.deferrable:
             return
-        if trigger := delivery.rate_limit_trigger(error.retry_after, give_up_at, state=batch.ledger.state()):
+        if trigger := delivery.rate_limit_trigger(
+            error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id, state=batch.ledger.state()
+        ):
             self.defer(
                 trigger=trigger,
                 method_name=self.send_after_rate_limit.__name__,

@@ -314,7 +314,9 @@ class FluxomailSendOperator(BaseOperator):
         """Give the worker slot back until the cap allows another try; return if that is not possible."""
         from airflow_provider_fluxomail import delivery
 
-        if self.deferrable and (trigger := delivery.rate_limit_trigger(error.retry_after, give_up_at)):
+        if self.deferrable and (
+            trigger := delivery.rate_limit_trigger(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
+        ):
             self.defer(
                 trigger=trigger,
                 method_name=self.send_after_rate_limit.__name__,
@@ -331,6 +333,7 @@ class FluxomailSendOperator(BaseOperator):
         wait = Wait(result["send_id"], target=str(self.wait_for), started=started, deadline=started + timeout)
         looks = delivery.WORKER_LOOKS if self.deferrable else None
         if ending := delivery.look_for(hook, wait, interval, looks=looks):
+            ending = delivery.ended(ending, conn_id=self.fluxomail_conn_id, began=started)
             return {**result, **self._conclude(ending)}
         self.defer(
             trigger=delivery.delivery_trigger(

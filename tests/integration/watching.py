@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -12,6 +13,7 @@ from typing import Any, Final
 from airflow_provider_fluxomail.client.feed import FeedTiming
 from airflow_provider_fluxomail.client.follower import FollowTiming
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.observer import Observer
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.client.targets import FAILURES
@@ -141,11 +143,17 @@ async def until(true: Callable[[], Any], what: str = "it") -> None:
 
 @contextlib.asynccontextmanager
 async def watching(
-    sandbox: Sandbox, when: WatchTiming | None = None, *, key: str | None = None, share: float = 0.5
+    sandbox: Sandbox,
+    when: WatchTiming | None = None,
+    *,
+    key: str | None = None,
+    share: float = 0.5,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Waits]:
     """Waits on one watcher; at the end nothing of it is left."""
     before = asyncio.all_tasks()
-    watcher = Watcher(settings(sandbox, key), timing=when or timing(), share=share)
+    who = dataclasses.replace(settings(sandbox, key), observer=observer or Observer())
+    watcher = Watcher(who, timing=when or timing(), share=share)
     waits = Waits(lambda: watcher)
     try:
         yield waits

@@ -643,7 +643,9 @@ def test_a_stop_ends_a_delay() -> None:
         watcher.close()
     caller.join(10)
     api.close()
-    assert [type(error) for error in failures] == [httpx.RemoteProtocolError]
+    # Whether the end of the connection is seen as one or as a reset is the operating system's to say.
+    assert len(failures) == 1
+    assert isinstance(failures[0], httpx.RemoteProtocolError | httpx.ReadError)
 
 
 def test_a_server_without_a_transport_is_named() -> None:

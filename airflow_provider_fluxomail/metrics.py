@@ -1,0 +1,123 @@
+"""Metrics, given to Airflow's own stats: StatsD, Datadog or OpenTelemetry, as its section ``[metrics]`` says.
+
+Their names are documented in ``docs/operations.md``. None of them is worth a mail: whatever fails here is only logged.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import socket
+import sys
+import weakref
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError
+from airflow_provider_fluxomail.client.observer import Observer
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.errors import FluxomailError
+    from airflow_provider_fluxomail.client.wire import SendResult
+
+log = logging.getLogger(__name__)
+
+_PREFIX: Final = "fluxomail"
+#: What each watcher of this process has said last: its waits, and whether they follow the events.
+_watchers: Final[weakref.WeakKeyDictionary[object, tuple[int, bool]]] = weakref.WeakKeyDictionary()
+
+
+class Metrics(Observer):
+    """Counts for one connection.
+
+    :param conn_id: its id, the tag ``conn_id`` of what is counted.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._tags = {"conn_id": conn_id}
+
+    def sent(self, result: SendResult) -> None:
+        """Count a message; a replay that the same call has caused is one that was sent."""
+        self._count("replayed" if result.reused and not result.own_replay else "sent")
+
+    def not_sent(self, error: FluxomailError) -> None:
+        """Count a send that failed: for good, or such that a later try may mend it."""
+        self._count("refused" if error.permanent else "failed", error=type(error).__name__)
+
+    def retrying(self, error: FluxomailError, seconds: float) -> None:
+        """Count a request that is made again."""
+        self._count("retried", error=type(error).__name__)
+        if isinstance(error, FluxomailRateLimitError):
+            self.held(seconds)
+
+    def rate_limited(self) -> None:
+        """Count a 429."""
+        self._count("rate_limited")
+
+    def held(self, seconds: float) -> None:
+        """Time a wait for the cap."""
+        _emit("timing", "rate_limit_wait", timedelta(seconds=seconds), tags=self._tags)
+
+    def wait_ended(self, target: str, outcome: str, seconds: float | None) -> None:
+        """Count and time a wait for an event.
+
+        :param outcome: ``reached``, ``failed``, ``timeout`` or ``error``, see :class:`.Ending`.
+        :param seconds: ``None`` if nobody knows.
+        """
+        tags = {**self._tags, "target": target}
+        _emit("incr", f"wait.{outcome}", tags=tags)
+        if seconds is not None:
+            duration = timedelta(seconds=max(0.0, seconds))
+            _emit("timing", "wait.duration", duration, tags={**tags, "outcome": outcome})
+
+    def watching(self, watcher: object, waits: int, *, by_events: bool) -> None:
+        """Tell how many waits this process has now, and what its watchers do."""
+        _watchers[watcher] = (waits, by_events)
+        modes = [by_events for count, by_events in _watchers.values() if count]
+        for name, value in (
+            ("waits.open", sum(count for count, _ in _watchers.values())),
+            ("watchers.events", modes.count(True)),
+            ("watchers.timelines", modes.count(False)),
+        ):
+            # Twice, as Airflow's own gauges: without tags the gauges of two triggerers would replace each other.
+            _emit("gauge", name, value, tags={"hostname": _hostname()})
+            _emit("gauge", f"{name}.{_hostname()}", value)
+
+    def _count(self, name: str, **tags: str) -> None:
+        _emit("incr", name, tags={**self._tags, **tags})
+
+
+def _emit(method: str, name: str, *value: Any, **options: Any) -> None:
+    try:
+        getattr(_stats(), method)(f"{_PREFIX}.{name}", *value, **options)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is about a number
+        log.debug("Airflow's stats did not take %s.%s: %s", _PREFIX, name, error)
+
+
+@functools.cache
+def _stats() -> Any:
+    from airflow.providers.common.compat.sdk import Stats, conf
+
+    stats: Any = Stats
+    module = sys.modules[stats.__module__]
+    if getattr(module, "_factory", None) is None and vars(stats).get("factory") is None:
+        try:
+            from airflow.sdk.observability.metrics import stats_utils
+        except ImportError:
+            # Before Airflow 3.2 it sets itself up.
+            return stats
+        factory_for: Any = stats_utils.get_stats_factory
+        # There are two of them from 3.2 on, and a triggerer sets up only the one that is not a provider's to use.
+        if hasattr(module, "_factory"):
+            legacy = conf.getboolean("metrics", "legacy_names_on", fallback=True)
+            stats.initialize(factory=factory_for(), export_legacy_names=legacy)
+        else:
+            # Airflow 3.2.
+            stats.initialize(factory=factory_for(stats))
+    return stats
+
+
+@functools.cache
+def _hostname() -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())
