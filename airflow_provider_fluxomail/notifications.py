@@ -58,7 +58,8 @@ class FluxomailNotifier(BaseNotifier):
     :param policy_key: name of a sending policy. (templated)
     :param extra_fields: sent as they are, such as ``replyTo``. (templated)
     :param part: tells this alert from another one that is otherwise the same. (templated)
-    :param time_limit: seconds that all of a call may take; what is not sent by then is given up.
+    :param time_limit: seconds that a call may take; what is not sent by then is given up. The time that Airflow takes
+        to look up the connection (in a callback that is not asynchronous) and that templates take cannot be cut short.
     :param fluxomail_conn_id: id of the connection. (templated)
     :param context: given by Airflow in deadline alerts.
     """

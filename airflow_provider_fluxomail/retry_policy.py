@@ -28,8 +28,9 @@ class FluxomailRetryPolicy(RetryPolicy):
     """Retries a task when Fluxomail asked for it, and not at all where no retry helps.
 
     An error with ``retry_after`` (a 429 or 503 with ``Retry-After``) makes that the delay, plus up to a quarter of it,
-    in place of the task's ``retry_delay``. An error that is ``permanent`` fails the task at once. Anything else is left
-    to Airflow. The task's ``retries`` hold in any case.
+    in place of the task's ``retry_delay``. An error that is ``permanent`` fails the task at once. An error that was
+    raised ``from`` one of these counts as it. Anything else is left to Airflow. The task's ``retries`` hold in any
+    case.
 
     Operators and sensor of this package have it unless they are given another policy. It is of use to any task that
     calls :class:`.FluxomailHook`.
@@ -52,16 +53,32 @@ class FluxomailRetryPolicy(RetryPolicy):
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
         """Decide, in the worker, about the error that ended a try."""
-        if not isinstance(exception, FluxomailError):
+        error = _of_fluxomail(exception)
+        if error is None:
             return RetryDecision.default()
-        name = type(exception).__name__
-        if exception.permanent:
+        name = type(error).__name__
+        if error.permanent:
             return RetryDecision.fail(reason=f"{name}: no retry mends it")
-        if not exception.retry_after or exception.retry_after < 0:
+        if not error.retry_after or error.retry_after < 0:
             return RetryDecision.default()
-        asked = min(exception.retry_after, MAX_DELAY)
+        asked = min(error.retry_after, MAX_DELAY)
         delay = asked + random.uniform(0, max(LEAST_SPREAD, SPREAD * asked))
         return RetryDecision.retry(delay=timedelta(seconds=delay), reason=f"{name}: Fluxomail asks to wait {asked:g} s")
+
+
+def _of_fluxomail(exception: BaseException) -> FluxomailError | None:
+    """Return the error, or the one that it was raised from.
+
+    Not one that was merely being handled (``__context__``): what went wrong then may be something else.
+    """
+    seen: set[int] = set()
+    error: BaseException | None = exception
+    while error is not None and id(error) not in seen:
+        if isinstance(error, FluxomailError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__
+    return None
 
 
 def give_retry_policy(arguments: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import random
 from typing import Any
 
@@ -72,6 +73,32 @@ def test_what_the_server_asks_for_is_the_delay_and_a_little(
 @pytest.mark.parametrize("asked", [None, 0, 0.0, -5])
 def test_no_time_is_airflows_to_choose(asked: float | None) -> None:
     assert decision(errors.FluxomailRateLimitError("no", retry_after=asked)) == ("default", None)
+
+
+def caused(*errors_: BaseException) -> BaseException:
+    """The first of some errors, each raised from the next."""
+    for error, cause in itertools.pairwise(errors_):
+        error.__cause__ = cause
+    return errors_[0]
+
+
+@since_3_3
+def test_an_error_of_the_author_that_was_raised_from_ours() -> None:
+    refused, busy = errors.FluxomailAuthError("no"), errors.FluxomailServerError("no", retry_after=3)
+    assert decision(caused(RuntimeError("no"), refused)) == ("fail", None)
+    assert decision(caused(RuntimeError("no"), ValueError("no"), refused)) == ("fail", None)
+    assert decision(caused(RuntimeError("no"), busy))[0] == "retry"
+    # What was raised last knows most.
+    assert decision(caused(busy, refused))[0] == "retry"
+    assert decision(caused(RuntimeError("no"), KeyError("no"))) == ("default", None)
+    assert decision(caused(first := RuntimeError("no"), ValueError("no"), first)) == ("default", None)
+
+
+@since_3_3
+def test_an_error_that_only_happened_while_ours_was_handled_is_airflows() -> None:
+    error = RuntimeError("the database is away")
+    error.__context__ = errors.FluxomailAuthError("no")
+    assert decision(error) == ("default", None)
 
 
 @since_3_3
