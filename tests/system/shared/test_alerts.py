@@ -1,0 +1,64 @@
+"""What each callback sends, from a worker, the Dag processor, the triggerer and an executor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from scripts.sandbox import API_KEY
+from tests.system.shared.scene import AIRFLOW_2, LIMIT, RUN_ID, UNENDING
+
+if TYPE_CHECKING:
+    from tests.system.shared.scene import Scene
+
+EVERYBODY: Final = ("oncall@example.org", "dba@example.org")
+
+pytestmark = pytest.mark.timeout(3 * LIMIT)
+
+
+def test_promise_1_a_callback_that_fires_twice_sends_one_mail(scene: Scene) -> None:
+    assert scene.a_worker_has_died()
+    subject = "[Airflow] up for retry: alerts_dead.dies (try 1 of 2)"
+    scene.until("the alert", lambda: subject in scene.subjects(EVERYBODY[0]))
+    (mail,) = [row for row in scene.mails(EVERYBODY[0]) if row["subject"] == subject]
+    scene.until("the callback fires again", lambda: scene.asked(mail["idempotency_key"]) >= 2)
+    assert scene.ended("alerts_dead") == "success"
+    for to in EVERYBODY:
+        assert [one for one in scene.subjects(to) if "alerts_dead" in one] == [subject]
+
+
+def test_callbacks_of_tasks_and_runs_send_one_mail_to_each_recipient(scene: Scene) -> None:
+    scene.ended("alerts")
+    wanted = [
+        f"[Airflow] Dag failed: alerts ({RUN_ID})",
+        "[Airflow] failed: alerts.bad",
+        "[Airflow] succeeded: alerts.well",
+        "[Airflow] up for retry: alerts.flaky (try 1 of 2)",
+    ]
+    for to in EVERYBODY:
+        scene.until("the run's alert", lambda to=to: any("Dag failed" in one for one in scene.subjects(to)))  # type: ignore[misc]
+        assert [one for one in scene.subjects(to) if "alerts_dead" not in one] == wanted
+    mails = {row["subject"]: row for row in scene.mails(EVERYBODY[0])}
+    failed = mails["[Airflow] failed: alerts.bad"]["content"]
+    assert "\nValueError: no rows for <address>\n" in failed
+    assert f"\nOpen the log: {scene.airflow.url}/dags/alerts/" in failed
+    assert f"\nOpen the run: {scene.airflow.url}/dags/alerts/" in mails[wanted[0]]["content"]
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="Airflow has deadlines, and questions to people, since 3.1")
+def test_deadlines_and_questions_send_one_mail(scene: Scene) -> None:
+    for to in ("async@example.org", "sync@example.org"):
+        scene.until("the deadline's alert", lambda to=to: scene.subjects(to))  # type: ignore[misc]
+        assert scene.subjects(to) == [f"[Airflow] deadline missed: {UNENDING} ({RUN_ID})"]
+    scene.until("the question", lambda: scene.subjects("boss@example.org"))
+    assert scene.subjects("boss@example.org") == [f"[Airflow] input needed: {UNENDING}.approve: Publish {RUN_ID}?"]
+
+
+def test_promise_5_the_processes_that_run_callbacks_name_nobody(scene: Scene) -> None:
+    scene.ended("alerts")
+    logs = [path.read_text(errors="replace") for path in scene.airflow.logs.rglob("*.log") if path.is_file()]
+    assert any("Fluxomail accepted the alert" in text for text in logs)
+    for private in (*EVERYBODY, "async@example.org", "sync@example.org", "boss@example.org", API_KEY):
+        told = [line for text in logs for line in text.splitlines() if private in line]
+        assert told == [], told[:3]

@@ -1,0 +1,82 @@
+"""``[email] email_backend``: the mails that Airflow sends itself, and a connection that keeps mail from strangers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.system.shared.scene import AIRFLOW_2, LIMIT, RUN_ID
+
+if TYPE_CHECKING:
+    from tests.system.shared.scene import Scene
+
+DAG_ID: Final = "mails"
+STAGING: Final = "staging@example.org"
+
+pytestmark = pytest.mark.timeout(3 * LIMIT)
+
+
+def alert(task_id: str, state: str, try_number: int) -> str:
+    """Airflow's default subject, as it arrives."""
+    if AIRFLOW_2:
+        return f"Airflow alert: <TaskInstance: {DAG_ID}.{task_id} {RUN_ID} [{state}]>"
+    return f"Airflow alert: {DAG_ID}.{task_id} {RUN_ID} [{state}] try {try_number}"
+
+
+def test_failure_and_retry_are_one_mail_each_to_each_recipient(scene: Scene) -> None:
+    scene.ended(DAG_ID)
+    wanted = [alert("fails", "failed", 2), alert("fails", "up_for_retry", 1)]
+    assert scene.subjects("owner@example.org") == wanted
+    for number, mail in enumerate(sorted(scene.mails("owner@example.org"), key=lambda row: row["created_at"]), 1):
+        assert f"Try {number} out of 2" in mail["content"]
+        assert "no rows" in mail["content"]
+    # The other one is a stranger, for whom [email] email_conn_id has another address.
+    redirected = [row for row in scene.mails(STAGING) if row["subject"] in wanted]
+    assert sorted(row["subject"] for row in redirected) == wanted
+    for mail in redirected:
+        for body in (mail["content"], mail["html_content"]):
+            assert "[redirected by Airflow; was for to: owner@customer.example]" in body
+    assert scene.mails("owner@customer.example") == []
+
+
+def test_a_retry_of_which_nobody_wants_to_know_sends_nothing(scene: Scene) -> None:
+    scene.ended(DAG_ID)
+    assert scene.last_tries(DAG_ID)["recovers"].try_number == 2
+    assert scene.mails("quiet@example.org") == []
+
+
+def test_a_recipient_that_is_refused_keeps_the_mail_from_nobody_else(scene: Scene) -> None:
+    scene.ended(DAG_ID)
+    # Airflow 2 takes any error of a backend for one about its words, and sends others.
+    wanted = ["no rows", "Failed attempt to attach error logs"] if AIRFLOW_2 else ["no rows"]
+    mails = sorted(scene.mails("half@example.org"), key=lambda row: row["created_at"])
+    assert [row["subject"] for row in mails] == [alert("half", "failed", 1)] * len(wanted)
+    assert all(words in row["content"] for words, row in zip(wanted, mails, strict=True))
+    assert scene.mails("half-refused@example.org") == []
+
+
+def test_promise_1_equal_mails_of_a_task_are_sent_once_each_though_it_is_retried(scene: Scene) -> None:
+    scene.ended(DAG_ID)
+    assert scene.last_tries(DAG_ID)["tells"].try_number == 2
+    for to in ("told-1@example.org", "told-2@example.org"):
+        assert scene.subjects(to) == ["Told", "Told"]
+    redirected = [row for row in scene.mails(STAGING) if row["subject"] == "Told"]
+    assert len(redirected) == 2
+    assert all("was for to: told@customer.example]\n\nRows: 7" in row["content"] for row in redirected)
+
+
+def test_a_guarded_connection_sends_to_its_own_address_and_says_for_whom_it_was(scene: Scene) -> None:
+    scene.ended(DAG_ID)
+    (mail,) = [row for row in scene.mails(STAGING) if row["subject"] == "Invoice"]
+    assert mail["content"] == "[redirected by Airflow; was for to: guarded@customer.example]\n\nText"
+    assert mail["html_content"].startswith("<p>[redirected by Airflow; was for to: guarded@customer.example]</p>")
+    assert scene.mails("guarded@customer.example") == []
+
+
+@pytest.mark.skipif(not AIRFLOW_2, reason="Airflow's own EmailOperator ended with Airflow 2")
+def test_airflows_own_operator_sends_by_the_backend(scene: Scene) -> None:
+    scene.ended(DAG_ID)
+    (mail,) = scene.mails("operator@example.org")
+    assert (mail["subject"], mail["content"].strip()) == (f"Run {RUN_ID}", "Hello")
+    assert mail["cc"] == ["copy@example.org"]

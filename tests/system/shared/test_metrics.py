@@ -1,0 +1,64 @@
+"""What the processes of an Airflow say by StatsD of what this package does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.shared.scene import AIRFLOW_2, DAG_IDS, LIMIT, UNENDING
+
+if TYPE_CHECKING:
+    from tests.system.shared.scene import Scene
+
+pytestmark = pytest.mark.timeout(3 * LIMIT)
+
+
+def counted(scene: Scene, name: str) -> float:
+    """The sum of a counter."""
+    return sum(scene.statsd.values(f"airflow.fluxomail.{name}", "c"))
+
+
+def all_have_ended(scene: Scene) -> None:
+    """Let everything happen that is to happen."""
+    assert scene.a_worker_has_died()
+    assert scene.waits_have_ended()
+    for dag_id in DAG_IDS:
+        if dag_id != UNENDING:
+            scene.ended(dag_id)
+    late = () if AIRFLOW_2 else ("async@example.org", "sync@example.org", "boss@example.org")
+    for to in ("oncall@example.org", "dba@example.org"):
+        scene.until("the run's alert", lambda to=to: any("Dag failed" in one for one in scene.subjects(to)))  # type: ignore[misc]
+    for to in late:
+        scene.until("a late alert", lambda to=to: scene.mails(to))  # type: ignore[misc]
+
+
+def test_every_mail_is_counted_once_whatever_process_has_sent_it(scene: Scene) -> None:
+    all_have_ended(scene)
+    scene.until("all are counted", lambda: counted(scene, "sent") >= scene.sandbox.stored()[0])
+    assert counted(scene, "sent") == scene.sandbox.stored()[0]
+    # Those of the tasks that were tried again after all was sent.
+    assert counted(scene, "replayed") > 0
+
+
+def test_errors_and_caps_are_counted(scene: Scene) -> None:
+    all_have_ended(scene)
+    faults = scene.sandbox.control("GET", "requests", params={"method": "POST"})["requests"]
+    refused = sum(row["status"] == 400 for row in faults)
+    limited = sum(row["status"] == 429 for row in faults)
+    failed = limited + sum(row["status"] == 503 for row in faults)
+    assert limited == (2 if AIRFLOW_2 else 4)
+    assert (counted(scene, "refused"), counted(scene, "failed")) == (refused, failed)
+    assert counted(scene, "rate_limited") == limited
+
+
+def test_a_triggerer_tells_of_its_waits(scene: Scene) -> None:
+    all_have_ended(scene)
+    gauge = scene.statsd.values("airflow.fluxomail.waits.open", "g")
+    assert max(gauge) == 6
+    assert gauge[-1] == 0
+    assert any(name.startswith("airflow.fluxomail.waits.open.") for name in scene.statsd.names("airflow.fluxomail."))
+    assert (counted(scene, "wait.reached"), counted(scene, "wait.failed")) == (5, 1)
+    durations = scene.statsd.values("airflow.fluxomail.wait.duration", "ms")
+    assert len(durations) == 6
+    assert all(0 < milliseconds < 1000 * LIMIT for milliseconds in durations)
