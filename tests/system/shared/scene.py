@@ -201,6 +201,7 @@ def environment(sandbox: Sandbox, statsd: Statsd, folder: Path, database: str) -
             redirect_to="staging@example.org", allowed_recipient_domains="example.org"
         ),
         "AIRFLOW__CORE__PARALLELISM": "6",
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
         "AIRFLOW__EMAIL__EMAIL_BACKEND": "airflow_provider_fluxomail.email_backend.send_email",
         "AIRFLOW__EMAIL__EMAIL_CONN_ID": "fluxomail_guarded",
