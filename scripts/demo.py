@@ -175,7 +175,7 @@ class Demo:
 
     def start_airflow(self) -> None:
         """Start Airflow and say what has come up."""
-        self._ready("sandbox", f"a Fluxomail of your own, {self.sandbox.url}")
+        self._ready("sandbox", f"a Fluxomail of your own; its inbox is at {self.sandbox.url}/inbox")
         with self._waiting("making a database for Airflow"):
             self.airflow.prepare()
         self._ready("database", "SQLite, in .demo/airflow")
@@ -234,13 +234,13 @@ class Demo:
         text.append("One logical message is one email, whatever is retried; a wait ends with what the timeline says.\n")
         text.append("Next: the same Dag with your own key (README.md), or ", "grey62")
         text.append("make demo KEEP=1", "bold")
-        text.append(" to look around in Airflow's UI.", "grey62")
+        text.append(" to look around in Airflow's UI and in the inbox of the sandbox.", "grey62")
         self.console.print(Panel(text, border_style="green", box=box.ROUNDED))
 
     def keep(self) -> None:
         """Leave everything running until Ctrl-C."""
         self.console.print(f"\nAirflow is at {self.airflow.url} (user {USER}, password {self.airflow.password}).")
-        self.console.print(f"What the sandbox holds is at {self.sandbox.url}/_sandbox/messages. Ctrl-C ends both.")
+        self.console.print(f"The inbox of the sandbox is at {self.sandbox.url}/inbox. Ctrl-C ends both.")
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 self.airflow.check()

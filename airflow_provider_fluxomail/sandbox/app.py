@@ -1,4 +1,4 @@
-"""The ASGI application: both APIs behind the gate."""
+"""The ASGI application: both APIs and the inbox behind the gate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from airflow_provider_fluxomail.sandbox import openapi
+from airflow_provider_fluxomail.sandbox import openapi, pages
 from airflow_provider_fluxomail.sandbox.access import Access
 from airflow_provider_fluxomail.sandbox.api import ApiV1
 from airflow_provider_fluxomail.sandbox.control import Control
@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.eventsapi import EventsApi
 from airflow_provider_fluxomail.sandbox.faults import KINDS
 from airflow_provider_fluxomail.sandbox.gate import API_PREFIX, Gate
+from airflow_provider_fluxomail.sandbox.inbox import Inbox
 from airflow_provider_fluxomail.sandbox.inputs import ControlError, told
 from airflow_provider_fluxomail.sandbox.jsonbody import json_response
 
@@ -45,6 +46,7 @@ def build_app(sandbox: Sandbox) -> Gate:
     ):
         app.add_api_route(f"{API_PREFIX}/{path}", handler, methods=[method], response_class=Response, **described)
     Control(sandbox).mount(app)
+    Inbox(sandbox).mount(app)
 
     async def openapi_document(request: Request) -> Response:  # noqa: ARG001
         return json_response(openapi.document(app.routes))
@@ -62,6 +64,10 @@ def build_app(sandbox: Sandbox) -> Gate:
         text = "Method not allowed" if error.status_code == 405 else "Not found"
         if request.url.path.startswith(API_PREFIX):
             return ApiError(error.status_code, text, headers=headers).response(sandbox.settings)
+        if pages.is_page(request.url.path):
+            told = f"{request.method} {pages.clip(request.url.path, 200)} is nothing that the inbox has."
+            base_url = f"{request.url.scheme}://{request.headers['host']}"
+            return pages.mistake(error.status_code, text, told, headers=headers, base_url=base_url)
         return json_response({"error": f"{text}: {request.method} {request.url.path}"}, error.status_code, headers)
 
     async def crash(request: Request, error: Exception) -> Response:  # noqa: ARG001

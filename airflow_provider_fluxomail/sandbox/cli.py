@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     bounds = Bounds()
     parser = _Parser(
         prog=PROGRAM,
-        description="A local Fluxomail server: the API under /api/v1, its controls under /_sandbox.",
+        description="A local Fluxomail server: API under /api/v1, controls under /_sandbox, an inbox at /inbox.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on")
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM.
 
     The first line on stdout is ``Fluxomail sandbox ready at http://HOST:PORT``, written when connections are
-    accepted: scripts wait for it.
+    accepted: scripts wait for it. The second one says where the inbox is.
 
     :param argv: arguments without the program's name; None takes those of the process.
     :return: 0 after a clean end, 1 if the server ended by itself, 2 if it could not start.
@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(server: SandboxServer, stop: threading.Event) -> int:
-    sys.stdout.write(f"Fluxomail sandbox ready at {server.url}\n")
+    # Both lines at once: a script that waits with head -n 1 closes the pipe after the first.
+    sys.stdout.write(f"Fluxomail sandbox ready at {server.url}\nInbox: {server.url}/inbox\n")
     sys.stdout.flush()
     # In short steps: on some systems a wait without an end is not interrupted by Ctrl-C.
     while not stop.wait(0.5):

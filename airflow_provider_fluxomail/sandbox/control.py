@@ -137,14 +137,11 @@ class Control:
         send = self._find(send_id)
         at = self._sandbox.clock.now() if body.at is None else body.at
         event = PlannedEvent(body.type, int(at * 1000), body.model_extra or {})
-        dropped = self._sandbox.settings.repeated_events == "drop" and self._sandbox.store.has_event(send, event.type)
-        if not dropped:
-            try:
-                self._sandbox.store.add_event(send, event)
-            except StoreFullError as error:
-                raise ControlError(str(error), 409) from error
-            self._sandbox.changed()
-        return json_response(_event(event) | {"dropped": dropped})
+        try:
+            added = self._sandbox.add_event(send, event)
+        except StoreFullError as error:
+            raise ControlError(str(error), 409) from error
+        return json_response(_event(event) | {"dropped": not added})
 
     async def attachment(self, send_id: str, position: Annotated[int, Path(ge=0, le=1_000_000)]) -> Response:
         """The decoded bytes of an attachment, counted from 0."""

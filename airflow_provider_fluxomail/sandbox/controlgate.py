@@ -1,6 +1,6 @@
-"""What stands in front of the control API: the guard against web pages, and strict JSON.
+"""What stands in front of the control API and the inbox: the guard against web pages, and strict JSON.
 
-The control API has no password. A page in a developer's browser must not drive it, neither by a request across
+Both have no password. A page in a developer's browser must not drive them, neither by a request across
 origins nor through a name that was made to point at 127.0.0.1 (DNS rebinding).
 """
 
@@ -62,10 +62,10 @@ def _is_local(name: str) -> bool:
     return True
 
 
-async def read_json(receive: Receive, limit: int) -> bytes:
-    """The body of a control call, checked to be JSON; no body counts as an empty object.
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The body of a call.
 
-    :raises ControlError: 413 or 400.
+    :raises ControlError: 413, or 400 if it ends in the middle.
     """
     body = bytearray()
     more = True
@@ -79,13 +79,22 @@ async def read_json(receive: Receive, limit: int) -> bytes:
         more = message.get("more_body", False)
     if len(body) > limit:
         raise ControlError(f"the body must be at most {limit} bytes", 413)
+    return bytes(body)
+
+
+async def read_json(receive: Receive, limit: int) -> bytes:
+    """The body of a control call, checked to be JSON; no body counts as an empty object.
+
+    :raises ControlError: 413 or 400.
+    """
+    body = await read_body(receive, limit) or b"{}"
     try:
-        value = parse_json(bytes(body or b"{}"))
+        value = parse_json(body)
     except ValueError as error:
         raise ControlError(f"the body must be JSON: {error}") from error
     if not isinstance(value, dict):
         raise ControlError("the body must be a JSON object")
-    return bytes(body or b"{}")
+    return body
 
 
 def as_json(scope: Scope) -> Scope:

@@ -95,9 +95,17 @@ def plan(
         steps = [outcome]
     events = [PlannedEvent(SENT, accepted_ms)]
     for number, step in enumerate(steps, start=1):
-        data = dict(_EXTRAS.get(step, {}))
-        if step == CLICKED:
-            link = _LINK.search(html or "")
-            data["url"] = link.group(1) if link else "https://example.com/"
-        events.append(PlannedEvent(step, accepted_ms + int(number * delay * 1000), data))
+        events.append(PlannedEvent(step, accepted_ms + int(number * delay * 1000), details(step, html)))
     return events
+
+
+def details(kind: str, html: str | None) -> dict[str, Any]:
+    """What an event of a type usually tells besides its type.
+
+    :param html: the HTML body, if any: its first link is the one that is clicked.
+    """
+    data = dict(_EXTRAS.get(kind, {}))
+    if kind == CLICKED:
+        link = _LINK.search(html or "")
+        data["url"] = link.group(1) if link else "https://example.com/"
+    return data

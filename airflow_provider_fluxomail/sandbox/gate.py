@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
-from airflow_provider_fluxomail.sandbox import faults
-from airflow_provider_fluxomail.sandbox.controlgate import as_json, check_sender, read_json
+from airflow_provider_fluxomail.sandbox import faults, pages
+from airflow_provider_fluxomail.sandbox.controlgate import as_json, check_sender, read_body, read_json
 from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.faultqueue import Subject
 from airflow_provider_fluxomail.sandbox.inputs import ControlError
@@ -98,6 +98,7 @@ class Gate:
         if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
             await self._api(scope, receive, send)
             return
+        shown = pages.is_page(path)
 
         async def dated(message: Message) -> None:
             await send(self._with_headers(message, {}))
@@ -105,11 +106,12 @@ class Gate:
         try:
             check_sender(scope["method"], scope["headers"], self._sandbox.names)
             with self._ended_by_a_stop(send):
-                body = await read_json(receive, self._sandbox.bounds.control_body_bytes)
+                body = await (read_body if shown else read_json)(receive, self._sandbox.bounds.control_body_bytes)
         except ControlError as error:
-            await error.response()(scope, receive, dated)
+            refusal = pages.mistake(error.status, "Refused", f"{error}.") if shown else error.response()
+            await refusal(scope, receive, dated)
             return
-        await self._handle(as_json(scope), _replay(body, receive), dated)
+        await self._handle(scope if shown else as_json(scope), _replay(body, receive), dated)
 
     async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
         sandbox = self._sandbox

@@ -106,6 +106,12 @@ class RequestLog:
             and (fault is None or fault in (entry.fault or "").split("+"))
         ]
 
+    def sends_with(self, idempotency_key: str) -> list[LoggedRequest]:
+        """The requests to send that carried exactly this key, oldest first."""
+        return [
+            entry for entry, _ in self._entries if entry.idempotency_key == idempotency_key and entry.method == "POST"
+        ]
+
     def clear(self) -> None:
         """Forget all requests."""
         self._entries.clear()

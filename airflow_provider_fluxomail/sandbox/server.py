@@ -150,7 +150,8 @@ class SandboxServer:
             from airflow_provider_fluxomail.sandbox.store import StoreError, StoreFullError
         except ImportError as error:
             raise ImportError(
-                "The Fluxomail sandbox needs FastAPI and uvicorn: pip install 'airflow-provider-fluxomail[sandbox]'"
+                "The Fluxomail sandbox needs FastAPI, Jinja2 and uvicorn: "
+                "pip install 'airflow-provider-fluxomail[sandbox]'"
             ) from error
         listener = _listen(self.host, self._port)
         try:

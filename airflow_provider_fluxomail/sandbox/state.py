@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from airflow_provider_fluxomail.sandbox.config import Bounds
+    from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
+    from airflow_provider_fluxomail.sandbox.records import StoredSend
     from airflow_provider_fluxomail.sandbox.settings import Settings
 
 
@@ -67,6 +69,11 @@ class Sandbox:
         self.interrupted = asyncio.Event()
         """Set at a stop and at a reset, which puts a new one in its place: requests that are held back end."""
 
+    @property
+    def start_key(self) -> str:
+        """The key that is there from the start."""
+        return self._start_key.key
+
     def reset(self) -> None:
         """Back to the state of a fresh start, with the start key alone. Open streams end, held requests are cut."""
         self.store.clear()
@@ -80,6 +87,18 @@ class Sandbox:
         self.feed.end_all()
         self.interrupted.set()
         self.interrupted = asyncio.Event()
+
+    def add_event(self, send: StoredSend, event: PlannedEvent) -> bool:
+        """Let something happen to a message.
+
+        :return: False if it was left out as a duplicate, by the switch ``repeated_events``.
+        :raises StoreFullError: the bound of events of one message is reached.
+        """
+        if self.settings.repeated_events == "drop" and self.store.has_event(send, event.type):
+            return False
+        self.store.add_event(send, event)
+        self.changed()
+        return True
 
     def stop(self) -> None:
         """End what would keep the server: requests that are held back or half sent, and event streams."""

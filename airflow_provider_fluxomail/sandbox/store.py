@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.sandbox.eventlog import EventLog
+from airflow_provider_fluxomail.sandbox.mailbox import Mailbox
 from airflow_provider_fluxomail.sandbox.records import ApiKey, StoredAttachment, StoredSend
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class Store:
         self._count, self._bytes = int(row[0]), int(row[1])
         self.eventlog = EventLog(self._db)
         """The queries over the events of all messages."""
+        self.mailbox = Mailbox(self._db)
+        """The queries of the inbox."""
 
     def _open(self, *, on_disk: bool) -> None:
         if on_disk:

@@ -476,7 +476,10 @@ def test_main_until_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
     def check_and_end(text: str) -> None:
         assert text.startswith(READY + "127.0.0.1:")
-        assert httpx.get(text.split()[-1] + "/_sandbox/health").status_code == 200
+        ready, inbox = text.splitlines()
+        assert httpx.get(ready.split()[-1] + "/_sandbox/health").status_code == 200
+        assert inbox == f"Inbox: {ready.split()[-1]}/inbox"
+        assert "No message yet" in httpx.get(inbox.split()[-1]).text
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(sys, "stdout", Terminal(check_and_end))
