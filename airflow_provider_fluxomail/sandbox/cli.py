@@ -57,7 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         default=[],
-        help="a name under which control calls may be made, besides addresses and localhost; can be repeated",
+        help="a name under which control calls may be made and the inbox be read, besides addresses and localhost; "
+        "can be repeated",
     )
     parser.add_argument("--max-messages", metavar="N", type=int, default=bounds.messages, help="messages kept")
     parser.add_argument("--max-requests", metavar="N", type=int, default=bounds.requests, help="logged requests kept")

@@ -47,7 +47,7 @@ class SandboxServer:
             headers = {"Authorization": f"Bearer {sandbox.api_key}"}
             requests.post(f"{sandbox.url}/api/v1/emails/send", headers=headers, ...)
 
-    Control calls go to ``{url}/_sandbox/...``.
+    Control calls go to ``{url}/_sandbox/...``, browsers to ``{url}/inbox``.
 
     :param api_key: the key that is there from the start, with all scopes and no cap.
     :param data: a SQLite file that keeps keys, pauses, messages, events and idempotency records over a
@@ -56,7 +56,8 @@ class SandboxServer:
     :param host: address or name to listen on.
     :param port: TCP port; 0 takes a free one.
     :param bounds: what is kept at most.
-    :param allow_hosts: names under which control calls may be made, besides addresses, ``localhost`` and ``host``.
+    :param allow_hosts: names under which control calls may be made and the inbox be read, besides addresses,
+        ``localhost`` and ``host``.
     :param http: uvicorn's HTTP implementation; ``auto`` takes the faster one that is installed.
     :raises ValueError: an argument is out of its range.
     """

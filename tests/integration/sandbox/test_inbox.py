@@ -723,6 +723,28 @@ def test_style_and_icon(api: Api) -> None:
     assert types == {"icon": "image/svg+xml", "stylesheet": "text/css"}
 
 
+def luminance(colour: str) -> float:
+    full = colour if len(colour) == 7 else "#" + "".join(digit * 2 for digit in colour[1:])
+    parts = [int(full[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(api: Api, scheme: str) -> None:
+    """WCAG AA: a contrast of 4.5 to 1."""
+    style = api.http.get(show(api).all("link", rel="stylesheet")[0]["href"]).text
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", dark if scheme == "dark" else light))
+    grounds = ("page", "card", "hover", "field", "button", "code")
+    pairs = [(text, ground) for text in ("text", "quiet") for ground in grounds]
+    pairs += [("link", ground) for ground in ("page", "card")]
+    pairs += [(tone, f"{tone}-back") for tone in ("good", "bad", "warning", "neutral")]
+    for text, ground in pairs:
+        one, two = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        assert (one + 0.05) / (two + 0.05) >= 4.5, (text, ground)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_foreign_page_sees_nothing(server: SandboxServer, api: Api, name: str) -> None:
     send_id = api.send_id(subject="A secret subject", htmlContent="A secret subject", attachments=[file()])
