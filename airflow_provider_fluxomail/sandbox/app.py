@@ -66,8 +66,7 @@ def build_app(sandbox: Sandbox) -> Gate:
             return ApiError(error.status_code, text, headers=headers).response(sandbox.settings)
         if pages.is_page(request.url.path):
             told = f"{request.method} {pages.clip(request.url.path, 200)} is nothing that the inbox has."
-            base_url = f"{request.url.scheme}://{request.headers['host']}"
-            return pages.mistake(error.status_code, text, told, headers=headers, base_url=base_url)
+            return pages.mistake(error.status_code, text, told, headers=headers, base_url=pages.base_url(request))
         return json_response({"error": f"{text}: {request.method} {request.url.path}"}, error.status_code, headers)
 
     async def crash(request: Request, error: Exception) -> Response:  # noqa: ARG001

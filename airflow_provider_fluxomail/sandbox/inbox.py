@@ -82,7 +82,7 @@ class Inbox:
             shown = urlencode({name: value for name, value in named.items() if value != ""})
             return f"{PREFIX}?{shown}" if shown else PREFIX
 
-        base_url = _base_url(request)
+        base_url = pages.base_url(request)
         return pages.page(
             "inbox.html",
             base_url=base_url,
@@ -176,7 +176,7 @@ class Inbox:
         return pages.page(
             "message.html",
             status,
-            base_url=_base_url(request),
+            base_url=pages.base_url(request),
             refresh=REFRESH_SECONDS if refresh else None,
             refresh_url=_message_url(send, view if view != views[0] else "", refresh=not refresh),
             problem=problem,
@@ -215,7 +215,7 @@ class Inbox:
         return self._missing(request, "No such message", text)
 
     def _missing(self, request: Request, title: str, text: str) -> Response:
-        return pages.mistake(404, title, text, base_url=_base_url(request))
+        return pages.mistake(404, title, text, base_url=pages.base_url(request))
 
     def _howto(self, base_url: str) -> dict[str, str]:
         """How the first message gets here."""
@@ -229,11 +229,6 @@ class Inbox:
             f"  -d {shlex.quote(json.dumps(body))}",
             "connection": f"export AIRFLOW_CONN_FLUXOMAIL_DEFAULT={shlex.quote(json.dumps(connection))}",
         }
-
-
-def _base_url(request: Request) -> str:
-    """The sandbox under the name that the browser knows; the guard has looked at it."""
-    return f"{request.url.scheme}://{request.headers['host']}"
 
 
 def _message_url(send: StoredSend, view: str, *, refresh: bool) -> str:

@@ -24,6 +24,8 @@ from airflow_provider_fluxomail.sandbox.events import iso
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from starlette.requests import Request
+
 PREFIX: Final = "/inbox"
 STATIC: Final = {"inbox.css": "text/css", "icon.svg": "image/svg+xml"}
 
@@ -66,6 +68,11 @@ _FILE: Final = _COMMON | {"Content-Security-Policy": "sandbox; default-src 'none
 def is_page(path: str) -> bool:
     """Whether a path is the inbox's."""
     return path == PREFIX or path.startswith(PREFIX + "/")
+
+
+def base_url(request: Request) -> str:
+    """The sandbox under the name that the browser knows; the guard has looked at it."""
+    return f"{request.url.scheme}://{request.headers['host']}"
 
 
 def page(template: str, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any) -> Response:

@@ -155,6 +155,14 @@ def test_pages(api: Api) -> None:
     assert newer.all("span", **{"aria-current": "page"})
 
 
+def test_a_page_that_is_full_is_the_only_one(api: Api) -> None:
+    for _ in range(50):
+        api.send_id()
+    page = show(api)
+    assert len(page.listed()) == 50
+    assert "Page" not in page.text
+
+
 @pytest.mark.parametrize("asked", ["0", "-1", "x", "", "1.5", "2", "999999999", "9" * 50, "²", "٣"])
 def test_a_page_that_is_not_there(api: Api, asked: str) -> None:
     send_id = api.send_id()
@@ -174,6 +182,7 @@ def test_search(api: Api) -> None:
         "_": [bob, ada],  # Of the send ids.
         "b_1": [bob],
         "bo_b": [],
+        "a_a@": [],
         "%": [ada],
         "\\": [],
         "daily.SEND:7": [bob],
@@ -272,12 +281,12 @@ def test_a_bounce_tells_its_reason(api: Api) -> None:
 
 
 def test_newer_and_older(api: Api) -> None:
-    ids = [api.send_id() for _ in range(3)]
-    page = show(api, f"/{ids[1]}")
-    assert page.all("a", rel="prev", href=f"/inbox/{ids[2]}")
-    assert page.all("a", rel="next", href=f"/inbox/{ids[0]}")
-    assert not show(api, f"/{ids[2]}").all("a", rel="prev")
-    assert not show(api, f"/{ids[0]}").all("a", rel="next")
+    ids = [api.send_id() for _ in range(5)]
+    for number, send_id in enumerate(ids):
+        page = show(api, f"/{send_id}")
+        newer, older = ([found["href"][7:] for found in page.all("a", rel=way)] for way in ("prev", "next"))
+        assert newer == ids[number + 1 : number + 2]
+        assert older == ids[max(0, number - 1) : number]
 
 
 def test_forms_of_the_body(api: Api) -> None:
