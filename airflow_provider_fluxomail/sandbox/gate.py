@@ -108,7 +108,7 @@ class Gate:
             with self._ended_by_a_stop(send):
                 body = await (read_body if shown else read_json)(receive, self._sandbox.bounds.control_body_bytes)
         except ControlError as error:
-            refusal = pages.mistake(error.status, "Refused", f"{error}.") if shown else error.response()
+            refusal = pages.refusal(error) if shown else error.response()
             await refusal(scope, receive, dated)
             return
         await self._handle(scope if shown else as_json(scope), _replay(body, receive), dated)

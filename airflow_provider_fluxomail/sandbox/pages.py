@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from airflow_provider_fluxomail.sandbox.inputs import ControlError
+
 PREFIX: Final = "/inbox"
 STATIC: Final = {"inbox.css": "text/css", "icon.svg": "image/svg+xml"}
 
@@ -89,6 +91,12 @@ def mistake(
     :param base_url: of this sandbox; without it the page has no links, as they would not work either.
     """
     return page("error.html", status, headers, title=title, text=text, base_url=base_url)
+
+
+def refusal(error: ControlError) -> Response:
+    """A page for a request that the guard has refused."""
+    text = str(error)
+    return mistake(error.status, "Refused", f"{text[:1].upper()}{text[1:]}.")
 
 
 def mail(html: str) -> Response:
