@@ -6,6 +6,7 @@ import logging
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from airflow.providers.common.compat.sdk import XCom
 from airflow.providers_manager import ProvidersManager
@@ -31,7 +32,11 @@ def configure(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
 def test_a_send_leads_to_the_sandboxes_inbox(sandbox: Sandbox, wait_for: str | None) -> None:
     ctx = context()
     run = Run(FluxomailSendOperator(task_id="send", wait_for=wait_for, **MAIL), ctx)
+    link = ctx["ti"].pushed[links.XCOM_KEY]
     assert ctx["ti"].pushed == {links.XCOM_KEY: f"{sandbox.url}/inbox/{run.result['send_id']}"}
+    page = httpx.get(link)
+    assert page.status_code == 200
+    assert run.result["idempotency_key"] in page.text
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
