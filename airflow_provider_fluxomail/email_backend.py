@@ -1,7 +1,7 @@
 """Airflow's own e-mail, sent with Fluxomail: set ``[email] email_backend`` to :func:`send_email` of this module.
 
 Airflow calls it with a task's failure and retry mails, and for ``airflow.utils.email.send_email``. Only the latter may
-have a running task around it; a failure mail says what task it is about in its default subject, or not at all.
+have a running task around it; a failure mail says what task it is about in Airflow's default words, or not at all.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import html
 import logging
 import re
 import uuid
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
@@ -42,6 +44,12 @@ _FIELD: Final = re.compile(
     rf"|\{{(?:{_QUOTED}|[^{{}}'\"])*\}}|[^\s'\"<({{]+)(?:\s+|$)"
 )
 _TASK_REPR: Final = re.compile(r"id=UUID\('(?P<id>[0-9a-f-]{36})'\)\s+task_id=")
+# Airflow 2's own body. What the exception says stands before the link, so the last one is Airflow's.
+_AIRFLOW_2_BODY: Final = re.compile(
+    r"Try (?P<try_number>\d+) out of \d+<br>.*"
+    r'Log: <a href="(?P<link>[^"]+/dags/(?P<dag_id>[^/"]+)/grid\?[^"]+)">Link</a>',
+    re.DOTALL,
+)
 
 
 def send_email(
@@ -64,8 +72,8 @@ def send_email(
     """Send a mail to each recipient, as Airflow's ``[email] email_backend``.
 
     Two calls send one mail only if something tells that both mean the same mail: each word and file is equal, and they
-    come from the same running task, or name the same try of a task (as Airflow's default subject does from 3.2 on). All
-    other mails get a key of their own, which the requests of this call share.
+    come from the same running task, or name the same try of a task (as Airflow's default subject does from 3.2 on, and
+    Airflow 2's default body). All other mails get a key of their own, which the requests of this call share.
 
     .. seealso:: :doc:`/email-backend`
 
@@ -92,7 +100,7 @@ def send_email(
         log.debug("Fluxomail chooses the sender: from_email is not used.")
     if custom_headers:
         log.info("Fluxomail writes the headers: custom_headers are not used (%s).", ", ".join(custom_headers))
-    failure = TaskFailure.told_by(subject)
+    failure = TaskFailure.told_by(subject) or TaskFailure.told_by_body(html_content, subject=subject)
     mails = _mails(to, failure.subject if failure else subject, html_content, cc=cc, bcc=bcc, files=files)
     # A traceback that shows local variables would show them.
     del to, subject, html_content, files, cc, bcc, custom_headers, kwargs, mime_subtype, mime_charset
@@ -148,12 +156,13 @@ def _send(
 
 @dataclasses.dataclass(frozen=True)
 class TaskFailure:
-    """What the default subject of a failure mail tells of the task, on Airflow 3.2 and later.
+    """What a failure mail with Airflow's own words tells of the task.
 
-    That is the whole record of a task instance, some 700 characters.
+    On Airflow 3.2 and later the subject does, with the whole record of a task instance: some 700 characters. On
+    Airflow 2 the body does, with its link to the log.
 
     :param subject: the subject, with the record replaced by what a person wants to read.
-    :param instance: id of the task instance, which is another one in each try.
+    :param instance: id of the task instance, which is another one in each try; on Airflow 2 the date of the run.
     """
 
     subject: str = dataclasses.field(repr=False)
@@ -192,6 +201,23 @@ class TaskFailure:
             " ".join([subject[: start.start()].strip(), *told, rest.strip()]).strip(),
             start["id"], dag_id, task_id, run_id, map_index, try_number,
         )  # fmt: skip
+
+    @classmethod
+    def told_by_body(cls, html_content: str, *, subject: str) -> TaskFailure | None:
+        """Read a body; ``None`` if it is not the one that Airflow 2 writes by itself.
+
+        Its scheduler has one failure told several times: once for each look at a worker that is dead.
+        """
+        told = _AIRFLOW_2_BODY.match(html_content)
+        if told is None:
+            return None
+        query = dict(parse_qsl(urlsplit(html.unescape(told["link"])).query))
+        try:
+            instance, task_id, run_id = (query[name] for name in ("base_date", "task_id", "dag_run_id"))
+            map_index = int(query.get("map_index", -1))
+        except (KeyError, ValueError):
+            return None
+        return cls(subject, instance, told["dag_id"], task_id, run_id, map_index, int(told["try_number"]))
 
     def key(self, namespace: str, message: EmailMessage) -> str:
         """Return the idempotency key of a mail about this try: another one for each word that differs.

@@ -23,7 +23,7 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
 from tests.integration.airflow_runs import DagRuns
 from tests.integration.running import context
-from tests.unit.test_email_backend import RECORD
+from tests.unit.test_email_backend import OLD_BODY, RECORD
 
 PEOPLE = ["ada@example.org", "bob@example.org"]
 BACKEND = "airflow_provider_fluxomail.email_backend.send_email"
@@ -129,6 +129,21 @@ def test_promise_1_a_failure_mail_that_airflow_sends_again_is_one(sandbox: Sandb
     send_email(PEOPLE, f"Airflow alert: {RECORD}", "<p>Another exception</p>")
     send_email(PEOPLE, f"Airflow alert: {RECORD.replace('try_number=2', 'try_number=3')}", "<p>Try 2 out of 2</p>")
     sandbox.assert_sent(6)
+
+
+def test_promise_1_a_failure_mail_that_airflow_2_asks_for_again_is_one(sandbox: Sandbox) -> None:
+    """Its scheduler asks with each look at a dead worker, until the Dag processor has sent the mail."""
+    subject = "Airflow alert: <TaskInstance: alerts.fails run [up_for_retry]>"
+    for _ in range(3):
+        send_email(PEOPLE, subject, OLD_BODY)
+    assert [mail.to for mail in sandbox.assert_sent(2)] == PEOPLE
+    assert str(sandbox.messages()[0].idempotency_key).startswith("af1:alerts.fails:")
+    for number, (old, new) in enumerate(
+        (("Try 2", "Try 3"), ("no <a", "Other words <a"), ("&map_index=3", ""), ("base_date=2026", "base_date=2025")), 3
+    ):
+        assert old in OLD_BODY
+        send_email(PEOPLE[0], subject, OLD_BODY.replace(old, new))
+        sandbox.assert_sent(number)
 
 
 def test_promise_1_within_a_task_a_retry_sends_nothing_twice_and_loses_nothing(

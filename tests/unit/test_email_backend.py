@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import uuid
 from typing import Any
@@ -151,3 +152,48 @@ def test_recipients(to: Any, recipients: list[str]) -> None:
 def test_no_recipients(to: Any) -> None:
     with pytest.raises(FluxomailValidationError):
         _recipients(to)
+
+
+#: As Airflow 2.11.2 writes it.
+OLD_BODY = (
+    'Try 2 out of 3<br>Exception:<br>no <a href="https://example.org/dags/other/grid?task_id=other">rows</a><br>'
+    'Log: <a href="http://localhost:8080/dags/alerts/grid?dag_run_id=manual__2026-11-26T03%3A06%3A43%2B00%3A00'
+    '&task_id=fails&map_index=3&base_date=2026-11-26T03%3A06%3A43.162776%2B0000&tab=logs">Link</a><br>'
+    'Host: vm<br>Mark success: <a href="http://localhost:8080/confirm?task_id=fails&dag_id=alerts">Link</a><br>'
+)
+
+
+def test_the_body_of_airflow_2_names_the_try() -> None:
+    for body in (OLD_BODY, OLD_BODY.replace("&", "&amp;")):
+        failure = TaskFailure.told_by_body(body, subject="Airflow alert: <TaskInstance: alerts.fails [failed]>")
+        assert failure is not None
+        assert dataclasses.asdict(failure) == {
+            "subject": "Airflow alert: <TaskInstance: alerts.fails [failed]>",
+            "instance": "2026-11-26T03:06:43.162776+0000",
+            "dag_id": "alerts",
+            "task_id": "fails",
+            "run_id": "manual__2026-11-26T03:06:43+00:00",
+            "map_index": 3,
+            "try_number": 2,
+        }
+    failure = TaskFailure.told_by_body(OLD_BODY.replace("&map_index=3", ""), subject="")
+    assert failure is not None
+    assert failure.map_index == -1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Try 2 out of 3<br>", ""),
+        ("Try 2 out", "It is try 2 out"),
+        ("Try 2", "Try ?"),
+        ("/grid?dag_run_id", "/runs?dag_run_id"),
+        ("base_date=", "date="),
+        ("&task_id=", "&id="),
+        ("map_index=3", "map_index=x"),
+        (">Link</a>", ">Open</a>"),
+    ],
+)
+def test_a_body_with_other_words_names_no_try(old: str, new: str) -> None:
+    assert old in OLD_BODY
+    assert TaskFailure.told_by_body(OLD_BODY.replace(old, new), subject="") is None

@@ -42,7 +42,10 @@ with DAG(dag_id="alerts", on_failure_callback=ALERT, **DEFAULTS):
 
 with DAG(dag_id="alerts_dead", **DEFAULTS):
     # The callback must have fired again before the next try: Airflow 2 sets the state anew each time.
-    Task(task_id="dies", how="die", retries=1, retry_delay=timedelta(seconds=8), on_retry_callback=[ALERT])
+    Task(
+        task_id="dies", how="die", retries=1, retry_delay=timedelta(seconds=8), on_retry_callback=[ALERT],
+        email="crashes@example.org", email_on_retry=True,
+    )  # fmt: skip
 
 if AIRFLOW_VERSION >= (3, 3):
     from airflow.providers.standard.operators.hitl import ApprovalOperator

@@ -40,7 +40,7 @@ def test_promise_4_a_deferrable_task_waits_for_the_cap_without_a_retry_and_sends
     assert len(scene.mails("deferred@example.org")) == 1
 
 
-def test_promise_1_a_task_that_is_retried_after_a_429_sends_once(scene: Scene) -> None:
+def test_a_task_that_is_retried_after_a_429_sends_once(scene: Scene) -> None:
     scene.ended("retries")
     task = scene.last_tries("retries")["retried"]
     assert (task.state, task.try_number) == ("success", 2)
