@@ -181,6 +181,13 @@ def test_the_body_of_airflow_2_names_the_try() -> None:
     assert failure.map_index == -1
 
 
+def test_promise_6_the_key_of_a_failure_mail_of_airflow_2_never_changes() -> None:
+    failure = TaskFailure.told_by_body(OLD_BODY, subject="")
+    assert failure is not None
+    assert failure.key("", mail()) == "af1:alerts.fails:93e3b336a614b0ca7399e806c3a02cd3"
+    assert failure.key("eu", mail()) != failure.key("", mail())
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
