@@ -10,6 +10,7 @@ import logging
 import re
 import socket
 import sys
+import threading
 import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 _PREFIX: Final = "fluxomail"
 #: What each watcher of this process has said last: its waits, and whether they follow the events.
 _watchers: Final[weakref.WeakKeyDictionary[object, tuple[int, bool]]] = weakref.WeakKeyDictionary()
+#: Watchers may live on event loops of several threads.
+_lock: Final = threading.Lock()
 
 
 class Metrics(Observer):
@@ -73,10 +76,12 @@ class Metrics(Observer):
 
     def watching(self, watcher: object, waits: int, *, by_events: bool) -> None:
         """Tell how many waits this process has now, and what its watchers do."""
-        _watchers[watcher] = (waits, by_events)
-        modes = [by_events for count, by_events in _watchers.values() if count]
+        with _lock:
+            _watchers[watcher] = (waits, by_events)
+            known = list(_watchers.values())
+        modes = [by_events for count, by_events in known if count]
         for name, value in (
-            ("waits.open", sum(count for count, _ in _watchers.values())),
+            ("waits.open", sum(count for count, _ in known)),
             ("watchers.events", modes.count(True)),
             ("watchers.timelines", modes.count(False)),
         ):
