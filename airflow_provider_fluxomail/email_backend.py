@@ -7,6 +7,7 @@ have a running task around it; a failure mail says what task it is about in Airf
 from __future__ import annotations
 
 import ast
+import collections
 import contextlib
 import dataclasses
 import html
@@ -43,6 +44,9 @@ _FIELD: Final = re.compile(
     rf"(?P<name>[a-z_]+)=(?P<value>{_QUOTED}|<(?:{_QUOTED}|[^<>'\"])*>|[\w.]*\((?:{_QUOTED}|[^()'\"])*\)"
     rf"|\{{(?:{_QUOTED}|[^{{}}'\"])*\}}|[^\s'\"<({{]+)(?:\s+|$)"
 )
+# Airflow before 3.2 takes any error of a failure mail for one of its words, and calls again with others. Who got the
+# mail before that error is remembered by the process, so that nobody gets both.
+_told: Final[collections.deque[tuple[TaskFailure, str] | None]] = collections.deque(maxlen=1000)
 _TASK_REPR: Final = re.compile(r"id=UUID\('(?P<id>[0-9a-f-]{36})'\)\s+task_id=")
 # Airflow 2's own body. What the exception says stands before the link, so the last one is Airflow's.
 _AIRFLOW_2_BODY: Final = re.compile(
@@ -110,8 +114,16 @@ def send_email(
                 raise mail
         log.info("Dry run: of %d mails none was sent.", len(mails))
         return
-    with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
-        send_each(mails, partial(_send, hook, failure, resend_on_clear))
+    # Some of them stay out if an earlier call has got that far.
+    mails = [mail for mail in mails if failure is None or _told_of(failure, mail) not in _told]
+    accepted: list[EmailMessage | FluxomailError] = []
+    try:
+        with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
+            send_each(mails, partial(_send, hook, failure, resend_on_clear, accepted))
+    except FluxomailError:
+        if failure is not None:
+            _told.extend(_told_of(failure, mail) for mail in accepted)
+        raise
 
 
 def _mails(
@@ -139,7 +151,11 @@ def _mails(
 
 
 def _send(
-    hook: FluxomailHook, failure: TaskFailure | None, resend_on_clear: bool, mail: EmailMessage | FluxomailError
+    hook: FluxomailHook,
+    failure: TaskFailure | None,
+    resend_on_clear: bool,
+    accepted: list[EmailMessage | FluxomailError],
+    mail: EmailMessage | FluxomailError,
 ) -> SendResult:
     if isinstance(mail, FluxomailError):
         raise mail
@@ -150,6 +166,7 @@ def _send(
     else:
         # Nothing tells whether another mail of the same words is the same mail: two alerts must never become one.
         sent = hook.send(mail, idempotency_key=f"email:{uuid.uuid4().hex}")
+    accepted.append(mail)
     log.info("Fluxomail accepted send %s (idempotency key %s).", sent.send_id, sent.idempotency_key)
     return sent
 
@@ -232,6 +249,11 @@ class TaskFailure:
             map_index=self.map_index,
             part=f"failure:{self.instance}:{self.try_number}:{content_digest(message)}",
         )
+
+
+def _told_of(failure: TaskFailure, mail: EmailMessage | FluxomailError) -> tuple[TaskFailure, str] | None:
+    """Return what two mails of the same failure to the same recipient share, whatever their words."""
+    return None if isinstance(mail, FluxomailError) else (failure, (bare_address(mail.to) or mail.to).casefold())
 
 
 def _recipients(to: object) -> list[str]:

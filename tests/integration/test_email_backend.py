@@ -146,6 +146,34 @@ def test_promise_1_a_failure_mail_that_airflow_2_asks_for_again_is_one(sandbox: 
         sandbox.assert_sent(number)
 
 
+def test_promise_1_a_refused_recipient_costs_nobody_a_second_mail(sandbox: Sandbox) -> None:
+    """Before 3.2, Airflow takes the error for one of its words, and calls again with others."""
+    subject = "Airflow alert: <TaskInstance: alerts.refused run [failed]>"
+    body = OLD_BODY.replace("task_id=fails", "task_id=refused")
+    other = re.sub(r"Exception:<br>.*?<br>", "Exception:<br>Failed attempt to attach error logs<br>", body)
+    assert other != body
+    everybody = [*PEOPLE, "refused@example.org", "Cy <cy@example.org>"]
+    sandbox.fail_next(400, to="refused@example.org", times=2)
+    for words in (body, other):
+        with pytest.raises(FluxomailValidationError):
+            send_email(everybody, subject, words)
+    assert [mail.to for mail in sandbox.assert_sent(3)] == [*PEOPLE, "Cy <cy@example.org>"]
+    # Who got none so far gets one, and the next try has mails of its own.
+    send_email(everybody, subject, other)
+    assert [mail.to for mail in sandbox.assert_sent(4)][3:] == ["refused@example.org"]
+    send_email(everybody, subject, body.replace("Try 2", "Try 3"))
+    sandbox.assert_sent(8)
+
+
+def test_promise_1_what_holds_for_all_is_asked_for_again(sandbox: Sandbox) -> None:
+    subject, body = "Airflow alert", OLD_BODY.replace("task_id=fails", "task_id=unauthorized")
+    sandbox.fail_next(401)
+    with pytest.raises(FluxomailAuthError):
+        send_email(PEOPLE, subject, body)
+    send_email(PEOPLE, subject, body.replace("rows", "more rows"))
+    sandbox.assert_sent(2)
+
+
 def test_promise_1_within_a_task_a_retry_sends_nothing_twice_and_loses_nothing(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

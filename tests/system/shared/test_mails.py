@@ -61,11 +61,10 @@ def test_a_retry_of_which_nobody_wants_to_know_sends_nothing(scene: Scene) -> No
 
 def test_a_recipient_that_is_refused_keeps_the_mail_from_nobody_else(scene: Scene) -> None:
     scene.ended(DAG_ID)
-    # Airflow 2 takes any error of a backend for one about its words, and sends others.
-    wanted = ["no rows", "Failed attempt to attach error logs"] if AIRFLOW_2 else ["no rows"]
-    mails = sorted(scene.mails("half@example.org"), key=lambda row: row["created_at"])
-    assert [row["subject"] for row in mails] == [alert("half", "failed", 1)] * len(wanted)
-    assert all(words in row["content"] for words, row in zip(wanted, mails, strict=True))
+    # Airflow 2 takes the error for one about its words, and calls the backend again with others.
+    (mail,) = scene.mails("half@example.org")
+    assert mail["subject"] == alert("half", "failed", 1)
+    assert "no rows" in mail["content"]
     assert scene.mails("half-refused@example.org") == []
 
 
