@@ -21,9 +21,12 @@ class Postgres:
     """Starts and stops a cluster. A context manager: its end ends the server.
 
     :param folder: for the data and the log; what is in there already is removed.
+    :param idle_in_transaction: seconds after which the server ends a session that does nothing in the middle of a
+        transaction. A scheduler that was killed may leave one, whose connection its workers have inherited: until they
+        end, no other scheduler sees the runs that it holds.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, idle_in_transaction: float | None = None) -> None:
         self._folder = folder.resolve()
         self._data = self._folder / "data"
         self._port = free_port()
@@ -32,6 +35,8 @@ class Postgres:
         options = ["-h", "127.0.0.1", "-p", str(self._port)]
         options += ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
         options += ["-c", "max_connections=200", "-c", "unix_socket_directories="]
+        if idle_in_transaction is not None:
+            options += ["-c", f"idle_in_transaction_session_timeout={idle_in_transaction * 1000:.0f}"]
         self.process = ManagedProcess(
             "PostgreSQL",
             [*self._prefix, _program("postgres"), "-D", str(self._data), *options],

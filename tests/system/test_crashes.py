@@ -72,7 +72,8 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     celery = request.param == "celery"
     with contextlib.ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(home / "sandbox", event_delay=0))
-        postgres = stack.enter_context(Postgres(home / "postgres"))
+        # A killed scheduler may have been in the middle of a transaction.
+        postgres = stack.enter_context(Postgres(home / "postgres", idle_in_transaction=20))
         sandbox.start()
         postgres.start()
         connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url, "extra": {"timeout": 300}}
