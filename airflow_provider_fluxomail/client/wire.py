@@ -282,7 +282,8 @@ def no_answer(
     request: Request, settings: ClientSettings, error: BaseException, *, ambiguous: bool
 ) -> FluxomailConnectionError:
     """Say in words that no answer came, without the address of the request or a proxy's password."""
-    host = urlsplit(settings.base_url).hostname
+    # With its port: on one machine it alone tells a sandbox from another. The settings refuse credentials in it.
+    host = urlsplit(settings.base_url).netloc
     causes = list(_causes(error))
     if any("timeout" in type(cause).__name__.lower() for cause in causes):
         why = f"timed out after {settings.timeout:g} s"

@@ -189,5 +189,7 @@ def test_a_lost_connection_is_told_in_words() -> None:
     error.__cause__ = ConnectionRefusedError(111, "Connection refused")
     told = wire.no_answer(request, SETTINGS, error, ambiguous=False)
     assert str(told) == "no answer from api.fluxomail.com: Connection refused (idempotency key k)"
+    sandbox = ClientSettings(api_key="k", base_url="http://127.0.0.1:8026")
+    assert "no answer from 127.0.0.1:8026: " in str(wire.no_answer(request, sandbox, error, ambiguous=False))
     assert "timed out after 15 s" in str(wire.no_answer(request, SETTINGS, TimeoutError(), ambiguous=True))
     assert "closed before" in str(wire.no_answer(request, SETTINGS, RuntimeError("x"), ambiguous=True))
