@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
@@ -30,15 +30,28 @@ class FluxomailTimelineLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Return what the task kept; empty, and then Airflow shows no link, if it kept nothing.
 
-        :param operator: not used: what the webserver of Airflow 2.11 has is only its serialized form.
+        :param operator: in a worker of Airflow 3 the task itself, which may know what it kept; the webserver of
+            Airflow 2.11 has only its serialized form.
         :param ti_key: names the task instance.
         """
+        # Asked for what is not there, Airflow logs an error at the end of a task that is well.
+        if (kept := getattr(operator, "timeline_link", None)) is not None:
+            return str(kept)
         from airflow.providers.common.compat.sdk import XCom
 
         return str(XCom.get_value(ti_key=ti_key, key=XCOM_KEY) or "")
 
 
-def keep_link(context: Context, base_url: str, send_id: str) -> None:
+class HasTimelineLink(Protocol):
+    """A task that leads to its message.
+
+    :ivar timeline_link: what this process has kept: empty is no link, ``None`` is what it does not know.
+    """
+
+    timeline_link: str | None
+
+
+def keep_link(task: HasTimelineLink, context: Context, base_url: str, send_id: str) -> None:
     """Keep the link of a task, from now on: also while it waits, and where it ends without a worker. Never raises.
 
     :param base_url: of the connection.
@@ -47,6 +60,7 @@ def keep_link(context: Context, base_url: str, send_id: str) -> None:
     try:
         if url := timeline_url(base_url, send_id):
             context["ti"].xcom_push(key=XCOM_KEY, value=url)
+            task.timeline_link = url
     except Exception as error:  # noqa: BLE001 - a mail that went out must not look as if it had not
         log.warning("The task has no link to its timeline: %s", error)
 

@@ -56,6 +56,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("send_id", "target", "fluxomail_conn_id")
     operator_extra_links = (FluxomailTimelineLink(),)
+    timeline_link: str | None = None
     ui_color = "#d6e9f8"
 
     def __init__(
@@ -84,6 +85,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
         from airflow_provider_fluxomail import delivery
         from airflow_provider_fluxomail.hooks import FluxomailHook
 
+        self.timeline_link = ""
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
                 wait = self._new_wait()
@@ -91,7 +93,7 @@ class FluxomailDeliverySensor(BaseSensorOperator):
             except FluxomailError as error:
                 # Before any look: a mistake in the Dag or the connection is one in every mode, soft_fail or not.
                 delivery.give_up(error)
-            keep_link(context, options.settings.base_url, wait.send_id)
+            keep_link(self, context, options.settings.base_url, wait.send_id)
             if self.deferrable:
                 return self._look_then_defer(hook, wait)
             self._hook, self._wait = hook, wait

@@ -99,6 +99,7 @@ class FluxomailSendOperator(BaseOperator):
         "extra_fields": "json",
     }
     operator_extra_links = (FluxomailTimelineLink(),)
+    timeline_link: str | None = None
     ui_color = "#d6e9f8"
 
     def __init__(
@@ -148,12 +149,14 @@ class FluxomailSendOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send, and wait if asked."""
+        self.timeline_link = ""
         return self._told(context, self._run(context, give_up_at=None))
 
     def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Send after a deferral for a rate limit. Rendered anew, with the same key."""
         from airflow_provider_fluxomail import delivery
 
+        self.timeline_link = ""
         return self._told(context, self._run(context, give_up_at=delivery.give_up_time(event), resumed=True))
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
@@ -215,7 +218,7 @@ class FluxomailSendOperator(BaseOperator):
                     raise
             except FluxomailError as error:
                 delivery.give_up(error)
-            keep_link(context, hook.get_options().settings.base_url, sent.send_id)
+            keep_link(self, context, hook.get_options().settings.base_url, sent.send_id)
             result = self._result(sent)
             if self.wait_for is None:
                 return result

@@ -75,6 +75,24 @@ def test_a_function_that_returns_one_message_has_a_link(sandbox: Sandbox, return
     assert len(ctx["ti"].pushed) == kept
 
 
+@pytest.mark.parametrize("returned", [MAIL, [MAIL], None], ids=["sent", "a list", "refused"])
+def test_the_end_of_a_task_does_not_ask_for_what_it_knows(
+    sandbox: Sandbox, returned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 3 logs an error when a worker asks for an XCom that is not there, and a list or a failure has no link."""
+    monkeypatch.setattr(XCom, "get_value", lambda **_: pytest.fail("asked"))
+    ctx = context()
+    task = FluxomailSendDecoratedOperator(task_id="send", python_callable=lambda: returned)
+    assert Run(task, ctx).kind == ("success" if returned else "AirflowFailException")
+    assert FluxomailTimelineLink().get_link(task, ti_key=None) == ctx["ti"].pushed.get(links.XCOM_KEY, "")
+
+
+def test_a_task_that_resumed_asks_for_what_was_kept_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(XCom, "get_value", lambda **_: "http://127.0.0.1/inbox/s1")
+    task = FluxomailDeliverySensor(task_id="wait", send_id="s1")
+    assert FluxomailTimelineLink().get_link(task, ti_key=None) == "http://127.0.0.1/inbox/s1"
+
+
 def test_elsewhere_the_configuration_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     assert timeline_url("https://api.fluxomail.com", "s1") is None
     configure(monkeypatch, TEMPLATE)
@@ -91,9 +109,10 @@ def test_a_send_id_cannot_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_nothing_about_a_link_fails_a_task(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     ctx = context()
+    task = FluxomailSendOperator(task_id="send", **MAIL)
     configure(monkeypatch, "https://mail.example.com/")
     with caplog.at_level(logging.WARNING):
-        keep_link(ctx, "https://api.fluxomail.com", "s1")
+        keep_link(task, ctx, "https://api.fluxomail.com", "s1")
     assert ctx["ti"].pushed == {}
     assert "inbox_link must be a URL with {send_id}" in caplog.text
 
@@ -101,7 +120,7 @@ def test_nothing_about_a_link_fails_a_task(monkeypatch: pytest.MonkeyPatch, capl
         raise RuntimeError("no database")
 
     ctx["ti"].xcom_push = broken
-    keep_link(ctx, "http://127.0.0.1:8026", "s1")
+    keep_link(task, ctx, "http://127.0.0.1:8026", "s1")
     assert "no database" in caplog.text
 
 
