@@ -139,7 +139,7 @@ def test_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbo
 
 def test_one_message_may_wait_for_its_delivery(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "WORKER_LOOKS", (0.0,))
-    sandbox.settings(event_delay=0.3)
+    sandbox.settings(event_delay=1)
     operator = decorated(lambda: MESSAGE, wait_for="delivered", poll_interval=0.1, deferrable=True)
     run = Run(operator)
     assert (run.result["event"], len(run.deferrals)) == ("delivered", 1)

@@ -219,7 +219,9 @@ def test_promise_3_wait_for(sandbox: Sandbox, quick: None, to: str, target: str,
     )
     run = Run(task)
     assert run.kind == kind, run.error
-    assert [type(deferral.trigger) for deferral in run.deferrals] == [FluxomailDeliveryTrigger] * deferrable
+    # On a slow machine the event may be there at the first look.
+    deferred = deferrable and len(sandbox.requests("GET")) > 1
+    assert [type(deferral.trigger) for deferral in run.deferrals] == [FluxomailDeliveryTrigger] * deferred
     (mail,) = sandbox.messages()
     if kind == "success":
         assert run.result["send_id"] == mail.send_id

@@ -409,7 +409,7 @@ def test_promise_5_nothing_private_is_left_behind(
 ) -> None:
     STORE.clear()
     # Late enough for a wait to defer.
-    private.settings(event_delay=0.3)
+    private.settings(event_delay=1)
     faults, work, kind = SCENARIOS[name]
     for fault in faults:
         private.fail_next(**fault)

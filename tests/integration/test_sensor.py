@@ -86,7 +86,8 @@ def test_promise_3_the_outcome_table(
         assert run.result["time"].endswith("Z")
     else:
         assert told in str(run.error)
-    assert bool(run.deferrals) is (mode == "deferrable")
+    # On a slow machine the event may be there at the first look.
+    assert bool(run.deferrals) is (mode == "deferrable" and len(sandbox.requests("GET")) > 1)
 
 
 @pytest.mark.parametrize("mode", MODES)
