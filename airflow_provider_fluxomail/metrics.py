@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import re
 import socket
 import sys
@@ -60,7 +61,7 @@ class Metrics(Observer):
 
     def held(self, seconds: float) -> None:
         """Time a wait for the cap."""
-        _emit("timing", "rate_limit_wait", timedelta(seconds=seconds), tags=self._tags)
+        _time("rate_limit_wait", seconds, self._tags)
 
     def wait_ended(self, target: str, outcome: str, seconds: float | None) -> None:
         """Count and time a wait for an event.
@@ -71,8 +72,7 @@ class Metrics(Observer):
         tags = {**self._tags, "target": target}
         _emit("incr", f"wait.{outcome}", tags=tags)
         if seconds is not None:
-            duration = timedelta(seconds=max(0.0, seconds))
-            _emit("timing", "wait.duration", duration, tags={**tags, "outcome": outcome})
+            _time("wait.duration", max(0.0, seconds), {**tags, "outcome": outcome})
 
     def watching(self, watcher: object, waits: int, *, by_events: bool) -> None:
         """Tell how many waits this process has now, and what its watchers do."""
@@ -91,6 +91,12 @@ class Metrics(Observer):
 
     def _count(self, name: str, **tags: str) -> None:
         _emit("incr", name, tags={**self._tags, **tags})
+
+
+def _time(name: str, seconds: float, tags: dict[str, str]) -> None:
+    if math.isfinite(seconds):
+        # More than any wait takes, and less than a timedelta does.
+        _emit("timing", name, timedelta(seconds=min(seconds, 1e9)), tags=tags)
 
 
 def _emit(method: str, name: str, *value: Any, **options: Any) -> None:

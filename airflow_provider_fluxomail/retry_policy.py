@@ -62,7 +62,7 @@ class FluxomailRetryPolicy(RetryPolicy):
         if not error.retry_after or error.retry_after < 0:
             return RetryDecision.default()
         asked = min(error.retry_after, MAX_DELAY)
-        delay = asked + random.uniform(0, max(LEAST_SPREAD, SPREAD * asked))
+        delay = min(asked + random.uniform(0, max(LEAST_SPREAD, SPREAD * asked)), MAX_DELAY)
         return RetryDecision.retry(delay=timedelta(seconds=delay), reason=f"{name}: Fluxomail asks to wait {asked:g} s")
 
 

@@ -53,7 +53,14 @@ def test_an_error_that_is_permanent_fails_at_once(kind: type[errors.FluxomailErr
 @pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize(
     ("asked", "least", "most"),
-    [(0.5, 0.5, 1.5), (3, 3, 4), (60, 60, 75), (1e12, 86400, 108000), (float("inf"), 86400, 108000)],
+    [
+        (0.5, 0.5, 1.5),
+        (3, 3, 4),
+        (60, 60, 75),
+        (80000, 80000, 86400),
+        (1e12, 86400, 86400),
+        (float("inf"), 86400, 86400),
+    ],
 )
 def test_what_the_server_asks_for_is_the_delay_and_a_little(
     monkeypatch: pytest.MonkeyPatch,
