@@ -263,6 +263,12 @@ def test_nothing_about_a_metric_fails_a_send(
     assert statsd.lines() == []
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(1.5, [1.5]), (1e300, [1e9]), (float("inf"), []), (float("nan"), [])])
+def test_no_time_is_too_long(statsd: StatsD, seconds: float, told: list[float]) -> None:
+    metrics.Metrics("conn").held(seconds)
+    assert statsd.timings("rate_limit_wait") == told
+
+
 def test_every_metric_is_documented() -> None:
     text = OPERATIONS.read_text(encoding="utf-8").partition("## Metrics")[2].partition("\n## ")[0]
     rows = set(re.findall(r"^\| `fluxomail\.([a-z_.]+)`", text, re.MULTILINE))
