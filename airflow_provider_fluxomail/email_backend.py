@@ -46,7 +46,7 @@ _FIELD: Final = re.compile(
 )
 # Airflow before 3.2 takes any error of a failure mail for one of its words, and calls again with others. Who got the
 # mail before that error is remembered by the process, so that nobody gets both.
-_told: Final[collections.deque[tuple[TaskFailure, str] | None]] = collections.deque(maxlen=1000)
+_told: Final[collections.deque[tuple[TaskFailure, str]]] = collections.deque(maxlen=1000)
 _TASK_REPR: Final = re.compile(r"id=UUID\('(?P<id>[0-9a-f-]{36})'\)\s+task_id=")
 # Airflow 2's own body. What the exception says stands before the link, so the last one is Airflow's.
 _AIRFLOW_2_BODY: Final = re.compile(
@@ -114,15 +114,15 @@ def send_email(
                 raise mail
         log.info("Dry run: of %d mails none was sent.", len(mails))
         return
-    # Some of them stay out if an earlier call has got that far.
-    mails = [mail for mail in mails if failure is None or _told_of(failure, mail) not in _told]
-    accepted: list[EmailMessage | FluxomailError] = []
+    accepted: list[EmailMessage] = []
+    if failure is not None:
+        mails = [mail for mail in mails if isinstance(mail, FluxomailError) or failure.to(mail) not in _told]
     try:
         with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
             send_each(mails, partial(_send, hook, failure, resend_on_clear, accepted))
     except FluxomailError:
         if failure is not None:
-            _told.extend(_told_of(failure, mail) for mail in accepted)
+            _told.extend(failure.to(mail) for mail in accepted)
         raise
 
 
@@ -154,7 +154,7 @@ def _send(
     hook: FluxomailHook,
     failure: TaskFailure | None,
     resend_on_clear: bool,
-    accepted: list[EmailMessage | FluxomailError],
+    accepted: list[EmailMessage],
     mail: EmailMessage | FluxomailError,
 ) -> SendResult:
     if isinstance(mail, FluxomailError):
@@ -236,6 +236,10 @@ class TaskFailure:
             return None
         return cls(subject, instance, told["dag_id"], task_id, run_id, map_index, int(told["try_number"]))
 
+    def to(self, message: EmailMessage) -> tuple[TaskFailure, str]:
+        """Return what all mails about this try to the same recipient share, whatever their words."""
+        return self, (bare_address(message.to) or message.to).casefold()
+
     def key(self, namespace: str, message: EmailMessage) -> str:
         """Return the idempotency key of a mail about this try: another one for each word that differs.
 
@@ -249,11 +253,6 @@ class TaskFailure:
             map_index=self.map_index,
             part=f"failure:{self.instance}:{self.try_number}:{content_digest(message)}",
         )
-
-
-def _told_of(failure: TaskFailure, mail: EmailMessage | FluxomailError) -> tuple[TaskFailure, str] | None:
-    """Return what two mails of the same failure to the same recipient share, whatever their words."""
-    return None if isinstance(mail, FluxomailError) else (failure, (bare_address(mail.to) or mail.to).casefold())
 
 
 def _recipients(to: object) -> list[str]:
