@@ -53,6 +53,21 @@ def test_one_message_has_the_key_of_the_operator(sandbox: Sandbox, message: Any)
     assert (same.result["send_id"], same.result["reused"]) == (mail.send_id, True)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_the_guards_of_the_connection_hold(sandbox: Sandbox, many: bool) -> None:
+    sandbox.connect("staging", redirect_to="staging@example.com")
+    run = Run(decorated(lambda: MANY if many else MANY[0], fluxomail_conn_id="staging"))
+    assert run.kind == "success", run.error
+    mails = sandbox.assert_sent(2 if many else 1)
+    for mail, person in zip(mails, PEOPLE, strict=False):
+        assert mail.to == "staging@example.com"
+        assert mail.content.startswith(f"[redirected by Airflow; was for to: {person}]")
+    sandbox.connect("closed", allowed_recipient_domains="example.com")
+    refused = Run(decorated(lambda: MANY if many else MANY[0], fluxomail_conn_id="closed"))
+    assert refused.kind == "AirflowFailException"
+    sandbox.assert_sent(len(mails))
+
+
 def test_many_have_the_keys_of_the_batch(sandbox: Sandbox) -> None:
     twice = [*MANY, {**MESSAGE, "subject": "2nd", "to": PEOPLE[0]}, {**MESSAGE, "subject": "3rd", "key": "third"}]
     operator = decorated(lambda: twice)
