@@ -1,6 +1,6 @@
-# Needs GNU make and Python 3.11 to 3.13, nothing else: every target makes the environment it runs in.
+# Needs GNU make and Python 3.11 or newer, nothing else: every target makes the environment it runs in.
 #
-#   make demo                  make test                  make test AIRFLOW=2.11
+#   make demo                  make test                  make test AIRFLOW=3.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -10,63 +10,53 @@ SHELL := /bin/sh
 AIRFLOW ?= 3.3
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 
-# Files side by side on all cores; each file's tests in one process, as Airflow's database takes a while to set up.
-TESTS ?= tests/unit tests/integration
+# Names and releases of Airflow, see there.
+RELEASES := constraints/releases.txt
+NAMES := $(shell awk '!/^\#/ { print $$1 }' $(RELEASES))
+BELOW := $(shell awk '$$1 == "$(AIRFLOW)" { print $$4 }' $(RELEASES))
 
-# Per Airflow: its folder, the interpreters to look for, what is installed, whether coverage is measured.
+ifeq ($(BELOW),)
+  $(error There is no Airflow $(AIRFLOW) here: AIRFLOW can be $(NAMES))
+endif
+
+# Each file's tests run in one process, as Airflow's database takes a while to set up. More processes than cores: most
+# of the time a test waits.
+TESTS ?= tests/unit tests/integration
+WORKERS ?= 6
+
+PYTHONS := python3.12 python3.13 python3.11 python3.14 python3
+
 ifeq ($(AIRFLOW),3.3)
   VENV := .venv
-  PYTHONS := python3.12 python3.13 python3.11 python3
-  BELOW := 3.14
   GROUP := dev
   COVERAGE := yes
 else
-  # Airflow 2.11 knows no Python 3.13. Coverage would say nothing: the branches for other versions stay unvisited.
+  # Coverage would say nothing: the branches for other releases stay unvisited.
   VENV := .venv-$(AIRFLOW)
-  PYTHONS := python3.12 python3.11 python3
-  BELOW := 3.13
   GROUP := test
   COVERAGE :=
 endif
 
-ifeq ($(wildcard $(CONSTRAINTS)),)
-  $(error There is no $(CONSTRAINTS): AIRFLOW can be $(patsubst constraints/airflow-%.txt,%,$(wildcard constraints/airflow-*.txt)))
-endif
-
 BIN := $(VENV)/bin
-# Written last: an environment without it is incomplete and is made anew.
+# Written last: an environment without it is incomplete and is made again.
 STAMP := $(VENV)/.complete
-
-# The newest release of each supported line; `make constraints` compiles the rest around it.
-RELEASE_3.3 := 3.3.2
-RELEASE_2.11 := 2.11.2
 
 .PHONY: help
 help: ## show this list
-	@echo "usage: make TARGET [AIRFLOW=3.3|2.11] [PYTHON=/path/to/python] [CASE=name]"
+	@echo "usage: make TARGET [AIRFLOW=3.3] [PYTHON=/path/to/python] [CASE=name]"
+	@echo "AIRFLOW is one of $(NAMES)"
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: venv
-venv: $(STAMP) ## make the environment alone (.venv, or .venv-2.11)
+venv: $(STAMP) ## make the environment alone (.venv, or .venv-3.1 for AIRFLOW=3.1)
 
-# A name on PATH proves nothing (version managers leave names that do not run), so each is tried.
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@if [ -f $(STAMP) ] && $(BIN)/python -c '' 2>/dev/null; then \
 		echo "==> $(VENV) is older than $(firstword $?): bringing it up to date"; \
 		rm -f $(STAMP); \
 	else \
-		found=; \
-		for candidate in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
-			if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < ($(subst .,$(comma) ,$(BELOW))))' \
-				>/dev/null 2>&1; then found=$$candidate; break; fi; \
-		done; \
-		if [ -z "$$found" ]; then \
-			echo "Airflow $(AIRFLOW) needs Python 3.11 or newer, below $(BELOW), with its venv module; none of" \
-				"$(if $(PYTHON),$(PYTHON),$(PYTHONS)) is that: install one (on Debian also python3-venv)," \
-				"or name one with PYTHON=/path/to/python." >&2; \
-			exit 1; \
-		fi; \
+		found=$$(sh scripts/find_python.sh "$(AIRFLOW)" $(BELOW) $(if $(PYTHON),"$(PYTHON)",$(PYTHONS))) || exit 1; \
 		echo "==> Making $(VENV) with $$("$$found" --version) ($$found); this takes a minute or two"; \
 		"$$found" -m venv --clear $(VENV); \
 	fi
@@ -75,16 +65,14 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@touch $(STAMP)
 	@echo "==> $(VENV) is ready"
 
-comma := ,
-
 .PHONY: demo
 demo: $(STAMP) ## watch a real Airflow send, wait and retry against a local Fluxomail (KEEP=1: Airflow stays up)
 	@$(BIN)/python -m scripts.demo $(if $(KEEP),--keep)
 
-PYTEST := pytest --numprocesses auto --dist loadfile
+PYTEST := pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: test
-test: $(STAMP) ## unit and integration tests, on Airflow 3.3 with coverage (COVERAGE= to leave it out)
+test: $(STAMP) ## unit and integration tests, on the newest Airflow with coverage (COVERAGE= to leave it out)
 ifeq ($(COVERAGE),)
 	$(BIN)/python -m $(PYTEST) $(TESTS)
 else
@@ -145,13 +133,15 @@ build: $(STAMP) ## wheel and sdist, in dist/
 	$(BIN)/python -m build
 
 .PHONY: constraints
-constraints: .venv-tools/.complete ## compile the constraint files anew, with the newest releases
-	@$(foreach line,3.3 2.11,\
-		echo "==> constraints/airflow-$(line).txt" && \
-		echo "apache-airflow==$(RELEASE_$(line))" > .venv-tools/airflow.txt && \
-		.venv-tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --upgrade \
-			--extra sandbox --group dev --group system --group bench --constraint .venv-tools/airflow.txt --no-annotate --no-header \
-			--output-file constraints/airflow-$(line).txt &&) true
+constraints: .venv-tools/.complete ## compile the constraint files: the newest packages for 3.3, those of its day for each other
+	@awk '!/^#/ { print $$1, $$2, $$3 }' $(RELEASES) | while read -r name release day; do \
+		case $$name in 3.3|2.11) groups='--group dev --group system --group bench' ;; *) groups='--group test --group demo' ;; esac; \
+		case $$day in today) day= ;; *) day="--exclude-newer $$day" ;; esac; \
+		echo "==> constraints/airflow-$$name.txt"; \
+		echo "apache-airflow==$$release" | .venv-tools/bin/uv pip compile pyproject.toml --quiet --universal --upgrade \
+			--python-version 3.11 --extra sandbox $$groups $$day --constraint - --no-annotate --no-header \
+			--output-file constraints/airflow-$$name.txt || exit 1; \
+	done
 
 .venv-tools/.complete: $(STAMP)
 	$(BIN)/python -m venv --clear .venv-tools
@@ -160,5 +150,5 @@ constraints: .venv-tools/.complete ## compile the constraint files anew, with th
 
 .PHONY: clean
 clean: ## remove everything that these targets have made, the environments too
-	rm -rf .venv .venv-2.11 .venv-tools .demo dist build docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -rf .venv .venv-* .demo dist build docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -224,6 +224,15 @@ class PokeIntervalMixin:
         return interval
 
 
+class DecoratedOutputMixin:
+    """Goes last among the bases of a decorated operator, for Airflow 3.0.
+
+    Its ``DecoratedOperator`` reads ``self.xcom_push``, which its ``BaseOperator`` does not have, and never calls it.
+    """
+
+    xcom_push: Any = None
+
+
 def is_deferral_timeout(error: BaseException) -> bool:
     """Tell whether ``defer(timeout=...)`` ended a deferral.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_fluxomail.airflow_compat import (
     DecoratedOperator,
+    DecoratedOutputMixin,
     context_merge,
     determine_kwargs,
     task_decorator_factory,
@@ -34,7 +35,7 @@ MESSAGE_FIELDS: Final = (
 )  # fmt: skip
 
 
-class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator):
+class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, DecoratedOutputMixin):
     """Calls a function and sends the message, or the messages, that it returns; what ``@task.fluxomail_send`` makes.
 
     One message has the key that :class:`.FluxomailSendOperator` would give it, those of a list the keys that

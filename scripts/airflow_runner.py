@@ -94,7 +94,7 @@ class AirflowRunner:
         self.url = f"http://127.0.0.1:{free_port()}"
         self.password = secrets.token_urlsafe(12)
         self._dags = list(dags)
-        self._environment = self._settings() | dict(environment or {})
+        self.environment = self._settings() | dict(environment or {})
         self._client = httpx.Client(base_url=self.url, timeout=15.0, trust_env=False)
         self._components = {
             name: self._process(name, name, *_ARGUMENTS.get(name, ()), log=self.logs / f"{name}.log")
@@ -328,7 +328,7 @@ class AirflowRunner:
 
     def _process(self, name: str, *arguments: str, log: Path) -> ManagedProcess:
         command = [sys.executable, "-m", "airflow", *arguments]
-        return ManagedProcess(name, command, log=log, environment=self._environment)
+        return ManagedProcess(name, command, log=log, environment=self.environment)
 
     def _settings(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}

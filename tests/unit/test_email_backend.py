@@ -88,7 +88,7 @@ def test_the_installed_airflows_own_record(task_id: str, map_index: int) -> None
     )  # fmt: skip
     mapped = f" map_index={map_index}" if map_index >= 0 else ""
     subject = f"Airflow alert: {ti}"
-    assert len(subject) > 400
+    assert len(subject) > 300
     assert told(subject) == f"Airflow alert: my-dag.{task_id} {RUN}{mapped} [failed] try 3"
 
 

@@ -1,0 +1,133 @@
+"""``make installs``: the wheel beside each Airflow as deployments pin it, and the example Dags run on it.
+
+For each release of ``constraints/releases.txt``: a clean environment with Airflow and its constraints; then the wheel,
+which must change no package that was there; then ``scripts/installed.py`` in it. With ``--constraints FOLDER`` another
+set of files is used, one ``airflow-RELEASE*.txt`` each, such as Airflow's own published constraints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+CONSTRAINTS: Final = ROOT / "constraints"
+#: What runs in the environment; copied, so that what is imported there is the wheel and not the checkout.
+SCRIPTS: Final = (
+    "__init__.py", "airflow2_runner.py", "airflow_runner.py", "installed.py", "processes.py", "sandbox.py",
+)  # fmt: skip
+PYTHONS: Final = ("3.12", "3.11", "3.13", "3.14")
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A row of ``constraints/releases.txt``."""
+
+    name: str
+    version: str
+    day: str
+    below: str
+
+
+def releases() -> list[Release]:
+    """The supported releases, oldest first."""
+    lines = (CONSTRAINTS / "releases.txt").read_text(encoding="utf-8").splitlines()
+    return [Release(*line.split()) for line in lines if line and not line.startswith("#")]
+
+
+class InstallError(Exception):
+    """A release on which the wheel does not do what it should."""
+
+
+def main() -> int:
+    """Check the releases that are named, or all."""
+    known = {release.name: release for release in releases()}
+    parser = argparse.ArgumentParser(prog="make installs")
+    parser.add_argument("names", nargs="*", default=list(known), help=f"of {', '.join(known)}")
+    parser.add_argument("--wheel", type=Path, required=True)
+    parser.add_argument("--constraints", type=Path, default=CONSTRAINTS)
+    parser.add_argument("--uv", default="uv")
+    arguments = parser.parse_args()
+    failed = []
+    for name in arguments.names:
+        began = time.monotonic()
+        try:
+            check(known[name], arguments.wheel.resolve(), constraints_of(known[name], arguments.constraints), arguments.uv)
+        except (InstallError, subprocess.CalledProcessError) as error:
+            failed.append(name)
+            print(f"==> Airflow {known[name].version}: FAILED: {error}", flush=True)
+        else:
+            print(f"==> Airflow {known[name].version}: ok, {time.monotonic() - began:.0f} s", flush=True)
+    return 1 if failed else 0
+
+
+def constraints_of(release: Release, folder: Path) -> Path:
+    """The constraints file of a release in a folder."""
+    if folder == CONSTRAINTS:
+        return folder / f"airflow-{release.name}.txt"
+    found = sorted(folder.glob(f"airflow-{release.version}*.txt"))
+    if len(found) != 1:
+        raise SystemExit(f"{folder} has {len(found)} files named airflow-{release.version}*.txt, not one")
+    return found[0]
+
+
+def check(release: Release, wheel: Path, constraints: Path, uv: str) -> None:
+    """Install, compare, run.
+
+    :raises InstallError: the wheel changed what was installed.
+    :raises subprocess.CalledProcessError: it could not be installed, or does not work.
+    """
+    with tempfile.TemporaryDirectory(prefix="fluxomail-install-") as scratch:
+        folder = Path(scratch)
+        python = folder / "venv" / "bin" / "python"
+        run(uv, "venv", "--quiet", "--python", find_python(release), str(folder / "venv"))
+        install = (uv, "pip", "install", "--quiet", "--python", str(python), "--constraint", str(constraints))
+        airflow = f"apache-airflow=={release.version}"
+        run(*install, airflow)
+        before = freeze(uv, python)
+        run(*install, airflow, f"airflow-provider-fluxomail[sandbox] @ {wheel.as_uri()}")
+        after = freeze(uv, python)
+        if changed := sorted(before - after):
+            raise InstallError(f"the wheel changed {', '.join(changed)}")
+        added = sorted(line.partition(" @ ")[0] for line in after - before)
+        print(f"==> Airflow {release.version} with {len(before)} packages; added {', '.join(added)}", flush=True)
+        run(uv, "pip", "check", "--quiet", "--python", str(python))
+        for name in SCRIPTS:
+            (folder / "scripts").mkdir(exist_ok=True)
+            shutil.copy(ROOT / "scripts" / name, folder / "scripts")
+        run(str(python), "-m", "scripts.installed", cwd=folder)
+
+
+def find_python(release: Release) -> str:
+    """An interpreter that the release runs on: of PATH, or one that pyenv keeps."""
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [path for minor in PYTHONS for path in (f"python{minor}", *map(str, sorted(kept.glob(f"{minor}.*/bin/python"))))]
+    found = subprocess.run(
+        ["sh", str(ROOT / "scripts" / "find_python.sh"), release.version, release.below, *candidates, "python3"],
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return found.stdout.strip()
+
+
+def freeze(uv: str, python: Path) -> set[str]:
+    """What is installed."""
+    done = subprocess.run([uv, "pip", "freeze", "--python", str(python)], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines())
+
+
+def run(*command: str, cwd: Path | None = None) -> None:
+    """Run a command; what it prints is shown."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    subprocess.run(command, check=True, cwd=cwd, env=environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
