@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import httpx
 
-from scripts.processes import ManagedProcess, ProcessError, free_port, stop_all
+from scripts.processes import ManagedProcess, ProcessError, free_port, loopback_environment, stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,6 +126,11 @@ class AirflowRunner:
     def stop(self, *, grace: float = 4.0) -> None:
         """End all components: asked first, forced after ``grace`` seconds, for the scheduler takes its time."""
         stop_all(self._components.values(), grace=grace)
+
+    @property
+    def components(self) -> list[str]:
+        """The names of all components."""
+        return list(self._components)
 
     def component(self, name: str) -> ManagedProcess:
         """One of :data:`COMPONENTS`, to stop, kill or start it alone."""
@@ -329,7 +333,7 @@ class AirflowRunner:
         return ManagedProcess(name, command, log=log, environment=self._environment)
 
     def _settings(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        inherited = {name: value for name, value in loopback_environment().items() if not name.startswith("AIRFLOW_")}
         return inherited | {
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__API__BASE_URL": self.url,
@@ -350,8 +354,6 @@ class AirflowRunner:
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs / "tasks"),
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
             "PYTHONUNBUFFERED": "1",
         }
 

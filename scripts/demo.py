@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import os
 import signal
 import sys
 import time
@@ -26,8 +27,10 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from scripts.airflow2_runner import Airflow2Runner
 from scripts.airflow_runner import USER, AirflowError, AirflowRunner, Change, TaskTry
-from scripts.processes import ProcessError
+from scripts.exclusive import ExclusiveFolder, FolderInUseError
+from scripts.processes import ProcessError, record_in
 from scripts.sandbox import API_KEY, SEND_PATH, Sandbox
 
 if TYPE_CHECKING:
@@ -179,8 +182,8 @@ class Demo:
         with self._waiting("making a database for Airflow"):
             self.airflow.prepare()
         self._ready("database", "SQLite, in .demo/airflow")
-        remarks = {"api-server": self.airflow.url, "scheduler": "LocalExecutor"}
-        with self._waiting("starting Airflow's scheduler, Dag processor, API server and triggerer"):
+        remarks = {"api-server": self.airflow.url, "webserver": self.airflow.url}
+        with self._waiting(f"starting Airflow: {', '.join(self.airflow.components)}"):
             self.airflow.start()
             self.airflow.wait_until_healthy(seen=lambda name: self._ready(name, remarks.get(name, "")))
         with self._waiting("waiting for the Dag"):
@@ -376,32 +379,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     version = importlib.metadata.version("apache-airflow")
-    if int(version.partition(".")[0]) < 3:
-        console.print(f"The demo speaks Airflow 3's REST API, this is Airflow {version}: run make demo alone.")
-        return 1
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     console.print()
     console.print(Text.assemble(("Fluxomail for Apache Airflow", "bold"), f": a demo with a real Airflow {version}"))
     console.print(Text("Everything runs on this machine and in .demo/; no mail leaves it.\n", "grey62"))
     try:
-        with Sandbox(HOME / "sandbox", event_delay=SLOW_DELIVERY) as sandbox:
-            return _run(console, sandbox, keep=options.keep)
+        with ExclusiveFolder(HOME) as home:
+            record_in(HOME / "processes")
+            with Sandbox(HOME / "sandbox", event_delay=SLOW_DELIVERY) as sandbox:
+                return _run(console, home, sandbox, airflow_2=version.startswith("2."), keep=options.keep)
     except KeyboardInterrupt:
         console.print("\nEnded: nothing is left running.")
         return 130
-    except (AirflowError, ProcessError, httpx.HTTPError) as error:
+    except FolderInUseError as error:
+        console.print(f"Another demo is running: {error}.", soft_wrap=True)
+        console.print("Stop it (Ctrl-C where it runs, or kill and the process id), then run this one again.")
+        return 1
+    except (AirflowError, ProcessError, httpx.HTTPError, OSError) as error:
         console.print(Panel(Text(str(error)), title="The demo could not run", border_style="red", box=box.ROUNDED))
+        if isinstance(error, PermissionError):
+            console.print(f"Remove {HOME} or make it yours: an earlier run by another user left it.", soft_wrap=True)
         console.print(f"Logs: {HOME}", soft_wrap=True)
         return 1
 
 
-def _run(console: Console, sandbox: Sandbox, *, keep: bool) -> int:
+def _run(console: Console, home: ExclusiveFolder, sandbox: Sandbox, *, airflow_2: bool, keep: bool) -> int:
     begin = time.monotonic()
     sandbox.start()
     connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
     environment = {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
-    with AirflowRunner(HOME / "airflow", dags=[DAG_FILE], environment=environment) as airflow:
+    runner = AirflowRunner
+    if airflow_2:
+        # All that it can with SQLite: one task at a time, which is enough here.
+        runner, environment["AIRFLOW__CORE__EXECUTOR"] = Airflow2Runner, "SequentialExecutor"
+    with runner(HOME / "airflow", dags=[DAG_FILE], environment=environment) as airflow:
+        home.say(f"process {os.getpid()}, Airflow at {airflow.url}, the sandbox's inbox at {sandbox.url}/inbox")
         demo = Demo(console, sandbox, airflow, begin=begin)
         demo.start_airflow()
         accounts = [demo.run(number, scenario) for number, scenario in enumerate(SCENARIOS, start=1)]
