@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from airflow_provider_fluxomail.client.errors import without_addresses
 
@@ -200,7 +199,7 @@ def masked(text: str, *, otherwise: str = "(not shown: Airflow has no secrets ma
 
     :param otherwise: what to return where Airflow cannot tell.
     """
-    from airflow.providers.common.compat.sdk import redact
+    from airflow_provider_fluxomail.airflow_compat import redact
 
     try:
         return str(redact(text))
@@ -249,7 +248,7 @@ def _callbacks(owner: object, name: str) -> list[Any]:
 
 def _kind_of_state(context: Mapping[str, Any], task: object, ti: object) -> str:
     """Tell the kind of a notifier that no list holds (a function calls it), or several."""
-    from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
+    from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_0_PLUS
 
     if ti is None:
         return "other"
@@ -258,9 +257,9 @@ def _kind_of_state(context: Mapping[str, Any], task: object, ti: object) -> str:
         return known
     error = _get(context, "exception")
     # Airflow 2 has set the state of whatever has ended.
-    if error is None and AIRFLOW_VERSION >= (3, 0) and _get(ti, "end_date") is not None:
+    if error is None and AIRFLOW_V_3_0_PLUS and _get(ti, "end_date") is not None:
         return "success"
-    if error is None and (AIRFLOW_VERSION < (3, 0) or _get(ti, "start_date") is not None):
+    if error is None and (not AIRFLOW_V_3_0_PLUS or _get(ti, "start_date") is not None):
         return "execute" if _callbacks(task, "on_execute_callback") else "other"
     # It has failed, or Airflow 3's Dag processor speaks of it: of dead workers alone, and without times and exception.
     tries, most = _number(_get(ti, "try_number")), _number(_get(ti, "max_tries"))
@@ -293,16 +292,9 @@ def _url(alert: Alert, ti: object, task: object) -> str:
 
 
 def _run_url(alert: Alert) -> str:
-    from airflow.providers.common.compat.sdk import conf
+    from airflow_provider_fluxomail.airflow_compat import run_url
 
-    from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
-
-    if not (alert.dag_id and alert.run_id):
-        return ""
-    dag, run = quote(alert.dag_id), quote(alert.run_id)
-    if AIRFLOW_VERSION < (3, 0):
-        return f"{conf.get('webserver', 'base_url', fallback='').rstrip('/')}/dags/{dag}/grid?dag_run_id={run}"
-    return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag}/runs/{run}"
+    return run_url(alert.dag_id, alert.run_id) if alert.dag_id and alert.run_id else ""
 
 
 def _rows(alert: Alert, context: Mapping[str, Any], ti: object, run: object) -> Iterator[tuple[str, str]]:

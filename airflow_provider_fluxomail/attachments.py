@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.client.messages import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 
 
 def read_attachments(items: object) -> list[Attachment]:
@@ -81,20 +81,10 @@ def open_path(item: Any, field: str) -> Path | ObjectStoragePath:
     if isinstance(item, str) and not item.strip():
         raise FluxomailValidationError(f"{field} is empty: give a path")
     if isinstance(item, str) and "://" in item:
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
+        from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 
         try:
             return ObjectStoragePath(item)
         except (ValueError, TypeError, ImportError) as error:
             raise FluxomailValidationError(f"{field}: cannot read {item!r}: {error}") from error
     return Path(item) if isinstance(item, str) else item
-
-
-def is_local(path: object) -> bool:
-    """Tell a path on this machine from one in a storage, which on Airflow 2.11 is a ``pathlib.Path`` as well."""
-    return isinstance(path, Path) and not hasattr(path, "fs")
-
-
-def lines_of(file: Any) -> Iterator[str]:
-    """Go through the lines of a text file: what Airflow 2.11 opens in a storage cannot be iterated over."""
-    return iter(file.readline, "")

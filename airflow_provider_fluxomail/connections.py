@@ -23,7 +23,7 @@ from airflow_provider_fluxomail.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow_provider_fluxomail.airflow_compat import Connection
 
 log = logging.getLogger(__name__)
 

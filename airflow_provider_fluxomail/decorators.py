@@ -9,13 +9,12 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow.providers.common.compat.sdk import (
+from airflow_provider_fluxomail.airflow_compat import (
     DecoratedOperator,
     context_merge,
     determine_kwargs,
     task_decorator_factory,
 )
-
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -24,8 +23,7 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.operators.send import FluxomailSendOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, TaskDecorator
-
+    from airflow_provider_fluxomail.airflow_compat import Context, TaskDecorator
     from airflow_provider_fluxomail.batch.rows import Row
     from airflow_provider_fluxomail.client.messages import EmailMessage
 

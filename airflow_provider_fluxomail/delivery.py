@@ -13,14 +13,19 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, BaseOperator, conf
-
+from airflow_provider_fluxomail.airflow_compat import (
+    AIRFLOW_V_3_3_PLUS,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    BaseOperator,
+    conf,
+    has_post_execute_hook,
+)
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.metrics import Metrics
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +169,7 @@ def can_end_in_triggerer(task: BaseOperator) -> bool:
         and not task.on_success_callback
         and not task.outlets
         and all(isinstance(link, FluxomailTimelineLink) for link in task.operator_extra_links)
-        and getattr(task, "_post_execute_hook", None) is None
+        and not has_post_execute_hook(task)
         and own.post_execute is BaseOperator.post_execute
         # A subclass may do more.
         and own.execute_complete.__module__.startswith("airflow_provider_fluxomail.")  # type: ignore[attr-defined]

@@ -19,9 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-
 from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, BaseHook
 from airflow_provider_fluxomail.attachments import read_attachments
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address, text_from_html

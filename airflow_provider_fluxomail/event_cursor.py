@@ -15,6 +15,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_fluxomail.airflow_compat import asset_state_stores
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailError,
@@ -81,9 +82,7 @@ class CursorStore:
     """
 
     def __init__(self, stores: Any, identity: object) -> None:
-        # A trigger may belong to several assets, and only the accessors themselves know to which.
-        by_name = getattr(stores, "_by_name", None)
-        self._stores = list(by_name.values()) if by_name else [stores] if stores is not None else []
+        self._stores = asset_state_stores(stores)
         self.key = f"fluxomail_events_{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}"
 
     async def read(self) -> Cursor | None:

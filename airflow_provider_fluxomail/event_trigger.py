@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from airflow.providers.common.compat.triggers import BaseEventTrigger
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_0_PLUS, BaseEventTrigger
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.event_cursor import CursorStore, Follower
@@ -16,8 +16,7 @@ from airflow_provider_fluxomail.event_source import EventSource, Mark, Part
 from airflow_provider_fluxomail.hooks import FluxomailHook
 
 if TYPE_CHECKING:
-    from airflow.triggers.shared_stream import SharedStreamProducer
-
+    from airflow_provider_fluxomail.airflow_compat import SharedStreamProducer
     from airflow_provider_fluxomail.client.events import FeedEvent
 
 #: What can be waited for.
@@ -59,8 +58,8 @@ class FluxomailEventTrigger(BaseEventTrigger):
         domain: str | None = None,
         fluxomail_conn_id: str = FluxomailHook.default_conn_name,
     ) -> None:
-        if cast("Any", BaseEventTrigger) is BaseTrigger:
-            from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
+        if not AIRFLOW_V_3_0_PLUS:
+            from airflow_provider_fluxomail.airflow_compat import AirflowOptionalProviderFeatureException
 
             raise AirflowOptionalProviderFeatureException(
                 "FluxomailEventTrigger needs Airflow 3: Airflow 2 has no asset watchers"
@@ -95,7 +94,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
         """Return what follows the events for all of them. It has every type: their ``types`` differ."""
-        from airflow.triggers.shared_stream import SharedStreamProducer
+        from airflow_provider_fluxomail.airflow_compat import SharedStreamProducer
 
         # Not derived from it, as it is needed where Airflow has no such class.
         SharedStreamProducer.register(EventSource)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from airflow.exceptions import AirflowConfigException
-from airflow.providers.common.compat.sdk import conf
-
 from airflow_provider_fluxomail import CONFIGURATION, DEFAULT_CONN_NAME
+from airflow_provider_fluxomail.airflow_compat import AirflowConfigException, conf
 
 _SECTION = "fluxomail"
 #: What ``inbox_link`` has in place of the send.

@@ -8,9 +8,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseHook
-
 from airflow_provider_fluxomail import fleet, get_provider_info, replays
+from airflow_provider_fluxomail.airflow_compat import BaseHook
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
@@ -169,7 +168,7 @@ class FluxomailHook(BaseHook):
     async def aget_options(self) -> FluxomailConnection:
         """Return what the connection says, looked up once, as each Airflow version allows on an event loop."""
         if self._connection is None:
-            from airflow.providers.common.compat.connection import get_async_connection
+            from airflow_provider_fluxomail.airflow_compat import get_async_connection
 
             self._connection = FluxomailConnection.of(await get_async_connection(self.fluxomail_conn_id))
         return self._connection

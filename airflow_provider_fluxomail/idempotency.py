@@ -19,8 +19,7 @@ from airflow_provider_fluxomail.client.messages import bare_address
 from airflow_provider_fluxomail.client.wire import MAX_KEY_LENGTH, check_idempotency_key
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
+    from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.client.messages import EmailMessage
 
 _SCHEME = "af1"
@@ -205,7 +204,7 @@ def is_first_try(context: Context) -> bool:
 
 
 def _running_context() -> Context:
-    from airflow.providers.common.compat.sdk import get_current_context
+    from airflow_provider_fluxomail.airflow_compat import get_current_context
 
     try:
         context: Context = get_current_context()

@@ -6,12 +6,11 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink
-
 from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail.airflow_compat import BaseOperatorLink
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator, Context
+    from airflow_provider_fluxomail.airflow_compat import BaseOperator, Context
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class FluxomailTimelineLink(BaseOperatorLink):
         # Asked for what is not there, Airflow logs an error at the end of a task that is well.
         if (kept := getattr(operator, "timeline_link", None)) is not None:
             return str(kept)
-        from airflow.providers.common.compat.sdk import XCom
+        from airflow_provider_fluxomail.airflow_compat import XCom
 
         return str(XCom.get_value(ti_key=ti_key, key=XCOM_KEY) or "")
 

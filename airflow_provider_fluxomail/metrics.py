@@ -10,12 +10,12 @@ import logging
 import math
 import re
 import socket
-import sys
 import threading
 import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_fluxomail.airflow_compat import airflow_stats
 from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError
 from airflow_provider_fluxomail.client.observer import Observer
 
@@ -101,32 +101,9 @@ def _time(name: str, seconds: float, tags: dict[str, str]) -> None:
 
 def _emit(method: str, name: str, *value: Any, **options: Any) -> None:
     try:
-        getattr(_stats(), method)(f"{_PREFIX}.{name}", *value, **options)
+        getattr(airflow_stats(), method)(f"{_PREFIX}.{name}", *value, **options)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is about a number
         log.debug("Airflow's stats did not take %s.%s: %s", _PREFIX, name, error)
-
-
-@functools.cache
-def _stats() -> Any:
-    from airflow.providers.common.compat.sdk import Stats, conf
-
-    stats: Any = Stats
-    module = sys.modules[stats.__module__]
-    if getattr(module, "_factory", None) is None and vars(stats).get("factory") is None:
-        try:
-            from airflow.sdk.observability.metrics import stats_utils
-        except ImportError:
-            # Before Airflow 3.2 it sets itself up.
-            return stats
-        factory_for: Any = stats_utils.get_stats_factory
-        # There are two of them from 3.2 on, and a triggerer sets up only the one that is not a provider's to use.
-        if hasattr(module, "_factory"):
-            legacy = conf.getboolean("metrics", "legacy_names_on", fallback=True)
-            stats.initialize(factory=factory_for(), export_legacy_names=legacy)
-        else:
-            # Airflow 3.2.
-            stats.initialize(factory=factory_for(stats))
-    return stats
 
 
 @functools.cache

@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from airflow.providers.common.compat.notifier import BaseNotifier
-
 # Whatever else a callback needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail.airflow_compat import BaseNotifier, NotifierRenderMixin
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailIdempotencyConflictError,
@@ -27,9 +26,9 @@ from airflow_provider_fluxomail.client.errors import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from airflow.providers.common.compat.sdk import Context
     from jinja2 import Environment
 
+    from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.alert_sending import Mail, Result
     from airflow_provider_fluxomail.alerts import Alert
     from airflow_provider_fluxomail.connections import FluxomailConnection
@@ -39,7 +38,7 @@ _FILES: Final = (".html", ".txt", ".md", ".j2", ".jinja2")
 _SEPARATORS: Final = re.compile(r"""[,;](?=(?:[^"]*"[^"]*")*[^"]*\Z)""")
 
 
-class FluxomailNotifier(BaseNotifier):
+class FluxomailNotifier(NotifierRenderMixin, BaseNotifier):
     """Sends an alert with Fluxomail, from any callback: of tasks, Dags, deadlines, and tasks that wait for a person.
 
     What it says is made anew for each call, so one instance may serve any number of tasks. Airflow fires some callbacks
@@ -145,13 +144,6 @@ class FluxomailNotifier(BaseNotifier):
             mails = draft.mails(lookup.result())
             results = await alert_sending.asend(mails, lookup.result().settings, until)
             self._report(draft.alert, mails, results)
-
-    def _render(self, template: Any, context: Any, dag: Any = None) -> Any:
-        """Render as Airflow does; its own form for notifiers wants a Dag in the context, and deadlines have none."""
-        dag = dag or context.get("dag")
-        return super(BaseNotifier, self)._render(
-            template, context, dag if hasattr(dag, "render_template_as_native_obj") else None
-        )
 
     def _until(self) -> float:
         limit = self.time_limit

@@ -6,16 +6,11 @@ import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_3_PLUS, RetryPolicy
 from airflow_provider_fluxomail.client.errors import FluxomailError
-from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
-if TYPE_CHECKING or AIRFLOW_V_3_3_PLUS:
-    from airflow.sdk import RetryDecision, RetryPolicy
-else:
-    RetryPolicy = object
+    from airflow_provider_fluxomail.airflow_compat import Context, RetryDecision
 
 #: A longer delay than a day is a mistake, which must not put a task off for good. Seconds; Airflow's own limit.
 MAX_DELAY: Final = 24 * 3600.0
@@ -42,7 +37,7 @@ class FluxomailRetryPolicy(RetryPolicy):
 
     def __init__(self) -> None:
         if not AIRFLOW_V_3_3_PLUS:
-            from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
+            from airflow_provider_fluxomail.airflow_compat import AirflowOptionalProviderFeatureException
 
             raise AirflowOptionalProviderFeatureException(
                 "FluxomailRetryPolicy needs Airflow 3.3 or later: leave it out, and give the task a retry_delay of a "
@@ -53,6 +48,8 @@ class FluxomailRetryPolicy(RetryPolicy):
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
         """Decide, in the worker, about the error that ended a try."""
+        from airflow_provider_fluxomail.airflow_compat import RetryDecision
+
         error = _of_fluxomail(exception)
         if error is None:
             return RetryDecision.default()

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from airflow_provider_fluxomail.airflow_compat import api_error_status
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailIdempotencyConflictError,
@@ -20,7 +21,7 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.client.messages import bare_address
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow_provider_fluxomail.airflow_compat import Context
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def save(store: StateStore, name: str, value: dict[str, Any]) -> bool:
     try:
         store.set(name, value)
     except Exception as error:  # noqa: BLE001 - every version has its own classes
-        if _status(error) == 404:
+        if api_error_status(error) == 404:
             raise FluxomailClearedError(
                 "this attempt was cleared or replaced while it was running: it stops, the new one sends"
             ) from None
@@ -76,12 +77,6 @@ def load(store: StateStore, name: str) -> Mapping[str, Any]:
         log.warning("Airflow's task state store cannot be read: %s. Going on without it.", error)
         return {}
     return value if isinstance(value, Mapping) else {}
-
-
-def _status(error: Exception) -> object:
-    """Return the status of the API server's answer, out of Airflow's ``AirflowRuntimeError``."""
-    detail = getattr(getattr(error, "error", None), "detail", None)
-    return detail.get("status_code") if isinstance(detail, Mapping) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import (
+# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail.airflow_compat import (
     AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
+    PokeIntervalMixin,
     PokeReturnValue,
     conf,
+    is_deferral_timeout,
 )
-
-# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.targets import FAILURES
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
@@ -26,13 +27,12 @@ from airflow_provider_fluxomail.retry_policy import give_retry_policy
 if TYPE_CHECKING:
     import datetime
 
-    from airflow.providers.common.compat.sdk import Context
-
+    from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.client.waiting import Ending, Wait
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
 
-class FluxomailDeliverySensor(BaseSensorOperator):
+class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
     """Waits until a send's timeline shows that the message was delivered (opened, clicked).
 
     The first event, by its time, that is the target or a failure decides; a click proves the opening and an opening the
@@ -132,8 +132,8 @@ class FluxomailDeliverySensor(BaseSensorOperator):
             # Airflow 3.0 forgets soft_fail here.
             self._fail(error)
         except AirflowException as error:
-            # By name: each version keeps the class elsewhere. Airflow 2.11 would retry it with a whole new wait.
-            if type(error).__name__.startswith("TaskDeferral") and "timeout" in str(error).lower():
+            # Airflow 2.11 would retry it with a whole new wait.
+            if is_deferral_timeout(error):
                 self._fail(AirflowSensorTimeout(f"the triggerer did not end the wait in time: {error}"))
             raise
 
@@ -184,21 +184,15 @@ class FluxomailDeliverySensor(BaseSensorOperator):
             raise AirflowSkipException(f"skipped instead of failed: {error}") from error
         raise error
 
-    def _get_next_poke_interval(
-        self, started_at: datetime.datetime | float, run_duration: Callable[[], float], poke_count: int
-    ) -> float:
-        """Spread the looks, and obey the server's Retry-After.
-
-        Airflow asks for the interval after each look, and knows how long the wait has lasted over all reschedules.
-        """
+    def next_poke_interval(self, interval: float, elapsed: float) -> float:
+        """Spread the polls, and obey the server's ``Retry-After``."""
         from airflow_provider_fluxomail.client.waiting import now
 
         wait = self._wait
         assert wait is not None, "looks belong to execute"
-        wait.started = now() - run_duration()
+        wait.started = now() - elapsed
         wait.deadline = wait.started + self.timeout
         if (trouble := wait.trouble) and (ending := wait.met(trouble, now())):
             self._end_here(ending)
-        interval: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)
         # A hair past the deadline, so that the look there is the last.
         return wait.delay(interval, now()) + 0.01

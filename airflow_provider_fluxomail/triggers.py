@@ -152,7 +152,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
 
         Not with the event: what an event brings, Airflow 3.3 stores as text, and other tasks get ``'{"event": ...'``.
         """
-        from airflow.providers.common.compat.sdk import XCom
+        from airflow_provider_fluxomail.airflow_compat import XCom
 
         task = self.task_instance
         if task is None:

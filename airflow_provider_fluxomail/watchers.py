@@ -86,7 +86,7 @@ class Watchers:
 
 async def look_up(conn_id: str) -> FluxomailConnection:
     """Look the connection up. Airflow's own outage is one that a wait survives; a missing connection is not."""
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+    from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException
 
     try:
         return await FluxomailHook(conn_id).aget_options()

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pendulum
 
-# On Airflow 3 alone: from airflow.sdk import DAG, Param, task
-from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+try:
+    from airflow.sdk import DAG, Param, get_current_context, task
+except ImportError:  # Airflow 2.11
+    from airflow.decorators import task
+    from airflow.models import DAG, Param
+    from airflow.operators.python import get_current_context
 
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 

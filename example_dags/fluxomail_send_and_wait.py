@@ -9,8 +9,10 @@ from datetime import timedelta
 
 import pendulum
 
-# On Airflow 3 alone: from airflow.sdk import DAG, Param
-from airflow.providers.common.compat.sdk import DAG, Param
+try:
+    from airflow.sdk import DAG, Param
+except ImportError:  # Airflow 2.11
+    from airflow.models import DAG, Param
 
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor

@@ -8,8 +8,11 @@ from typing import Any
 
 import pendulum
 
-# On Airflow 3 alone: from airflow.sdk import DAG, Param, task
-from airflow.providers.common.compat.sdk import DAG, Param, task
+try:
+    from airflow.sdk import DAG, Param, task
+except ImportError:  # Airflow 2.11
+    from airflow.decorators import task
+    from airflow.models import DAG, Param
 
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pendulum
+from airflow.exceptions import AirflowFailException
 
-# On Airflow 3 alone: from airflow.sdk import DAG, Param, task
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Param, task
+try:
+    from airflow.sdk import DAG, Param, task
+except ImportError:  # Airflow 2.11
+    from airflow.decorators import task
+    from airflow.models import DAG, Param
 
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.hooks import FluxomailHook

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pendulum
 
-# On Airflow 3 alone: from airflow.sdk import DAG, Param
-from airflow.providers.common.compat.sdk import DAG, Param
+try:
+    from airflow.sdk import DAG, Param
+except ImportError:  # Airflow 2.11
+    from airflow.models import DAG, Param
 
 from airflow_provider_fluxomail.client.messages import Attachment
 from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecorded

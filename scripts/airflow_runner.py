@@ -14,6 +14,7 @@ import secrets
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import httpx
@@ -22,7 +23,7 @@ from scripts.processes import ManagedProcess, ProcessError, free_port, loopback_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+
 
 API_SERVER: Final = "api-server"
 #: As the command line calls them -> as the health report calls them.
@@ -35,6 +36,7 @@ COMPONENTS: Final = {
 #: Log servers listen on every address and on fixed ports; all logs are on this machine's disk anyway.
 _ARGUMENTS: Final = {"scheduler": ("--skip-serve-logs",), "triggerer": ("--skip-serve-logs",)}
 USER: Final = "admin"
+ROOT: Final = Path(__file__).resolve().parent.parent
 FINAL_STATES: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _LOOK_SECONDS: Final = 0.25
 
@@ -335,6 +337,8 @@ class AirflowRunner:
     def _settings(self) -> dict[str, str]:
         inherited = {name: value for name, value in loopback_environment().items() if not name.startswith("AIRFLOW_")}
         return inherited | {
+            # Test Dags import from tests/support.
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__HOST": "127.0.0.1",

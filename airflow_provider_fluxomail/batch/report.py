@@ -9,7 +9,8 @@ import shutil
 import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.attachments import is_local, lines_of, open_path
+from airflow_provider_fluxomail.airflow_compat import is_local, lines_of
+from airflow_provider_fluxomail.attachments import open_path
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 
 if TYPE_CHECKING:

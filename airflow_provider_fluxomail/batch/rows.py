@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail.attachments import lines_of, open_path, read_attachments
+from airflow_provider_fluxomail.airflow_compat import lines_of
+from airflow_provider_fluxomail.attachments import open_path, read_attachments
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.idempotency import named_part, recipient_part
@@ -18,7 +19,7 @@ from airflow_provider_fluxomail.idempotency import named_part, recipient_part
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 
 FIELDS: Final = (*(field.name for field in dataclasses.fields(EmailMessage)), "key")
 FORMATS: Final[Mapping[str, str]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}

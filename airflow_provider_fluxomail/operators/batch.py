@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
-
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -20,9 +19,8 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
     from airflow_provider_fluxomail import sendstate
+    from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.batch.engine import Batch
     from airflow_provider_fluxomail.batch.ledger import Ledger
     from airflow_provider_fluxomail.batch.rows import Row

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, Asset, BaseOperator, conf
-
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -22,9 +21,9 @@ from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
     from jinja2 import Environment
 
+    from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
     from airflow_provider_fluxomail.client.waiting import Ending
     from airflow_provider_fluxomail.client.wire import SendResult

@@ -11,8 +11,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.http.sensors.http import HttpSensor
+from airflow.sdk import DAG
 
 DAG_ID = "waits_http"
 SENDS = json.loads(Path(os.environ["BENCH_SENDS"]).read_text())[DAG_ID]

@@ -8,7 +8,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from airflow.providers.common.compat.sdk import TaskDeferred
+from tests.support.airflow_names import TaskDeferred
 
 
 def context(**fields: Any) -> Any:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_VERSION
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_VERSION
 from tests.integration.airflow_runs import DagRunResult, DagRuns
 
 

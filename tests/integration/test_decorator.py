@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, task
 
 from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, AirflowSkipException
 from airflow_provider_fluxomail.client.errors import FluxomailServerError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.decorators import MESSAGE_FIELDS, FluxomailSendDecoratedOperator
@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from tests.integration.airflow_runs import DagRuns
 from tests.integration.running import Run, context
 from tests.integration.ways import LONG, MESSAGE, Store, deferring, quick
+from tests.support.airflow_names import task
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")

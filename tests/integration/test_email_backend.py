@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.utils import email
 
 from airflow_provider_fluxomail import idempotency
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_3_PLUS, AirflowNotFoundException
 from airflow_provider_fluxomail.client import retries
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
@@ -20,7 +20,6 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
 from tests.integration.airflow_runs import DagRuns
 from tests.integration.running import context
 from tests.unit.test_email_backend import OLD_BODY, RECORD

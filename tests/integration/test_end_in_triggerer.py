@@ -10,16 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator, BaseOperatorLink, XCom
 
 from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_3_PLUS, Asset, BaseOperator, BaseOperatorLink, XCom
 from airflow_provider_fluxomail.client.waiting import now
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
-from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
 from tests.integration.watching import send
+from tests.support.airflow_names import DAG
 
 WORKER, TRIGGERER = False, AIRFLOW_V_3_3_PLUS
 

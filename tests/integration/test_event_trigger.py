@@ -16,12 +16,12 @@ from urllib.parse import parse_qs
 import pytest
 
 from airflow_provider_fluxomail import event_cursor, event_source
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
 from airflow_provider_fluxomail.client import feed
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
-from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
 from tests.integration import running
 
 EVENTS = "/api/v1/events"

@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import XCom
 from airflow.providers_manager import ProvidersManager
 
 from airflow_provider_fluxomail import links
+from airflow_provider_fluxomail.airflow_compat import XCom
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link, timeline_url
 from airflow_provider_fluxomail.operators import FluxomailSendOperator

@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from airflow.providers.common.compat.sdk import Stats
 
-from airflow_provider_fluxomail import metrics
+from airflow_provider_fluxomail import airflow_compat, metrics
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, Stats
 from airflow_provider_fluxomail.client.waiting import Status
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
-from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
 from tests.integration.running import Run, context
 from tests.integration.test_batch import SandboxTime, batch, people
 from tests.integration.watching import Mail, send, until, watching
 
-NEW: Any = metrics._stats.__wrapped__
+NEW: Any = airflow_compat.airflow_stats.__wrapped__
 MAIL: Any = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 HOST = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())
 OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "operations.md"
@@ -69,7 +68,7 @@ class StatsD:
 
 def set_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make Airflow's stats forget how they were set up, as those of a new process."""
-    monkeypatch.setattr(metrics, "_stats", functools.cache(NEW))
+    monkeypatch.setattr(metrics, "airflow_stats", functools.cache(NEW))
     stats: Any = Stats
     module = sys.modules[stats.__module__]
     if hasattr(module, "_factory"):
@@ -255,7 +254,7 @@ def test_nothing_about_a_metric_fails_a_send(
     sandbox: Sandbox, statsd: StatsD, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if broken == "stats":
-        monkeypatch.setattr(metrics, "_stats", lambda: None)
+        monkeypatch.setattr(metrics, "airflow_stats", lambda: None)
     else:
         monkeypatch.setitem(sys.modules, "statsd", None)
         set_up(monkeypatch)

@@ -16,12 +16,11 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_fluxomail import alerts
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowFailException
 from airflow_provider_fluxomail.notifications import FluxomailNotifier, recipients_of
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
 from tests.integration.airflow_runs import DagRuns
 
 OPS: Final = "ops@example.org"
@@ -434,7 +433,8 @@ def test_a_text_alone_is_a_mail_of_text(sandbox: Sandbox) -> None:
 
 def test_template_files(sandbox: Sandbox, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     import pendulum
-    from airflow.providers.common.compat.sdk import DAG
+
+    from tests.support.airflow_names import DAG
 
     (tmp_path / "alert.html").write_text("<p>{{ alert.name }}</p>")
     (tmp_path / "subject.j2").write_text("{{ alert.title }}\n")
@@ -514,7 +514,7 @@ def test_whatever_a_context_lacks(sandbox: Sandbox, way: Way, given: dict[str, A
 
 
 def test_promise_5_exceptions_with_secrets_and_addresses(sandbox: Sandbox, log: pytest.LogCaptureFixture) -> None:
-    from airflow.providers.common.compat.sdk import mask_secret
+    from tests.support.airflow_names import mask_secret
 
     secret = "s3cr3t-of-the-warehouse"
     mask_secret(secret)
@@ -540,7 +540,7 @@ def test_promise_5_without_a_masker_no_exception_is_shown(sandbox: Sandbox, monk
     def redact(_: object) -> None:
         raise RuntimeError("No SecretsMasker found!")
 
-    monkeypatch.setattr("airflow.providers.common.compat.sdk.redact", redact, raising=False)
+    monkeypatch.setattr("airflow_provider_fluxomail.airflow_compat.redact", redact, raising=False)
     FluxomailNotifier(to=OPS)(context(exception=ValueError("a secret")))
     mail = sandbox.message()
     assert "secret" not in mail.content.replace("secrets masker", "")

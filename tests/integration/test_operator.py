@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset
 
 from airflow_provider_fluxomail import delivery
+from airflow_provider_fluxomail.airflow_compat import Asset
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError, FluxomailServerError
 from airflow_provider_fluxomail.client.waiting import now
@@ -20,6 +20,7 @@ from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecord
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.integration.running import Run, context
+from tests.support.airflow_names import DAG
 
 
 def operator(**fields: Any) -> FluxomailSendOperator:

@@ -17,12 +17,12 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_fluxomail import delivery, triggers, watchers
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
 from tests.integration.running import Run, context, fire, rebuilt
 
 PACKAGE = "airflow_provider_fluxomail"

@@ -14,9 +14,9 @@ from typing import Any, Final
 from unittest import mock
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_fluxomail import delivery, idempotency, triggers
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client import errors, retries, waiting
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 from airflow_provider_fluxomail.attachments import read_attachments
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import MAX_ATTACHMENT_BYTES, Attachment

@@ -103,7 +103,7 @@ def test_the_format_can_be_named(tmp_path: Path) -> None:
 
 
 def test_an_object_storage_path(tmp_path: Path) -> None:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 
     path = write(tmp_path, "mails.jsonl", json.dumps(ADA))
     assert len(read(f"file://{path}")) == 1

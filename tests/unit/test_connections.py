@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_fluxomail import CONNECTION_FIELDS, __version__
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.connections import FluxomailConnection
+from tests.support.airflow_names import Connection
 
 
 def connection(**fields: Any) -> FluxomailConnection:

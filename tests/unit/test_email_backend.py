@@ -8,8 +8,8 @@ import uuid
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_fluxomail.airflow_compat import BaseOperator
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.email_backend import TaskFailure, _recipients

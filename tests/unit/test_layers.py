@@ -13,7 +13,7 @@ NAME = "airflow_provider_fluxomail"
 LAYERS = {
     "__init__": 0,
     "client": 0,
-    "version_compat": 0,
+    "airflow_compat": 0,
     "fleet": 0,
     "metrics": 1,
     "idempotency": 1,
@@ -76,6 +76,16 @@ def test_imports_run_downwards_only(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in MODULES if layer(path) in ("client", "sandbox")], ids=str)
 def test_client_and_sandbox_know_nothing_of_airflow(path: Path) -> None:
     assert not [name for name in imports(path) if name.split(".")[0] == "airflow"]
+
+
+#: The same in every supported Airflow.
+ALIKE = {"airflow.__version__", "airflow.triggers.base"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "airflow_compat.py"], ids=str)
+def test_what_differs_between_airflows_is_imported_from_one_module(path: Path) -> None:
+    used = {name for name in imports(path) if name.split(".")[0] == "airflow"}
+    assert not {name for name in used if name not in ALIKE and name.rpartition(".")[0] not in ALIKE}
 
 
 def test_every_module_has_a_layer() -> None:

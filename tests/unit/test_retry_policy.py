@@ -8,14 +8,18 @@ import random
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowOptionalProviderFeatureException, BaseOperator
 
+from airflow_provider_fluxomail.airflow_compat import (
+    AIRFLOW_V_3_3_PLUS,
+    AirflowOptionalProviderFeatureException,
+    BaseOperator,
+)
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.retry_policy import FluxomailRetryPolicy
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
-from airflow_provider_fluxomail.version_compat import AIRFLOW_V_3_3_PLUS
+from tests.support.airflow_names import DAG
 
 since_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="Airflow has retry policies since 3.3")
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)

@@ -6,8 +6,10 @@ import warnings
 from typing import Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, get_current_context, task
 from airflow.utils.email import send_email
+
+from airflow_provider_fluxomail.airflow_compat import get_current_context
+from tests.support.airflow_names import DAG, task
 
 with warnings.catch_warnings():
     # Airflow 3 would have its users name a notifier in place of an address.

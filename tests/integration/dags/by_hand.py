@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, get_current_context, task
 
+from airflow_provider_fluxomail.airflow_compat import get_current_context
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from tests.support.airflow_names import DAG, task
 
 with DAG(dag_id="by_hand", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False):
 

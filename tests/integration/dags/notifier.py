@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, BaseOperator
 
+from airflow_provider_fluxomail.airflow_compat import AirflowSkipException, BaseOperator
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
+from tests.support.airflow_names import DAG
 
 KINDS = ("execute", "success", "retry", "failure", "skipped")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from tests.support.airflow_names import DAG, task
 
 MESSAGE: dict[str, Any] = {
     "subject": "Veiled subject",

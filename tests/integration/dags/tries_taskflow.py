@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, task
+
+from tests.support.airflow_names import DAG, task
 
 MESSAGE = {"subject": "Hi", "content": "Text"}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from tests.support.airflow_names import DAG
 
 OUTCOMES = ("delivered", "bounced", "never", "unknown")
 MODES: dict[str, dict[str, Any]] = {

@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, BaseOperator
-
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, BaseOperator
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
-from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
+from tests.support.airflow_names import DAG
 
 #: One for all, so that what it says of one task could be what it said of another.
 ALERT = FluxomailNotifier(to=["oncall@example.org", "dba@example.org"])

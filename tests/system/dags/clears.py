@@ -9,9 +9,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, get_current_context, task
-
+from airflow_provider_fluxomail.airflow_compat import get_current_context
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from tests.support.airflow_names import DAG, task
 
 
 def address(run_id: str, task_id: str, index: int | str = "") -> str:

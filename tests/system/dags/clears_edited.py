@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import DAG
-
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from tests.support.airflow_names import DAG
 
 SUBJECT = "First"
 RETRIES = 3

@@ -12,9 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG
-
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from tests.support.airflow_names import DAG
 
 
 def address(run_id: str, task_id: str) -> str:

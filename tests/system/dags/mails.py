@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
 from airflow.utils.email import send_email
 
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
-from airflow_provider_fluxomail.version_compat import AIRFLOW_VERSION
+from tests.support.airflow_names import DAG, task
 
 with DAG(
     "mails",

@@ -7,10 +7,9 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import DAG
-
 from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from tests.support.airflow_names import DAG
 
 # Else each worker looks for 10 s before it defers: minutes of a test that is about what comes then.
 delivery.WORKER_LOOKS = (0.0,)  # type: ignore[misc, assignment]

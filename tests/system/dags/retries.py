@@ -6,11 +6,11 @@ import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task
-
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from tests.support.airflow_names import DAG, task
 
 MESSAGE: dict[str, Any] = {"subject": "Rows loaded", "content": "All of them."}
 #: A task that is retried after this is not over when its test is.

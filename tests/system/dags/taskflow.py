@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, task
+from tests.support.airflow_names import DAG, task
 
 
 def fail_once(context: Any, _: Any = None) -> None:

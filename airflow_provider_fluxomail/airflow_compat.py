@@ -1,0 +1,321 @@
+"""Everything that differs between Airflow 2.11 and 3.3, and every private name of Airflow that the package needs.
+
+The rest of the package imports Airflow's names from here, and nothing else of it asks which Airflow is running.
+When a release is no longer supported, what is marked with it can go. The module imports Airflow's modules on first
+use only: a Dag parse pays for the names that its operators need, a triggerer for its own.
+
+``apache-airflow-providers-common-compat`` has such a table too, but deployments of Airflow 3.0 pin a release of it
+from before that (1.7.3).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from airflow import __version__ as airflow_version
+from packaging.version import Version
+
+if TYPE_CHECKING:
+    import datetime
+
+    from airflow.sdk import (
+        Asset as Asset,
+    )
+    from airflow.sdk import (
+        BaseHook as BaseHook,
+    )
+    from airflow.sdk import (
+        BaseNotifier as BaseNotifier,
+    )
+    from airflow.sdk import (
+        BaseOperator as BaseOperator,
+    )
+    from airflow.sdk import (
+        BaseOperatorLink as BaseOperatorLink,
+    )
+    from airflow.sdk import (
+        BaseSensorOperator as BaseSensorOperator,
+    )
+    from airflow.sdk import (
+        Connection as Connection,
+    )
+    from airflow.sdk import (
+        Context as Context,
+    )
+    from airflow.sdk import (
+        ObjectStoragePath as ObjectStoragePath,
+    )
+    from airflow.sdk import (
+        PokeReturnValue as PokeReturnValue,
+    )
+    from airflow.sdk import (
+        RetryDecision as RetryDecision,
+    )
+    from airflow.sdk import (
+        RetryPolicy as RetryPolicy,
+    )
+    from airflow.sdk import (
+        get_current_context as get_current_context,
+    )
+    from airflow.sdk.bases.decorator import (
+        DecoratedOperator as DecoratedOperator,
+    )
+    from airflow.sdk.bases.decorator import (
+        TaskDecorator as TaskDecorator,
+    )
+    from airflow.sdk.bases.decorator import (
+        determine_kwargs as determine_kwargs,
+    )
+    from airflow.sdk.bases.decorator import (
+        task_decorator_factory as task_decorator_factory,
+    )
+    from airflow.sdk.configuration import conf as conf
+    from airflow.sdk.definitions.context import context_merge as context_merge
+    from airflow.sdk.exceptions import (
+        AirflowConfigException as AirflowConfigException,
+    )
+    from airflow.sdk.exceptions import (
+        AirflowException as AirflowException,
+    )
+    from airflow.sdk.exceptions import (
+        AirflowFailException as AirflowFailException,
+    )
+    from airflow.sdk.exceptions import (
+        AirflowNotFoundException as AirflowNotFoundException,
+    )
+    from airflow.sdk.exceptions import (
+        AirflowOptionalProviderFeatureException as AirflowOptionalProviderFeatureException,
+    )
+    from airflow.sdk.exceptions import (
+        AirflowSensorTimeout as AirflowSensorTimeout,
+    )
+    from airflow.sdk.exceptions import (
+        AirflowSkipException as AirflowSkipException,
+    )
+    from airflow.sdk.execution_time.xcom import XCom as XCom
+    from airflow.sdk.log import redact as redact  # type: ignore[attr-defined]
+    from airflow.triggers.base import BaseEventTrigger as BaseEventTrigger
+    from airflow.triggers.shared_stream import SharedStreamProducer as SharedStreamProducer
+
+#: A release candidate counts as its release.
+AIRFLOW_VERSION: Final = Version(Version(airflow_version).base_version).release[:2]
+AIRFLOW_V_3_0_PLUS: Final = AIRFLOW_VERSION >= (3, 0)
+AIRFLOW_V_3_3_PLUS: Final = AIRFLOW_VERSION >= (3, 3)
+
+#: Where each name is, newest place first.
+_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    # The second place is that of Airflow 2.11.
+    "Asset": ("airflow.sdk:Asset", "airflow.datasets:Dataset"),
+    "BaseEventTrigger": ("airflow.triggers.base:BaseEventTrigger", "airflow.triggers.base:BaseTrigger"),
+    "BaseNotifier": ("airflow.sdk:BaseNotifier", "airflow.notifications.basenotifier:BaseNotifier"),
+    "BaseOperator": ("airflow.sdk:BaseOperator", "airflow.models.baseoperator:BaseOperator"),
+    "BaseOperatorLink": ("airflow.sdk:BaseOperatorLink", "airflow.models.baseoperatorlink:BaseOperatorLink"),
+    "BaseSensorOperator": ("airflow.sdk:BaseSensorOperator", "airflow.sensors.base:BaseSensorOperator"),
+    "DecoratedOperator": ("airflow.sdk.bases.decorator:DecoratedOperator", "airflow.decorators.base:DecoratedOperator"),
+    "ObjectStoragePath": ("airflow.sdk:ObjectStoragePath", "airflow.io.path:ObjectStoragePath"),
+    "PokeReturnValue": ("airflow.sdk:PokeReturnValue", "airflow.sensors.base:PokeReturnValue"),
+    "XCom": ("airflow.sdk.execution_time.xcom:XCom", "airflow.models.xcom:XCom"),
+    "determine_kwargs": (
+        "airflow.sdk.bases.decorator:determine_kwargs",
+        "airflow.utils.operator_helpers:determine_kwargs",
+    ),
+    "get_current_context": ("airflow.sdk:get_current_context", "airflow.operators.python:get_current_context"),
+    "task_decorator_factory": (
+        "airflow.sdk.bases.decorator:task_decorator_factory",
+        "airflow.decorators.base:task_decorator_factory",
+    ),
+    # The last place is that of Airflow 2.11 and 3.0.
+    "AirflowException": ("airflow.sdk.exceptions:AirflowException", "airflow.exceptions:AirflowException"),
+    "BaseHook": ("airflow.sdk:BaseHook", "airflow.hooks.base:BaseHook"),
+    "context_merge": ("airflow.sdk.definitions.context:context_merge", "airflow.utils.context:context_merge"),
+    "redact": (
+        "airflow.sdk.log:redact",
+        "airflow.sdk.execution_time.secrets_masker:redact",  # 3.0
+        "airflow.utils.log.secrets_masker:redact",  # 2.11
+    ),
+    # The last place is that of Airflow 2.11 to 3.1.
+    "conf": ("airflow.sdk.configuration:conf", "airflow.configuration:conf"),
+    "Stats": ("airflow.sdk.observability.stats:Stats", "airflow.stats:Stats"),
+    **{
+        name: (f"airflow.sdk.exceptions:{name}", f"airflow.exceptions:{name}")
+        for name in (
+            "AirflowConfigException",
+            "AirflowFailException",
+            "AirflowNotFoundException",
+            "AirflowOptionalProviderFeatureException",
+            "AirflowSensorTimeout",
+            "AirflowSkipException",
+        )
+    },
+    # From Airflow 3.3 on.
+    "RetryDecision": ("airflow.sdk:RetryDecision",),
+    "RetryPolicy": ("airflow.sdk:RetryPolicy", "builtins:object"),
+    "SharedStreamProducer": ("airflow.triggers.shared_stream:SharedStreamProducer",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import one of Airflow's names from where this release has it."""
+    for place in _PLACES.get(name, ()):
+        module, _, attribute = place.partition(":")
+        try:
+            value = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError):
+            continue
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}: Airflow {airflow_version} does not have it")
+
+
+def _airflow(name: str) -> Any:
+    """Return one of Airflow's names, for use within this module."""
+    return getattr(sys.modules[__name__], name)
+
+
+# ---- Connections
+
+
+async def get_async_connection(conn_id: str) -> Connection:
+    """Look a connection up on an event loop.
+
+    Airflow 2.11 and 3.0 have no asynchronous lookup. That of 3.1 to 3.3.1 masks secrets with a blocking call to the
+    supervisor, which fails when another coroutine is waiting for an answer of it. ``aextra_dejson`` came with the fix.
+
+    In a thread of asgiref's, not of asyncio's: Airflow 3.0's blocking lookup finds the event loop only from there.
+    """
+    hook = _airflow("BaseHook")
+    if AIRFLOW_V_3_3_PLUS and hasattr(importlib.import_module("airflow.sdk").Connection, "aextra_dejson"):
+        found: Connection = await hook.aget_connection(conn_id)
+        return found
+    # A dependency of every Airflow.
+    from asgiref.sync import sync_to_async
+
+    looked_up: Connection = await sync_to_async(hook.get_connection)(conn_id)
+    return looked_up
+
+
+# ---- Tasks
+
+
+class PokeIntervalMixin:
+    """Lets a sensor choose the time of its next poke, with :meth:`next_poke_interval`.
+
+    Airflow offers no public way: ``exponential_backoff`` knows nothing of ``Retry-After``.
+    """
+
+    def _get_next_poke_interval(
+        self, started_at: datetime.datetime | float, run_duration: Callable[[], float], poke_count: int
+    ) -> float:
+        interval: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)  # type: ignore[misc]
+        return self.next_poke_interval(interval, run_duration())
+
+    def next_poke_interval(self, interval: float, elapsed: float) -> float:
+        """Return the seconds to the next poke.
+
+        :param interval: seconds, as ``poke_interval`` and ``exponential_backoff`` have it.
+        :param elapsed: seconds since the sensor's first poke, across reschedules.
+        """
+        return interval
+
+
+def is_deferral_timeout(error: BaseException) -> bool:
+    """Tell whether ``defer(timeout=...)`` ended a deferral.
+
+    By name: Airflow 2.11 raises ``TaskDeferralError`` with a text, later releases ``TaskDeferralTimeout``, each from a
+    module of its own.
+    """
+    return type(error).__name__.startswith("TaskDeferral") and "timeout" in str(error).lower()
+
+
+def has_post_execute_hook(task: BaseOperator) -> bool:
+    """Tell whether a task was given ``post_execute=``. Airflow keeps it under a private name only."""
+    return getattr(task, "_post_execute_hook", None) is not None
+
+
+def api_error_status(error: BaseException) -> object:
+    """Return the HTTP status of the API server's response in Airflow 3's ``AirflowRuntimeError``, ``None`` if none."""
+    detail = getattr(getattr(error, "error", None), "detail", None)
+    return detail.get("status_code") if isinstance(detail, Mapping) else None
+
+
+# ---- Triggers
+
+
+def asset_state_stores(stores: Any) -> list[Any]:
+    """Return the state store of each asset of a trigger (Airflow 3.3 and later); empty without one.
+
+    A trigger may belong to several assets, and only the private table of the accessor lists them.
+    """
+    by_name = getattr(stores, "_by_name", None)
+    return list(by_name.values()) if by_name else [stores] if stores is not None else []
+
+
+# ---- Callbacks
+
+
+class NotifierRenderMixin:
+    """Renders templates of a notifier also without a Dag in the context.
+
+    Deadline alerts (Airflow 3.1 and later) have none, and ``dag.test()`` hands callbacks a serialized one. Airflow's
+    ``BaseNotifier._render`` needs the Dag itself, so it is left out.
+    """
+
+    def _render(self, template: Any, context: Any, dag: Any = None) -> Any:
+        dag = dag or context.get("dag")
+        known = dag if hasattr(dag, "render_template_as_native_obj") else None
+        base: Any = super(_airflow("BaseNotifier"), self)
+        return base._render(template, context, known)
+
+
+def run_url(dag_id: str, run_id: str) -> str:
+    """Return the page of a Dag run. Airflow 2.11 has another address for it, in another section."""
+    dag, run = quote(dag_id), quote(run_id)
+    conf = _airflow("conf")
+    if AIRFLOW_V_3_0_PLUS:
+        return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag}/runs/{run}"
+    return f"{conf.get('webserver', 'base_url', fallback='').rstrip('/')}/dags/{dag}/grid?dag_run_id={run}"
+
+
+# ---- Storage
+
+
+def is_local(path: object) -> bool:
+    """Tell a path on this machine from one in object storage, which on Airflow 2.11 is a ``pathlib.Path`` as well."""
+    return isinstance(path, Path) and not hasattr(path, "fs")
+
+
+def lines_of(file: Any) -> Iterator[str]:
+    """Iterate over the lines of a text file: what Airflow 2.11 opens in object storage is not iterable."""
+    return iter(file.readline, "")
+
+
+# ---- Metrics
+
+
+@functools.cache
+def airflow_stats() -> Any:
+    """Return Airflow's metrics client, ready for use.
+
+    Airflow 3.2 and later have two of them, and a triggerer sets up only the one that is not for providers.
+    """
+    stats: Any = _airflow("Stats")
+    module = sys.modules[stats.__module__]
+    if getattr(module, "_factory", None) is None and vars(stats).get("factory") is None:
+        try:
+            stats_utils = importlib.import_module("airflow.sdk.observability.metrics.stats_utils")
+        except ImportError:
+            # Before Airflow 3.2 it sets itself up.
+            return stats
+        if hasattr(module, "_factory"):
+            legacy = _airflow("conf").getboolean("metrics", "legacy_names_on", fallback=True)
+            stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=legacy)
+        else:
+            # Airflow 3.2.
+            stats.initialize(factory=stats_utils.get_stats_factory(stats))
+    return stats
