@@ -1,8 +1,8 @@
 """Copies the example Dags of an installed wheel by the commands of docs/installing.md, and lets Airflow parse them.
 
 ``cd /elsewhere && PYTHON -P CHECKOUT/scripts/installed_examples.py``, with the Python that has Airflow and the wheel:
-outside the checkout, and without its folder on the path, what is imported must be the wheel. An example may fail to
-import only if its docstring says that it needs a later Airflow.
+outside the checkout, and without its folder on the path, what is imported must be the wheel. An example fails to import
+if and only if its docstring says that it needs a later Airflow, or a package that is not here.
 """
 
 from __future__ import annotations
@@ -37,6 +37,18 @@ def release(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(".")[:2])
 
 
+def lacks(docstring: str, airflow: str) -> str:
+    """What an example needs, by its docstring, that is not here: ``Needs Airflow 3.3`` or ``Needs PACKAGE``."""
+    needs = re.search(r"Needs (Airflow ([\d.]*\d)|apache-airflow-[\w-]+)", docstring)
+    if needs is None:
+        return ""
+    if needs[2]:
+        here = release(airflow) >= release(needs[2])
+    else:
+        here = any(found.name == needs[1] for found in importlib.metadata.distributions())
+    return "" if here else needs[1]
+
+
 def main() -> int:
     """Copy, parse, compare.
 
@@ -65,10 +77,9 @@ def parse(folder: Path) -> int:
     wrong = 0
     for name in examples:
         (copy,) = [path.resolve() for path in folder.rglob(name.name) if path.parts[-len(name.parts) :] == name.parts]
-        needs = re.search(r"Needs Airflow ([0-9.]*[0-9])", copy.read_text(encoding="utf-8").split('"""')[1])
-        least = needs[1] if needs else "0.0"
-        result = "parsed" if copy in parsed else f"needs Airflow {least}"
-        if (copy in parsed) != (release(airflow) >= release(least)):
+        lacking = lacks(copy.read_text(encoding="utf-8").split('"""')[1], airflow)
+        result = "parsed" if copy in parsed else f"needs {lacking}"
+        if (copy in parsed) == bool(lacking):
             result = f"WRONG, {errors.get(copy, result)}"
             wrong += 1
         print(f"  {name}: {result}")
