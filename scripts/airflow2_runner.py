@@ -6,8 +6,11 @@ database by ``AIRFLOW__DATABASE__SQL_ALCHEMY_CONN``.
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import httpx
@@ -16,7 +19,6 @@ from scripts.airflow_runner import USER, AirflowError, AirflowRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 #: As the command line calls them -> as the health report calls them.
 COMPONENTS: Final = {"webserver": "metadatabase", "scheduler": "scheduler", "triggerer": "triggerer"}
@@ -114,7 +116,10 @@ class Airflow2Runner(AirflowRunner):
 
     def _settings(self) -> dict[str, str]:
         port = self.url.rpartition(":")[2]
-        return super()._settings() | {
+        settings = super()._settings()
+        return settings | {
+            # Executors start tasks as the command airflow.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), settings.get("PATH", os.defpath)]),
             "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
             "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
             "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
