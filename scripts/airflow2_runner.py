@@ -7,6 +7,7 @@ database by ``AIRFLOW__DATABASE__SQL_ALCHEMY_CONN``.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 import time
@@ -31,6 +32,14 @@ _ARGUMENTS: Final = {
 #: Lets a script log in and clear tasks as the UI does.
 _WEBSERVER_CONFIG: Final = "WTF_CSRF_ENABLED = False\n"
 _LOOK_SECONDS: Final = 0.25
+#: What a traceback ends with: the name of the class, and the text.
+_EXCEPTION: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*: (.+)$", re.MULTILINE)
+
+
+def last_exception(log: str) -> str | None:
+    """The text of the last exception in a log of lines, ``None`` when there is none."""
+    found = _EXCEPTION.findall(log)
+    return str(found[-1]) if found else None
 
 
 class Airflow2Runner(AirflowRunner):
@@ -106,6 +115,14 @@ class Airflow2Runner(AirflowRunner):
         dates = ["--start-date", first, "--end-date", last]
         options = ["--reset-dagruns"] if again else []
         self.command("dags", "backfill", *dates, *options, "--yes", dag_id, timeout=timeout)
+
+    def exception(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str | None:
+        """The text of the last exception in a try's log, ``None`` when there is none."""
+        path = f"{self._api}/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        answer = self._client.get(path, params={"full_content": True}, headers={"Accept": "text/plain"})
+        if not answer.is_success:
+            return None
+        return last_exception(answer.text)
 
     def _healthy(self) -> set[str]:
         try:

@@ -15,6 +15,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from scripts import demo, processes
+from scripts.airflow2_runner import last_exception
 from scripts.exclusive import ExclusiveFolder, FolderInUseError
 from scripts.processes import ManagedProcess, loopback_environment, record_in
 from scripts.sandbox import Sandbox
@@ -144,3 +145,23 @@ def test_a_process_that_has_the_id_now_is_left_alone(tmp_path: Path) -> None:
         assert process.running
     finally:
         process.stop(grace=0)
+
+
+TWO_EXCEPTIONS = """Traceback (most recent call last):
+  File "x.py", line 1
+ValueError: first
+
+During handling of the above exception, another exception occurred:
+
+  File "y.py", line 2
+package.errors.NoAnswer: no answer from 127.0.0.1:80: closed
+[2026-11-27T01:16:45.005+0000] {x.py:1} INFO - Done: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [("[2026-11-27] {x.py:1} INFO - Done: 1\n", None), (TWO_EXCEPTIONS, "no answer from 127.0.0.1:80: closed")],
+)
+def test_the_last_exception_of_airflow_2s_logs(log: str, expected: str | None) -> None:
+    assert last_exception(log) == expected
