@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -16,7 +15,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from rich import box
@@ -29,6 +28,7 @@ from rich.text import Text
 
 from scripts.airflow2_runner import Airflow2Runner
 from scripts.airflow_runner import USER, AirflowError, AirflowRunner, Change, TaskTry
+from scripts.demo_scenarios import SCENARIOS, Account, Scenario
 from scripts.exclusive import ExclusiveFolder, FolderInUseError
 from scripts.processes import ProcessError, record_in
 from scripts.sandbox import API_KEY, SEND_PATH, Sandbox
@@ -42,8 +42,6 @@ DAG_FILE: Final = ROOT / "example_dags" / "fluxomail_send_and_wait.py"
 DAG_ID: Final = "fluxomail_send_and_wait"
 #: Seconds from a send to its outcome. A worker polls for 10 s before it defers, so these waits do not get that far.
 EVENT_DELAY: Final = 2.0
-#: The client makes so many requests per try; all of them lose their answer.
-LOST_ANSWERS: Final = 4
 #: Seconds; a busy machine needs minutes for what takes 20 s elsewhere.
 TIMEOUT: Final = 300.0
 
@@ -58,110 +56,6 @@ _QUIET: Final = frozenset({"scheduled", "queued"})
 #: A line below the header, nothing else.
 _UNDERLINED: Final = box.Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 _EVENT_STYLES: Final = {"delivered": "green", "bounced": "red"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """One run of the Dag and how it should end.
-
-    :param states: the last state of each task.
-    :param event: the last event of the timeline.
-    :param send_tries: how many tries the send takes.
-    :param lost_answers: how many requests lose their answer.
-    :param deferred: the message is delivered only when ``wait`` has been seen deferred.
-    """
-
-    run_id: str
-    title: str
-    story: str
-    to: str
-    states: dict[str, str]
-    event: str
-    send_tries: int = 1
-    lost_answers: int = 0
-    deferred: bool = False
-
-
-SCENARIOS: Final = (
-    Scenario(
-        run_id="delivered",
-        title="Send, and wait until it is delivered",
-        story="The message takes its time. A worker polls for 10 s, then it gives its slot back and Airflow's "
-        "triggerer goes on waiting. Only then does the sandbox deliver.",
-        to="ada@example.org",
-        states={"send": "success", "wait": "success"},
-        event="delivered",
-        deferred=True,
-    ),
-    Scenario(
-        run_id="answers-lost",
-        title="Every answer to the first try is lost",
-        story=f"The sandbox stores the message, then cuts the connection, {LOST_ANSWERS} times. The task can't know "
-        "that it has sent, and fails. Airflow tries again, with the same idempotency key.",
-        to="bob@example.org",
-        states={"send": "success", "wait": "success"},
-        event="delivered",
-        send_tries=2,
-        lost_answers=LOST_ANSWERS,
-    ),
-    Scenario(
-        run_id="bounced",
-        title="The message bounces",
-        story="There is no such mailbox. The send stays green, for it was accepted; the wait goes red and says why.",
-        to="bounced@example.com",
-        states={"send": "success", "wait": "failed"},
-        event="bounced",
-    ),
-)
-
-
-@dataclasses.dataclass
-class Account:
-    """What a run has come to: collected from Airflow and from the sandbox, then judged."""
-
-    scenario: Scenario
-    tasks: dict[str, TaskTry]
-    tries: list[TaskTry]
-    seen: dict[str, set[str]]
-    key: str
-    reused: bool
-    messages: list[dict[str, Any]]
-    count: int
-    posts: list[dict[str, Any]]
-    reasons: list[tuple[str, int, str]]
-
-    @property
-    def lost(self) -> int:
-        """How many requests to send got no answer although the message was stored."""
-        return sum(row["fault"] == "response_lost_after_store" for row in self.posts)
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The timeline, if there is one."""
-        return list(self.messages[0]["events"]) if self.messages else []
-
-    def differences(self) -> Iterator[str]:
-        """Say what is not as it should be."""
-        scenario = self.scenario
-        if self.count != 1:
-            yield f"the sandbox has stored {self.count} messages with the key {self.key or '(none)'}, not 1"
-        for task_id, expected in scenario.states.items():
-            state = self.tasks[task_id].state if task_id in self.tasks else None
-            if state != expected:
-                yield f"task {task_id} is {state}, not {expected}"
-        if len(self.tries) != scenario.send_tries:
-            yield f"task send took {len(self.tries)} tries, not {scenario.send_tries}"
-        if self.lost != scenario.lost_answers:
-            yield f"{self.lost} answers were lost, not {scenario.lost_answers}"
-        if any(one.state == "success" for one in self.tries[:-1]):
-            yield "task send was run again after it had succeeded"
-        if self.reused != (scenario.lost_answers > 0):
-            yield f"task send says reused={self.reused}, though {self.lost} answers were lost"
-        if scenario.deferred and "deferred" not in self.seen.get("wait", ()):
-            yield "task wait was never deferred"
-        last = self.events[-1]["type"] if self.events else "nothing"
-        if last != scenario.event:
-            yield f"the timeline ends with {last}, not {scenario.event}"
 
 
 class Demo:
@@ -403,9 +297,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (AirflowError, ProcessError, httpx.HTTPError, OSError) as error:
         console.print(Panel(Text(str(error)), title="The demo could not run", border_style="red", box=box.ROUNDED))
-        if isinstance(error, PermissionError):
-            console.print(f"Remove {HOME} or make it yours: an earlier run by another user left it.", soft_wrap=True)
-        console.print(f"Logs: {HOME}", soft_wrap=True)
+        hint = f"Logs: {HOME}"
+        if isinstance(error, OSError):
+            hint = f"The demo has to be able to write to {HOME}: remove what another user may have left there."
+        console.print(hint, soft_wrap=True)
         return 1
 
 

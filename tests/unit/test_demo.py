@@ -105,7 +105,9 @@ def test_a_demo_that_cannot_write_says_so(
     (tmp_path / "taken").touch()
     monkeypatch.setattr(demo, "HOME", tmp_path / "taken")
     assert demo.main([]) == 1
-    assert "The demo could not run" in capsys.readouterr().out
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "The demo could not run" in said
+    assert f"has to be able to write to {tmp_path}" in said
 
 
 def sleeper(folder: Path) -> ManagedProcess:
