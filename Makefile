@@ -131,6 +131,13 @@ docs: $(STAMP) ## the documentation as HTML, in docs/_build/html; warnings are e
 build: $(STAMP) ## wheel and sdist, in dist/
 	rm -rf dist
 	$(BIN)/python -m build
+	@$(BIN)/python -m scripts.release_check dist $(ADVISE)
+
+# What a release lacks is advice for a build, an error here.
+ADVISE := --advise
+.PHONY: release-check
+release-check: ADVISE :=
+release-check: build ## build, and fail if that is not ready for a package index (RELEASING.md)
 
 .PHONY: constraints
 constraints: .venv-tools/.complete ## compile the constraint files: the newest packages for 3.3, those of its day for each other

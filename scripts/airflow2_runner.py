@@ -6,8 +6,12 @@ database by ``AIRFLOW__DATABASE__SQL_ALCHEMY_CONN``.
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import httpx
@@ -16,7 +20,6 @@ from scripts.airflow_runner import USER, AirflowError, AirflowRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 #: As the command line calls them -> as the health report calls them.
 COMPONENTS: Final = {"webserver": "metadatabase", "scheduler": "scheduler", "triggerer": "triggerer"}
@@ -29,6 +32,14 @@ _ARGUMENTS: Final = {
 #: Lets a script log in and clear tasks as the UI does.
 _WEBSERVER_CONFIG: Final = "WTF_CSRF_ENABLED = False\n"
 _LOOK_SECONDS: Final = 0.25
+#: What a traceback ends with: the name of the class, and the text.
+_EXCEPTION: Final = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*: (.+)$", re.MULTILINE)
+
+
+def last_exception(log: str) -> str | None:
+    """The text of the last exception in a log of lines, ``None`` when there is none."""
+    found = _EXCEPTION.findall(log)
+    return str(found[-1]) if found else None
 
 
 class Airflow2Runner(AirflowRunner):
@@ -105,6 +116,14 @@ class Airflow2Runner(AirflowRunner):
         options = ["--reset-dagruns"] if again else []
         self.command("dags", "backfill", *dates, *options, "--yes", dag_id, timeout=timeout)
 
+    def exception(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str | None:
+        """The text of the last exception in a try's log, ``None`` when there is none."""
+        path = f"{self._api}/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        answer = self._client.get(path, params={"full_content": True}, headers={"Accept": "text/plain"})
+        if not answer.is_success:
+            return None
+        return last_exception(answer.text)
+
     def _healthy(self) -> set[str]:
         try:
             report = self._client.get("/health").json()
@@ -114,7 +133,10 @@ class Airflow2Runner(AirflowRunner):
 
     def _settings(self) -> dict[str, str]:
         port = self.url.rpartition(":")[2]
-        return super()._settings() | {
+        settings = super()._settings()
+        return settings | {
+            # Executors start tasks as the command airflow.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), settings.get("PATH", os.defpath)]),
             "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
             "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
             "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",

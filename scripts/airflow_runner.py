@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import httpx
 
-from scripts.processes import ManagedProcess, ProcessError, free_port, stop_all
+from scripts.processes import ManagedProcess, ProcessError, free_port, loopback_environment, stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,6 +129,11 @@ class AirflowRunner:
     def stop(self, *, grace: float = 4.0) -> None:
         """End all components: asked first, forced after ``grace`` seconds, for the scheduler takes its time."""
         stop_all(self._components.values(), grace=grace)
+
+    @property
+    def components(self) -> list[str]:
+        """The names of all components."""
+        return list(self._components)
 
     def component(self, name: str) -> ManagedProcess:
         """One of :data:`COMPONENTS`, to stop, kill or start it alone."""
@@ -331,7 +336,7 @@ class AirflowRunner:
         return ManagedProcess(name, command, log=log, environment=self.environment)
 
     def _settings(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        inherited = {name: value for name, value in loopback_environment().items() if not name.startswith("AIRFLOW_")}
         return inherited | {
             # Test Dags import from tests/support.
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
@@ -354,8 +359,6 @@ class AirflowRunner:
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs / "tasks"),
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
             "PYTHONUNBUFFERED": "1",
         }
 

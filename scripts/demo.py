@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import datetime
 import importlib.metadata
 import json
+import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from rich import box
@@ -26,8 +26,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from scripts.airflow2_runner import Airflow2Runner
 from scripts.airflow_runner import USER, AirflowError, AirflowRunner, Change, TaskTry
-from scripts.processes import ProcessError
+from scripts.demo_scenarios import SCENARIOS, Account, Scenario
+from scripts.exclusive import ExclusiveFolder, FolderInUseError
+from scripts.processes import ProcessError, record_in
 from scripts.sandbox import API_KEY, SEND_PATH, Sandbox
 
 if TYPE_CHECKING:
@@ -37,12 +40,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = ROOT / ".demo"
 DAG_FILE: Final = ROOT / "example_dags" / "fluxomail_send_and_wait.py"
 DAG_ID: Final = "fluxomail_send_and_wait"
-#: A worker looks for 10 s before it defers: the first run's mail takes longer, the others' less.
-SLOW_DELIVERY: Final = 14.0
-QUICK_DELIVERY: Final = 2.0
-#: The client makes so many requests per try; all of them lose their answer.
-LOST_ANSWERS: Final = 4
-RUN_TIMEOUT: Final = 180.0
+#: Seconds from a send to its outcome. A worker polls for 10 s before it defers, so these waits do not get that far.
+EVENT_DELAY: Final = 2.0
+#: Seconds; a busy machine needs minutes for what takes 20 s elsewhere.
+TIMEOUT: Final = 300.0
 
 _STYLES: Final = {
     "success": "bold green",
@@ -55,113 +56,6 @@ _QUIET: Final = frozenset({"scheduled", "queued"})
 #: A line below the header, nothing else.
 _UNDERLINED: Final = box.Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 _EVENT_STYLES: Final = {"delivered": "green", "bounced": "red"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """One run of the Dag and how it should end.
-
-    :param states: the last state of each task.
-    :param event: the last event of the timeline.
-    :param send_tries: how many tries the send takes.
-    :param lost_answers: how many requests lose their answer.
-    :param event_delay: seconds from a send to its outcome.
-    :param on_the_way: states that ``wait`` must have been seen in.
-    """
-
-    run_id: str
-    title: str
-    story: str
-    to: str
-    states: dict[str, str]
-    event: str
-    send_tries: int = 1
-    lost_answers: int = 0
-    event_delay: float = QUICK_DELIVERY
-    on_the_way: frozenset[str] = frozenset()
-
-
-SCENARIOS: Final = (
-    Scenario(
-        run_id="delivered",
-        title="Send, and wait until it is delivered",
-        story=f"The sandbox delivers after {SLOW_DELIVERY:g} s. A worker looks for 10 s, then it gives its slot back "
-        "and Airflow's triggerer goes on waiting.",
-        to="ada@example.org",
-        states={"send": "success", "wait": "success"},
-        event="delivered",
-        event_delay=SLOW_DELIVERY,
-        on_the_way=frozenset({"deferred"}),
-    ),
-    Scenario(
-        run_id="answers-lost",
-        title="Every answer to the first try is lost",
-        story=f"The sandbox stores the message, then cuts the connection, {LOST_ANSWERS} times. The task can't know "
-        "that it has sent, and fails. Airflow tries again, with the same idempotency key.",
-        to="bob@example.org",
-        states={"send": "success", "wait": "success"},
-        event="delivered",
-        send_tries=2,
-        lost_answers=LOST_ANSWERS,
-    ),
-    Scenario(
-        run_id="bounced",
-        title="The message bounces",
-        story="There is no such mailbox. The send stays green, for it was accepted; the wait goes red and says why.",
-        to="bounced@example.com",
-        states={"send": "success", "wait": "failed"},
-        event="bounced",
-    ),
-)
-
-
-@dataclasses.dataclass
-class Account:
-    """What a run has come to: collected from Airflow and from the sandbox, then judged."""
-
-    scenario: Scenario
-    tasks: dict[str, TaskTry]
-    tries: list[TaskTry]
-    seen: dict[str, set[str]]
-    key: str
-    reused: bool
-    messages: list[dict[str, Any]]
-    count: int
-    posts: list[dict[str, Any]]
-    reasons: list[tuple[str, int, str]]
-
-    @property
-    def lost(self) -> int:
-        """How many requests to send got no answer although the message was stored."""
-        return sum(row["fault"] == "response_lost_after_store" for row in self.posts)
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The timeline, if there is one."""
-        return list(self.messages[0]["events"]) if self.messages else []
-
-    def differences(self) -> Iterator[str]:
-        """Say what is not as it should be."""
-        scenario = self.scenario
-        if self.count != 1:
-            yield f"the sandbox has stored {self.count} messages with the key {self.key or '(none)'}, not 1"
-        for task_id, expected in scenario.states.items():
-            state = self.tasks[task_id].state if task_id in self.tasks else None
-            if state != expected:
-                yield f"task {task_id} is {state}, not {expected}"
-        if len(self.tries) != scenario.send_tries:
-            yield f"task send took {len(self.tries)} tries, not {scenario.send_tries}"
-        if self.lost != scenario.lost_answers:
-            yield f"{self.lost} answers were lost, not {scenario.lost_answers}"
-        if any(one.state == "success" for one in self.tries[:-1]):
-            yield "task send was run again after it had succeeded"
-        if self.reused != (scenario.lost_answers > 0):
-            yield f"task send says reused={self.reused}, though {self.lost} answers were lost"
-        if missing := scenario.on_the_way - self.seen.get("wait", set()):
-            yield f"task wait was never {', '.join(sorted(missing))}"
-        last = self.events[-1]["type"] if self.events else "nothing"
-        if last != scenario.event:
-            yield f"the timeline ends with {last}, not {scenario.event}"
 
 
 class Demo:
@@ -177,12 +71,12 @@ class Demo:
         """Start Airflow and say what has come up."""
         self._ready("sandbox", f"a Fluxomail of your own; its inbox is at {self.sandbox.url}/inbox")
         with self._waiting("making a database for Airflow"):
-            self.airflow.prepare()
+            self.airflow.prepare(timeout=TIMEOUT)
         self._ready("database", "SQLite, in .demo/airflow")
-        remarks = {"api-server": self.airflow.url, "scheduler": "LocalExecutor"}
-        with self._waiting("starting Airflow's scheduler, Dag processor, API server and triggerer"):
+        remarks = {"api-server": self.airflow.url, "webserver": self.airflow.url}
+        with self._waiting(f"starting Airflow: {', '.join(self.airflow.components)}"):
             self.airflow.start()
-            self.airflow.wait_until_healthy(seen=lambda name: self._ready(name, remarks.get(name, "")))
+            self.airflow.wait_until_healthy(timeout=TIMEOUT, seen=lambda name: self._ready(name, remarks.get(name, "")))
         with self._waiting("waiting for the Dag"):
             self.airflow.wait_for_dag(DAG_ID)
         self._ready("Dag", f"send >> wait, from {DAG_FILE.relative_to(ROOT)}")
@@ -193,7 +87,8 @@ class Demo:
         self.console.print(Rule(Text(f"{number}  {scenario.title}", "bold"), align="left", style="grey50"))
         self.console.print(Text(scenario.story, "grey62"))
         self.console.print()
-        self.sandbox.control("POST", "settings", json={"event_delay": scenario.event_delay})
+        outcome = "never" if scenario.deferred else "delivered"
+        self.sandbox.control("POST", "settings", json={"default_outcome": outcome})
         if scenario.lost_answers:
             match = {"method": "POST", "path": SEND_PATH}
             fault = {"kind": "response_lost_after_store", "times": scenario.lost_answers, "match": match}
@@ -201,9 +96,11 @@ class Demo:
         self.airflow.trigger(DAG_ID, scenario.run_id, conf={"to": scenario.to})
         seen: dict[str, set[str]] = {}
         with self._waiting(f"running the Dag {DAG_ID}, to {scenario.to}"):
-            for change in self.airflow.follow(DAG_ID, scenario.run_id, timeout=RUN_TIMEOUT):
+            for change in self.airflow.follow(DAG_ID, scenario.run_id, timeout=TIMEOUT):
                 states = seen.setdefault(change.task.task_id, set())
                 self._tell(change, again="deferred" in states)
+                if change.task.state == "deferred" and "deferred" not in states:
+                    self._deliver(scenario)
                 states.add(str(change.task.state))
         account = self._collect(scenario, seen)
         self._show(account)
@@ -250,6 +147,11 @@ class Demo:
         """End Airflow; the sandbox ends last."""
         with self._waiting("ending Airflow"):
             self.airflow.stop()
+
+    def _deliver(self, scenario: Scenario) -> None:
+        """Let the sandbox deliver what it has stored for a recipient."""
+        for message in self.sandbox.stored(to=scenario.to)[1]:
+            self.sandbox.control("POST", f"messages/{message['send_id']}/events", json={"type": "delivered"})
 
     def _collect(self, scenario: Scenario, seen: dict[str, set[str]]) -> Account:
         airflow, run = self.airflow, scenario.run_id
@@ -332,7 +234,7 @@ def _remark(task: TaskTry, *, again: bool) -> str:
         ("send", "running"): f"{number}: a worker sends",
         ("send", "up_for_retry"): f"{number} got no answer: was the mail sent?",
         ("send", "success"): number,
-        ("wait", "running"): "back in a worker, with the outcome" if again else "a worker looks at the timeline",
+        ("wait", "running"): "back in a worker, with the outcome" if again else "a worker polls the timeline",
         ("wait", "deferred"): "the worker is free again, the triggerer waits",
     }.get((task.task_id, str(task.state)), "")
 
@@ -376,32 +278,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     version = importlib.metadata.version("apache-airflow")
-    if int(version.partition(".")[0]) < 3:
-        console.print(f"The demo speaks Airflow 3's REST API, this is Airflow {version}: run make demo alone.")
-        return 1
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     console.print()
     console.print(Text.assemble(("Fluxomail for Apache Airflow", "bold"), f": a demo with a real Airflow {version}"))
     console.print(Text("Everything runs on this machine and in .demo/; no mail leaves it.\n", "grey62"))
     try:
-        with Sandbox(HOME / "sandbox", event_delay=SLOW_DELIVERY) as sandbox:
-            return _run(console, sandbox, keep=options.keep)
+        with ExclusiveFolder(HOME) as home:
+            record_in(HOME / "processes")
+            with Sandbox(HOME / "sandbox", event_delay=EVENT_DELAY) as sandbox:
+                return _run(console, home, sandbox, airflow_2=version.startswith("2."), keep=options.keep)
     except KeyboardInterrupt:
         console.print("\nEnded: nothing is left running.")
         return 130
-    except (AirflowError, ProcessError, httpx.HTTPError) as error:
+    except FolderInUseError as error:
+        console.print(f"Another demo is running: {error}.", soft_wrap=True)
+        console.print("Stop it (Ctrl-C where it runs, or kill and the process id), then run this one again.")
+        return 1
+    except (AirflowError, ProcessError, httpx.HTTPError, OSError) as error:
         console.print(Panel(Text(str(error)), title="The demo could not run", border_style="red", box=box.ROUNDED))
-        console.print(f"Logs: {HOME}", soft_wrap=True)
+        hint = f"Logs: {HOME}"
+        if isinstance(error, OSError):
+            hint = f"The demo has to be able to write to {HOME}: remove what another user may have left there."
+        console.print(hint, soft_wrap=True)
         return 1
 
 
-def _run(console: Console, sandbox: Sandbox, *, keep: bool) -> int:
+def _run(console: Console, home: ExclusiveFolder, sandbox: Sandbox, *, airflow_2: bool, keep: bool) -> int:
     begin = time.monotonic()
     sandbox.start()
     connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
     environment = {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
-    with AirflowRunner(HOME / "airflow", dags=[DAG_FILE], environment=environment) as airflow:
+    runner = AirflowRunner
+    if airflow_2:
+        # All that it can with SQLite: one task at a time, which is enough here.
+        runner, environment["AIRFLOW__CORE__EXECUTOR"] = Airflow2Runner, "SequentialExecutor"
+    with runner(HOME / "airflow", dags=[DAG_FILE], environment=environment) as airflow:
+        home.say(f"process {os.getpid()}, Airflow at {airflow.url}, the sandbox's inbox at {sandbox.url}/inbox")
         demo = Demo(console, sandbox, airflow, begin=begin)
         demo.start_airflow()
         accounts = [demo.run(number, scenario) for number, scenario in enumerate(SCENARIOS, start=1)]

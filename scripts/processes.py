@@ -8,17 +8,21 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psutil  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 _GRACE_SECONDS: Final = 10.0
 _SHOWN_LINES: Final = 15
 _STARTED: Final[list[ManagedProcess]] = []
+_LEFT_GRACE_SECONDS: Final = 4.0
+_CLOCK_SECONDS: Final = 5.0
+_LOOPBACK: Final = "127.0.0.1,localhost"
+_record: Path | None = None
 
 
 class ProcessError(Exception):
@@ -79,6 +83,9 @@ class ManagedProcess:
                 env=self._environment,
                 start_new_session=True,
             )
+        if _record is not None:
+            with _record.open("a") as lines:
+                lines.write(f"{self._process.pid} {_created(self._process.pid)!r}\n")
 
     def check(self) -> None:
         """Raise if it ended.
@@ -127,8 +134,7 @@ class ManagedProcess:
             return []
         # Reaps the leader if it has ended; its id stays taken as long as anything in its session lives.
         self._process.poll()
-        leader = self._process.pid
-        return [pid for pid in psutil.pids() if _session_of(pid) == leader and _is_alive(pid)]
+        return _session_pids(self._process.pid)
 
 
 def stop_all(processes: Iterable[ManagedProcess], *, grace: float = _GRACE_SECONDS) -> None:
@@ -144,6 +150,48 @@ def stop_all(processes: Iterable[ManagedProcess], *, grace: float = _GRACE_SECON
         process.kill()
 
 
+def loopback_environment() -> dict[str, str]:
+    """This program's environment for processes that only talk to each other on this machine: without its proxies.
+
+    ``NO_PROXY`` alone is not enough: httpx refuses to start with a SOCKS proxy that it lacks a package for, whether or
+    not it would use it.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return kept | {"NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
+
+
+def record_in(file: Path) -> None:
+    """Stop what an earlier, killed program has left running, and record in its place what this program starts.
+
+    :param file: one line for each process that leads a session: its id and when it was created.
+    """
+    global _record
+    if file.exists():
+        for line in file.read_text().splitlines():
+            pid, _, created = line.partition(" ")
+            # The id may be another process's by now; the time moves a little when the machine's clock is set.
+            if abs(_created(int(pid)) - float(created)) < _CLOCK_SECONDS:
+                _end_session(int(pid))
+    file.write_text("")
+    _record = file
+
+
+def _end_session(leader: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in _session_pids(leader):
+            _send(pid, number)
+        deadline = time.monotonic() + _LEFT_GRACE_SECONDS
+        while _session_pids(leader) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _created(pid: int) -> float:
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
+
+
 def free_port() -> int:
     """Return a TCP port of the loopback address that nobody uses."""
     with socket.socket() as probe:
@@ -157,6 +205,10 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+def _session_pids(leader: int) -> list[int]:
+    return [pid for pid in psutil.pids() if _session_of(pid) == leader and _is_alive(pid)]
 
 
 def _session_of(pid: int) -> int | None:

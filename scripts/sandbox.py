@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 
-from scripts.processes import ManagedProcess
+from scripts.processes import ManagedProcess, loopback_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +29,7 @@ class Sandbox:
             "the sandbox",
             [sys.executable, "-m", "airflow_provider_fluxomail.sandbox", *options],
             log=folder / "sandbox.log",
-            environment=os.environ | {"PYTHONUNBUFFERED": "1"},
+            environment=loopback_environment() | {"PYTHONUNBUFFERED": "1"},
         )
         self.url = ""
 
