@@ -10,7 +10,7 @@ from typing import Final
 from airflow.exceptions import AirflowConfigException
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_fluxomail import CONFIGURATION, DEFAULT_CONN_NAME
+from airflow_provider_fluxomail import OPTIONS
 
 _SECTION = "fluxomail"
 #: What ``inbox_link`` has in place of the send.
@@ -19,7 +19,8 @@ SEND_ID: Final = "{send_id}"
 
 def default_conn_id() -> str:
     """Return the connection that is used where none is named."""
-    return str(conf.get(_SECTION, "default_conn_id", fallback=DEFAULT_CONN_NAME)).strip() or DEFAULT_CONN_NAME
+    default = _default("default_conn_id")
+    return str(conf.get(_SECTION, "default_conn_id", fallback=default)).strip() or default
 
 
 def max_wait() -> float:
@@ -64,5 +65,4 @@ def _number(name: str) -> float:
 
 
 def _default(name: str) -> str:
-    default: str = CONFIGURATION[name]["default"]
-    return default
+    return OPTIONS[name].default_text
