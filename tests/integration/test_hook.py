@@ -233,6 +233,36 @@ def test_test_connection_does_not_take_another_server_for_fluxomail(
     assert f"status {status[:3]}" in text
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "good"),
+    [
+        ("404 Not Found", b'{"error": "Not found"}', True),
+        ("404 Not Found", b'{"error": {"code": "not_found", "message": "Not found"}}', True),
+        ("404 Not Found", b'{"status": 404, "error": "Not Found"}', False),
+        ("404 Not Found", b'{"message": "no Route matched with those values"}', False),
+        ("404 Not Found", b'{"detail": "Not Found"}', False),
+        ("404 Not Found", b"404 page not found", False),
+        ("404 Not Found", b"", False),
+        ("429 Too Many Requests", b'{"message": "Rate limit exceeded"}', True),
+        ("429 Too Many Requests", b'{"message": "API rate limit exceeded", "request_id": "k"}', False),
+        ("200 OK", b'{"events": []}', True),
+    ],
+)
+def test_test_connection_with_a_server_that_sends_the_request_id_back(
+    serve: Callable[[Handler], RawServer], sandbox: Sandbox, status: str, body: bytes, good: bool
+) -> None:
+    """Fluxomail does, and so do some gateways: then the body has to be one that is documented."""
+
+    def echo(connection: socket.socket, request: bytes) -> None:
+        (sent,) = [line for line in request.decode().splitlines() if line.lower().startswith("x-request-id:")]
+        connection.sendall(head(status, Content_Length=len(body), X_Request_Id=sent.partition(": ")[2]) + body)
+
+    sandbox.connect("probe", host=serve(echo).url)
+    ok, text = FluxomailHook("probe").test_connection()
+    assert ok is good, text
+    assert good or text.startswith("Not a Fluxomail server")
+
+
 def test_a_gateways_404_says_nothing_of_the_send(
     serve: Callable[[Handler], RawServer], sandbox: Sandbox, call: Callable[..., Any]
 ) -> None:

@@ -192,7 +192,16 @@ def test_every_extra_has_all_spellings(name: str) -> None:
     "name",
     [
         *("redirect", "redirectto", "REDIRECTTO", "redirect_too", "redirects_to", "redirect_mail_to", "redrect_to"),
-        *("rediret_to", "redirct", "ridirect_to", "_redirect_to", "#redirect_to", "//redirect_to", "redirect_to_"),
+        *(
+            "rediret_to",
+            "rediretto",
+            "redirct",
+            "ridirect_to",
+            "_redirect_to",
+            "#redirect_to",
+            "//redirect_to",
+            "redirect_to_",
+        ),
         *("redirect_to\u200b", "redi\u200brect_to", "r\u0435direct_to", "redirect\u2011to", "amp;redirect_to"),
         *("extra__http__redirect_to", "extra__redirect_to", "fluxomail_redirect_to", "fluxomail.redirectTo"),
         *("reroute_to", "forward_to", "divert", "staging_to", "stagingTo", "staging", "send_to", "sendto", "to", "cc"),
