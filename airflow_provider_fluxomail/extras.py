@@ -22,17 +22,18 @@ log = logging.getLogger(__name__)
 
 GUARDS: Final = ("redirect_to", "allowed_recipient_domains")
 
-#: Airflow before 2.3 stored a form's fields under such names.
-_OLD_PREFIX: Final = "extra__fluxomail__"
+#: Airflow before 2.3 stored a form's fields as ``extra__fluxomail__redirect_to``; here with single underscores.
+_OLD_PREFIX: Final = "extra_fluxomail_"
 #: In the name of an extra, these say that it is meant to hold mail back, or to send it elsewhere.
 _GUARD_PARTS: Final = (
-    *("redirect", "reroute", "divert", "forward", "intercept", "override", "catchall"),
+    *("redir", "reroute", "divert", "forward", "intercept", "override", "catchall"),
     *("recip", "rcpt", "receiver", "addressee", "domain"),
     *("allow", "permit", "whitelist", "safelist", "blacklist", "blocklist", "denylist", "guard", "restrict"),
-    *("staging", "sandbox", "dryrun", "testmode", "sendto", "mailto", "routeto", "deliverto"),
+    *("staging", "sandbox", "dryrun", "testmode", "nosend", "suppress", "blackhole", "mailcatcher"),
+    *("sendto", "mailto", "routeto", "deliverto", "testemail", "testmail", "testaddress", "devemail", "debugemail"),
 )
 #: The same as whole words: as parts they are in too many others.
-_GUARD_WORDS: Final = frozenset({"to", "cc", "bcc", "only", "block", "deny", "divert"})
+_GUARD_WORDS: Final = frozenset({"to", "cc", "bcc", "only", "block", "deny"})
 #: What a misspelt word is compared with.
 _GUARD_STEMS: Final = (
     "redirect",
@@ -108,8 +109,7 @@ def known_name(spelling: str) -> str | None:
     plain = unicodedata.normalize("NFKC", spelling).strip()
     for form in (plain, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain)):
         name = re.sub(r"[\s_.-]+", "_", form).lower()
-        name = name.removeprefix(re.sub("_+", "_", _OLD_PREFIX))
-        if name in CONNECTION_FIELDS:
+        if (name := name.removeprefix(_OLD_PREFIX)) in CONNECTION_FIELDS:
             return name
     return None
 

@@ -98,6 +98,23 @@ def test_forget_reads_the_connection_anew(sandbox: Sandbox) -> None:
     hook.close()
 
 
+@pytest.mark.parametrize("spelling", ["REDIRECT_TO", "Redirect-To", "redirect to", "redirectTo"])
+def test_a_guard_in_any_spelling_keeps_mail_at_home(sandbox: Sandbox, call: Callable[..., Any], spelling: str) -> None:
+    sandbox.connect("staging", **{spelling: "qa@example.com"})
+    call(FluxomailHook("staging"), "send", FIELDS, idempotency_key="k1")
+    assert [mail.to for mail in sandbox.messages()] == ["qa@example.com"]
+
+
+@pytest.mark.parametrize("extra", [{"REDIRECT": "qa@example.com"}, {"extra": {"redirect_to": "qa@example.com"}}])
+def test_a_guard_that_is_misspelt_lets_nothing_out(
+    sandbox: Sandbox, call: Callable[..., Any], extra: dict[str, Any]
+) -> None:
+    sandbox.connect("staging", **extra)
+    with pytest.raises(FluxomailValidationError, match="redirect_to"):
+        call(FluxomailHook("staging"), "send", FIELDS, idempotency_key="k1")
+    assert sandbox.requests() == []
+
+
 def test_test_connection_says_each_case_in_its_own_words(
     sandbox: Sandbox, serve: Callable[[Handler], RawServer]
 ) -> None:

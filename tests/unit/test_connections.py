@@ -195,6 +195,8 @@ def test_every_extra_has_all_spellings(name: str) -> None:
         *(
             "rediret_to",
             "rediretto",
+            "redir",
+            "alwdrecpntdmns",
             "redirct",
             "ridirect_to",
             "_redirect_to",
@@ -210,6 +212,7 @@ def test_every_extra_has_all_spellings(name: str) -> None:
         *("Allow Recipient Domains", "recipients_allowed", "recipients", "recipient", "recipeint_domains", "alowed"),
         *("domains", "domian", "domain", "whitelist", "white-list", "White List", "safelist", "allowlist", "permitted"),
         *("blocked_recipients", "restrict_to", "guard", "dry_run", "dryRun", "test_mode", "receivers", "rcpt"),
+        *("test_email", "devEmail", "no_send", "suppress_all", "black_hole"),
     ],
 )
 @pytest.mark.parametrize("value", ["qa@a.example", "", None])
