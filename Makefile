@@ -28,12 +28,12 @@ PYTHONS := python3.12 python3.13 python3.11 python3.14 python3
 
 ifeq ($(AIRFLOW),3.3)
   VENV := .venv
-  GROUP := dev
+  GROUPS := --group dev
   COVERAGE := yes
 else
   # Coverage would say nothing: the branches for other releases stay unvisited.
   VENV := .venv-$(AIRFLOW)
-  GROUP := test
+  GROUPS := --group test --group demo
   COVERAGE :=
 endif
 
@@ -61,7 +61,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 		"$$found" -m venv --clear $(VENV); \
 	fi
 	$(BIN)/python -m pip install --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[sandbox]' --group $(GROUP)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[sandbox]' $(GROUPS)
 	@touch $(STAMP)
 	@echo "==> $(VENV) is ready"
 

@@ -5,7 +5,7 @@ Airflow imports this module in every process to discover the provider, so it imp
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["__version__", "get_provider_info"]
 
@@ -45,7 +45,7 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": {
                     "hidden-fields": ["login", "schema", "port"],
                     "relabeling": {"password": "API key", "host": "Base URL"},
-                    "placeholders": {"host": "https://api.fluxomail.com"},
+                    "placeholders": {"host": "https://api.fluxomail.com", **_placeholders()},
                 },
                 "conn-fields": CONNECTION_FIELDS,
             }
@@ -60,87 +60,146 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
-def _field(label: str, description: str, kind: str, **schema: Any) -> dict[str, Any]:
-    return {"label": label, "description": description, "schema": {"type": [kind, "null"], **schema}}
+class Option(NamedTuple):
+    """One option: an extra of a ``fluxomail`` connection, an option of the section ``[fluxomail]``, or both.
+
+    :param type: ``string``, ``boolean``, ``integer`` or ``number``.
+    :param default: what holds where nothing else is set; ``None``: nothing does.
+    :param help: what it is, without the default. Form and section add that.
+    :param label: its name in the connection form; empty: it is no extra.
+    :param example: a value for ``[fluxomail]``; empty: it is not in the section.
+    :param schema: further JSON schema of the form's field.
+    """
+
+    type: str
+    default: str | float | bool | None
+    help: str
+    label: str = ""
+    example: str = ""
+    schema: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+    @property
+    def default_text(self) -> str:
+        """The default as a person writes it; empty if there is none."""
+        if self.default is None:
+            return ""
+        if isinstance(self.default, bool | str):
+            return str(self.default).lower() if isinstance(self.default, bool) else self.default
+        return f"{self.default:g}"
 
 
-#: The extras of a ``fluxomail`` connection, as Airflow's form shows them. Documented in ``docs/connection.md``.
-CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
-    "timeout": _field(
-        "Timeout", "Seconds to connect, and to wait for each part of an answer (15).", "number", default=15, minimum=0
-    ),
-    "max_attempts": _field(
-        "Attempts", "Requests made at most for one call, all with one key (4).", "integer", default=4, minimum=1
-    ),
-    "max_wait": _field(
-        "Longest wait", "Seconds one call may wait inside a worker (60).", "number", default=60, minimum=0
-    ),
-    "idempotency_namespace": _field(
-        "Idempotency namespace", "Give each Airflow deployment that shares an organization its own.", "string"
-    ),
-    "key_retention_hours": _field(
-        "Key retention", "Hours Fluxomail remembers an idempotency key (24).", "number", default=24, minimum=0
-    ),
-    "api_version": _field("API version", "The Fluxomail-Version header; a dash sends none.", "string"),
-    "verify": _field("Verify TLS", "true, false, or the path of a CA bundle.", "string"),
-    "proxies": _field(
-        "Proxies",
-        'JSON object of proxy URLs by scheme, e.g. {"https": "http://proxy:3128"}.',
-        "string",
-        format="password",
-    ),
-    "allow_http": _field("Allow http://", "Send the API key unencrypted to another machine.", "boolean", default=False),
-    "poll_share": _field(
-        "Share for waiting",
-        "The part of the key's cap that waiting may use (0.5).",
+#: Every option once: form, reader and section are made from this table. Documented in ``docs/connection.md``.
+OPTIONS: dict[str, Option] = {
+    "timeout": Option(
         "number",
-        default=0.5,
-        minimum=0,
-        maximum=1,
+        15.0,
+        "Seconds to connect, and to wait for each part of a response.",
+        "Timeout",
+        schema={"minimum": 0},
     ),
-    "redirect_to": _field("Redirect to", "Staging: all mail that is not allowed goes to this address.", "string"),
-    "allowed_recipient_domains": _field(
-        "Allowed recipient domains", "Staging: comma-separated; mail to others is refused, or redirected.", "string"
+    "max_attempts": Option(
+        "integer", 4, "Requests made at most for one call, all with one key.", "Attempts", schema={"minimum": 1}
+    ),
+    "max_wait": Option(
+        "number", 60.0, "Seconds that one call may wait inside a worker.", "Longest wait", "20", {"minimum": 0}
+    ),
+    "idempotency_namespace": Option(
+        "string",
+        "",
+        "Give each Airflow deployment that shares an organization its own.",
+        "Idempotency namespace",
+    ),
+    "key_retention_hours": Option(
+        "number", 24.0, "Hours that Fluxomail remembers an idempotency key.", "Key retention", schema={"minimum": 0}
+    ),
+    "api_version": Option("string", "2025-09-01", "The Fluxomail-Version header; a dash sends none.", "API version"),
+    "verify": Option("string", True, "true, false, or the path of a CA bundle.", "Verify TLS"),
+    "proxies": Option(
+        "string",
+        None,
+        'JSON object of proxy URLs by scheme, e.g. {"https": "http://proxy:3128"}.',
+        "Proxies",
+        schema={"format": "password"},
+    ),
+    "allow_http": Option("boolean", False, "Send the API key unencrypted to another machine.", "Allow http://"),
+    "poll_share": Option(
+        "number",
+        0.5,
+        "The part of a key's rate limit that the deferred waits of a triggerer may use, above 0 and at most 1.",
+        "Share for waiting",
+        "0.25",
+        {"minimum": 0, "maximum": 1},
+    ),
+    "redirect_to": Option("string", None, "Staging: all mail that is not allowed goes to this address.", "Redirect to"),
+    "allowed_recipient_domains": Option(
+        "string",
+        None,
+        "Staging: comma-separated; mail to others is refused, or redirected.",
+        "Allowed recipient domains",
+    ),
+    "default_conn_id": Option(
+        "string",
+        DEFAULT_CONN_NAME,
+        "The connection that operators, sensor and hook use where none is named.",
+        example="mail_production",
+    ),
+    "follow_events": Option(
+        "boolean",
+        True,
+        "Whether many deferred waits on one key follow the organization's event stream; else all read timelines.",
+        example="False",
+    ),
+    "inbox_link": Option(
+        "string",
+        "",
+        "The page that the link 'Fluxomail timeline' of tasks opens, with {send_id} where the id of the send belongs. "
+        "Connections to a sandbox need none: it has a page of its own.",
+        example="https://mail.example.com/sends/{send_id}",
     ),
 }
 
 
-def _option(description: str, kind: str, default: str, example: str) -> dict[str, Any]:
+def _field(name: str, option: Option) -> dict[str, Any]:
+    """Describe an extra to the connection form.
+
+    Without a default: a form stores that with the connection, which would then outrank ``[fluxomail]``.
+    """
+    default = option.default_text
+    if option.example:
+        default = f"[fluxomail] {name}, else {default}"
     return {
-        "description": description,
-        "version_added": "0.1.0",
-        "type": kind,
-        "default": default,
-        "example": example,
+        "label": option.label,
+        "description": f"{option.help} Default: {default}." if default else option.help,
+        "schema": {"type": [option.type, "null"], **option.schema},
     }
 
 
-#: The section ``[fluxomail]`` of Airflow's configuration. Documented in ``docs/connection.md``.
+def _placeholders() -> dict[str, str]:
+    """Show the defaults that hold everywhere in the empty fields; Airflow before 3 does."""
+    return {
+        name: option.default_text
+        for name, option in OPTIONS.items()
+        if option.label and option.type != "boolean" and option.default_text and not option.example
+    }
+
+
+def _setting(option: Option) -> dict[str, Any]:
+    """Describe an option of the section to Airflow."""
+    return {
+        "description": option.help,
+        "version_added": "0.1.0",
+        "type": {"number": "float"}.get(option.type, option.type),
+        "default": option.default_text,
+        "example": option.example,
+    }
+
+
+#: The extras of a ``fluxomail`` connection, as Airflow's form shows them.
+CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    name: _field(name, option) for name, option in OPTIONS.items() if option.label
+}
+
+#: The section ``[fluxomail]`` of Airflow's configuration, as Airflow shows it.
 CONFIGURATION: dict[str, dict[str, Any]] = {
-    "default_conn_id": _option(
-        "The connection that operators, sensor and hook use where none is named.",
-        "string",
-        DEFAULT_CONN_NAME,
-        "mail_production",
-    ),
-    "max_wait": _option("Seconds that one call may wait inside a worker.", "float", "60", "20"),
-    "poll_share": _option(
-        "The part of a key's cap that the deferred waits of a triggerer may use together, above 0 and at most 1.",
-        "float",
-        "0.5",
-        "0.25",
-    ),
-    "follow_events": _option(
-        "Whether many deferred waits on one key follow the organization's event stream; else all read timelines.",
-        "boolean",
-        "True",
-        "False",
-    ),
-    "inbox_link": _option(
-        "The page that the link 'Fluxomail timeline' of tasks opens, with {send_id} where the id of the send belongs. "
-        "Connections to a sandbox need none: it has a page of its own.",
-        "string",
-        "",
-        "https://mail.example.com/sends/{send_id}",
-    ),
+    name: _setting(option) for name, option in OPTIONS.items() if option.example
 }

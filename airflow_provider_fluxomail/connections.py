@@ -7,17 +7,18 @@ one; both are taken.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import logging
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail import CONNECTION_FIELDS, __version__, fleet
+from airflow_provider_fluxomail import OPTIONS, __version__, fleet
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.guard import RecipientGuard
 from airflow_provider_fluxomail.client.messages import one_address
-from airflow_provider_fluxomail.client.settings import API_VERSION, ClientSettings
+from airflow_provider_fluxomail.client.settings import ClientSettings
+from airflow_provider_fluxomail.extras import is_empty, read_extras, refuse_guard_in
 from airflow_provider_fluxomail.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Connection
 
 log = logging.getLogger(__name__)
+
+_DOMAIN = re.compile(r"localhost|[\w-]+(\.[\w-]+)+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +42,9 @@ class FluxomailConnection:
     """
 
     settings: ClientSettings
-    idempotency_namespace: str = ""
-    key_retention_hours: float = 24.0
-    poll_share: float = 0.5
+    idempotency_namespace: str
+    key_retention_hours: float
+    poll_share: float
 
     @classmethod
     def of(cls, connection: Connection) -> FluxomailConnection:
@@ -58,34 +61,35 @@ class FluxomailConnection:
     def _read(cls, connection: Connection) -> FluxomailConnection:
         if connection.conn_type and connection.conn_type != "fluxomail":
             raise FluxomailValidationError(f"its type is {connection.conn_type!r}: make it 'fluxomail'")
-        extras = _extras(connection.extra)
-        read = _Reader(extras)
-        api_version = read("api_version", str, API_VERSION)
-        poll_share = read("poll_share", _number, fleet.poll_share())
+        for field in ("host", "schema", "login", "password"):
+            refuse_guard_in(field, getattr(connection, field))
+        read = _Reader(read_extras(connection.extra))
+        api_version = read("api_version", str)
+        poll_share = read("poll_share", _number, fleet.poll_share)
         if not 0 < poll_share <= 1:
             raise FluxomailValidationError("poll_share must be above 0 and at most 1")
-        retention = read("key_retention_hours", _number, 24.0)
+        retention = read("key_retention_hours", _number)
         if retention < 0:
             raise FluxomailValidationError("extra key_retention_hours must be 0 or more")
         return cls(
             settings=ClientSettings(
                 api_key=connection.password or "",
                 base_url=_base_url(connection),
-                timeout=read("timeout", _number, 15.0),
-                max_attempts=read("max_attempts", _integer, 4),
-                max_wait=read("max_wait", _number, fleet.max_wait()),
+                timeout=read("timeout", _number),
+                max_attempts=read("max_attempts", _integer),
+                max_wait=read("max_wait", _number, fleet.max_wait),
                 api_version="" if api_version == "-" else api_version,
-                verify=read("verify", _verify, True),
-                proxies=read("proxies", _proxies, {}),
-                allow_http=read("allow_http", _boolean, False),
+                verify=read("verify", _verify),
+                proxies=read("proxies", _proxies) or {},
+                allow_http=read("allow_http", _boolean),
                 user_agent=user_agent(),
                 observer=Metrics(connection.conn_id or ""),
                 guard=RecipientGuard(
-                    redirect_to=read("redirect_to", one_address, None),
-                    allowed_domains=read("allowed_recipient_domains", _domains, ()),
+                    redirect_to=read("redirect_to", one_address),
+                    allowed_domains=read("allowed_recipient_domains", _domains) or (),
                 ),
             ),
-            idempotency_namespace=read("idempotency_namespace", str, ""),
+            idempotency_namespace=read("idempotency_namespace", str),
             key_retention_hours=retention,
             poll_share=poll_share,
         )
@@ -113,37 +117,41 @@ def _base_url(connection: Connection) -> str:
     return host
 
 
-def _extras(text: str | None) -> dict[str, Any]:
-    """Parse the extras. Parsed here, not by Airflow: its parser swallows errors, and a guard must not vanish."""
-    try:
-        extras = json.loads(text) if text and text.strip() else {}
-    except ValueError:
-        extras = None
-    if not isinstance(extras, dict):
-        raise FluxomailValidationError("its extras are not a JSON object")
-    for name in extras:
-        if name in CONNECTION_FIELDS:
-            continue
-        # A misspelt guard would let mail out to everybody.
-        guards = any(word in name.lower() for word in ("redirect", "recipient", "allow"))
-        if close := difflib.get_close_matches(name, CONNECTION_FIELDS, n=1, cutoff=0.4 if guards else 0.8):
-            raise FluxomailValidationError(f"unknown extra {name!r}: did you mean {close[0]!r}?")
-        log.warning(
-            "The connection's extra %r means nothing to Fluxomail; known: %s.", name, ", ".join(CONNECTION_FIELDS)
-        )
-    return extras
-
-
 class _Reader:
-    """Reads one extra at a time; an empty form field counts as absent."""
+    """Reads one extra at a time.
+
+    A value that is the built-in default counts as absent, so that ``[fluxomail]`` holds: a connection form may have
+    stored the default of every field that was left alone.
+    """
 
     def __init__(self, extras: dict[str, Any]) -> None:
         self._extras = extras
 
-    def __call__(self, name: str, convert: Callable[[Any], Any], default: Any) -> Any:
+    def __call__(self, name: str, convert: Callable[[Any], Any], setting: Callable[[], Any] | None = None) -> Any:
+        """Return the value of an extra.
+
+        :param setting: reads the option of the same name from ``[fluxomail]``.
+        """
+        default = OPTIONS[name].default
         value = self._extras.get(name)
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return default
+        given = not is_empty(value)
+        if given:
+            converted = self._converted(name, value, convert)
+            if setting is None or converted != default:
+                return converted
+        configured = default if setting is None else setting()
+        if given and configured != default:
+            log.info(
+                "The connection's extra %s is the default, %s, and counts as not set: using [fluxomail] %s = %s.",
+                name,
+                OPTIONS[name].default_text,
+                name,
+                configured,
+            )
+        return configured
+
+    @staticmethod
+    def _converted(name: str, value: Any, convert: Callable[[Any], Any]) -> Any:
         try:
             return convert(value.strip() if isinstance(value, str) else value)
         except FluxomailValidationError as error:
@@ -202,6 +210,6 @@ def _domains(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a list of domains, or a comma-separated text of them")
     domains = tuple(item.strip().casefold().lstrip("@").rstrip(".") for item in value if item.strip())
-    if not domains or not all("." in domain or domain == "localhost" for domain in domains):
-        raise ValueError("must hold domains such as example.com")
+    if not domains or not all(_DOMAIN.fullmatch(domain) for domain in domains):
+        raise ValueError("must hold domains such as example.com, whole and without wildcards")
     return domains

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from airflow_provider_fluxomail import CONFIGURATION, DEFAULT_CONN_NAME
+from airflow_provider_fluxomail import OPTIONS
 from airflow_provider_fluxomail.airflow_compat import AirflowConfigException, conf
 
 _SECTION = "fluxomail"
@@ -17,7 +17,8 @@ SEND_ID: Final = "{send_id}"
 
 def default_conn_id() -> str:
     """Return the connection that is used where none is named."""
-    return str(conf.get(_SECTION, "default_conn_id", fallback=DEFAULT_CONN_NAME)).strip() or DEFAULT_CONN_NAME
+    default = _default("default_conn_id")
+    return str(conf.get(_SECTION, "default_conn_id", fallback=default)).strip() or default
 
 
 def max_wait() -> float:
@@ -62,5 +63,4 @@ def _number(name: str) -> float:
 
 
 def _default(name: str) -> str:
-    default: str = CONFIGURATION[name]["default"]
-    return default
+    return OPTIONS[name].default_text

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail import fleet, get_provider_info, replays
 from airflow_provider_fluxomail.airflow_compat import BaseHook
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailAuthError,
-    FluxomailConnectionError,
-    FluxomailError,
-    FluxomailNotFoundError,
-    FluxomailPermissionError,
-    FluxomailRateLimitError,
-    FluxomailTenantPausedError,
-    FluxomailValidationError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.sync import FluxomailClient
+from airflow_provider_fluxomail.connection_test import probe
 from airflow_provider_fluxomail.connections import FluxomailConnection
 from airflow_provider_fluxomail.idempotency import running_task_key
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.settings import ClientSettings
     from airflow_provider_fluxomail.client.timeline import Timeline
     from airflow_provider_fluxomail.client.wire import SendResult
-
-#: No send has this id. Asking for it tells whether the key is good, and sends nothing.
-_PROBE_ID = "airflow-connection-test"
 
 
 class FluxomailHook(BaseHook):
@@ -185,22 +170,15 @@ class FluxomailHook(BaseHook):
             self._client = None
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for a send that does not exist: tells whether the key is good, and sends nothing.
+        """Request a send that does not exist: tells whether the key is good, and sends nothing.
 
-        Makes one request and answers within the connection's ``timeout``, whatever the network does.
+        Makes one request and returns within the connection's ``timeout``, whatever the network does.
         """
         try:
             settings = self.get_options().settings
         except FluxomailError as error:
             return False, f"{type(error).__name__}: {error}"
-        answers: list[tuple[bool, str]] = []
-        # In a thread: nothing limits how long a name is looked up.
-        probe = threading.Thread(target=lambda: answers.append(_probe(settings)), daemon=True)
-        probe.start()
-        probe.join(settings.timeout)
-        if not answers:
-            return False, f"Fluxomail cannot be reached: no answer within {settings.timeout:g} s"
-        return answers[0]
+        return probe(settings)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -225,7 +203,7 @@ class FluxomailHook(BaseHook):
         widgets = {}
         for name, field in _connection_type()["conn-fields"].items():
             schema = field["schema"]
-            arguments: dict[str, Any] = {"description": field["description"], "default": schema.get("default")}
+            arguments: dict[str, Any] = {"description": field["description"]}
             kind = kinds[schema["type"][0]]
             if kind is not BooleanField:
                 secret = schema.get("format") == "password"
@@ -248,41 +226,3 @@ def _given_key(idempotency_key: str | None, part: str | None, resend_on_clear: b
 def _connection_type() -> dict[str, Any]:
     connection_type: dict[str, Any] = get_provider_info()["connection-types"][0]
     return connection_type
-
-
-def _is_fluxomails(error: FluxomailError) -> bool:
-    """Tell Fluxomail's 404 from any other server's: it is JSON with an error in it."""
-    try:
-        payload = json.loads(error.body or "")
-    except ValueError:
-        return False
-    return isinstance(payload, dict) and bool({"error", "code", "message"} & set(payload))
-
-
-def _probe(settings: ClientSettings) -> tuple[bool, str]:
-    """Make the test's one request and say what its answer means."""
-    try:
-        # To connect, to be answered, and to read the answer may each take the client's time-out.
-        quick = dataclasses.replace(settings, max_attempts=1, timeout=settings.timeout / 3)
-        with FluxomailClient(quick) as client:
-            client.get_timeline(_PROBE_ID)
-    except FluxomailNotFoundError as error:
-        if _is_fluxomails(error):
-            return True, "The API key is accepted, and may read sends."
-        return False, f"The host answers, but not as Fluxomail does: check the base URL. {error}"
-    except FluxomailAuthError as error:
-        return False, f"The API key is not accepted: put a valid key into the password. {error}"
-    except FluxomailTenantPausedError as error:
-        return False, f"The API key is accepted, but the organization is paused. {error}"
-    except FluxomailPermissionError as error:
-        return True, (
-            "The API key is accepted, but may not read sends: sending works; to wait for the delivery, "
-            f"give the key the scope read_sends. {error}"
-        )
-    except FluxomailRateLimitError as error:
-        return True, f"The API key is accepted, but its cap per minute is used up right now. {error}"
-    except FluxomailConnectionError as error:
-        return False, f"Fluxomail cannot be reached: {error}"
-    except FluxomailError as error:
-        return False, f"{type(error).__name__}: {error}"
-    return True, "The API key is accepted, and may read sends."

@@ -60,7 +60,9 @@ def main() -> int:
     for name in arguments.names:
         began = time.monotonic()
         try:
-            check(known[name], arguments.wheel.resolve(), constraints_of(known[name], arguments.constraints), arguments.uv)
+            check(
+                known[name], arguments.wheel.resolve(), constraints_of(known[name], arguments.constraints), arguments.uv
+            )
         except (InstallError, subprocess.CalledProcessError) as error:
             failed.append(name)
             print(f"==> Airflow {known[name].version}: FAILED: {error}", flush=True)
@@ -109,7 +111,9 @@ def check(release: Release, wheel: Path, constraints: Path, uv: str) -> None:
 def find_python(release: Release) -> str:
     """An interpreter that the release runs on: of PATH, or one that pyenv keeps."""
     kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    candidates = [path for minor in PYTHONS for path in (f"python{minor}", *map(str, sorted(kept.glob(f"{minor}.*/bin/python"))))]
+    candidates = [
+        path for minor in PYTHONS for path in (f"python{minor}", *map(str, sorted(kept.glob(f"{minor}.*/bin/python"))))
+    ]
     found = subprocess.run(
         ["sh", str(ROOT / "scripts" / "find_python.sh"), release.version, release.below, *candidates, "python3"],
         stdout=subprocess.PIPE, text=True, check=True,

@@ -66,6 +66,13 @@ class FluxomailClient:
             self._call(request, pages.read, max_attempts)
         return pages.timeline
 
+    def exchange(self, request: wire.Request) -> wire.Response:
+        """Make one request, once, and return the response, whatever its status.
+
+        :raises FluxomailConnectionError: there was no response.
+        """
+        return self._exchange(request)
+
     def close(self) -> None:
         """Close the connections that are kept open."""
         if "_session" in self.__dict__:

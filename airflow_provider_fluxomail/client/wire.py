@@ -22,6 +22,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
     error_from_response,
 )
+from airflow_provider_fluxomail.client.origin import is_from_fluxomail
 from airflow_provider_fluxomail.client.ratelimit import retry_after
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
 from airflow_provider_fluxomail.client.timeline import Timeline
@@ -232,7 +233,15 @@ class TimelineReader:
         return timeline_request(self._send_id, cursor)
 
     def read(self, request: Request, response: Response, settings: ClientSettings) -> None:
-        """Take in one page, in any of its forms."""
+        """Take in one page, in any of its forms.
+
+        A gateway's 404 says nothing of the send: the next request may reach Fluxomail.
+
+        :raises FluxomailResponseError: the response is not Fluxomail's.
+        :raises FluxomailError: the error that any other response stands for.
+        """
+        if response.status == 404 and not is_from_fluxomail(response):
+            raise response_error(request, response, "the 404 has neither a request id nor an error of the API")
         payload = read_payload(request, response, settings)
         try:
             page = Timeline.parse(self._send_id, payload)

@@ -144,6 +144,15 @@ def test_an_outage_while_comparing_is_airflows_to_retry(sandbox: Sandbox) -> Non
     assert send(BOB, ctx={"try_number": 2}).kind == "AirflowFailException"
 
 
+def test_a_gateways_404_while_comparing_is_airflows_to_retry(sandbox: Sandbox) -> None:
+    sandbox.connect(max_attempts=1)
+    assert send(ADA).kind == "success"
+    no_id = {"X-Request-Id": "", "Fluxomail-Request-Id": ""}
+    sandbox.fail_next(404, path=TIMELINE, headers=no_id, body={"message": "no Route matched with those values"})
+    assert send(BOB).kind == "FluxomailResponseError"
+    assert send(BOB, ctx={"try_number": 2}).kind == "AirflowFailException"
+
+
 class RendersAnew(FluxomailSendOperator):
     """Has another subject after a deferral, as one with the time in it has."""
 

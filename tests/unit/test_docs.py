@@ -13,7 +13,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from airflow_provider_fluxomail import CONNECTION_FIELDS, alerts
+from airflow_provider_fluxomail import CONNECTION_FIELDS, OPTIONS, alerts
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -32,8 +32,12 @@ def text(name: str) -> str:
 
 
 @pytest.mark.parametrize("extra", CONNECTION_FIELDS)
-def test_every_extra_is_documented(extra: str) -> None:
-    assert f"\n| `{extra}` |" in text("docs/connection.md")
+def test_every_extra_is_documented_with_its_default(extra: str) -> None:
+    (row,) = [
+        line for line in text("docs/connection.md").split("## One setting")[0].splitlines() if f"| `{extra}` |" in line
+    ]
+    default = OPTIONS[extra].default_text or "empty"
+    assert row.split(" | ")[-2].strip("`") == default
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ LAYERS = {
     "metrics": 1,
     "idempotency": 1,
     "connections": 1,
+    "connection_test": 1,
+    "extras": 1,
     "attachments": 1,
     "replays": 1,
     "sendstate": 1,

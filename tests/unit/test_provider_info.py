@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail import CONNECTION_FIELDS, __version__, get_provider_info
+from airflow_provider_fluxomail import CONFIGURATION, CONNECTION_FIELDS, OPTIONS, __version__, get_provider_info
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -70,6 +70,37 @@ def test_airflow_finds_the_connection_type_and_its_form() -> None:
     assert behaviour["relabeling"]["password"] == "API key"
     widgets = {name.rpartition("fluxomail__")[2] for name in manager.connection_form_widgets if "fluxomail__" in name}
     assert widgets == set(CONNECTION_FIELDS)
+
+
+def test_a_field_of_the_form_that_is_left_alone_is_empty() -> None:
+    """A form stores what its fields hold, and a stored default would outrank the section ``[fluxomail]``."""
+    widgets: dict[str, Any] = {
+        name: widget.field
+        for name, widget in providers_manager().connection_form_widgets.items()
+        if name.startswith("extra__fluxomail__")
+    }
+    assert len(widgets) == len(CONNECTION_FIELDS)
+    for name, field in widgets.items():
+        # Airflow 3.2 and later: what the UI gets. Before: a field of WTForms.
+        held = (
+            [field["value"], field["schema"].get("default")]
+            if isinstance(field, dict)
+            else [field.kwargs.get("default")]
+        )
+        assert not any(value is not None for value in held), name
+
+
+def test_the_form_shows_the_defaults() -> None:
+    for name, field in CONNECTION_FIELDS.items():
+        option = OPTIONS[name]
+        shown = field["description"].partition("Default: ")[2]
+        assert shown.endswith(f"{option.default_text}." if option.default_text else ""), name
+        assert bool(shown) is bool(option.default_text), name
+        assert (f"[fluxomail] {name}" in field["description"]) is (name in CONFIGURATION), name
+    (connection_type,) = get_provider_info()["connection-types"]
+    placeholders = connection_type["ui-field-behaviour"]["placeholders"]
+    assert placeholders["timeout"] == "15"
+    assert "max_wait" not in placeholders, "another default may hold"
 
 
 def test_secrets_in_the_form_are_masked() -> None:
