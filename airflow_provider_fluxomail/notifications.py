@@ -22,6 +22,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
     redact,
 )
+from airflow_provider_fluxomail.old_arguments import NOTIFIER, RefusesOldArguments
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -37,7 +38,7 @@ TIME_LIMIT: Final = 30.0
 _FILES: Final = (".html", ".txt", ".md", ".j2", ".jinja2")
 
 
-class FluxomailNotifier(BaseNotifier):
+class FluxomailNotifier(RefusesOldArguments, BaseNotifier):
     """Sends an alert with Fluxomail, from any callback: of tasks, Dags, deadlines, and tasks that wait for a person.
 
     What it says is made anew for each call, so one instance may serve any number of tasks. Airflow fires some callbacks
@@ -63,6 +64,7 @@ class FluxomailNotifier(BaseNotifier):
     :param context: given by Airflow in deadline alerts.
     """
 
+    face = NOTIFIER
     template_fields: Sequence[str] = (
         "to", "subject", "content", "html_content", "policy_key", "extra_fields", "part", "fluxomail_conn_id",
     )  # fmt: skip
