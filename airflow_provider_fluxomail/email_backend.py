@@ -38,8 +38,10 @@ log = logging.getLogger(__name__)
 
 #: What Airflow passes where nobody has set ``[email] email_conn_id``.
 _UNSET_CONN_ID: Final = "smtp_default"
-#: What backends get of Airflow although nobody asked for it: Fluxomail builds each mail so anyway.
-_USUAL: Final[Mapping[str, str]] = {"mime_subtype": "mixed", "mime_charset": "utf-8"}
+#: What backends get of Airflow although nobody asked for it.
+_USUAL: Final[Mapping[str, str]] = {
+    "mime_subtype": "mixed", "mime_charset": "utf-8", "from_email": "airflow@airflow",
+}  # fmt: skip
 
 _QUOTED: Final = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 # One field of a model's repr, as pydantic writes it.

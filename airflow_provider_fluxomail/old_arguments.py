@@ -73,7 +73,7 @@ OLD_ARGUMENTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("dryrun", "sandbox_mode"), _NOTHING_SENT),
     **dict.fromkeys(
         ("api_key", "smtp_host", "smtp_port", "smtp_user", "smtp_password", "smtp_starttls", "smtp_ssl", "auth_type",
-         "disable_ssl", "disable_tls", "ssl_context", "region_name", "verify", "botocore_config"),
+         "disable_ssl", "disable_tls", "ssl_context", "region_name", "region", "verify", "botocore_config"),
         _CONNECTION,
     ),
     "retry_limit": "leave it out: Airflow's 'retries', and max_attempts of the connection",
