@@ -25,12 +25,25 @@ _NOT_FOR_THIS_AIRFLOW = [
     for name, since in (("fluxomail_suppression_list.py", (3, 0)), ("fluxomail_retries.py", (3, 3)))
     if since > _AIRFLOW
 ]
-_INSTALLED = {str(package.name).lower() for package in metadata.distributions()}
-#: The Dags of other providers, which are not everywhere (dependency group ``migrating``).
+
+
+def _is_installed(provider: str, file: str) -> bool:
+    try:
+        package = metadata.distribution(f"apache-airflow-providers-{provider}")
+    except metadata.PackageNotFoundError:
+        return False
+    return Path(str(package.locate_file(f"airflow/providers/{file}"))).exists()
+
+
+#: The Dags of other providers, which are not everywhere (dependency group ``migrating``), or too old.
 _NOT_INSTALLED = [
-    f"{name}_before.py"
-    for name, provider in (("smtp", "smtp"), ("sendgrid", "sendgrid"), ("ses", "amazon"))
-    if f"apache-airflow-providers-{provider}" not in _INSTALLED
+    dag
+    for dag, provider, file in (
+        ("smtp_before.py", "smtp", "smtp/notifications/smtp.py"),
+        ("sendgrid_before.py", "sendgrid", "sendgrid/utils/emailer.py"),
+        ("ses_before.py", "amazon", "amazon/aws/operators/ses.py"),
+    )
+    if not _is_installed(provider, file)
 ]
 
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "AIRFLOW__"))]:

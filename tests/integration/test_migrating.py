@@ -118,7 +118,7 @@ def test_sendgrid_after(airflow_db: Path, sandbox: FluxomailSandbox, backend: No
 
 
 def test_ses_before(airflow_db: Path, http: HttpStub, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("airflow.providers.amazon", reason=REASON)
+    pytest.importorskip("airflow.providers.amazon.aws.operators.ses", reason=REASON)
     extra = {"region_name": "eu-central-1", "endpoint_url": http.url}
     connection = {"conn_type": "aws", "login": "AKIAEXAMPLE", "password": "secret", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
