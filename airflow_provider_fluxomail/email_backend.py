@@ -126,7 +126,7 @@ def send_email(
             if isinstance(mail, FluxomailError):
                 raise mail
         how = "dryrun" if dryrun else "sandbox_mode"
-        log.info("Checked %d mails and sent none of them: %s is set.", len(mails), how)
+        log.info("Checked %d emails and sent none of them: %s is set.", len(mails), how)
         return
     accepted: list[EmailMessage] = []
     if failure is not None:

@@ -1,8 +1,12 @@
 """Arguments of other vendors' operators and notifiers: what to write in their place.
 
-Somebody who replaces ``EmailOperator`` by ``FluxomailSendOperator`` leaves a ``files=`` behind. The error says
-``use 'attachments'``, when the Dag is parsed, where Airflow says "Invalid arguments were passed" or that another one is
-missing. One table for every face; ``docs/migrating-from-*.md`` have the same in words.
+::
+
+    FluxomailSendOperator(task_id="report", to="ada@example.org", subject="Report", files=["report.csv"])
+    # TypeError: FluxomailSendOperator has no such argument: 'files': use 'attachments'
+
+Airflow alone says "Invalid arguments were passed", or that another argument is missing. One table for every face;
+``docs/migrating-from-*.md`` describe each argument.
 """
 
 from __future__ import annotations
@@ -136,7 +140,7 @@ def refuse(cls: type, face: Face, given: Iterable[str]) -> None:
 
 
 def _is_ours(cls: Any) -> bool:
-    """Tell whether a class takes our arguments; a subclass may have others of its own, by any name."""
+    """Whether the class has the arguments of this package; a subclass may have others, by any name."""
     return str(cls.__init__.__module__).startswith(f"{__package__}.")
 
 
@@ -146,7 +150,7 @@ class RefusesOldArguments:
     face: ClassVar[Face] = OPERATOR
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Look before Airflow does, which would only say that ``to`` is missing where ``recipients`` is given."""
+        """Check before Airflow does, which only reports a missing ``to`` where ``recipients`` is given."""
         if _is_ours(cls):
             if args:
                 raise TypeError(f"{cls.__name__} takes its arguments by name, such as to=...")

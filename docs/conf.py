@@ -19,7 +19,7 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="fluxomail-docs-")
 from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.old_arguments import RefusesOldArguments
 
-# It only looks at the arguments: autodoc would show its signature in place of that of __init__.
+# It only checks the arguments; autodoc would show its signature instead of that of __init__.
 del RefusesOldArguments.__new__
 
 project = "airflow-provider-fluxomail"

@@ -1,4 +1,4 @@
-"""What another vendor's argument is told, when the Dag is parsed."""
+"""The error for another vendor's argument, raised when the Dag is parsed."""
 
 from __future__ import annotations
 
