@@ -77,7 +77,9 @@ LOGO = '<p>Text <img src=\'cid:logo.png\'><td background = "CID:back"><p style="
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    """Return ours; Airflow 2 has one of its own about operators that are run by hand."""
+    ours = [record for record in caplog.records if record.name.startswith("airflow_provider_fluxomail.")]
+    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize("send", FACES)
