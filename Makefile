@@ -33,7 +33,7 @@ ifeq ($(AIRFLOW),3.3)
 else
   # Coverage would say nothing: the branches for other releases stay unvisited.
   VENV := .venv-$(AIRFLOW)
-  GROUPS := --group test --group demo
+  GROUPS := --group test --group demo $(if $(filter 2.11,$(AIRFLOW)),--group migrating)
   COVERAGE :=
 endif
 

@@ -41,9 +41,11 @@ def send(mails: Sequence[Mail], settings: ClientSettings, until: float) -> dict[
     :param until: when the time is up, by ``time.monotonic()``.
     :return: what became of each mail, by its place; nothing of those that have taken too long.
     """
+    from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
     from airflow_provider_fluxomail.client.sync import FluxomailClient
 
     settings = _hurried(settings, until)
+    inline_images = InlineImageWarning()
     results: dict[int, Result] = {}
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     over = threading.Event()
@@ -53,7 +55,7 @@ def send(mails: Sequence[Mail], settings: ClientSettings, until: float) -> dict[
             raise TimeoutError
 
     def work() -> None:
-        with FluxomailClient(settings, sleep=nap) as client:
+        with FluxomailClient(settings, sleep=nap, inline_images=inline_images) as client:
             while not over.is_set():
                 try:
                     number = waiting.get_nowait()

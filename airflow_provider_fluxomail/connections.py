@@ -14,9 +14,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail import OPTIONS, __version__, fleet
+from airflow_provider_fluxomail.client.addresses import one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.guard import RecipientGuard
-from airflow_provider_fluxomail.client.messages import one_address
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.extras import is_empty, read_extras, refuse_guard_in
 from airflow_provider_fluxomail.metrics import Metrics

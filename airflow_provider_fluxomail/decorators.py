@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fluxomail.airflow_compat import (
     DecoratedOperator,
@@ -21,18 +21,13 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.old_arguments import DECORATOR, refuse
 from airflow_provider_fluxomail.operators.send import FluxomailSendOperator
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context, TaskDecorator
     from airflow_provider_fluxomail.batch.rows import Row
     from airflow_provider_fluxomail.client.messages import EmailMessage
-
-
-#: Fields of :class:`.EmailMessage`, which a Dag parse need not import.
-MESSAGE_FIELDS: Final = (
-    "to", "subject", "content", "html_content", "cc", "bcc", "attachments", "policy_key", "extra_fields",
-)  # fmt: skip
 
 
 class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, DecoratedOutputMixin):
@@ -53,6 +48,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
     :raises AirflowFailException: as :class:`.FluxomailSendOperator`; or the function returned no message.
     """
 
+    face = DECORATOR
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, "idempotency_key", "fluxomail_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
     # Arguments are no bodies: none is the name of a template file.
@@ -68,9 +64,6 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        for name in MESSAGE_FIELDS:
-            if name in kwargs:
-                raise TypeError(f"@task.fluxomail_send takes no {name!r}: put it into the message that is returned")
         # Airflow derives multiple_outputs from what the function returns, which is not what the task returns.
         super().__init__(
             python_callable=python_callable,
@@ -184,6 +177,8 @@ def fluxomail_send_task(python_callable: Callable[..., Any] | None = None, **kwa
     :param python_callable: the function.
     :param kwargs: see :class:`FluxomailSendDecoratedOperator`.
     """
+    # A mapped task would only show them when it runs.
+    refuse(FluxomailSendDecoratedOperator, DECORATOR, kwargs)
     decorator: TaskDecorator = task_decorator_factory(
         python_callable=python_callable, decorated_operator_class=FluxomailSendDecoratedOperator, **kwargs
     )

@@ -14,7 +14,7 @@ import html
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -22,8 +22,10 @@ from urllib.parse import parse_qsl, urlsplit
 from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, BaseHook
 from airflow_provider_fluxomail.attachments import read_attachments
+from airflow_provider_fluxomail.client.addresses import all_addresses, normalised, recipients
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address, text_from_html
+from airflow_provider_fluxomail.client.messages import EmailMessage, text_from_html
+from airflow_provider_fluxomail.client.text_fields import header_text
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.idempotency import content_digest, content_part, derive_key
 from airflow_provider_fluxomail.one_by_one import send_each
@@ -35,7 +37,10 @@ log = logging.getLogger(__name__)
 
 #: What Airflow passes where nobody has set ``[email] email_conn_id``.
 _UNSET_CONN_ID: Final = "smtp_default"
-_ADDRESSES: Final = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^,;"])+')
+#: What backends get of Airflow although nobody asked for it.
+_USUAL: Final[Mapping[str, str]] = {
+    "mime_subtype": "mixed", "mime_charset": "utf-8", "from_email": "airflow@airflow",
+}  # fmt: skip
 
 _QUOTED: Final = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 # One field of a model's repr, as pydantic writes it.
@@ -69,6 +74,7 @@ def send_email(
     from_email: str | None = None,
     custom_headers: Mapping[str, Any] | None = None,
     *,
+    sandbox_mode: bool = False,
     resend_on_clear: bool = False,
     **kwargs: Any,
 ) -> None:
@@ -88,30 +94,38 @@ def send_email(
     :param dryrun: check all, and send nothing.
     :param cc: addresses that get a copy of the first mail, and that its recipient sees.
     :param bcc: addresses that get a copy of the first mail, and that nobody sees.
-    :param mime_subtype: means nothing here: Fluxomail builds the mail.
-    :param mime_charset: means nothing here.
+    :param mime_subtype: ignored: Fluxomail builds the mail.
+    :param mime_charset: ignored: mails are UTF-8.
     :param conn_id: id of a connection of type ``fluxomail``. ``fluxomail_default`` takes the place of one of another
         type, of ``smtp_default`` if there is none, and of ``None``.
-    :param from_email: means nothing here: Fluxomail chooses the sender.
-    :param custom_headers: means nothing here.
+    :param from_email: ignored: the mail comes from the organization's From identity.
+    :param custom_headers: ``Reply-To``, in any case, is where answers go; others are ignored.
+    :param sandbox_mode: the same as ``dryrun``, by SendGrid's name.
     :param resend_on_clear: within a task: send again when a person has cleared it.
-    :param kwargs: other backends' arguments; they mean nothing here.
+    :param kwargs: other backends' arguments (``from_name``, ``categories``...), ignored. One INFO line names each
+        argument that was given and is ignored.
     :raises FluxomailError: a mail was not accepted. After an error that may be about one recipient alone the others are
         tried first; one that a retry may mend is raised before others.
     """
-    if from_email:
-        log.debug("Fluxomail chooses the sender: from_email is not used.")
-    if custom_headers:
-        log.info("Fluxomail writes the headers: custom_headers are not used (%s).", ", ".join(custom_headers))
+    reply_to, headers = _reply_to(custom_headers)
+    others = {"from_email": from_email, "mime_subtype": mime_subtype, "mime_charset": mime_charset, **kwargs}
+    if ignored := list(_ignored(others, headers)):
+        log.info(
+            "Ignored arguments: %s. Fluxomail sends from the organization's From identity and builds the email itself.",
+            ", ".join(ignored),
+        )
     failure = TaskFailure.told_by(subject) or TaskFailure.told_by_body(html_content, subject=subject)
-    mails = _mails(to, failure.subject if failure else subject, html_content, cc=cc, bcc=bcc, files=files)
+    mails = _mails(
+        to, failure.subject if failure else subject, html_content, cc=cc, bcc=bcc, files=files, reply_to=reply_to
+    )
     # A traceback that shows local variables would show them.
-    del to, subject, html_content, files, cc, bcc, custom_headers, kwargs, mime_subtype, mime_charset
-    if dryrun:
+    del to, subject, html_content, files, cc, bcc, custom_headers, kwargs, from_email, reply_to, headers, others
+    if dryrun or sandbox_mode:
         for mail in mails:
             if isinstance(mail, FluxomailError):
                 raise mail
-        log.info("Dry run: of %d mails none was sent.", len(mails))
+        how = "dryrun" if dryrun else "sandbox_mode"
+        log.info("Checked %d emails and sent none of them: %s is set.", len(mails), how)
         return
     accepted: list[EmailMessage] = []
     if failure is not None:
@@ -126,10 +140,12 @@ def send_email(
 
 
 def _mails(
-    to: object, subject: str, html_content: str, *, cc: object, bcc: object, files: object
+    to: object, subject: str, html_content: str, *, cc: object, bcc: object, files: object, reply_to: str | None
 ) -> list[EmailMessage | FluxomailError]:
     """Return a mail for each recipient, or what is wrong with it: one bad address must not silence the others."""
-    recipients = _recipients(to)
+    people = recipients(to)
+    if not people:
+        raise FluxomailValidationError("to is empty: give one address or more")
     line = " ".join(subject.split()) or "(no subject)"
     fields: dict[str, Any] = {
         "subject": line,
@@ -137,16 +153,42 @@ def _mails(
         "content": text_from_html(html_content) or line,
         "html_content": html_content,
         "attachments": read_attachments(files),
+        "extra_fields": {"replyTo": reply_to} if reply_to else {},
     }
-    copies: dict[str, Any] = {"cc": _addresses(cc), "bcc": _addresses(bcc)}
+    copies: dict[str, Any] = {"cc": all_addresses(cc, "cc"), "bcc": all_addresses(bcc, "bcc")}
     mails: list[EmailMessage | FluxomailError] = []
-    for recipient in recipients:
+    for recipient in people:
         try:
             mails.append(EmailMessage(to=recipient, **fields, **copies))
         except FluxomailError as error:
             mails.append(error.with_traceback(None))
         copies = {}
     return mails
+
+
+def _reply_to(custom_headers: Mapping[str, Any] | None) -> tuple[str | None, Mapping[str, Any]]:
+    """Return the reply address of an email's own headers, and the headers that have no effect.
+
+    :raises FluxomailValidationError: the reply address is not one line of text.
+    """
+    others = {name: value for name, value in (custom_headers or {}).items() if value not in (None, "")}
+    for name in others:
+        if str(name).strip().casefold() == "reply-to":
+            return header_text(others.pop(name), "custom_headers['Reply-To']"), others
+    return None, others
+
+
+def _ignored(arguments: Mapping[str, Any], headers: Mapping[str, Any]) -> Iterator[str]:
+    """Name what was given and has no effect, without its value."""
+    for name, value in arguments.items():
+        if value and str(value).lower() != _USUAL.get(name):
+            yield _printable(name)
+    for name in headers:
+        yield f"custom_headers[{_printable(str(name))!r}]"
+
+
+def _printable(name: str) -> str:
+    return re.sub(r"[^\x21-\x7e]", "?", name)[:60]
 
 
 def _send(
@@ -237,7 +279,7 @@ class TaskFailure:
 
     def to(self, message: EmailMessage) -> tuple[TaskFailure, str]:
         """Return what all mails about this try to the same recipient share, whatever their words."""
-        return self, (bare_address(message.to) or message.to).casefold()
+        return self, normalised(message.to)
 
     def key(self, namespace: str, message: EmailMessage) -> str:
         """Return the idempotency key of a mail about this try: another one for each word that differs.
@@ -252,28 +294,6 @@ class TaskFailure:
             map_index=self.map_index,
             part=f"failure:{self.instance}:{self.try_number}:{content_digest(message)}",
         )
-
-
-def _recipients(to: object) -> list[str]:
-    """Return each address once, in their order."""
-    found: dict[str, str] = {}
-    for address in _addresses(to):
-        found.setdefault((bare_address(address) or address).casefold(), address)
-    if not found:
-        raise FluxomailValidationError("to is empty: give one address or more")
-    return list(found.values())
-
-
-def _addresses(value: object) -> list[str]:
-    if value is None:
-        return []
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, Iterable) or isinstance(items, bytes | Mapping):
-        raise FluxomailValidationError("addresses must be text or a list of texts")
-    listed = list(items)
-    if not all(isinstance(item, str) for item in listed):
-        raise FluxomailValidationError("addresses must be text or a list of texts")
-    return [part.strip() for item in listed for part in _ADDRESSES.findall(item) if part.strip()]
 
 
 def _fluxomail_conn_id(conn_id: str | None) -> str:

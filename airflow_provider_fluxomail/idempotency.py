@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import bare_address
 from airflow_provider_fluxomail.client.wire import MAX_KEY_LENGTH, check_idempotency_key
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def notification_key(
     about = [namespace, dag_id, run_id, task_id, map_index, occasion]
     # Led by a word: no list of another length or kind can be equal.
     identity = json.dumps(
-        ["notification", *about, kind, _normalised(recipient), configuration, part],
+        ["notification", *about, kind, normalised(recipient), configuration, part],
         ensure_ascii=True,
         separators=(",", ":"),
         sort_keys=True,
@@ -165,7 +165,7 @@ def recipient_part(recipient: str, ordinal: int) -> str:
 
     :param ordinal: 0 for the first message to that recipient, 1 for the second.
     """
-    return f"to:{_normalised(recipient)}:{ordinal}"
+    return f"to:{normalised(recipient)}:{ordinal}"
 
 
 def named_part(name: str) -> str:
@@ -237,10 +237,6 @@ def task_generation(context: Context) -> int:
 def _map_index(ti: Any) -> int:
     index = getattr(ti, "map_index", -1)
     return -1 if index is None else int(index)
-
-
-def _normalised(recipient: str) -> str:
-    return (bare_address(recipient) or recipient).strip().casefold()
 
 
 def _readable(text: str, taken: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import contextlib
 import copy
@@ -22,6 +21,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
     redact,
 )
+from airflow_provider_fluxomail.old_arguments import NOTIFIER, RefusesOldArguments
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -35,10 +35,9 @@ if TYPE_CHECKING:
 
 TIME_LIMIT: Final = 30.0
 _FILES: Final = (".html", ".txt", ".md", ".j2", ".jinja2")
-_SEPARATORS: Final = re.compile(r"""[,;](?=(?:[^"]*"[^"]*")*[^"]*\Z)""")
 
 
-class FluxomailNotifier(NotifierRenderMixin, BaseNotifier):
+class FluxomailNotifier(RefusesOldArguments, NotifierRenderMixin, BaseNotifier):
     """Sends an alert with Fluxomail, from any callback: of tasks, Dags, deadlines, and tasks that wait for a person.
 
     What it says is made anew for each call, so one instance may serve any number of tasks. Airflow fires some callbacks
@@ -47,7 +46,8 @@ class FluxomailNotifier(NotifierRenderMixin, BaseNotifier):
 
     .. seealso:: :doc:`/alerts`
 
-    :param to: one address, several with commas between them, or a list. Each gets a mail of its own. (templated)
+    :param to: one address, several with commas or semicolons between them, or a list. Each gets a mail of its own.
+        (templated)
     :param subject: one line, or the name of a template file (one word that ends in ``.txt``, ``.md``, ``.html``,
         ``.j2`` or ``.jinja2``); made from what happened when left out. (templated)
     :param content: plain text, or the name of a template file. Given without ``html_content``, the mail is plain text
@@ -63,6 +63,7 @@ class FluxomailNotifier(NotifierRenderMixin, BaseNotifier):
     :param context: given by Airflow in deadline alerts.
     """
 
+    face = NOTIFIER
     template_fields: Sequence[str] = (
         "to", "subject", "content", "html_content", "policy_key", "extra_fields", "part", "fluxomail_conn_id",
     )  # fmt: skip
@@ -198,13 +199,15 @@ class _Draft:
 
     def mails(self, options: FluxomailConnection) -> list[Mail]:
         """Return one mail for each recipient. Those that cannot be made carry the error: the others are sent."""
-        recipients = recipients_of(self._rendered(self._notifier.to))
-        if not recipients:
+        from airflow_provider_fluxomail.client.addresses import recipients
+
+        people = recipients(self._rendered(self._notifier.to))
+        if not people:
             raise FluxomailValidationError("to came out empty: give an address")
         fields = self._fields()
-        return [self._mail(recipient, fields, options.idempotency_namespace) for recipient in recipients]
+        return [self._mail(recipient, fields, options.idempotency_namespace) for recipient in people]
 
-    def _mail(self, recipient: str, fields: Mapping[str, Any], namespace: str) -> Mail:
+    def _mail(self, recipient: Any, fields: Mapping[str, Any], namespace: str) -> Mail:
         from airflow_provider_fluxomail.alert_sending import Mail
         from airflow_provider_fluxomail.client.messages import EmailMessage
         from airflow_provider_fluxomail.idempotency import notification_key
@@ -216,6 +219,7 @@ class _Draft:
             if (value := getattr(notifier, name)) is not None
         }
         try:
+            message = EmailMessage(to=recipient, **fields)
             key = notification_key(
                 namespace=namespace,
                 dag_id=alert.dag_id,
@@ -224,11 +228,11 @@ class _Draft:
                 map_index=alert.map_index,
                 occasion=alert.occasion,
                 kind=alert.kind,
-                recipient=recipient,
+                recipient=message.to,
                 configuration=configuration,
                 part=str(self._rendered(notifier.part) or ""),
             )
-            return Mail(EmailMessage(to=recipient, **fields), key)
+            return Mail(message, key)
         except Exception as error:  # noqa: BLE001 - of this recipient alone
             return Mail(None, error=error)
 
@@ -272,22 +276,6 @@ class _Draft:
 
     def _rendered(self, value: Any) -> Any:
         return self._notifier.render_template(value, self._context, self._environment)
-
-
-def recipients_of(value: Any) -> list[str]:
-    """Return the addresses of a text with commas or of a list, each once."""
-    if isinstance(value, str):
-        if value.strip().startswith("["):
-            # What a template makes of a list in a Dag that does not render native objects.
-            with contextlib.suppress(ValueError, SyntaxError):
-                return recipients_of(ast.literal_eval(value.strip()))
-        value = _SEPARATORS.split(value)
-    elif isinstance(value, list | tuple | set | frozenset):
-        value = [address for item in value for address in recipients_of(item)]
-    else:
-        value = []
-    stripped = (item.strip() for item in value)
-    return list({address.casefold(): address for address in stripped if address}.values())
 
 
 def _told(error: BaseException) -> str:

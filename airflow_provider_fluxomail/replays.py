@@ -11,8 +11,8 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailIdempotencyConflictError
-from airflow_provider_fluxomail.client.messages import bare_address
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.messages import EmailMessage
@@ -54,7 +54,7 @@ def check_stored(stored: Timeline, message: EmailMessage, sent: SendResult, *, f
         must agree too; later it may have been rendered anew.
     :raises FluxomailIdempotencyConflictError: the key belongs to another message. Names neither recipient nor subject.
     """
-    if stored.recipient is not None and _address(stored.recipient) != _address(message.to):
+    if stored.recipient is not None and normalised(stored.recipient) != normalised(message.to):
         differs = "another recipient"
     elif first_try and stored.subject is not None and _line(stored.subject) != _line(message.subject):
         differs = "another subject"
@@ -122,10 +122,6 @@ def _explained(error: FluxomailIdempotencyConflictError, *, first_try: bool) -> 
         details=error.details,
         body=error.body,
     )
-
-
-def _address(text: str) -> str:
-    return (bare_address(text) or text).strip().casefold()
 
 
 def _line(text: str) -> str:

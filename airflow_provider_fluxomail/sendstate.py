@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from airflow_provider_fluxomail.airflow_compat import api_error_status
+from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailIdempotencyConflictError,
     FluxomailUnknownOutcomeError,
 )
-from airflow_provider_fluxomail.client.messages import bare_address
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
@@ -180,5 +180,4 @@ class SendState:
 def recipient_digest(key: str, recipient: str) -> str:
     """Return what tells whether a key stands for the same recipient as before, and not who that is."""
     # With the key in it: the digest of an address alone can be looked up in a list of addresses.
-    address = (bare_address(recipient) or recipient).strip().casefold()
-    return hashlib.sha256(f"{key}\n{address}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{key}\n{normalised(recipient)}".encode()).hexdigest()[:32]

@@ -17,6 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="fluxomail-docs-"))
 
 from airflow_provider_fluxomail import __version__
+from airflow_provider_fluxomail.old_arguments import RefusesOldArguments
+
+# It only checks the arguments; autodoc would show its signature instead of that of __init__.
+del RefusesOldArguments.__new__
 
 project = "airflow-provider-fluxomail"
 author = "The airflow-provider-fluxomail authors"

@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailTenantPausedError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Sender:
         self._settings = settings
         self._pacer = pacer
         self._first_try = first_try
+        self._inline_images = InlineImageWarning()
         self._local = threading.local()
         self._clients: list[FluxomailClient] = []
         self._ended = threading.Event()
@@ -84,7 +86,9 @@ class Sender:
         """Return this thread's own client, which keeps its connection open."""
         client: FluxomailClient | None = getattr(self._local, "client", None)
         if client is None:
-            client = FluxomailClient(self._settings, sleep=self._sleep, on_answer=self._pacer.saw)
+            client = FluxomailClient(
+                self._settings, sleep=self._sleep, on_answer=self._pacer.saw, inline_images=self._inline_images
+            )
             self._local.client = client
             self._clients.append(client)
         return client

@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailResponseError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.ratelimit import server_time
 from airflow_provider_fluxomail.client.retries import Doubt, RetryPolicy
@@ -43,6 +44,7 @@ class AsyncFluxomailClient:
     :param settings: where and how.
     :param sleep: waits that many seconds between attempts.
     :param on_answer: is shown every answer, refusals too.
+    :param inline_images: shared by clients that send for the same task, so that it warns once.
     """
 
     def __init__(
@@ -51,14 +53,17 @@ class AsyncFluxomailClient:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_answer: Callable[[wire.Response], None] | None = None,
+        inline_images: InlineImageWarning | None = None,
     ) -> None:
         self.settings = settings
         self._sleep = sleep
         self._on_answer = on_answer
+        self._inline_images = inline_images or InlineImageWarning()
         self._http: httpx.AsyncClient | None = None
 
     async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message, see :meth:`.FluxomailClient.send`."""
+        self._inline_images.check(message)
         request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
         with Doubt(self.settings.observer) as doubt:
             sent = await self._call(request, wire.read_send, failures=doubt.failures)

@@ -7,8 +7,9 @@ import html
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from airflow_provider_fluxomail.client.addresses import domain_of
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import EmailMessage, bare_address, texts_in
+from airflow_provider_fluxomail.client.messages import EmailMessage, texts_in
 
 _RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personalizations"})
 #: Addresses in these say from whom a mail comes, not to whom it goes.
@@ -45,7 +46,7 @@ class RecipientGuard:
             f"{field}[{index}]" if field != "to" else field
             for field, addresses in people.items()
             for index, address in enumerate(addresses)
-            if _domain(address) not in self.allowed_domains
+            if domain_of(address) not in self.allowed_domains
         ]
         if not strangers:
             return message
@@ -64,10 +65,6 @@ class RecipientGuard:
             content=f"{banner}\n\n{message.content}",
             html_content=f"<p>{html.escape(banner)}</p>\n{message.html_content}" if message.html_content else None,
         )
-
-
-def _domain(address: str) -> str:
-    return bare_address(address).rpartition("@")[2].casefold().rstrip(".")
 
 
 def _possible_recipients(extra_fields: Mapping[str, Any]) -> Iterator[str]:

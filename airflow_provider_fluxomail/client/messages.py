@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import dataclasses
 import mimetypes
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from airflow_provider_fluxomail.client.addresses import addresses, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.text_fields import UNSAFE_IN_HEADER, body_text, header_text
 
 #: Attachments of one message, at most (Fluxomail's default; a server may allow fewer).
 MAX_ATTACHMENTS: Final = 5
@@ -35,13 +36,6 @@ _WIRE_FIELDS = frozenset(
     }
 )
 _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
-# C0, DEL, C1 and the Unicode line ends; a tab is harmless.
-_UNSAFE_IN_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-_NAMED_ADDRESS = re.compile(r'\s*(?:"(?:\\.|[^"\\])*"|[^"<>@]*)\s*<(?P<address>[^<>]+)>\s*')
-_TO_MANY = (
-    "one message goes to one address. To send one each to many, map the task: "
-    "FluxomailSendOperator.partial(...).expand(to=[...]); for one mail that all of them see, use cc or bcc"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +73,9 @@ class Attachment:
         """:raises FluxomailValidationError: when the file cannot be attached."""
         if not isinstance(self.content, bytes | bytearray | memoryview | str):
             raise FluxomailValidationError(f"{field}.content must be bytes, not {type(self.content).__name__}")
-        _header_text(self.filename, f"{field}.filename")
+        header_text(self.filename, f"{field}.filename")
         if self.content_type is not None:
-            _header_text(self.content_type, f"{field}.content_type")
+            header_text(self.content_type, f"{field}.content_type")
 
     def to_json(self) -> dict[str, str]:
         """The attachment as the API takes it."""
@@ -122,13 +116,13 @@ class EmailMessage:
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "to", one_address(self.to))
-        put(self, "cc", _addresses(self.cc, "cc"))
-        put(self, "bcc", _addresses(self.bcc, "bcc"))
-        _header_text(self.subject, "subject")
-        put(self, "html_content", _body(self.html_content, "html_content"))
-        put(self, "content", _body(self.content, "content") or self._derived_text())
+        put(self, "cc", addresses(self.cc, "cc"))
+        put(self, "bcc", addresses(self.bcc, "bcc"))
+        header_text(self.subject, "subject")
+        put(self, "html_content", body_text(self.html_content, "html_content"))
+        put(self, "content", body_text(self.content, "content") or self._derived_text())
         if self.policy_key is not None:
-            _header_text(self.policy_key, "policy_key")
+            header_text(self.policy_key, "policy_key")
         put(self, "attachments", _attachments(self.attachments))
         put(self, "extra_fields", _extra_fields(self.extra_fields))
 
@@ -210,54 +204,6 @@ def text_from_html(markup: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()).strip()
 
 
-def one_address(value: object) -> str:
-    """Return ``value`` as one recipient.
-
-    :raises FluxomailValidationError: when it is none, or more than one; says how to send to many.
-    """
-    if isinstance(value, list | tuple | set | frozenset):
-        if len(value) != 1:
-            raise FluxomailValidationError(
-                f"to holds {len(value)} addresses: {_TO_MANY}" if value else "to is empty: give one address"
-            )
-        value = next(iter(value))
-    if value is None or value == "":
-        raise FluxomailValidationError("to is empty: give one address")
-    text = _header_text(value, "to")
-    if len(_split(text)) > 1 or (text.count("@") > 1 and re.search(r"[;\s]", text) and "<" not in text):
-        raise FluxomailValidationError(f"to holds more than one address: {_TO_MANY}")
-    return _address(text, "to")
-
-
-def _addresses(value: object, field: str) -> tuple[str, ...]:
-    if value is None or value == "":
-        return ()
-    if isinstance(value, str):
-        value = _split(_header_text(value, field))
-    if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
-        raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
-    return tuple(
-        _address(_header_text(item, f"{field}[{index}]"), f"{field}[{index}]") for index, item in enumerate(value)
-    )
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas, but not within a quoted display name."""
-    parts = re.findall(r'(?:"(?:\\.|[^"\\])*"|[^,"])+', text)
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _address(text: str, field: str) -> str:
-    """Check lightly: the rest of the syntax is the server's business."""
-    text = text.strip()
-    local, _, domain = bare_address(text).rpartition("@")
-    # A second "@" is part of the name for one parser and of the domain for another.
-    two = "@" in local and not re.fullmatch(r'"(?:\\.|[^"\\])*"', local)
-    if not local or not domain or two or re.search(r"[\s,;<>]", local + domain):
-        raise FluxomailValidationError(f"{field} is not an e-mail address: give name@example.com")
-    return text
-
-
 def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
     """Go through every text in a nested structure.
 
@@ -273,54 +219,6 @@ def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from texts_in(inner, names=names)
-
-
-def bare_address(text: str) -> str:
-    """Return the address of ``Name <address>``, or ``text`` itself; an empty text if it could be read in two ways.
-
-    A guard must judge the address that the server will use: ``a@allowed.example <b@other.example>`` is refused.
-    """
-    if "<" not in text and ">" not in text:
-        return text
-    named = _NAMED_ADDRESS.fullmatch(text)
-    return named["address"] if named else ""
-
-
-def _header_text(value: object, field: str) -> str:
-    """Check what ends up in a header of the mail: one line, not empty.
-
-    A line break there would let the text of one field write headers of its own.
-    """
-    if not isinstance(value, str):
-        raise FluxomailValidationError(_not_text(value, field))
-    if not value.strip():
-        raise FluxomailValidationError(f"{field} is empty: every message needs one")
-    if _UNSAFE_IN_HEADER.search(value):
-        raise FluxomailValidationError(f"{field} holds a line break or control character: give one line of text")
-    return _unicode(value, field)
-
-
-def _body(value: object, field: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise FluxomailValidationError(_not_text(value, field))
-    return _unicode(value, field) if value.strip() else None
-
-
-def _not_text(value: object, field: str) -> str:
-    native = ": does the Dag render native objects?" if isinstance(value, int | float) else ""
-    return f"{field} must be text, not {type(value).__name__}{native}"
-
-
-def _unicode(value: str, field: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise FluxomailValidationError(
-            f"{field} holds half a Unicode character (a lone surrogate): decode the text again from its source"
-        ) from None
-    return value
 
 
 def _attachments(value: object) -> tuple[Attachment, ...]:
@@ -365,7 +263,7 @@ def _extra_fields(value: object) -> dict[str, Any]:
             items = content.items() if isinstance(content, Mapping) else [("", content)]
             for header, text in items:
                 for part in (header, text):
-                    if isinstance(part, str) and _UNSAFE_IN_HEADER.search(part):
+                    if isinstance(part, str) and UNSAFE_IN_HEADER.search(part):
                         raise FluxomailValidationError(
                             f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
                         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_fluxomail.client import wire
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailResponseError, FluxomailValidationError
+from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.retries import Doubt, RetryPolicy
 from airflow_provider_fluxomail.client.settings import ClientSettings
@@ -29,6 +30,7 @@ class FluxomailClient:
     :param settings: where and how.
     :param sleep: waits that many seconds between attempts.
     :param on_answer: is shown every answer, refusals too.
+    :param inline_images: shared by clients that send for the same task, so that it warns once.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class FluxomailClient:
         *,
         sleep: Callable[[float], None] = time.sleep,
         on_answer: Callable[[wire.Response], None] | None = None,
+        inline_images: InlineImageWarning | None = None,
     ) -> None:
         self.settings = settings
         self._sleep = sleep
         self._on_answer = on_answer
+        self._inline_images = inline_images or InlineImageWarning()
 
     def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message.
@@ -50,6 +54,7 @@ class FluxomailClient:
         :param idempotency_key: names the logical message; the same key never sends twice.
         :raises FluxomailError: see :mod:`.errors`.
         """
+        self._inline_images.check(message)
         request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
         with Doubt(self.settings.observer) as doubt:
             sent = self._call(request, wire.read_send, failures=doubt.failures)

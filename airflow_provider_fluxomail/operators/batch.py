@@ -16,6 +16,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.old_arguments import BATCH, RefusesOldMappedArguments
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _STATE: Final = "fluxomail_batch"
 _MAX_CONCURRENCY: Final = 64
 
 
-class FluxomailSendBatchOperator(BaseOperator):
+class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
     """Sends many messages, one for each row of a list or a file, each of them once however often the task is tried.
 
     A message's idempotency key is derived from the task and from the message's own ``key``, else its recipient, so the
@@ -64,6 +65,7 @@ class FluxomailSendBatchOperator(BaseOperator):
     :raises FluxomailError: what a retry may mend.
     """
 
+    face = BATCH
     template_fields: Sequence[str] = ("messages", "defaults", "report_path", "fluxomail_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"messages": "json", "defaults": "json"}
     ui_color = "#d6e9f8"

@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
+from airflow_provider_fluxomail.old_arguments import RefusesOldMappedArguments
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Unrecorded:
         return "***"
 
 
-class FluxomailSendOperator(BaseOperator):
+class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
     """Sends one message with Fluxomail, and waits for its delivery if asked.
 
     However often Airflow retries the task, one message goes out: its idempotency key is derived from Dag, run, task and

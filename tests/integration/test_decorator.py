@@ -12,7 +12,8 @@ from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException, AirflowSkipException
 from airflow_provider_fluxomail.client.errors import FluxomailServerError
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.decorators import MESSAGE_FIELDS, FluxomailSendDecoratedOperator
+from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
+from airflow_provider_fluxomail.old_arguments import MESSAGE_FIELDS
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.airflow_runs import DagRuns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,58 @@ def test_a_dry_run_checks_and_sends_nothing(sandbox: Sandbox) -> None:
     with pytest.raises(FluxomailValidationError):
         airflows_send_email("nobody", "News", "<p>Text</p>", dryrun=True)
     assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("name", ["dryrun", "sandbox_mode"])
+def test_a_dry_run_says_that_nothing_was_sent(sandbox: Sandbox, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    caplog.set_level(logging.INFO)
+    airflows_send_email(PEOPLE, "News", "<p>Text</p>", **{name: True})
+    assert f"Checked 2 emails and sent none of them: {name} is set." in caplog.messages
+    assert sandbox.requests() == []
+    airflows_send_email(PEOPLE, "News", "<p>Text</p>", **{name: False})
+    sandbox.assert_sent(2)
+
+
+def test_what_is_ignored_is_named_once_and_not_quoted(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    send_email(
+        PEOPLE, "News", "<p>Text</p>", None, False, None, None, "related", "iso-8859-1",
+        from_email="Secret <secret@example.org>", from_name="Secret", categories=["secret"], tags=None, template="",
+        custom_headers={"reply-TO": "Answers <answers@example.org>", "X-Team": "secret", "X\n": "secret"},
+    )  # fmt: skip
+    (line,) = [text for text in caplog.messages if "gnored" in text]
+    assert line == (
+        "Ignored arguments: from_email, mime_subtype, mime_charset, from_name, categories, custom_headers['X-Team'], "
+        "custom_headers['X?']. Fluxomail sends from the organization's From identity and builds the email itself."
+    )
+    assert "secret" not in caplog.text.lower()
+    for mail in sandbox.assert_sent(2):
+        assert mail.extra_fields == {"replyTo": "Answers <answers@example.org>"}
+
+
+@pytest.mark.parametrize("headers", [None, {}, {"Reply-To": ""}, {"Reply-To": None}])
+def test_what_airflow_itself_passes_is_not_worth_a_line(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, headers: dict[str, Any] | None
+) -> None:
+    caplog.set_level(logging.INFO)
+    airflows_send_email(PEOPLE[0], "News", "<p>Text</p>", mime_charset="UTF-8", custom_headers=headers)
+    assert sandbox.message().extra_fields == {}
+    # Airflow's own sender of a failure email, where none is configured.
+    send_email(PEOPLE[1], "News", "<p>Text</p>", from_email="airflow@airflow")
+    sandbox.assert_sent(2)
+    assert "gnored" not in caplog.text
+
+
+def test_a_reply_address_that_would_write_headers_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(FluxomailValidationError, match=r"custom_headers\['Reply-To'\] holds a line break"):
+        send_email(PEOPLE, "News", "<p>Text</p>", custom_headers={"Reply-To": "a@example.org\nBcc: b@example.org"})
+    assert sandbox.requests() == []
+
+
+def test_promise_6_a_reply_address_leaves_the_key_as_it_is(sandbox: Sandbox) -> None:
+    for headers in (None, {"Reply-To": "answers@example.org"}):
+        send_email(PEOPLE[0], f"Airflow alert: {RECORD}", "<p>Replies</p>", custom_headers=headers)
+    sandbox.assert_sent(1)
 
 
 def test_a_mail_of_an_image_alone(sandbox: Sandbox) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.airflow_compat import BaseOperator
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.email_backend import TaskFailure, _recipients
+from airflow_provider_fluxomail.email_backend import TaskFailure
 
 AIRFLOW_3 = importlib.util.find_spec("airflow.sdk") is not None
 INSTANCE = "01a215d1-d71e-7bcb-a3cb-1a8a57477fae"
@@ -131,27 +130,6 @@ def test_two_failures_never_have_one_key(old: str, new: str) -> None:
     assert old in RECORD
     assert key(mail(), RECORD.replace(old, new)) != key(mail())
     assert key(mail(), namespace="eu") != key(mail())
-
-
-@pytest.mark.parametrize(
-    ("to", "recipients"),
-    [
-        ("a@x.org", ["a@x.org"]),
-        ("a@x.org, b@x.org;c@x.org ,", ["a@x.org", "b@x.org", "c@x.org"]),
-        (["a@x.org", "b@x.org, c@x.org"], ["a@x.org", "b@x.org", "c@x.org"]),
-        (("a@x.org",), ["a@x.org"]),
-        ('"Doe, Jane; PhD" <a@x.org>, b@x.org', ['"Doe, Jane; PhD" <a@x.org>', "b@x.org"]),
-        (["b@x.org", "a@x.org", "B <B@x.org>"], ["b@x.org", "a@x.org"]),
-    ],
-)
-def test_recipients(to: Any, recipients: list[str]) -> None:
-    assert _recipients(to) == recipients
-
-
-@pytest.mark.parametrize("to", ["", " , ", [], None, 5, {"a@x.org": 1}, [None], b"a@x.org"])
-def test_no_recipients(to: Any) -> None:
-    with pytest.raises(FluxomailValidationError):
-        _recipients(to)
 
 
 #: As Airflow 2.11.2 writes it.

@@ -15,6 +15,7 @@ LAYERS = {
     "client": 0,
     "airflow_compat": 0,
     "fleet": 0,
+    "old_arguments": 0,
     "metrics": 1,
     "idempotency": 1,
     "connections": 1,

@@ -1,0 +1,159 @@
+"""Addresses: how text and lists become recipients, and when two of them are the same one.
+
+::
+
+    addresses("ada@example.org; Bob <bob@example.org>", "cc")  # ("ada@example.org", "Bob <bob@example.org>")
+
+Every face reads its recipients here: operators, decorator, batch rows, notifier, email backend and client. Commas and
+semicolons separate the addresses of a text, except within a quoted display name. An item of a list is one address.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.text_fields import header_text
+
+_QUOTED: Final = r'"(?:\\.|[^"\\])*"'
+# A quote that is never closed is a character like any other: the address that it is part of is refused later.
+_LISTED: Final = re.compile(rf"(?:{_QUOTED}|[^,;])+")
+_NAMED: Final = re.compile(rf'\s*(?:{_QUOTED}|[^"<>@]*)\s*<(?P<address>[^<>]+)>\s*')
+_TO_MANY: Final = (
+    "one message goes to one address. To send one each to many, map the task: "
+    "FluxomailSendOperator.partial(...).expand(to=[...]); for one mail that all of them see, use cc or bcc"
+)
+
+
+def one_address(value: object) -> str:
+    """Return ``value`` (text, or a list of one) as the one recipient of a message.
+
+    :raises FluxomailValidationError: it is none, or more than one; says how to send to many.
+    """
+    items = _items(value)
+    if items is None:
+        items = [value]
+    if len(items) > 1:
+        raise FluxomailValidationError(f"to holds {len(items)} addresses: {_TO_MANY}")
+    if not items or items[0] is None or items[0] == "":
+        raise FluxomailValidationError("to is empty: give one address")
+    text = header_text(items[0], "to")
+    parts = _split(text) if isinstance(value, str) else _several(text)
+    if len(parts) > 1 or (text.count("@") > 1 and re.search(r"\s", text) and "<" not in text):
+        raise FluxomailValidationError(f"to holds more than one address: {_TO_MANY}")
+    return _checked(parts[0] if parts else text, "to")
+
+
+def addresses(value: object, field: str) -> tuple[str, ...]:
+    """Return the addresses of a text or of a list, each of them checked.
+
+    :param field: named in errors, such as ``cc``.
+    :raises FluxomailValidationError: names the item that is not an address.
+    """
+    items = _items(value)
+    if items is None:
+        if value is None or value == "":
+            return ()
+        if not isinstance(value, str):
+            raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
+        items = _split(header_text(value, field))
+    names = [f"{field}[{index}]" for index in range(len(items))]
+    return tuple(_checked(header_text(item, name), name) for item, name in zip(items, names, strict=True))
+
+
+def recipients(value: object, field: str = "to") -> list[Any]:
+    """Return the addresses of a text or of a list that each get a message of their own, each once.
+
+    They are not checked here: one bad address must not keep the message from the others, so whoever makes the messages
+    reports it.
+
+    :raises FluxomailValidationError: it is neither a text nor a list.
+    """
+    found: dict[object, Any] = {}
+    for address in all_addresses(value, field):
+        found.setdefault(normalised(address) if isinstance(address, str) else id(address), address)
+    return list(found.values())
+
+
+def all_addresses(value: object, field: str) -> list[Any]:
+    """Return what :func:`recipients` does, repeated addresses included.
+
+    An item of a list that holds several whole addresses counts as several.
+    """
+    items = _items(value)
+    if items is not None:
+        return [part for item in items for part in (_several(item) if isinstance(item, str) else [item])]
+    if value is None:
+        return []
+    if not isinstance(value, str):
+        raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
+    return list(_split(value))
+
+
+def bare_address(text: str) -> str:
+    """Return the address of ``Name <address>``, or ``text`` itself; an empty text if it could be read in two ways.
+
+    A guard must judge the address that the server will use: ``a@allowed.example <b@other.example>`` is refused.
+    """
+    if "<" not in text and ">" not in text:
+        return text
+    named = _NAMED.fullmatch(text)
+    return named["address"] if named else ""
+
+
+def normalised(text: str) -> str:
+    """Return an address without its display name, in lower case: equal for two spellings of one recipient.
+
+    Idempotency keys and stored sends depend on it: it must not change.
+    """
+    return (bare_address(text) or text).strip().casefold()
+
+
+def domain_of(text: str) -> str:
+    """Return the domain of an address in lower case, without a final dot."""
+    return bare_address(text).rpartition("@")[2].casefold().rstrip(".")
+
+
+def _items(value: object) -> list[Any] | None:
+    """Return the items of a list, nested ones too; ``None`` if the value is not a list."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        # What a template makes of a list in a Dag that does not render native objects.
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            value = ast.literal_eval(value.strip())
+    if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+        return None
+    return list(_flat(value))
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for item in values:
+        if isinstance(item, list | tuple | set | frozenset):
+            yield from _flat(item)
+        else:
+            yield item
+
+
+def _split(text: str) -> list[str]:
+    """Split at commas and semicolons, but not within a quoted display name."""
+    return [part.strip() for part in _LISTED.findall(text) if part.strip()]
+
+
+def _several(item: str) -> list[str]:
+    """Return the addresses of a list's item: one, unless each of its parts is an address."""
+    parts = _split(item)
+    return parts if all("@" in part for part in parts) else [item.strip()]
+
+
+def _checked(text: str, field: str) -> str:
+    """Check lightly: the rest of the syntax is the server's business."""
+    text = text.strip()
+    local, _, domain = bare_address(text).rpartition("@")
+    # A second "@" is part of the name for one parser and of the domain for another.
+    two = "@" in local and not re.fullmatch(_QUOTED, local)
+    if not local or not domain or two or re.search(r"[\s,;<>]", local + domain):
+        raise FluxomailValidationError(f"{field} is not an e-mail address: give name@example.com")
+    return text

@@ -1,0 +1,56 @@
+"""What a text of a message may hold: one line where it ends up in a header, any Unicode text in a body."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+
+#: C0, DEL, C1 and the Unicode line ends; a tab is harmless.
+UNSAFE_IN_HEADER: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def header_text(value: object, field: str) -> str:
+    """Check what ends up in a header of the mail: one line, not empty.
+
+    A line break there would let the text of one field write headers of its own.
+
+    :param field: named in errors.
+    :raises FluxomailValidationError: it is not one line of text.
+    """
+    if not isinstance(value, str):
+        raise FluxomailValidationError(_not_text(value, field))
+    if not value.strip():
+        raise FluxomailValidationError(f"{field} is empty: every message needs one")
+    if UNSAFE_IN_HEADER.search(value):
+        raise FluxomailValidationError(f"{field} holds a line break or control character: give one line of text")
+    return _unicode(value, field)
+
+
+def body_text(value: object, field: str) -> str | None:
+    """Check a body; ``None`` if there is nothing in it.
+
+    :param field: named in errors.
+    :raises FluxomailValidationError: it is not text.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise FluxomailValidationError(_not_text(value, field))
+    return _unicode(value, field) if value.strip() else None
+
+
+def _not_text(value: object, field: str) -> str:
+    native = ": does the Dag render native objects?" if isinstance(value, int | float) else ""
+    return f"{field} must be text, not {type(value).__name__}{native}"
+
+
+def _unicode(value: str, field: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FluxomailValidationError(
+            f"{field} holds half a Unicode character (a lone surrogate): decode the text again from its source"
+        ) from None
+    return value
