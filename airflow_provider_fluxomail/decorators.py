@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -104,6 +105,9 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator):
         value = self.python_callable(*self.op_args, **kwargs)
         return asyncio.run(value) if inspect.iscoroutine(value) else value
 
+    def _check_constant_message(self, constants: tasks.Constants) -> None:
+        """Leave the message to the worker: the function returns it."""
+
     def _made_message(self) -> EmailMessage:
         assert self._returned is not None
         return self._returned
@@ -129,7 +133,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator):
 
             try:
                 self._check_for_many()
-                longest = delivery.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
+                longest = tasks.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
                 try:
                     sent = send_each(rows, send)
                 except FluxomailRateLimitError as error:

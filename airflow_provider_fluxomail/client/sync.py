@@ -29,6 +29,7 @@ class FluxomailClient:
     :param settings: where and how.
     :param sleep: waits that many seconds between attempts.
     :param on_answer: is shown every answer, refusals too.
+    :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class FluxomailClient:
         *,
         sleep: Callable[[float], None] = time.sleep,
         on_answer: Callable[[wire.Response], None] | None = None,
+        on_redirect: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self._sleep = sleep
         self._on_answer = on_answer
+        self._on_redirect = on_redirect or settings.observer.redirected
 
     def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message.
@@ -50,7 +53,7 @@ class FluxomailClient:
         :param idempotency_key: names the logical message; the same key never sends twice.
         :raises FluxomailError: see :mod:`.errors`.
         """
-        request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
+        request = wire.send_request(self.settings.guard.apply(message, self._on_redirect), idempotency_key)
         with Doubt(self.settings.observer) as doubt:
             sent = self._call(request, wire.read_send, failures=doubt.failures)
         return doubt.settle(sent)

@@ -15,6 +15,7 @@ LAYERS = {
     "client": 0,
     "version_compat": 0,
     "fleet": 0,
+    "tasks": 1,
     "metrics": 1,
     "idempotency": 1,
     "connections": 1,
