@@ -24,6 +24,7 @@ LAYERS = {
     "sendstate": 1,
     "links": 1,
     "alerts": 1,
+    "failed_tasks": 1,
     "alert_sending": 1,
     "hooks": 1,
     "one_by_one": 1,

@@ -44,6 +44,7 @@ def test_callbacks_of_tasks_and_runs_send_one_mail_to_each_recipient(scene: Scen
     assert "\nValueError: no rows for <address>\n" in failed
     assert f"\nOpen the log: {scene.airflow.url}/dags/alerts/" in failed
     assert f"\nOpen the run: {scene.airflow.url}/dags/alerts/" in mails[wanted[0]]["content"]
+    assert "\nFailed tasks: bad\n" in mails[wanted[0]]["content"], "Airflow's Dag processor knows it, but for 3.0"
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="Airflow has deadlines, and questions to people, since 3.1")
