@@ -157,13 +157,13 @@ def rate_limit_trigger(
     """
     wait = wait or DEFAULT_RATE_LIMIT_WAIT
     if now() + wait > give_up_at:
-        log.warning("Not waiting %.0f s more for the rate limit: max_rate_limit_wait is used up.", wait)
+        log.warning("Rate limited for another %.0f s, which would exceed max_rate_limit_wait; giving up.", wait)
         return None
     # Spread, so that a thousand tasks refused in the same second do not come back in the same second.
     allowed = now() + max(wait, RESUME_AFTER)
     resume_at = min(allowed + random.uniform(0, max(RATE_LIMIT_SPREAD, wait / 4)), max(allowed, give_up_at))
     Metrics(conn_id).held(resume_at - now())
-    log.info("The rate limit asks to wait %.0f s: giving the worker slot back until then.", wait)
+    log.info("Rate limited; deferring for %.0f s.", wait)
     return FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at, state=state)
 
 
