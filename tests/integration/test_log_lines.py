@@ -254,6 +254,23 @@ def test_a_sensor_that_skips_says_first_what_it_would_have_failed_with(
     assert line.count(send_id) == 1
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_a_reason_that_names_the_recipient_is_logged_without_it(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    sandbox.settings(default_outcome="never")
+    hook = FluxomailHook()
+    send_id = hook.send(MESSAGE, idempotency_key="k").send_id
+    hook.close()
+    sandbox.bounce(reason="550 5.1.1 <veiled@example.org>: no such user")
+    task = FluxomailDeliverySensor(
+        task_id="task", send_id=send_id, soft_fail=True, poke_interval=0.1, deferrable=mode == "deferrable"
+    )
+    assert Run(task).kind == "AirflowSkipException"
+    (line,) = lines(caplog, "Skipping the task")
+    assert "550 5.1.1 <<address>>: no such user" in line
+
+
 def test_never_fail_after_an_error_that_is_not_fluxomails(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
