@@ -24,6 +24,9 @@ MAX_NAMED: Final = 20
 def failed_tasks(context: Mapping[str, Any], dag_id: str, run_id: str) -> tuple[str, ...]:
     """Return the names of the failed tasks as ``task`` or ``task[map index]``, in order; empty if they are not known.
 
+    How long that takes is up to Airflow, as with the connection: both are requests to the Dag processor, which responds
+    to one at a time. A timeout here would only leave the connection's to wait behind it.
+
     :param context: of a callback of the Dag.
     """
     try:
