@@ -116,8 +116,10 @@ def test_each_callback_of_a_dag_says_what_has_happened(airflow_db: Path, sandbox
     assert str(mail.idempotency_key).startswith(f"af1:{dag_id}.bad:")
     whole = sandbox.message(subject=f"[Airflow] Dag failed: {dag_id} ({run.run_id})")
     assert "\nReason:       task failure\n" in whole.content
-    assert "\nFailed tasks: bad\n" in whole.content
-    assert ">Failed tasks</td>" in str(whole.html_content)
+    # With dag.test(), Airflow 3.0 and 3.1 do not say which.
+    named = not (3, 0) <= AIRFLOW_VERSION < (3, 2)
+    assert ("\nFailed tasks: bad\n" in whole.content) is named
+    assert (">Failed tasks</td>" in str(whole.html_content)) is named
     assert f"\nOpen the run: {URL}/dags/{dag_id}/" in whole.content
     assert "Try:" not in whole.content, "of the run, not of the task that Airflow adds"
     assert str(whole.idempotency_key).startswith(f"af1:{dag_id}:")
