@@ -224,6 +224,11 @@ class PokeIntervalMixin:
         return interval
 
 
+def is_unmapped(task: object) -> bool:
+    """Tell whether Airflow has just made this operator, in a worker, out of a mapped one. Private to all releases."""
+    return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
 class DecoratedOutputMixin:
     """Goes last among the bases of a decorated operator, for Airflow 3.0.
 
@@ -280,6 +285,22 @@ class NotifierRenderMixin:
         known = dag if hasattr(dag, "render_template_as_native_obj") else None
         base: Any = super(_airflow("BaseNotifier"), self)
         return base._render(template, context, known)
+
+
+def task_states(dag_id: str, run_id: str) -> Mapping[str, object]:
+    """Request the states of a run's tasks from Airflow, in a process that it supervises.
+
+    The Dag processor of 3.0 does not respond, and would block its callback for ever.
+
+    :raises LookupError: before Airflow 3.1.
+    """
+    if AIRFLOW_VERSION < (3, 1):
+        raise LookupError("Airflow 3.1 and later give task states to callbacks")
+    runner = importlib.import_module("airflow.sdk.execution_time.task_runner")
+    states: Mapping[str, object] = runner.RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(
+        run_id, {}
+    )
+    return states
 
 
 def run_url(dag_id: str, run_id: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.client.errors import without_addresses
+from airflow_provider_fluxomail.failed_tasks import failed_tasks, told
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -80,6 +81,7 @@ class Alert:
         of clears, the id of the deadline.
     :param exception: cut, without secrets that Airflow masks, and without addresses.
     :param reason: why a run ended, as Airflow calls it.
+    :param failed_tasks: of a run that failed, as far as Airflow lets a callback know.
     :param question: of a task that waits for a person, in one line.
     :param body: what it says besides.
     :param url: the task's log, the run, or the page where a person answers.
@@ -96,6 +98,7 @@ class Alert:
     occasion: int | str = ""
     exception: str = ""
     reason: str = ""
+    failed_tasks: tuple[str, ...] = ()
     question: str = ""
     body: str = ""
     url: str = ""
@@ -166,6 +169,7 @@ def read(context: Mapping[str, Any], notifier: object) -> Alert:
         tries=None if max_tries is None else max_tries + 1,
         exception="" if of_run else exception_text(_get(context, "exception")),
         reason=without_addresses(_first_text(_get(context, "reason"))),
+        failed_tasks=failed_tasks(context, dag_id, run_id) if kind == "dag_failure" else (),
         question=one_line(masked(_first_text(_get(task, "subject")))) if kind == "input" else "",
         body=_cut(masked(_first_text(_get(task, "body"))), MAX_BODY) if kind == "input" else "",
     )
@@ -309,6 +313,7 @@ def _rows(alert: Alert, context: Mapping[str, Any], ti: object, run: object) -> 
         "Run": alert.run_id,
         "Try": f"{alert.try_number}{f' of {alert.tries}' if alert.tries else ''}" if alert.try_number else "",
         "Reason": alert.reason.replace("_", " "),
+        "Failed tasks": one_line(told(alert.failed_tasks)),
         "Deadline": _shown(_time(_get(_get(context, "deadline"), "deadline_time"))),
         "Missed by": ", ".join(sorted({str(_get(one, "task_id")) for one in _callbacks(context, "slas")})),
         "Logical date": _shown(_time(_get(run, "logical_date"))),

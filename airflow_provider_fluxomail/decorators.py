@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import (
     DecoratedOperator,
     DecoratedOutputMixin,
@@ -96,6 +97,9 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         value = self.python_callable(*self.op_args, **kwargs)
         return asyncio.run(value) if inspect.iscoroutine(value) else value
 
+    def _check_constant_message(self, constants: tasks.Constants) -> None:
+        """Leave the message to the worker: the function returns it."""
+
     def _made_message(self) -> EmailMessage:
         assert self._returned is not None
         return self._returned
@@ -121,7 +125,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
 
             try:
                 self._check_for_many()
-                longest = delivery.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
+                longest = tasks.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
                 try:
                     sent = send_each(rows, send)
                 except FluxomailRateLimitError as error:

@@ -21,7 +21,7 @@ from airflow_provider_fluxomail.airflow_compat import (
     conf,
     has_post_execute_hook,
 )
-from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailValidationError
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.waiting import TROUBLE, Ending, Wait, now
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.metrics import Metrics
@@ -46,35 +46,6 @@ DEFAULT_RATE_LIMIT_WAIT: Final = 60.0
 RATE_LIMIT_SPREAD: Final = 10.0
 #: How long after the trigger's own deadline Airflow ends the deferral, should the trigger not. Seconds.
 BACKSTOP: Final = 300.0
-
-
-def check_send_id(send_id: object) -> str:
-    """Return the send id.
-
-    :raises FluxomailValidationError: when it came out empty, as it does after a skipped upstream task.
-    """
-    if send_id is None or (isinstance(send_id, str) and send_id.strip() in ("", "None")):
-        raise FluxomailValidationError(
-            "send_id came out empty: the task that sends was skipped, or returned nothing. Skip the wait with it "
-            "(trigger_rule), or check what send_id refers to"
-        )
-    if not isinstance(send_id, str):
-        raise FluxomailValidationError(
-            f"send_id must be text, not {type(send_id).__name__}: use send.output['send_id'], or when mapped "
-            "send.output.map(lambda result: result['send_id'])"
-        )
-    return send_id.strip()
-
-
-def check_seconds(value: float | timedelta, field: str) -> float:
-    """Return a duration in seconds.
-
-    :raises FluxomailValidationError: when it is negative or not a duration.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-        raise FluxomailValidationError(f"{field} must be a timedelta or a number of seconds, 0 or more")
-    return float(seconds)
 
 
 def look(hook: FluxomailHook, wait: Wait) -> Ending | None:
@@ -191,13 +162,13 @@ def rate_limit_trigger(
     """
     wait = wait or DEFAULT_RATE_LIMIT_WAIT
     if now() + wait > give_up_at:
-        log.warning("Not waiting %.0f s more for the rate limit: max_rate_limit_wait is used up.", wait)
+        log.warning("Rate limited for another %.0f s, which would exceed max_rate_limit_wait; giving up.", wait)
         return None
     # Spread, so that a thousand tasks refused in the same second do not come back in the same second.
     allowed = now() + max(wait, RESUME_AFTER)
     resume_at = min(allowed + random.uniform(0, max(RATE_LIMIT_SPREAD, wait / 4)), max(allowed, give_up_at))
     Metrics(conn_id).held(resume_at - now())
-    log.info("The rate limit asks to wait %.0f s: giving the worker slot back until then.", wait)
+    log.info("Rate limited; deferring for %.0f s.", wait)
     return FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at, state=state)
 
 

@@ -13,7 +13,7 @@ from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.connection_test import probe
 from airflow_provider_fluxomail.connections import FluxomailConnection
-from airflow_provider_fluxomail.idempotency import running_task_key
+from airflow_provider_fluxomail.idempotency import is_first_try, is_first_try_after_clear, running_task_key
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.timeline import Timeline
@@ -70,8 +70,10 @@ class FluxomailHook(BaseHook):
         if given := _given_key(idempotency_key, part, resend_on_clear):
             return self.get_conn().send(message, idempotency_key=given)
         namespace = self.get_options().idempotency_namespace
-        key, first_try = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
-        return self.send_once(message, key, first_try=first_try)
+        key, context = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
+        sent = self.send_once(message, key, first_try=is_first_try(context))
+        replays.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
+        return sent
 
     def send_once(self, message: EmailMessage, idempotency_key: str, *, first_try: bool) -> SendResult:
         """Send as a task does: an answer that is about somebody else's message is an error.
@@ -117,13 +119,15 @@ class FluxomailHook(BaseHook):
             if given := _given_key(idempotency_key, part, resend_on_clear):
                 return await client.send(message, idempotency_key=given)
             namespace = (await self.aget_options()).idempotency_namespace
-            key, first_try = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
+            key, context = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
+            first_try = is_first_try(context)
             with replays.explaining(first_try=first_try):
                 sent = await client.send(message, idempotency_key=key)
             if replays.is_foreign(sent):
                 with replays.reading(sent):
                     stored = await client.get_timeline(sent.send_id)
                     replays.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
+            replays.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
             return sent
 
     async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:

@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
 from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.wire import MAX_KEY_LENGTH, check_idempotency_key
+from airflow_provider_fluxomail.tasks import check_key_text
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
@@ -121,13 +123,7 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
 
     :raises FluxomailValidationError: when it came out empty or holds a line break.
     """
-    if isinstance(key, int) and not isinstance(key, bool):
-        key = str(key)  # what a Dag that renders native objects makes of "20260101"
-    if not isinstance(key, str) or key.strip() in ("", "None"):
-        # "None" is what a template makes of an XCom that is not there: one key for all such messages.
-        raise FluxomailValidationError("idempotency_key came out empty: leave it out to have it derived from the task")
-    if re.search(r"[\x00-\x1f\x7f]", key):
-        raise FluxomailValidationError("idempotency_key holds a line break or control character: give one line")
+    key = check_key_text(key)
     map_index = _map_index(context["ti"])
     if map_index >= 0:
         key = f"{key}:{map_index}"
@@ -142,8 +138,8 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
 
 def running_task_key(
     message: EmailMessage, *, namespace: str, part: str | None, resend_on_clear: bool = False
-) -> tuple[str, bool]:
-    """Return the key of a message that the task which is running sends by hand, and whether this is its first try.
+) -> tuple[str, Context]:
+    """Return the key of a message that the running task sends by hand, and the context of that task.
 
     :param part: names the message within the task. Left out, it is :func:`recipient_part` of the recipient and its
         ordinal among the equal ones of this try, over all hooks.
@@ -157,7 +153,7 @@ def running_task_key(
     else:
         part = named_part(part)
     key = task_key(context, namespace=namespace, resend_on_clear=resend_on_clear, part=part)
-    return key, is_first_try(context)
+    return key, context
 
 
 def recipient_part(recipient: str, ordinal: int) -> str:
@@ -201,6 +197,22 @@ def content_digest(message: EmailMessage) -> str:
 def is_first_try(context: Context) -> bool:
     """Tell whether the task was neither tried nor cleared before: then nothing of it can have sent."""
     return int(getattr(context["ti"], "try_number", 0) or 0) <= 1
+
+
+def is_first_try_after_clear(context: Context) -> bool:
+    """Tell whether this is the first try since a person cleared the task, as far as Airflow knows.
+
+    A clear sets ``max_tries`` to the tries made plus ``retries``; Airflow's own retries leave it as it is. Lowering
+    ``retries`` between two tries looks the same, so the run must have been cleared, where Airflow counts that.
+    """
+    ti, retries = context["ti"], getattr(context.get("task"), "retries", None)
+    if not isinstance(retries, int):
+        return False
+    tries_before = task_generation(context) - retries
+    if tries_before < 1 or int(getattr(ti, "try_number", 0) or 0) != tries_before + 1:
+        return False
+    # Airflow before 3.2 counts only clears of runs that had finished.
+    return AIRFLOW_VERSION < (3, 2) or getattr(context.get("dag_run"), "clear_number", None) != 0
 
 
 def _running_context() -> Context:

@@ -49,6 +49,11 @@ class Metrics(Observer):
         """Count a send that failed: for good, or such that a later try may mend it."""
         self._count("refused" if error.permanent else "failed", error=type(error).__name__)
 
+    def redirected(self, messages: int = 1) -> None:
+        """Log that mail does not go to its recipients."""
+        what = "the message goes" if messages == 1 else f"{messages} messages go"
+        log.info("Redirected: %s to redirect_to of connection %r, not to the recipients.", what, self._tags["conn_id"])
+
     def retrying(self, error: FluxomailError, seconds: float) -> None:
         """Count a request that is made again."""
         self._count("retried", error=type(error).__name__)

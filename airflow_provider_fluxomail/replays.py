@@ -68,6 +68,20 @@ def check_stored(stored: Timeline, message: EmailMessage, sent: SendResult, *, f
     )
 
 
+def explain_clear(sent: SendResult, *, cleared: bool) -> None:
+    """Log why a task that a person has cleared sends nothing.
+
+    :param sent: the result, after :func:`check`: the stored send is the task's own.
+    :param cleared: whether this is the first try after the clear, and was not to send again.
+    """
+    if cleared and is_foreign(sent):
+        log.warning(
+            "This task was cleared, but its message was sent before as send %s and is not sent again. To send again "
+            "when a task is cleared, set resend_on_clear=True.",
+            sent.send_id,
+        )
+
+
 @contextlib.contextmanager
 def reading(sent: SendResult) -> Iterator[None]:
     """Let a stored send that can't be read be a warning: a key that may only send is no reason to fail.

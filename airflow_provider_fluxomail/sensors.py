@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail import fleet, tasks
 from airflow_provider_fluxomail.airflow_compat import (
     AirflowException,
     AirflowFailException,
@@ -19,7 +19,7 @@ from airflow_provider_fluxomail.airflow_compat import (
     conf,
     is_deferral_timeout,
 )
-from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.errors import FluxomailError, redact
 from airflow_provider_fluxomail.client.targets import FAILURES
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
@@ -79,6 +79,12 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         self.deferrable = deferrable
         self._hook: FluxomailHook | None = None
         self._wait: Wait | None = None
+        tasks.check_while_parsing(self, self._check_constants)
+
+    def resolve_template_files(self) -> None:
+        """Take part in the end of a parse: no argument is set any more."""
+        super().resolve_template_files()
+        tasks.check_while_parsing(self, self._check_constants, complete=True)
 
     def execute(self, context: Context) -> Any:
         """Wait as the mode says."""
@@ -99,11 +105,15 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
             self._hook, self._wait = hook, wait
             try:
                 return super().execute(context)
-            except AirflowSensorTimeout:
+            except (AirflowSensorTimeout, AirflowSkipException) as error:
                 if self._wait is None:
-                    # A look has found that the time is up.
+                    # A poll has ended the wait.
                     raise
-                # Airflow's own words know nothing of the message, and its never_fail nothing of a time-out.
+                if error.__cause__ is not None:
+                    # Airflow's never_fail, after an error that is not Fluxomail's.
+                    self._log_skip(f"{type(error.__cause__).__name__}: {redact(str(error.__cause__))}")
+                    raise
+                # Airflow's own timeout: its text and its skip say nothing of the message, and never_fail ignores it.
                 self._end_here(wait.timed_out())
 
     def _look_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
@@ -147,18 +157,24 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         return PokeReturnValue(is_done=True, xcom_value=self._end_here(ending)) if ending else False
 
     def _new_wait(self) -> Wait:
-        from airflow_provider_fluxomail.client.timeline import check_fail_on, check_target
+        from airflow_provider_fluxomail.client.targets import check_fail_on, check_target
         from airflow_provider_fluxomail.client.waiting import Wait, now
-        from airflow_provider_fluxomail.delivery import check_send_id
 
         started = now()
         return Wait(
-            check_send_id(self.send_id),
+            tasks.check_send_id(self.send_id),
             target=check_target(self.target),
             fail_on=check_fail_on(self.fail_on),
             started=started,
             deadline=started + self.timeout,
         )
+
+    def _check_constants(self, constants: tasks.Constants) -> None:
+        from airflow_provider_fluxomail.client.targets import check_fail_on, check_target
+
+        for name, check in (("send_id", tasks.check_send_id), ("target", check_target), ("fail_on", check_fail_on)):
+            if name in constants:
+                check(getattr(self, name))
 
     def _end_here(self, ending: Ending) -> dict[str, Any]:
         """End the task with a wait that has ended in this worker."""
@@ -181,8 +197,17 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def _fail(self, error: AirflowException) -> NoReturn:
         if self.soft_fail or getattr(self, "never_fail", False):
+            self._log_skip(str(error))
             raise AirflowSkipException(f"skipped instead of failed: {error}") from error
         raise error
+
+    def _log_skip(self, why: str) -> None:
+        self.log.warning(
+            "Skipping the task instead of failing it (%s): %s%s",
+            "soft_fail" if self.soft_fail else "never_fail",
+            why,
+            "" if self.send_id in why else f" (send id {self.send_id})",
+        )
 
     def next_poke_interval(self, interval: float, elapsed: float) -> float:
         """Spread the polls, and obey the server's ``Retry-After``."""

@@ -83,6 +83,7 @@ class Batch:
     :param concurrency: messages on their way at once, at most.
     :param stop_on_error: end at the first message that fails.
     :param first_try: of a task that was never cleared: a replay then is somebody else's.
+    :param cleared: whether a person has cleared the task, which is not to send again.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Batch:
         concurrency: int = 8,
         stop_on_error: bool = False,
         first_try: bool = True,
+        cleared: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -120,6 +122,8 @@ class Batch:
         self._stopped = False
         self._total = 0
         self._logged = 0
+        self._cleared = cleared
+        self._not_again = 0
         self._began = self._shown = self._saved = clock()
         self._began_with = 0
 
@@ -165,9 +169,11 @@ class Batch:
                     # With the recipient: a row's own key may stand for somebody else than in an earlier try.
                     recipient = sendstate.recipient_digest(key, row.message.to)
                     if not self.ledger.wanted(position, recipient):
+                        self._not_again += not self.ledger.same_try
                         continue
                     if known.get(key) == recipient:
                         self.ledger.settle(position, "sent")
+                        self._not_again += 1
                         continue
                     if not self._clear_to_send():
                         break
@@ -286,6 +292,7 @@ class Batch:
             }
         )
         if error is None:
+            self._not_again += outcome.kind == "replayed"
             return
         self._logged += 1
         if self._logged <= MAX_LOGGED:
@@ -319,6 +326,14 @@ class Batch:
             "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome.",
             *dataclasses.astuple(counts),
         )
+        if self._sender.redirected:
+            self._observer.redirected(self._sender.redirected)
+        if self._cleared and self._not_again:
+            log.warning(
+                "This task was cleared, but %d of its messages were sent before and are not sent again. To send again "
+                "when a task is cleared, set resend_on_clear=True.",
+                self._not_again,
+            )
         if self._logged > MAX_LOGGED:
             where = f"see {self._report.path}" if self._report.path else "set report_path to see them all"
             log.warning("%d more messages failed: %s.", self._logged - MAX_LOGGED, where)

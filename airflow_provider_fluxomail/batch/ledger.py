@@ -44,6 +44,8 @@ class Ledger:
 
     def __init__(self, state: Mapping[str, Any] | None = None, *, same_try: bool = False) -> None:
         read = _State.read(state or {})
+        #: Whether what is known comes from the same try.
+        self.same_try = same_try
         self._digest = RowDigest()
         self._known = self._visited = read.done
         self._known_digest = read.digest

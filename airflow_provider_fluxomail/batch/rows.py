@@ -69,6 +69,8 @@ class Rows:
         self, source: object, *, defaults: Mapping[str, Any] | None = None, file_format: str | None = None
     ) -> None:
         self._defaults = _checked_defaults(defaults)
+        if file_format:
+            check_format(file_format)
         self._items: Iterable[Any] = ()
         self._path: Path | ObjectStoragePath | None = None
         self._format = ""
@@ -194,10 +196,17 @@ def _file(source: Any) -> Path | ObjectStoragePath:
     return path
 
 
+def check_format(file_format: object) -> None:
+    """Check an argument.
+
+    :raises FluxomailValidationError: when no file has that format.
+    """
+    if file_format not in FORMATS.values():
+        raise FluxomailValidationError("file_format must be jsonl or csv")
+
+
 def _format(name: str, given: str | None) -> str:
     if given:
-        if given not in FORMATS.values():
-            raise FluxomailValidationError("file_format must be jsonl or csv")
         return given
     found = next((kind for ending, kind in FORMATS.items() if name.lower().endswith(ending)), None)
     if found is None:

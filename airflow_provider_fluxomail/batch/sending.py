@@ -54,6 +54,9 @@ class Sender:
         self._local = threading.local()
         self._clients: list[FluxomailClient] = []
         self._ended = threading.Event()
+        self._counting = threading.Lock()
+        #: Messages that went to ``redirect_to``: one line of the log stands for all.
+        self.redirected = 0
 
     def send(self, row: Row, key: str) -> Outcome:
         """Send a message, and look whether the answer is about it."""
@@ -87,11 +90,19 @@ class Sender:
         client: FluxomailClient | None = getattr(self._local, "client", None)
         if client is None:
             client = FluxomailClient(
-                self._settings, sleep=self._sleep, on_answer=self._pacer.saw, inline_images=self._inline_images
+                self._settings,
+                sleep=self._sleep,
+                on_answer=self._pacer.saw,
+                on_redirect=self._count_redirect,
+                inline_images=self._inline_images,
             )
             self._local.client = client
             self._clients.append(client)
         return client
+
+    def _count_redirect(self) -> None:
+        with self._counting:
+            self.redirected += 1
 
     def _sleep(self, seconds: float) -> None:
         if self._ended.wait(seconds):

@@ -64,7 +64,8 @@ class AsyncFluxomailClient:
     async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message, see :meth:`.FluxomailClient.send`."""
         self._inline_images.check(message)
-        request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
+        guarded = self.settings.guard.apply(message, self.settings.observer.redirected)
+        request = wire.send_request(guarded, idempotency_key)
         with Doubt(self.settings.observer) as doubt:
             sent = await self._call(request, wire.read_send, failures=doubt.failures)
         return doubt.settle(sent)

@@ -42,6 +42,8 @@ _ADDRESS = re.compile(r"[^\s<>\"'(),;:\[\]]+@[^\s<>\"'(),;\[\]]+")
 class FluxomailError(Exception):
     """Base of every error of this package.
 
+    .. seealso:: :doc:`/troubleshooting`
+
     :param message: what happened and, where known, the cure.
     :param status: HTTP status, ``None`` when no answer was read.
     :param code: Fluxomail's error code, e.g. ``missing_scope``.

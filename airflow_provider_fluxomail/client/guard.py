@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.addresses import domain_of
@@ -29,9 +29,10 @@ class RecipientGuard:
     redirect_to: str | None = dataclasses.field(default=None, repr=False)
     allowed_domains: tuple[str, ...] = ()
 
-    def apply(self, message: EmailMessage) -> EmailMessage:
+    def apply(self, message: EmailMessage, on_redirect: Callable[[], None] = lambda: None) -> EmailMessage:
         """Return the message that may be sent.
 
+        :param on_redirect: called if it goes to ``redirect_to``. For those who send: others only compare.
         :raises FluxomailValidationError: when a recipient is not allowed; names the field, not the recipient.
         """
         if not self.redirect_to and not self.allowed_domains:
@@ -55,6 +56,7 @@ class RecipientGuard:
                 f"{', '.join(strangers)}: the connection allows mail only to {', '.join(self.allowed_domains)} "
                 "(extra allowed_recipient_domains)"
             )
+        on_redirect()
         told = "; ".join(f"{field}: {', '.join(addresses)}" for field, addresses in people.items() if addresses)
         banner = f"[redirected by Airflow; was for {told}]"
         return dataclasses.replace(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import mimetypes
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.addresses import addresses, one_address
@@ -115,16 +116,10 @@ class EmailMessage:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "to", one_address(self.to))
-        put(self, "cc", addresses(self.cc, "cc"))
-        put(self, "bcc", addresses(self.bcc, "bcc"))
-        header_text(self.subject, "subject")
-        put(self, "html_content", body_text(self.html_content, "html_content"))
-        put(self, "content", body_text(self.content, "content") or self._derived_text())
-        if self.policy_key is not None:
-            header_text(self.policy_key, "policy_key")
-        put(self, "attachments", _attachments(self.attachments))
-        put(self, "extra_fields", _extra_fields(self.extra_fields))
+        for name, check in _CHECKS.items():
+            put(self, name, check(getattr(self, name)))
+        check_bodies(self.content, self.html_content)
+        put(self, "content", self.content or self._derived_text())
 
     @classmethod
     def of(cls, value: EmailMessage | Mapping[str, Any]) -> EmailMessage:
@@ -154,9 +149,7 @@ class EmailMessage:
         return f"<EmailMessage with {len(self.attachments)} attachments>"
 
     def _derived_text(self) -> str:
-        if self.html_content is None:
-            raise FluxomailValidationError("content is empty: give the text of the mail, or html_content")
-        text = text_from_html(self.html_content)
+        text = text_from_html(self.html_content or "")
         if not text:
             raise FluxomailValidationError(
                 "content is empty and html_content holds no text to make it from: give content as well"
@@ -192,6 +185,24 @@ class EmailMessage:
             "content": self.content,
             **{name: value for name, value in optional.items() if value},
         }
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Check some of a message's fields, each by itself.
+
+    :raises FluxomailValidationError: what making the message would raise.
+    """
+    for name, value in fields.items():
+        _CHECKS[name](value)
+
+
+def check_bodies(content: str | None, html_content: str | None) -> None:
+    """Check that there is a body.
+
+    :raises FluxomailValidationError: what making the message would raise.
+    """
+    if not any(body and body.strip() for body in (content, html_content)):
+        raise FluxomailValidationError("content is empty: give the text of the mail, or html_content")
 
 
 def text_from_html(markup: str) -> str:
@@ -268,3 +279,17 @@ def _extra_fields(value: object) -> dict[str, Any]:
                             f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
                         )
     return dict(value)
+
+
+#: Checks each field by itself and returns it as it is sent; in the order in which mistakes are named.
+_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "to": one_address,
+    "cc": functools.partial(addresses, field="cc"),
+    "bcc": functools.partial(addresses, field="bcc"),
+    "subject": functools.partial(header_text, field="subject"),
+    "html_content": functools.partial(body_text, field="html_content"),
+    "content": functools.partial(body_text, field="content"),
+    "policy_key": lambda value: None if value is None else header_text(value, "policy_key"),
+    "attachments": _attachments,
+    "extra_fields": _extra_fields,
+}

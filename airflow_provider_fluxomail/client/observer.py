@@ -18,6 +18,12 @@ class Observer:
     def not_sent(self, error: FluxomailError) -> None:
         """Take in that a send has ended in an error."""
 
+    def redirected(self, messages: int = 1) -> None:
+        """Called before a message goes to ``redirect_to`` instead of its recipients.
+
+        :param messages: how many, where one call stands for several.
+        """
+
     def retrying(self, error: FluxomailError, seconds: float) -> None:
         """Take in that a request failed and is made again after so many seconds."""
 

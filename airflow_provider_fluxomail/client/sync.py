@@ -31,6 +31,7 @@ class FluxomailClient:
     :param sleep: waits that many seconds between attempts.
     :param on_answer: is shown every answer, refusals too.
     :param inline_images: shared by clients that send for the same task, so that it warns once.
+    :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class FluxomailClient:
         sleep: Callable[[float], None] = time.sleep,
         on_answer: Callable[[wire.Response], None] | None = None,
         inline_images: InlineImageWarning | None = None,
+        on_redirect: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self._sleep = sleep
         self._on_answer = on_answer
         self._inline_images = inline_images or InlineImageWarning()
+        self._on_redirect = on_redirect or settings.observer.redirected
 
     def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
         """Send one message.
@@ -55,7 +58,7 @@ class FluxomailClient:
         :raises FluxomailError: see :mod:`.errors`.
         """
         self._inline_images.check(message)
-        request = wire.send_request(self.settings.guard.apply(message), idempotency_key)
+        request = wire.send_request(self.settings.guard.apply(message, self._on_redirect), idempotency_key)
         with Doubt(self.settings.observer) as doubt:
             sent = self._call(request, wire.read_send, failures=doubt.failures)
         return doubt.settle(sent)

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError, redact
-from airflow_provider_fluxomail.client.targets import FAILURES, TARGETS
+from airflow_provider_fluxomail.client.errors import redact
+from airflow_provider_fluxomail.client.targets import TARGETS
 
 _STAGES: Final = ("sent", "delayed", "delivered", "opened", "clicked")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -131,30 +131,6 @@ def judge(timeline: Timeline, target: str, fail_on: Collection[str]) -> Outcome 
         return None
     first = min(deciding, key=lambda event: (_when(event), event.type not in fail_on))
     return Outcome(event=first, reached=first.type not in fail_on)
-
-
-def check_target(target: str) -> str:
-    """Return ``target``.
-
-    :raises FluxomailValidationError: when no event can reach it; lists those that can.
-    """
-    if target not in TARGETS:
-        raise FluxomailValidationError(f"unknown target {target!r}: use one of {', '.join(TARGETS)}")
-    return target
-
-
-def check_fail_on(fail_on: Iterable[str]) -> tuple[str, ...]:
-    """Return ``fail_on`` as a tuple.
-
-    :raises FluxomailValidationError: when it names an event that is not a failure; lists those that are.
-    """
-    if isinstance(fail_on, str):
-        fail_on = (fail_on,)
-    names = tuple(fail_on)
-    for name in names:
-        if name not in FAILURES:
-            raise FluxomailValidationError(f"unknown event {name!r} in fail_on: use any of {', '.join(FAILURES)}")
-    return names
 
 
 def in_order(events: Iterable[Event]) -> tuple[Event, ...]:

@@ -32,7 +32,7 @@ JITTER: Final = 0.2
 #: Nobody looks more often than this, whatever the interval: an interval of 0 would hammer the API. Seconds.
 LEAST_INTERVAL: Final = 1.0
 #: Logged once for each new trouble.
-TROUBLE: Final = "Cannot see the send's timeline now, waiting goes on: %s"
+TROUBLE: Final = "Could not read the send's timeline; still waiting: %s"
 SEEN_AGAIN: Final = "The send's timeline can be read again."
 
 Status = Literal["reached", "failed", "timeout", "error"]

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail import fleet, tasks
 from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
@@ -101,6 +101,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
         self.max_rate_limit_wait = max_rate_limit_wait
         self.fluxomail_conn_id = fluxomail_conn_id
         self._running: Batch | None = None
+        tasks.check_while_parsing(self, self._check_constants)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send what is not known to be sent."""
@@ -129,17 +130,20 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
         from airflow_provider_fluxomail.batch.ledger import Ledger
         from airflow_provider_fluxomail.client.waiting import now
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.idempotency import is_first_try
+        from airflow_provider_fluxomail.idempotency import is_first_try, is_first_try_after_clear
 
         store = sendstate.state_store(context) if self.durable else None
         first_try = is_first_try(context) and resumed is None
+        cleared = not self.resend_on_clear and is_first_try_after_clear(context)
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
                 self._check_arguments()
-                longest = delivery.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
+                longest = tasks.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
                 kept = {} if store is None else sendstate.load(store, _STATE)
                 ledger = Ledger(kept) if resumed is None else Ledger(resumed, same_try=True)
-                batch = self._running = self._batch(context, hook, ledger, first_try=first_try, store=store)
+                batch = self._running = self._batch(
+                    context, hook, ledger, first_try=first_try, cleared=cleared, store=store
+                )
                 try:
                     counts = batch.run()
                 except FluxomailRateLimitError as error:
@@ -158,6 +162,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
         ledger: Ledger,
         *,
         first_try: bool,
+        cleared: bool,
         store: sendstate.StateStore | None,
     ) -> Batch:
         from airflow_provider_fluxomail import sendstate
@@ -186,6 +191,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
             concurrency=self.concurrency,
             stop_on_error=self.on_error == "stop",
             first_try=first_try,
+            cleared=cleared,
         )
 
     def _defer(self, error: FluxomailRateLimitError, give_up_at: float, batch: Batch) -> None:
@@ -202,6 +208,17 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
                 method_name=self.send_after_rate_limit.__name__,
                 timeout=delivery.backstop(trigger.resume_at),
             )
+
+    def _check_constants(self, constants: tasks.Constants) -> None:
+        if "max_rate_limit_wait" in constants:
+            tasks.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
+        if "on_error" in constants and "concurrency" in constants:
+            self._check_arguments()
+        if self.file_format and "file_format" in constants:
+            # Some 15 ms, for Dags that have such a task.
+            from airflow_provider_fluxomail.batch.rows import check_format
+
+            check_format(self.file_format)
 
     def _check_arguments(self) -> None:
         if self.on_error not in ("continue", "stop"):

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import fleet
+from airflow_provider_fluxomail import fleet, tasks
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
@@ -19,6 +19,7 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
 from airflow_provider_fluxomail.old_arguments import RefusesOldMappedArguments
+from airflow_provider_fluxomail.operators.unrecorded import Unrecorded, unwrap
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -29,22 +30,6 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.waiting import Ending
     from airflow_provider_fluxomail.client.wire import SendResult
     from airflow_provider_fluxomail.hooks import FluxomailHook
-
-
-class Unrecorded:
-    """A templated text that Airflow does not store.
-
-    Airflow keeps the rendered value of every templated field in its database and shows it in the UI. Wrapped in
-    this, a body is rendered and sent, but ``***`` is what is kept: ``content=Unrecorded("Your code: {{ ... }}")``.
-
-    :param text: the text. (templated)
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return "***"
 
 
 class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
@@ -146,6 +131,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         self.deferrable = deferrable
         self.max_rate_limit_wait = max_rate_limit_wait
         self.fluxomail_conn_id = fluxomail_conn_id
+        tasks.check_while_parsing(self, self._check_constants)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send, and wait if asked."""
@@ -168,8 +154,38 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         return self._told(context, {**(result if isinstance(result, Mapping) else {}), **self._conclude(ending)})
 
     def resolve_template_files(self) -> None:
-        """Leave file names in place: only a worker reads them, so that no body is stored with the Dag."""
+        """Leave file names in place: only a worker reads them, so that no body is stored with the Dag.
+
+        Airflow calls this for each task of a Dag that has been parsed: no argument is set any more.
+        """
         self.prepare_template()
+        tasks.check_while_parsing(self, self._check_constants, complete=True)
+
+    def _check_constants(self, constants: tasks.Constants) -> None:
+        """Check the constants among the arguments.
+
+        :raises FluxomailValidationError: as in the worker.
+        """
+        from airflow_provider_fluxomail.client.targets import check_target
+
+        for name in ("wait_timeout", "poll_interval", "max_rate_limit_wait"):
+            if name in constants:
+                tasks.check_seconds(getattr(self, name), name)
+        if self.wait_for is not None and "wait_for" in constants:
+            check_target(self.wait_for)
+        if self.idempotency_key is not None and "idempotency_key" in constants:
+            tasks.check_key_text(self.idempotency_key)
+        self._check_constant_message(constants)
+
+    def _check_constant_message(self, constants: tasks.Constants) -> None:
+        # Some 2 ms, for Dags that have such a task.
+        from airflow_provider_fluxomail.client.messages import check_bodies, check_fields
+
+        check_fields({name: value for name, value in self._fields().items() if name in constants})
+        if constants.complete and "content" in constants and "html_content" in constants:
+            check_bodies(unwrap(self.content), unwrap(self.html_content))
+        if constants.complete and "html_content" in constants and "wait_for" in constants:
+            self._check_tracked(unwrap(self.html_content))
 
     def render_template(
         self, content: Any, context: Context, jinja_env: Environment | None = None, seen_oids: set[int] | None = None
@@ -208,9 +224,9 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
                 message, key = self._message(), self._key(context, hook)
-                wait_timeout = delivery.check_seconds(self.wait_timeout, "wait_timeout")
-                interval = delivery.check_seconds(self.poll_interval, "poll_interval")
-                longest = delivery.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
+                wait_timeout = tasks.check_seconds(self.wait_timeout, "wait_timeout")
+                interval = tasks.check_seconds(self.poll_interval, "poll_interval")
+                longest = tasks.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
                 try:
                     sent = self._send(context, hook, message, key, first_try=is_first_try(context) and not resumed)
                 except FluxomailRateLimitError as error:
@@ -235,7 +251,9 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         name: str | None = None,
     ) -> SendResult:
         """Send a message of the task; ``name`` tells it from the task's other messages."""
+        from airflow_provider_fluxomail import replays
         from airflow_provider_fluxomail.client.waiting import now
+        from airflow_provider_fluxomail.idempotency import is_first_try_after_clear
         from airflow_provider_fluxomail.sendstate import SendState, state_store
 
         options = hook.get_options()
@@ -243,14 +261,16 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         store = state_store(context) if self.durable else None
         state = SendState(store, key, options.settings.guard.apply(message).to, name=name)
         if earlier := state.begin(now(), retention=options.key_retention_hours * 3600):
-            return self._sent_earlier(hook, message, key, earlier)
-        try:
-            sent = hook.send_once(message, key, first_try=first_try)
-        except FluxomailError as error:
-            if not error.ambiguous:
-                state.refused()
-            raise
-        state.sent(sent.send_id)
+            sent = self._sent_earlier(hook, message, key, earlier)
+        else:
+            try:
+                sent = hook.send_once(message, key, first_try=first_try)
+            except FluxomailError as error:
+                if not error.ambiguous:
+                    state.refused()
+                raise
+            state.sent(sent.send_id)
+        replays.explain_clear(sent, cleared=not self.resend_on_clear and is_first_try_after_clear(context))
         return sent
 
     def _sent_earlier(self, hook: FluxomailHook, message: EmailMessage, key: str, send_id: str) -> SendResult:
@@ -280,30 +300,36 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         return result
 
     def _message(self) -> EmailMessage:
-        from airflow_provider_fluxomail.client.timeline import check_target
-
         message = self._made_message()
-        if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not message.html_content:
+        self._check_tracked(message.html_content)
+        return message
+
+    def _check_tracked(self, html_content: str | None) -> None:
+        from airflow_provider_fluxomail.client.targets import check_target
+
+        if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not html_content:
             raise FluxomailValidationError(
                 f"wait_for={self.wait_for!r} needs html_content: a text-only mail is never tracked"
             )
-        return message
 
     def _made_message(self) -> EmailMessage:
         from airflow_provider_fluxomail.attachments import read_attachments
         from airflow_provider_fluxomail.client.messages import EmailMessage
 
-        return EmailMessage(
-            to=self.to,
-            subject=self.subject,
-            content=_unwrap(self.content),
-            html_content=_unwrap(self.html_content),
-            cc=self.cc or (),
-            bcc=self.bcc or (),
-            attachments=read_attachments(self.attachments),
-            policy_key=self.policy_key or None,
-            extra_fields=self.extra_fields or {},
-        )
+        return EmailMessage(**self._fields(), attachments=read_attachments(self.attachments))
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the fields of the message but for its attachments, which only a worker reads."""
+        return {
+            "to": self.to,
+            "subject": self.subject,
+            "content": unwrap(self.content),
+            "html_content": unwrap(self.html_content),
+            "cc": self.cc or (),
+            "bcc": self.bcc or (),
+            "policy_key": self.policy_key or None,
+            "extra_fields": self.extra_fields or {},
+        }
 
     def _key(self, context: Context, hook: FluxomailHook) -> str:
         from airflow_provider_fluxomail.idempotency import explicit_key, task_key
@@ -353,7 +379,3 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         if ending.status == "timeout":
             raise AirflowFailException(ending.message)
         return delivery.conclude(ending)
-
-
-def _unwrap(body: str | Unrecorded | None) -> str | None:
-    return body.text if isinstance(body, Unrecorded) else body

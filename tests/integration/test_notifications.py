@@ -115,6 +115,10 @@ def test_each_callback_of_a_dag_says_what_has_happened(airflow_db: Path, sandbox
     assert str(mail.idempotency_key).startswith(f"af1:{dag_id}.bad:")
     whole = sandbox.message(subject=f"[Airflow] Dag failed: {dag_id} ({run.run_id})")
     assert "\nReason:       task failure\n" in whole.content
+    # With dag.test(), Airflow 3.0 and 3.1 do not say which.
+    named = not (3, 0) <= AIRFLOW_VERSION < (3, 2)
+    assert ("\nFailed tasks: bad\n" in whole.content) is named
+    assert (">Failed tasks</td>" in str(whole.html_content)) is named
     assert f"\nOpen the run: {URL}/dags/{dag_id}/" in whole.content
     assert "Try:" not in whole.content, "of the run, not of the task that Airflow adds"
     assert str(whole.idempotency_key).startswith(f"af1:{dag_id}:")
@@ -391,6 +395,66 @@ def test_a_notifier_that_is_used_again_says_what_happened_now(sandbox: Sandbox, 
         (f"{name}@example.org", name, f"{name}!") for name in ("one", "two")
     ]
     assert {**vars(notifier), "context": {}} == {**before, "context": {}}
+
+
+class Supervisor:
+    """What Airflow's supervisor answers to a process of its Dag processor."""
+
+    def __init__(self, states: dict[str, Any] | Exception) -> None:
+        self._states = states
+
+    def send(self, question: Any) -> Any:
+        if type(question).__name__ != "GetTaskStates":
+            raise RuntimeError("no connection is asked for: the environment has it")
+        assert (question.dag_id, question.run_ids) == ("load", ["run_1"])
+        if isinstance(self._states, Exception):
+            raise self._states
+        return SimpleNamespace(task_states={"run_1": self._states} if self._states else {})
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="what Airflow 3.1 and later let the Dag processor ask")
+@pytest.mark.parametrize("with_ti", [True, False])
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        (
+            {"copy": "failed", "load_10": "failed", "load_2": "failed", "after": "upstream_failed"},
+            "copy, load[2], load[10]",
+        ),
+        ({"v_2": "failed", "other_3": "failed", "copy": "success", "new": None}, "other_3, v_2"),
+        ({f"v{number:02}": "failed" for number in range(22)}, ", ".join(f"v{n:02}" for n in range(20)) + " and 2 more"),
+        ({"copy": "success"}, None),
+        ({}, None),
+    ],
+    ids=["mapped", "names like mapped ones", "many", "none", "unknown run"],
+)  # fmt: skip
+def test_the_alert_of_a_run_names_the_tasks_that_failed(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, states: dict[str, Any], told: str | None, with_ti: bool
+) -> None:
+    from airflow.sdk.execution_time import task_runner
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(states), raising=False)
+    dag = SimpleNamespace(dag_id="load", task_dict=dict.fromkeys(["copy", "load", "after", "v_2", "v"]))
+    given = context(reason="task_failure", dag=dag, dag_run=SimpleNamespace(clear_number=0))
+    FluxomailNotifier(to=OPS)(given if with_ti else {"run_id": "run_1", "reason": "task_failure", "dag": dag})
+    named = [line for line in sandbox.message().content.splitlines() if line.startswith("Failed tasks:")]
+    assert named == ([f"Failed tasks: {told}"] if told else [])
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 reads its database")
+@pytest.mark.parametrize(
+    ("reason", "told"), [("task_failure", "copy[4]"), ("timed_out", None), ("all_tasks_deadlocked", None)]
+)
+def test_where_airflow_gives_no_states_the_alert_names_at_most_the_task_that_failed_last(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, reason: str, told: str | None
+) -> None:
+    from airflow.sdk.execution_time import task_runner
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(RuntimeError("away")), raising=False)
+    FluxomailNotifier(to=OPS)(context(map_index=4, reason=reason, dag_run=SimpleNamespace(clear_number=0)))
+    content = sandbox.message().content
+    assert (f"Failed tasks: {told}\n" in content) is bool(told and AIRFLOW_VERSION >= (3, 2))
+    assert ("Failed tasks" in content) is bool(told and AIRFLOW_VERSION >= (3, 2))
 
 
 def test_the_words_of_the_default_mail(sandbox: Sandbox) -> None:

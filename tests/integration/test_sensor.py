@@ -167,7 +167,7 @@ def test_promise_3_outages_are_waited_out(
     run = Run(sensor(mode, send_id=send_id))
     assert run.kind == "success", run.error
     assert len(sandbox.requests("GET")) == 7
-    warned = [record for record in caplog.records if "waiting goes on" in record.getMessage()]
+    warned = [record for record in caplog.records if "still waiting" in record.getMessage()]
     assert len(warned) == (1 if mode == "poke" else 2), "each change once, in worker and triggerer"
 
 

@@ -139,6 +139,13 @@ class Run:
         """Whether both tasks say that they have sent no further mail."""
         return [self._xcom(task, "reused") for task in TASKS]
 
+    def explained(self, task: str) -> list[int]:
+        """The tries of a task whose log says that it was cleared and sends nothing again."""
+        folder = self.field.airflow.logs / "tasks" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
+        logs = {int(file.stem.partition("=")[2]): file for file in folder.glob(f"task_id={task}/attempt=*.log")}
+        assert logs, folder
+        return sorted(number for number, file in logs.items() if "set resend_on_clear=True" in file.read_text("utf-8"))
+
     def mails(self) -> list[int]:
         """How many messages the sandbox has stored of each of the tasks."""
         return [len(self.messages(task)) for task in TASKS]

@@ -101,6 +101,7 @@ def test_promise_2_a_retry_after_a_lost_answer_sends_no_second_mail(field: Field
     run = field.run("lost-answers", lost_answers=1)
     run.ends()
     assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [2, 2])
+    assert (run.explained("send"), run.explained("resend")) == ([], []), "a retry is no clear"
 
 
 @at_once
@@ -125,6 +126,7 @@ def test_promise_2_a_finished_task_that_is_cleared_sends_again_only_if_asked(fie
         run.clear()
         run.ends()
         assert (run.mails(), run.reused(), run.tries()) == ([1, times], [True, False], [times, times])
+    assert (run.explained("send"), run.explained("resend")) == ([2, 3], [])
 
 
 @at_once
@@ -148,6 +150,7 @@ def test_promise_2_a_task_that_is_cleared_while_it_waits_for_its_retry(field: Fi
     run.clear()
     run.ends()
     assert (run.mails(), run.reused()) == ([1, 2], [True, False])
+    assert (run.explained("send"), run.explained("resend")) == ([2], [])
 
 
 @at_once

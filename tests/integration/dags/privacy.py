@@ -43,8 +43,9 @@ with DAG(dag_id="privacy", schedule=None, start_date=pendulum.datetime(2026, 1, 
     send("waits", deferrable=True, wait_for="delivered")
     send("bounces", "bounced", deferrable=True, wait_for="delivered")
     send("times_out", "never", deferrable=False, wait_for="delivered", wait_timeout=1)
-    send("invalid", subject="Veiled\nsubject")
-    send("mistaken", cc="veiled-one@example.org and veiled-two@example.org")
+    # Templates: mistakes in constants are import errors of the Dag.
+    send("invalid", subject="{{ 'Veiled\nsubject' }}")
+    send("mistaken", cc="{{ 'veiled-one@example.org and veiled-two@example.org' }}")
     # The same key for somebody else: the wrong replay.
     send("wrong_replay", idempotency_key=plain.output["idempotency_key"])  # type: ignore[index]
     for mode, how in MODES.items():

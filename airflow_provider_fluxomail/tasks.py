@@ -1,0 +1,131 @@
+"""What the operators, the sensor and the decorator share: arguments, checked while the Dag is parsed and in the worker.
+
+Every parse of a Dag imports this, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_fluxomail.airflow_compat import is_unmapped
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_fluxomail.airflow_compat import BaseOperator
+
+_TEMPLATE: Final = re.compile(r"\{[{%#]")
+_PLAIN: Final = (type(None), bool, int, float, bytes, timedelta)
+
+
+class Constants:
+    """Which arguments of a task are constants: what they hold now is what they hold in the worker.
+
+    :param task: whose arguments they are.
+    :param complete: whether the Dag is complete. Before that, what is missing may still be set.
+    """
+
+    def __init__(self, task: BaseOperator, *, complete: bool) -> None:
+        self._task = task
+        self.complete = complete
+
+    def __contains__(self, name: str) -> bool:
+        value = getattr(self._task, name)
+        if name in self._task.template_fields and self._other_templates():
+            return False
+        return is_constant(value) and (self.complete or not _is_empty(value))
+
+    def _other_templates(self) -> bool:
+        """Tell whether the Dag's templates are of another kind: other marks, or texts that become lists and numbers."""
+        dag = self._task.dag
+        options = getattr(dag, "jinja_environment_kwargs", None) or {}
+        return bool(
+            getattr(dag, "render_template_as_native_obj", False)
+            or any(name.endswith(("_start_string", "_prefix", "extensions")) for name in options)
+        )
+
+
+def is_constant(value: object) -> bool:
+    """Tell whether a value is what it will be in the worker: no template, no output of another task.
+
+    >>> is_constant("ops@example.org"), is_constant("{{ params.to }}"), is_constant(["a@example.org"])
+    (True, False, True)
+    """
+    if isinstance(value, str):
+        return not _TEMPLATE.search(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(is_constant(item) for item in value)
+    if isinstance(value, Mapping):
+        return all(is_constant(item) for pair in value.items() for item in pair)
+    return isinstance(value, _PLAIN)
+
+
+def check_while_parsing(task: BaseOperator, check: Callable[[Constants], None], *, complete: bool = False) -> None:
+    """Check the constants of a task while its Dag is parsed, so that a mistake is an import error of the Dag.
+
+    Left to the worker: tasks without a Dag (run by hand), mapped tasks, and subclasses, which may compute what is
+    missing when they run.
+
+    :param check: raises what the worker would raise, about constants only.
+    :param complete: see :class:`Constants`.
+    :raises FluxomailValidationError: names the task, the argument and the cure.
+    """
+    own = type(task).__module__.startswith("airflow_provider_fluxomail.")
+    if not own or is_unmapped(task) or not task.has_dag():  # type: ignore[no-untyped-call]
+        return
+    try:
+        check(Constants(task, complete=complete))
+    except FluxomailValidationError as error:
+        raise FluxomailValidationError(f"task {task.task_id!r}: {error.message}") from None
+
+
+def check_send_id(send_id: object) -> str:
+    """Return the send id.
+
+    :raises FluxomailValidationError: when it came out empty, as it does after a skipped upstream task.
+    """
+    if send_id is None or (isinstance(send_id, str) and send_id.strip() in ("", "None")):
+        raise FluxomailValidationError(
+            "send_id came out empty: the task that sends was skipped, or returned nothing. Skip the wait with it "
+            "(trigger_rule), or check what send_id refers to"
+        )
+    if not isinstance(send_id, str):
+        raise FluxomailValidationError(
+            f"send_id must be text, not {type(send_id).__name__}: use send.output['send_id'], or when mapped "
+            "send.output.map(lambda result: result['send_id'])"
+        )
+    return send_id.strip()
+
+
+def check_seconds(value: float | timedelta, field: str) -> float:
+    """Return a duration in seconds.
+
+    :raises FluxomailValidationError: when it is negative or not a duration.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise FluxomailValidationError(f"{field} must be a timedelta or a number of seconds, 0 or more")
+    return float(seconds)
+
+
+def check_key_text(key: object) -> str:
+    """Return an idempotency key that the author chose.
+
+    :raises FluxomailValidationError: when it came out empty or holds a line break.
+    """
+    if isinstance(key, int) and not isinstance(key, bool):
+        key = str(key)  # what a Dag that renders native objects makes of "20260101"
+    if not isinstance(key, str) or key.strip() in ("", "None"):
+        # "None" is what a template makes of an XCom that is not there: one key for all such messages.
+        raise FluxomailValidationError("idempotency_key came out empty: leave it out to have it derived from the task")
+    if re.search(r"[\x00-\x1f\x7f]", key):
+        raise FluxomailValidationError("idempotency_key holds a line break or control character: give one line")
+    return key
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str | list | tuple | set | frozenset | Mapping) and not value)
