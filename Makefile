@@ -150,8 +150,9 @@ constraints: .venv-tools/.complete ## compile the constraint files: the newest p
 			--output-file constraints/airflow-$$name.txt || exit 1; \
 	done
 
-.venv-tools/.complete: $(STAMP)
-	$(BIN)/python -m venv --clear .venv-tools
+# Not from .venv: that one may not exist before its constraints do.
+.venv-tools/.complete:
+	"$$(sh scripts/find_python.sh 3.3 3.15 $(PYTHONS))" -m venv --clear .venv-tools
 	.venv-tools/bin/python -m pip install --disable-pip-version-check uv
 	@touch $@
 

@@ -238,6 +238,17 @@ class DecoratedOutputMixin:
     xcom_push: Any = None
 
 
+def multiple_outputs(result: Any) -> Any:
+    """Return what a task with ``multiple_outputs`` may return in place of ``result``.
+
+    Airflow 3.0 fails a task that pushes an XCom of ``None`` (its API server responds 422). Left out, it is read as
+    ``None`` all the same.
+    """
+    if AIRFLOW_VERSION == (3, 0) and isinstance(result, dict):
+        return {name: value for name, value in result.items() if value is not None}
+    return result
+
+
 def is_deferral_timeout(error: BaseException) -> bool:
     """Tell whether ``defer(timeout=...)`` ended a deferral.
 

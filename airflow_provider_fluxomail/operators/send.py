@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail import fleet, tasks
-from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, BaseOperator, conf
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, BaseOperator, conf, multiple_outputs
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -213,7 +213,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         for outlet in self.outlets or ():
             if events is not None and isinstance(outlet, Asset):
                 events[outlet].extra.update({name: result.get(name) for name in ("send_id", "message_id")})
-        return result
+        return multiple_outputs(result)
 
     def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> dict[str, Any]:
         from airflow_provider_fluxomail import delivery
