@@ -11,9 +11,9 @@ AIRFLOW ?= 3.3
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
 
 # Names and releases of Airflow, see there.
-RELEASES := constraints/releases.txt
-NAMES := $(shell awk '!/^\#/ { print $$1 }' $(RELEASES))
-BELOW := $(shell awk '$$1 == "$(AIRFLOW)" { print $$4 }' $(RELEASES))
+TABLE := constraints/releases.txt
+NAMES := $(shell awk '!/^\#/ { print $$1 }' $(TABLE))
+BELOW := $(shell awk '$$1 == "$(AIRFLOW)" { print $$4 }' $(TABLE))
 
 ifeq ($(BELOW),)
   $(error There is no Airflow $(AIRFLOW) here: AIRFLOW can be $(NAMES))
@@ -141,13 +141,15 @@ release-check: build ## build, and fail if that is not ready for a package index
 
 .PHONY: constraints
 constraints: .venv-tools/.complete ## compile the constraint files: the newest packages for 3.3, those of its day for each other
-	@awk '!/^#/ { print $$1, $$2, $$3 }' $(RELEASES) | while read -r name release day; do \
+	@awk '!/^#/ { print $$1, $$2, $$3 }' $(TABLE) | while read -r name release day; do \
 		case $$name in 3.3|2.11) groups='--group dev --group system --group bench' ;; *) groups='--group test --group demo' ;; esac; \
 		case $$day in today) day= ;; *) day="--exclude-newer $$day" ;; esac; \
 		echo "==> constraints/airflow-$$name.txt"; \
-		echo "apache-airflow==$$release" | .venv-tools/bin/uv pip compile pyproject.toml --quiet --universal --upgrade \
-			--python-version 3.11 --extra sandbox $$groups $$day --constraint - --no-annotate --no-header \
-			--output-file constraints/airflow-$$name.txt || exit 1; \
+		echo "apache-airflow==$$release" >.venv-tools/pins.txt; \
+		compile=".venv-tools/bin/uv pip compile pyproject.toml --quiet --universal --upgrade --python-version 3.11 \
+			--extra sandbox $$day --no-annotate --no-header"; \
+		if [ $$name = lowest ]; then $$compile --resolution lowest-direct --output-file .venv-tools/pins.txt || exit 1; fi; \
+		$$compile $$groups --constraint .venv-tools/pins.txt --output-file constraints/airflow-$$name.txt || exit 1; \
 	done
 
 # Not from .venv: that one may not exist before its constraints do.
@@ -155,6 +157,14 @@ constraints: .venv-tools/.complete ## compile the constraint files: the newest p
 	"$$(sh scripts/find_python.sh 3.3 3.15 $(PYTHONS))" -m venv --clear .venv-tools
 	.venv-tools/bin/python -m pip install --disable-pip-version-check uv
 	@touch $@
+
+.PHONY: installs
+installs: .venv-tools/.complete build ## the wheel beside each Airflow as deployments pin it, its Dags run (RELEASES="3.0 3.1")
+	@$(BIN)/python -m scripts.installs $(RELEASES) --wheel dist/*.whl --uv .venv-tools/bin/uv
+
+.PHONY: matrix
+matrix: $(STAMP) ## unit and integration tests on each Airflow (half an hour and more), and the README's table of them
+	@$(BIN)/python -m scripts.matrix $(RELEASES)
 
 .PHONY: clean
 clean: ## remove everything that these targets have made, the environments too

@@ -15,7 +15,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
 from airflow import __version__ as airflow_version
@@ -102,6 +102,8 @@ if TYPE_CHECKING:
     from airflow.sdk.log import redact as redact  # type: ignore[attr-defined]
     from airflow.triggers.base import BaseEventTrigger as BaseEventTrigger
     from airflow.triggers.shared_stream import SharedStreamProducer as SharedStreamProducer
+
+_Result = TypeVar("_Result")
 
 #: A release candidate counts as its release.
 AIRFLOW_VERSION: Final = Version(Version(airflow_version).base_version).release[:2]
@@ -238,14 +240,14 @@ class DecoratedOutputMixin:
     xcom_push: Any = None
 
 
-def multiple_outputs(result: Any) -> Any:
+def multiple_outputs(result: _Result) -> _Result:
     """Return what a task with ``multiple_outputs`` may return in place of ``result``.
 
     Airflow 3.0 fails a task that pushes an XCom of ``None`` (its API server responds 422). Left out, it is read as
     ``None`` all the same.
     """
     if AIRFLOW_VERSION == (3, 0) and isinstance(result, dict):
-        return {name: value for name, value in result.items() if value is not None}
+        return cast("_Result", {name: value for name, value in result.items() if value is not None})
     return result
 
 

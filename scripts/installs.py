@@ -40,7 +40,8 @@ class Release:
 def releases() -> list[Release]:
     """The supported releases, oldest first."""
     lines = (CONSTRAINTS / "releases.txt").read_text(encoding="utf-8").splitlines()
-    return [Release(*line.split()) for line in lines if line and not line.startswith("#")]
+    rows = [Release(*line.split()) for line in lines if line and not line.startswith("#")]
+    return [row for row in rows if row.name != "lowest"]
 
 
 class InstallError(Exception):

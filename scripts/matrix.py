@@ -1,0 +1,122 @@
+"""``make matrix``: unit and integration tests on each supported Airflow, with one table at the end.
+
+The table goes into the README, between its markers, with the date. Exits with 1 if a test failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Final
+
+from scripts.installs import Release, find_python, releases
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+README: Final = ROOT / "README.md"
+MARKERS: Final = ("<!-- supported versions: written by make matrix -->\n", "<!-- end of supported versions -->")
+#: Of what differs most between deployments.
+PACKAGES: Final = ("apache-airflow-providers-common-compat", "requests", "httpx", "fastapi")
+
+
+@dataclasses.dataclass
+class Row:
+    """What the tests came to on one Airflow."""
+
+    airflow: str
+    python: str
+    packages: dict[str, str]
+    passed: int = 0
+    failed: int = 0
+    skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+
+def main() -> int:
+    """Run the tests on each, print the table, and write it into the README if all ran."""
+    lines = [release for release in releases() if release.name != "3.3.0"]
+    parser = argparse.ArgumentParser(prog="make matrix")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(one.name for one in lines)}; all of them by default")
+    names = parser.parse_args().names
+    rows = [test(release) for release in lines if not names or release.name in names]
+    print("\n" + table(rows))
+    for row in rows:
+        print(f"\nSkipped on Airflow {row.airflow}:")
+        for reason, count in row.skipped.most_common():
+            print(f"  {count} x {reason}")
+    if not names:
+        write(rows)
+        print(f"\nWritten to {README.name}.")
+    return 1 if any(row.failed or not row.passed for row in rows) else 0
+
+
+def test(release: Release) -> Row:
+    """Run ``make test`` for one line of releases."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        make = ["make", "test", f"AIRFLOW={release.name}", f"PYTHON={find_python(release)}", "COVERAGE="]
+        subprocess.run(make, cwd=ROOT, check=False, env=os.environ | {"PYTEST_ADDOPTS": f"--junitxml={report}"})
+        venv = ROOT / (".venv" if release.day == "today" else f".venv-{release.name}")
+        row = Row(*versions(venv / "bin" / "python"))
+        if report.exists():
+            count(report, row)
+    return row
+
+
+def versions(python: Path) -> tuple[str, str, dict[str, str]]:
+    """Versions of Airflow, Python and what differs most."""
+    program = """
+import importlib.metadata, json, platform
+installed = {one.name.lower(): one.version for one in importlib.metadata.distributions()}
+print(json.dumps([platform.python_version(), installed]))
+"""
+    output = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout
+    number, installed = json.loads(output)
+    return installed["apache-airflow"], number, {name: installed.get(name, "-") for name in PACKAGES}
+
+
+def count(report: Path, row: Row) -> None:
+    """Count a JUnit report of pytest."""
+    for case in ET.parse(report).getroot().iter("testcase"):
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            row.failed += 1
+        elif skipped is not None:
+            row.skipped[str(skipped.get("message"))] += 1
+        else:
+            row.passed += 1
+
+
+def table(rows: list[Row]) -> str:
+    """The table, as Markdown."""
+    packages = [name.removeprefix("apache-airflow-providers-") for name in PACKAGES]
+    head = ["Apache Airflow", "Python", *packages, "Passed", "Failed", "Skipped"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        counts = (row.passed, row.failed, sum(row.skipped.values()))
+        lines.append([row.airflow, row.python, *row.packages.values(), *(f"{number:,}" for number in counts)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(rows: list[Row]) -> None:
+    """Put the table into the README, with the date."""
+    begin, end = MARKERS
+    today = datetime.datetime.now(datetime.UTC).date()
+    text = README.read_text(encoding="utf-8")
+    new = f"{begin}\nUnit and integration tests, {today:%d %B %Y}:\n\n{table(rows)}\n\n{end}"
+    changed, found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: new, text, flags=re.DOTALL)
+    if found != 1:
+        raise SystemExit(f"{README} has no place for the table: {begin.strip()} ... {end}")
+    README.write_text(changed, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
