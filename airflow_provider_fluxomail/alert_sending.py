@@ -112,6 +112,9 @@ async def asend(mails: Sequence[Mail], settings: ClientSettings, until: float) -
 
 
 def _hurried(settings: ClientSettings, until: float) -> ClientSettings:
-    """Return the settings with no time longer than what is left."""
-    left = max(until - time.monotonic(), 0.001)
+    """Return the settings with no time much longer than what is left.
+
+    A second longer, so that it is the time limit that ends a request, and the log says so.
+    """
+    left = max(until - time.monotonic(), 0.0) + 1.0
     return dataclasses.replace(settings, timeout=min(settings.timeout, left), max_wait=min(settings.max_wait, left))

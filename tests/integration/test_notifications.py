@@ -22,6 +22,7 @@ from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowFa
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.integration.airflow_runs import DagRuns
+from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION
 
 OPS: Final = "ops@example.org"
 URL: Final = "https://airflow.example.org"
@@ -109,8 +110,9 @@ def test_each_callback_of_a_dag_says_what_has_happened(airflow_db: Path, sandbox
 
     mail = sandbox.message(subject=f"[Airflow] failed: {dag_id}.bad")
     assert f"\nRun:          {run.run_id}\n" in mail.content
-    assert "\nValueError: no rows for <address> & co: <bad>\n" in mail.content
-    assert "no rows for &lt;address&gt; &amp; co: &lt;bad&gt;" in str(mail.html_content)
+    said = CALLBACKS_SEE_THE_EXCEPTION
+    assert ("\nValueError: no rows for <address> & co: <bad>\n" in mail.content) is said
+    assert ("no rows for &lt;address&gt; &amp; co: &lt;bad&gt;" in str(mail.html_content)) is said
     assert f"\nOpen the log: {URL}/" in mail.content
     assert str(mail.idempotency_key).startswith(f"af1:{dag_id}.bad:")
     whole = sandbox.message(subject=f"[Airflow] Dag failed: {dag_id} ({run.run_id})")
@@ -226,7 +228,9 @@ def test_promise_1_a_dead_worker_whose_callbacks_fire_twice(airflow_db: Path, sa
 
     def task_dies(try_number: int, state: TaskInstanceState) -> None:
         ti = {**ids, "task_id": "flaky", "dag_id": dag.dag_id, "run_id": "run_1", "try_number": try_number}
-        asked = datamodel.TIRunContext.model_validate({"dag_run": {**run, "clear_number": 0}, "max_tries": 1})
+        known: Any = datamodel.TIRunContext.model_fields["dag_run"].annotation
+        fields = {name: value for name, value in {**run, "clear_number": 0}.items() if name in known.model_fields}
+        asked = datamodel.TIRunContext.model_validate({"dag_run": fields, "max_tries": 1})
         request = TaskCallbackRequest(
             ti=datamodel.TaskInstance.model_validate(ti), task_callback_type=state, context_from_server=asked, **where
         )
@@ -404,6 +408,9 @@ class Supervisor:
         self._states = states
 
     def send(self, question: Any) -> Any:
+        if type(question).__name__ == "MaskSecret":
+            # Airflow 3.0 masks a connection's password in this way.
+            return None
         if type(question).__name__ != "GetTaskStates":
             raise RuntimeError("no connection is asked for: the environment has it")
         assert (question.dag_id, question.run_ids) == ("load", ["run_1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import logging
 from typing import Any, cast
@@ -63,8 +64,9 @@ def test_host_port_and_schema(fields: dict[str, Any], url: str) -> None:
 def as_uri(conn_id: str, uri: str) -> Any:
     if hasattr(Connection, "from_uri"):
         return Connection.from_uri(uri, conn_id=conn_id)
-    anything: Any = Connection
-    return anything(conn_id=conn_id, uri=uri)
+    # Before Airflow 3.1.
+    model: Any = importlib.import_module("airflow.models.connection").Connection
+    return model(conn_id=conn_id, uri=uri)
 
 
 def test_as_uri() -> None:

@@ -1,0 +1,27 @@
+"""What differs between the supported Airflow releases, as far as tests have to know it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from typing import Final
+
+from packaging.version import Version
+
+#: Major, minor and micro.
+RELEASE: Final = Version(importlib.metadata.version("apache-airflow")).release[:3]
+
+#: The form of a connection before Airflow 3.2 is made of FAB's widgets, and only 2.11 always has FAB.
+HAS_CONNECTION_FORM: Final = RELEASE >= (3, 2) or importlib.util.find_spec("flask_appbuilder") is not None
+
+#: With ``dag.test()``, Airflow 3.0 and 3.1 hand no exception to callbacks.
+CALLBACKS_SEE_THE_EXCEPTION: Final = not (3, 0) <= RELEASE < (3, 2)
+
+#: Why a failing task sends no email by the email backend; empty if it does.
+NO_FAILURE_MAILS: Final = (
+    "Airflow 3.0 cannot render its own failure email: its template reads ti.mark_success_url, which is not there"
+    if (3, 0) <= RELEASE < (3, 1)
+    else "Airflow 3.2.0 to 3.3.0 ignore [email] email_backend for failing tasks"
+    if (3, 2) <= RELEASE < (3, 3, 1)
+    else ""
+)
