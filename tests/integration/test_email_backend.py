@@ -11,7 +11,7 @@ import pytest
 from airflow.utils import email
 
 from airflow_provider_fluxomail import idempotency
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_3_PLUS, AirflowNotFoundException
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowNotFoundException
 from airflow_provider_fluxomail.client import retries
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
@@ -295,7 +295,7 @@ def test_a_failing_task_alerts_at_each_try(dags: DagRuns, sandbox: Sandbox) -> N
         retry, failure = sandbox.messages(person)
         assert "it's broken in try 1" in retry.content
         assert "it's broken in try 2" in failure.content
-        if AIRFLOW_V_3_3_PLUS:
+        if AIRFLOW_VERSION >= (3, 1):
             told = [f"Airflow alert: alerts.fails {run.run_id} [{state}] try {number}"
                     for number, state in ((1, "up_for_retry"), (2, "failed"))]  # fmt: skip
             assert [retry.subject, failure.subject] == told

@@ -14,8 +14,8 @@ RELEASE: Final = Version(importlib.metadata.version("apache-airflow")).release[:
 #: The form of a connection before Airflow 3.2 is made of FAB's widgets, and only 2.11 always has FAB.
 HAS_CONNECTION_FORM: Final = RELEASE >= (3, 2) or importlib.util.find_spec("flask_appbuilder") is not None
 
-#: With ``dag.test()``, Airflow 3.0 and 3.1 hand no exception to callbacks.
-CALLBACKS_SEE_THE_EXCEPTION: Final = not (3, 0) <= RELEASE < (3, 2)
+#: With ``dag.test()``, Airflow 3.0 to 3.2 hand no exception to callbacks.
+CALLBACKS_SEE_THE_EXCEPTION: Final = not (3, 0) <= RELEASE < (3, 3)
 
 #: Why a failing task sends no email by the email backend; empty if it does.
 NO_FAILURE_MAILS: Final = (
