@@ -107,8 +107,23 @@ _Result = TypeVar("_Result")
 
 #: A release candidate counts as its release.
 AIRFLOW_VERSION: Final = Version(Version(airflow_version).base_version).release[:2]
-AIRFLOW_V_3_0_PLUS: Final = AIRFLOW_VERSION >= (3, 0)
-AIRFLOW_V_3_3_PLUS: Final = AIRFLOW_VERSION >= (3, 3)
+
+# What this release has. The rest of the package asks for these, not for the release.
+
+#: Airflow 2.11 has no assets that triggers watch.
+HAS_ASSET_WATCHERS: Final = AIRFLOW_VERSION >= (3, 0)
+#: Before Airflow 3.3, an operator has ``retries`` and ``retry_delay`` only.
+HAS_RETRY_POLICIES: Final = AIRFLOW_VERSION >= (3, 3)
+#: Before Airflow 3.3, a trigger that ends its task cannot push what the task returns.
+TRIGGERS_CAN_END_TASKS: Final = AIRFLOW_VERSION >= (3, 3)
+#: ``dag_run.clear_number`` counts every clear. Before Airflow 3.2 only those of a run as a whole.
+COUNTS_EVERY_CLEAR: Final = AIRFLOW_VERSION >= (3, 2)
+#: Airflow 2.11 sets a task's final state before it runs the callbacks; Airflow 3 does not tell them the state.
+CALLBACKS_SEE_THE_STATE: Final = AIRFLOW_VERSION < (3, 0)
+#: Callbacks of Airflow 2.11 may read the metadata database.
+CALLBACKS_READ_THE_DATABASE: Final = AIRFLOW_VERSION < (3, 0)
+#: The task instance of a Dag-level failure callback is the task that failed last; before Airflow 3.2 it may be any.
+DAG_CALLBACKS_GET_THE_LAST_FAILURE: Final = AIRFLOW_VERSION >= (3, 2)
 
 #: Where each name is, newest place first.
 _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -192,7 +207,7 @@ async def get_async_connection(conn_id: str) -> Connection:
     In a thread of asgiref's, not of asyncio's: Airflow 3.0's blocking lookup finds the event loop only from there.
     """
     hook = _airflow("BaseHook")
-    if AIRFLOW_V_3_3_PLUS and hasattr(importlib.import_module("airflow.sdk").Connection, "aextra_dejson"):
+    if AIRFLOW_VERSION >= (3, 3) and hasattr(importlib.import_module("airflow.sdk").Connection, "aextra_dejson"):
         found: Connection = await hook.aget_connection(conn_id)
         return found
     # A dependency of every Airflow.
@@ -320,7 +335,7 @@ def run_url(dag_id: str, run_id: str) -> str:
     """Return the page of a Dag run. Airflow 2.11 has another address for it, in another section."""
     dag, run = quote(dag_id), quote(run_id)
     conf = _airflow("conf")
-    if AIRFLOW_V_3_0_PLUS:
+    if AIRFLOW_VERSION >= (3, 0):
         return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag}/runs/{run}"
     return f"{conf.get('webserver', 'base_url', fallback='').rstrip('/')}/dags/{dag}/grid?dag_run_id={run}"
 

@@ -252,7 +252,7 @@ def _callbacks(owner: object, name: str) -> list[Any]:
 
 def _kind_of_state(context: Mapping[str, Any], task: object, ti: object) -> str:
     """Tell the kind of a notifier that no list holds (a function calls it), or several."""
-    from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_0_PLUS
+    from airflow_provider_fluxomail.airflow_compat import CALLBACKS_SEE_THE_STATE
 
     if ti is None:
         return "other"
@@ -261,9 +261,9 @@ def _kind_of_state(context: Mapping[str, Any], task: object, ti: object) -> str:
         return known
     error = _get(context, "exception")
     # Airflow 2 has set the state of whatever has ended.
-    if error is None and AIRFLOW_V_3_0_PLUS and _get(ti, "end_date") is not None:
+    if error is None and not CALLBACKS_SEE_THE_STATE and _get(ti, "end_date") is not None:
         return "success"
-    if error is None and (not AIRFLOW_V_3_0_PLUS or _get(ti, "start_date") is not None):
+    if error is None and (CALLBACKS_SEE_THE_STATE or _get(ti, "start_date") is not None):
         return "execute" if _callbacks(task, "on_execute_callback") else "other"
     # It has failed, or Airflow 3's Dag processor speaks of it: of dead workers alone, and without times and exception.
     tries, most = _number(_get(ti, "try_number")), _number(_get(ti, "max_tries"))

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_provider_fluxomail.airflow_compat import (
-    AIRFLOW_V_3_3_PLUS,
+    TRIGGERS_CAN_END_TASKS,
     AirflowFailException,
     AirflowSensorTimeout,
     BaseOperator,
@@ -132,7 +132,7 @@ def can_end_in_triggerer(task: BaseOperator) -> bool:
     Airflow runs no callback, no ``post_execute``, no custom XCom backend and no operator link there (the one of this
     package is there before the wait), and registers no asset event and no length to map over.
     """
-    if not AIRFLOW_V_3_3_PLUS:
+    if not TRIGGERS_CAN_END_TASKS:
         return False
     own = type(task)
     return (

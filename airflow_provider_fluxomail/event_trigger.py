@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_0_PLUS, BaseEventTrigger
+from airflow_provider_fluxomail.airflow_compat import HAS_ASSET_WATCHERS, BaseEventTrigger
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.event_cursor import CursorStore, Follower
@@ -58,7 +58,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
         domain: str | None = None,
         fluxomail_conn_id: str = FluxomailHook.default_conn_name,
     ) -> None:
-        if not AIRFLOW_V_3_0_PLUS:
+        if not HAS_ASSET_WATCHERS:
             from airflow_provider_fluxomail.airflow_compat import AirflowOptionalProviderFeatureException
 
             raise AirflowOptionalProviderFeatureException(

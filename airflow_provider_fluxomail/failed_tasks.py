@@ -13,7 +13,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, task_states
+from airflow_provider_fluxomail.airflow_compat import (
+    CALLBACKS_READ_THE_DATABASE,
+    DAG_CALLBACKS_GET_THE_LAST_FAILURE,
+    task_states,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ def told(names: tuple[str, ...]) -> str:
 
 
 def _failed(context: Mapping[str, Any], dag_id: str, run_id: str) -> Iterable[tuple[str, int]]:
-    if AIRFLOW_VERSION < (3, 0):
+    if CALLBACKS_READ_THE_DATABASE:
         return [(ti.task_id, ti.map_index) for ti in context["dag_run"].get_task_instances(state=["failed"])]
     if _on_event_loop() or not (dag_id and run_id):
         return []
@@ -56,7 +60,7 @@ def _failed(context: Mapping[str, Any], dag_id: str, run_id: str) -> Iterable[tu
 def _last(context: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Give the task that failed last."""
     ti = context.get("ti")
-    if AIRFLOW_VERSION >= (3, 2) and ti is not None and context.get("reason") == "task_failure":
+    if DAG_CALLBACKS_GET_THE_LAST_FAILURE and ti is not None and context.get("reason") == "task_failure":
         yield ti.task_id, ti.map_index if isinstance(ti.map_index, int) else -1
 
 

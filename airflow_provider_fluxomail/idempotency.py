@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
+from airflow_provider_fluxomail.airflow_compat import COUNTS_EVERY_CLEAR
 from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.wire import MAX_KEY_LENGTH, check_idempotency_key
@@ -212,7 +212,7 @@ def is_first_try_after_clear(context: Context) -> bool:
     if tries_before < 1 or int(getattr(ti, "try_number", 0) or 0) != tries_before + 1:
         return False
     # Airflow before 3.2 counts only clears of runs that had finished.
-    return AIRFLOW_VERSION < (3, 2) or getattr(context.get("dag_run"), "clear_number", None) != 0
+    return not COUNTS_EVERY_CLEAR or getattr(context.get("dag_run"), "clear_number", None) != 0
 
 
 def _running_context() -> Context:

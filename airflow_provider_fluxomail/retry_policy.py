@@ -6,7 +6,7 @@ import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_3_PLUS, RetryPolicy
+from airflow_provider_fluxomail.airflow_compat import HAS_RETRY_POLICIES, RetryPolicy
 from airflow_provider_fluxomail.client.errors import FluxomailError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class FluxomailRetryPolicy(RetryPolicy):
     """
 
     def __init__(self) -> None:
-        if not AIRFLOW_V_3_3_PLUS:
+        if not HAS_RETRY_POLICIES:
             from airflow_provider_fluxomail.airflow_compat import AirflowOptionalProviderFeatureException
 
             raise AirflowOptionalProviderFeatureException(
@@ -83,7 +83,7 @@ def give_retry_policy(arguments: dict[str, Any]) -> None:
 
     :param arguments: for Airflow's own ``__init__``. Of mapped tasks they hold ``None``, which ``setdefault`` keeps.
     """
-    if AIRFLOW_V_3_3_PLUS and not arguments.get("retry_policy"):
+    if HAS_RETRY_POLICIES and not arguments.get("retry_policy"):
         # Airflow puts a Dag's default_args only into arguments that the signature names.
         defaults = arguments.get("default_args") or {}
         arguments["retry_policy"] = defaults.get("retry_policy") or FluxomailRetryPolicy()

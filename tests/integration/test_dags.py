@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail import delivery
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_VERSION
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, HAS_RETRY_POLICIES
 from airflow_provider_fluxomail.client import waiting
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
@@ -275,7 +275,7 @@ def test_promise_5_nothing_secret_is_stored_by_airflow(dags: DagRuns, sandbox: F
     assert "fm_very_secret_key" not in dags.database_dump()
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="Airflow has retry policies since 3.3")
+@pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow has retry policies since 3.3")
 def test_the_example_of_the_retry_policy(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     """With ``dag.test()`` nobody waits for a delay: the system test sees it obeyed."""
     sandbox.connect(max_wait=0.5)

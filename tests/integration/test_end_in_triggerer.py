@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail import delivery
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_V_3_3_PLUS, Asset, BaseOperator, BaseOperatorLink, XCom
+from airflow_provider_fluxomail.airflow_compat import (
+    TRIGGERS_CAN_END_TASKS,
+    Asset,
+    BaseOperator,
+    BaseOperatorLink,
+    XCom,
+)
 from airflow_provider_fluxomail.client.waiting import now
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
@@ -21,7 +27,7 @@ from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from tests.integration.watching import send
 from tests.support.airflow_names import DAG
 
-WORKER, TRIGGERER = False, AIRFLOW_V_3_3_PLUS
+WORKER, TRIGGERER = False, TRIGGERS_CAN_END_TASKS
 
 
 class Own(FluxomailDeliverySensor):
@@ -116,7 +122,7 @@ def fired(where: Any = None, **fields: Any) -> Any:
 TASK: Any = SimpleNamespace(dag_id="dag", task_id="task", run_id="run", map_index=3)
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="before 3.3 every wait ends in a worker")
+@pytest.mark.skipif(not TRIGGERS_CAN_END_TASKS, reason="before 3.3 every wait ends in a worker")
 @pytest.mark.parametrize("multiple_outputs", [False, True])
 def test_the_result_is_pushed_from_the_triggerer(
     sandbox: Sandbox, multiple_outputs: bool, monkeypatch: pytest.MonkeyPatch

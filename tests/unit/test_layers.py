@@ -91,6 +91,7 @@ ALIKE = {"airflow.__version__", "airflow.triggers.base"}
 def test_what_differs_between_airflows_is_imported_from_one_module(path: Path) -> None:
     used = {name for name in imports(path) if name.split(".")[0] == "airflow"}
     assert not {name for name in used if name not in ALIKE and name.rpartition(".")[0] not in ALIKE}
+    assert f"{NAME}.airflow_compat.AIRFLOW_VERSION" not in imports(path), "ask what Airflow has, not which it is"
 
 
 def test_every_module_has_a_layer() -> None:

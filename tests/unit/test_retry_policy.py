@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.airflow_compat import (
-    AIRFLOW_V_3_3_PLUS,
+    HAS_RETRY_POLICIES,
     AirflowOptionalProviderFeatureException,
     BaseOperator,
 )
@@ -21,7 +21,7 @@ from airflow_provider_fluxomail.retry_policy import FluxomailRetryPolicy
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
 
-since_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="Airflow has retry policies since 3.3")
+since_3_3 = pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow has retry policies since 3.3")
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 CLASSES: list[tuple[type[BaseOperator], dict[str, Any]]] = [
     (FluxomailSendOperator, {"to": "ops@example.org", "subject": "Hi", "content": "Text"}),
@@ -35,7 +35,7 @@ EVERY_ERROR = [
 ]
 
 
-@pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="what older versions of Airflow say")
+@pytest.mark.skipif(HAS_RETRY_POLICIES, reason="what older versions of Airflow say")
 def test_before_3_3_it_says_what_to_do_instead() -> None:
     with pytest.raises(AirflowOptionalProviderFeatureException, match=r"3\.3.*retry_delay"):
         FluxomailRetryPolicy()
@@ -131,7 +131,7 @@ def test_the_reason_tells_nothing_private() -> None:
 @each_class
 def test_our_tasks_have_it(kind: type[BaseOperator], arguments: dict[str, Any]) -> None:
     task: Any = kind(task_id="task", **arguments)
-    if AIRFLOW_V_3_3_PLUS:
+    if HAS_RETRY_POLICIES:
         assert isinstance(task.retry_policy, FluxomailRetryPolicy)
     else:
         assert not hasattr(task, "retry_policy")
