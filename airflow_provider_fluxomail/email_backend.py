@@ -169,8 +169,10 @@ def _mails(
 def _reply_to(custom_headers: Mapping[str, Any] | None) -> tuple[str | None, Mapping[str, Any]]:
     """Return the reply address of an email's own headers, and the headers that have no effect.
 
-    :raises FluxomailValidationError: the reply address is not one line of text.
+    :raises FluxomailValidationError: they are not a mapping, or the reply address is not one line of text.
     """
+    if custom_headers and not isinstance(custom_headers, Mapping):
+        raise FluxomailValidationError("custom_headers must be a mapping of names to values")
     others = {name: value for name, value in (custom_headers or {}).items() if value not in (None, "")}
     for name in others:
         if str(name).strip().casefold() == "reply-to":
