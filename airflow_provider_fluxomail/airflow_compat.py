@@ -202,7 +202,7 @@ async def get_async_connection(conn_id: str) -> Connection:
     """Look a connection up on an event loop.
 
     Airflow 2.11 and 3.0 have no asynchronous lookup. That of 3.1 to 3.3.1 masks secrets with a blocking call to the
-    supervisor, which fails when another coroutine is waiting for an answer of it. ``aextra_dejson`` came with the fix.
+    supervisor, which fails while another coroutine is waiting for its response. ``aextra_dejson`` came with the fix.
 
     In a thread of asgiref's, not of asyncio's: Airflow 3.0's blocking lookup finds the event loop only from there.
     """
@@ -273,6 +273,11 @@ def is_deferral_timeout(error: BaseException) -> bool:
     module of its own.
     """
     return type(error).__name__.startswith("TaskDeferral") and "timeout" in str(error).lower()
+
+
+def has_pre_execute_hook(task: BaseOperator) -> bool:
+    """Tell whether a task was given ``pre_execute=``. Airflow keeps it under a private name only."""
+    return getattr(task, "_pre_execute_hook", None) is not None
 
 
 def has_post_execute_hook(task: BaseOperator) -> bool:

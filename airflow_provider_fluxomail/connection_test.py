@@ -1,6 +1,6 @@
-"""The connection test: asks for a send that does not exist, and says what the response means.
+"""The connection test: requests a send that does not exist, and says what the response means.
 
-The response tells whether the API key is good, but only if it is Fluxomail's: gateways and web servers have 401, 403,
+The response shows whether the API key is good, but only if it is Fluxomail's: gateways and web servers have 401, 403,
 404 and 429 of their own.
 """
 
@@ -35,7 +35,7 @@ _GOOD: Final = (True, "The API key is accepted, and may read sends.")
 def probe(settings: ClientSettings) -> tuple[bool, str]:
     """Make the test's one request, within ``settings.timeout``, whatever the network does.
 
-    :return: whether the connection works, and what to tell the person who asked.
+    :return: whether the connection works, and the text to show.
     """
     results: list[tuple[bool, str]] = []
     # In a thread: nothing limits how long a name is looked up.
@@ -78,7 +78,7 @@ def _probe(settings: ClientSettings) -> tuple[bool, str]:
             f"give the key the scope read_sends. {error}"
         )
     except FluxomailRateLimitError as error:
-        return True, f"The API key is accepted, but its cap per minute is used up right now. {error}"
+        return True, f"The API key is accepted, but its rate limit is used up right now. {error}"
     except FluxomailConnectionError as error:
         return False, f"Fluxomail cannot be reached: {error}"
     except FluxomailError as error:

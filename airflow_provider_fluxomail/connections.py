@@ -85,7 +85,7 @@ class FluxomailConnection:
                 user_agent=user_agent(),
                 observer=Metrics(connection.conn_id or ""),
                 guard=RecipientGuard(
-                    redirect_to=read("redirect_to", one_address),
+                    redirect_to=read("redirect_to", _one_address),
                     allowed_domains=read("allowed_recipient_domains", _domains) or (),
                 ),
             ),
@@ -202,6 +202,14 @@ def _proxies(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for pair in value.items() for item in pair):
         raise ValueError('must be a JSON object of proxy URLs by scheme, e.g. {"https": "http://proxy:3128"}')
     return value
+
+
+def _one_address(value: Any) -> str:
+    try:
+        return one_address(value)
+    except FluxomailValidationError:
+        # Its words are about a message.
+        raise ValueError("must be one address, such as staging@example.com") from None
 
 
 def _domains(value: Any) -> tuple[str, ...]:

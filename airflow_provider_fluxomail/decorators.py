@@ -104,6 +104,13 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         assert self._returned is not None
         return self._returned
 
+    def _event_extra(self, result: Any) -> dict[str, Any]:
+        """Return lists for a list."""
+        if not isinstance(result, list):
+            return super()._event_extra(result)
+        each = [super(FluxomailSendDecoratedOperator, self)._event_extra(one) for one in result]
+        return {name: [one[name] for one in each] for name in super()._event_extra({})}
+
     def _run_each(
         self, context: Context, rows: list[Row], *, give_up_at: float | None, resumed: bool
     ) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 #: What Airflow passes where nobody has set ``[email] email_conn_id``.
 _UNSET_CONN_ID: Final = "smtp_default"
-#: What backends get of Airflow although nobody asked for it.
+#: What Airflow passes to backends by default.
 _USUAL: Final[Mapping[str, str]] = {
     "mime_subtype": "mixed", "mime_charset": "utf-8", "from_email": "airflow@airflow",
 }  # fmt: skip
@@ -99,7 +99,7 @@ def send_email(
     :param conn_id: id of a connection of type ``fluxomail``. ``fluxomail_default`` takes the place of one of another
         type, of ``smtp_default`` if there is none, and of ``None``.
     :param from_email: ignored: the mail comes from the organization's From identity.
-    :param custom_headers: ``Reply-To``, in any case, is where answers go; others are ignored.
+    :param custom_headers: ``Reply-To``, in any case, is where replies go; others are ignored.
     :param sandbox_mode: the same as ``dryrun``, by SendGrid's name.
     :param resend_on_clear: within a task: send again when a person has cleared it.
     :param kwargs: other backends' arguments (``from_name``, ``categories``...), ignored. One INFO line names each
@@ -169,8 +169,10 @@ def _mails(
 def _reply_to(custom_headers: Mapping[str, Any] | None) -> tuple[str | None, Mapping[str, Any]]:
     """Return the reply address of an email's own headers, and the headers that have no effect.
 
-    :raises FluxomailValidationError: the reply address is not one line of text.
+    :raises FluxomailValidationError: they are not a mapping, or the reply address is not one line of text.
     """
+    if custom_headers and not isinstance(custom_headers, Mapping):
+        raise FluxomailValidationError("custom_headers must be a mapping of names to values")
     others = {name: value for name, value in (custom_headers or {}).items() if value not in (None, "")}
     for name in others:
         if str(name).strip().casefold() == "reply-to":

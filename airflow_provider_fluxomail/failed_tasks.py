@@ -73,7 +73,7 @@ def _named(key: str, known: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _on_event_loop() -> bool:
-    """Tell whether a question to Airflow would block an event loop."""
+    """Tell whether a request to Airflow would block an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -121,7 +121,7 @@ NOTIFIER: Final = Face(
         **dict.fromkeys(("email", "email_list"), "use 'to'"),
         **dict.fromkeys(("cc", "bcc", "cc_emails", "cc_addresses", "bcc_emails", "bcc_addresses"), _ONE_EACH),
         **dict.fromkeys(("attachments", "files", "file", "attachment", "attached_files"), _NO_FILES),
-        "idempotency_key": "use 'part' to tell two alerts about the same apart",
+        "idempotency_key": "use 'part' to keep two alerts about the same thing apart",
         "retry_limit": "leave it out: max_attempts of the connection",
     }
 )

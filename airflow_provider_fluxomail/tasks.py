@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.airflow_compat import is_unmapped
+from airflow_provider_fluxomail.airflow_compat import has_pre_execute_hook, is_unmapped
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 
 if TYPE_CHECKING:
@@ -67,15 +67,15 @@ def is_constant(value: object) -> bool:
 def check_while_parsing(task: BaseOperator, check: Callable[[Constants], None], *, complete: bool = False) -> None:
     """Check the constants of a task while its Dag is parsed, so that a mistake is an import error of the Dag.
 
-    Left to the worker: tasks without a Dag (run by hand), mapped tasks, and subclasses, which may compute what is
-    missing when they run.
+    Left to the worker: tasks without a Dag (run by hand), mapped tasks, and subclasses and tasks with ``pre_execute``,
+    which may compute what is missing when they run.
 
     :param check: raises what the worker would raise, about constants only.
     :param complete: see :class:`Constants`.
     :raises FluxomailValidationError: names the task, the argument and the cure.
     """
     own = type(task).__module__.startswith("airflow_provider_fluxomail.")
-    if not own or is_unmapped(task) or not task.has_dag():  # type: ignore[no-untyped-call]
+    if not own or is_unmapped(task) or has_pre_execute_hook(task) or not task.has_dag():  # type: ignore[no-untyped-call]
         return
     try:
         check(Constants(task, complete=complete))

@@ -5,7 +5,8 @@
     addresses("ada@example.org; Bob <bob@example.org>", "cc")  # ("ada@example.org", "Bob <bob@example.org>")
 
 Every face reads its recipients here: operators, decorator, batch rows, notifier, email backend and client. Commas and
-semicolons separate the addresses of a text, except within a quoted display name. An item of a list is one address.
+semicolons separate the addresses of a text, except within a quoted display name. An item of a list is one address, or
+several whole ones.
 """
 
 from __future__ import annotations
@@ -56,20 +57,24 @@ def addresses(value: object, field: str) -> tuple[str, ...]:
     """
     items = _items(value)
     if items is None:
-        if value is None or value == "":
+        if value is None or (isinstance(value, str) and not value.strip()):
             return ()
         if not isinstance(value, str):
             raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
         items = _split(header_text(value, field))
-    names = [f"{field}[{index}]" for index in range(len(items))]
-    return tuple(_checked(header_text(item, name), name) for item, name in zip(items, names, strict=True))
+    found: list[str] = []
+    for index, item in enumerate(items):
+        name = f"{field}[{index}]"
+        text = header_text(item, name)
+        found += [_checked(part, name) for part in _several(text) or [text]]
+    return tuple(found)
 
 
 def recipients(value: object, field: str = "to") -> list[Any]:
     """Return the addresses of a text or of a list that each get a message of their own, each once.
 
-    They are not checked here: one bad address must not keep the message from the others, so whoever makes the messages
-    reports it.
+    They are not checked here: one bad address must not keep the message from the others, so the caller, who makes
+    the messages, reports it.
 
     :raises FluxomailValidationError: it is neither a text nor a list.
     """

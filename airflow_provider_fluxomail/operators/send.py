@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail import fleet, tasks
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.waiting import Ending
     from airflow_provider_fluxomail.client.wire import SendResult
     from airflow_provider_fluxomail.hooks import FluxomailHook
+
+#: What asset events carry of a result.
+_IN_EVENTS: Final = ("send_id", "message_id")
 
 
 class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
@@ -212,8 +215,12 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         events = context.get("outlet_events")
         for outlet in self.outlets or ():
             if events is not None and isinstance(outlet, Asset):
-                events[outlet].extra.update({name: result.get(name) for name in ("send_id", "message_id")})
+                events[outlet].extra.update(self._event_extra(result))
         return multiple_outputs(result)
+
+    def _event_extra(self, result: Any) -> dict[str, Any]:
+        """Return what an asset event carries of a result."""
+        return {name: result.get(name) for name in _IN_EVENTS}
 
     def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> dict[str, Any]:
         from airflow_provider_fluxomail import delivery

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_fluxomail import delivery
-from airflow_provider_fluxomail.airflow_compat import AirflowFailException, AirflowSkipException
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, AirflowSkipException, Asset
 from airflow_provider_fluxomail.client.errors import FluxomailServerError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
@@ -53,6 +54,19 @@ def test_one_message_has_the_key_of_the_operator(sandbox: Sandbox, message: Any)
     mail = sandbox.message()
     assert (run.result["send_id"], run.result["idempotency_key"]) == (mail.send_id, mail.idempotency_key)
     assert (same.result["send_id"], same.result["reused"]) == (mail.send_id, True)
+
+
+def test_events_of_outlets_name_every_message_of_a_list(sandbox: Sandbox) -> None:
+    event = SimpleNamespace(extra={})
+
+    class Events:
+        def __getitem__(self, asset: Any) -> Any:
+            return event
+
+    run = Run(decorated(lambda: MANY, outlets=[Asset("x://sent")]), {**context(), "outlet_events": Events()})
+    assert run.kind == "success", run.error
+    assert event.extra == {name: [one[name] for one in run.result] for name in ("send_id", "message_id")}
+    assert len(sandbox.messages()) == len(MANY)
 
 
 @pytest.mark.parametrize("many", [False, True])

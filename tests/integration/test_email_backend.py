@@ -120,6 +120,13 @@ def test_a_reply_address_that_would_write_headers_is_refused(sandbox: Sandbox) -
     assert sandbox.requests() == []
 
 
+def test_headers_that_are_no_mapping_are_refused(sandbox: Sandbox) -> None:
+    headers: Any = [("Reply-To", "ada@example.org")]
+    with pytest.raises(FluxomailValidationError, match="custom_headers must be a mapping"):
+        send_email("ops@example.org", "Hi", "<p>Hi</p>", custom_headers=headers)
+    assert sandbox.requests() == []
+
+
 def test_promise_6_a_reply_address_leaves_the_key_as_it_is(sandbox: Sandbox) -> None:
     for headers in (None, {"Reply-To": "answers@example.org"}):
         send_email(PEOPLE[0], f"Airflow alert: {RECORD}", "<p>Replies</p>", custom_headers=headers)

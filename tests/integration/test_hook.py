@@ -159,7 +159,7 @@ def test_test_connection_says_each_case_in_its_own_words(
     FluxomailHook("probe").test_connection()
     ok, text = FluxomailHook("probe").test_connection()
     assert ok
-    assert "cap per minute" in text
+    assert "rate limit is used up" in text
     assert sandbox.messages() == [], "it sends nothing"
 
 

@@ -151,6 +151,9 @@ RIGHT: Final = {
     "a subclass that knows only when it runs": """
         Own(**{**MESSAGE, "to": "", "content": None, "wait_for": "x"})
     """,
+    "a hook that sets the message when the task runs": """
+        FluxomailSendOperator(**{**MESSAGE, "to": "", "content": None}, pre_execute=lambda context: None)
+    """,
     "what is missing is set later": """
         mail = FluxomailSendOperator(**{**MESSAGE, "to": "", "content": None})
         mail.to, mail.html_content, mail.wait_for = "a@example.org", "<p>Hi</p>", "opened"

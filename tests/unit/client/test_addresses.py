@@ -68,9 +68,27 @@ def test_copies(field: str, value: Any, found: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (["a@x.org", "B <b@x.org>; c@x.org"], ("a@x.org", "B <b@x.org>", "c@x.org")),
+        (["a@x.org, b@x.org"], ("a@x.org", "b@x.org")),
+        ("['a@x.org; b@x.org']", ("a@x.org", "b@x.org")),
+        (["Doe, Jane <j@x.org>"], ("Doe, Jane <j@x.org>",)),
+        (" ", ()),
+    ],
+)
+def test_items_of_a_list_are_read_alike_by_message_and_email_backend(value: Any, found: tuple[str, ...]) -> None:
+    assert EmailMessage(to="o@x.org", subject="Hi", content="x", cc=value).cc == found
+    assert tuple(addresses.all_addresses(value, "cc")) == found
+
+
+@pytest.mark.parametrize(
     ("value", "told"),
     [
-        (["a@x.org", "b@x.org; c@x.org"], "cc[1] is not an e-mail address"),
+        (["a@x.org", "b@x.org; nobody"], "cc[1] is not an e-mail address"),
+        (["a@x.org", "b@x.org; c@x@org"], "cc[1] is not an e-mail address"),
+        (["a@x.org", " ; "], "cc[1] is not an e-mail address"),
+        (["a@x.org\n"], "cc[0] holds a line break"),
         ("a@x.org; nobody", "cc[1] is not an e-mail address"),
         (["a@x.org", ""], "cc[1] is empty"),
         (["a@x.org", None], "cc[1] must be text"),
