@@ -255,13 +255,13 @@ class DecoratedOutputMixin:
     xcom_push: Any = None
 
 
-def multiple_outputs(result: _Result) -> _Result:
-    """Return what a task with ``multiple_outputs`` may return in place of ``result``.
+def storable_result(task: BaseOperator, result: _Result) -> _Result:
+    """Return what a task may return in place of ``result``.
 
-    Airflow 3.0 fails a task that pushes an XCom of ``None`` (its API server responds 422). Left out, it is read as
-    ``None`` all the same.
+    Airflow 3.0 fails a task with ``multiple_outputs`` that pushes an XCom of ``None`` (its API server responds 422).
+    Left out, it is read as ``None`` all the same.
     """
-    if AIRFLOW_VERSION == (3, 0) and isinstance(result, dict):
+    if AIRFLOW_VERSION == (3, 0) and isinstance(result, dict) and getattr(task, "multiple_outputs", False):
         return cast("_Result", {name: value for name, value in result.items() if value is not None})
     return result
 

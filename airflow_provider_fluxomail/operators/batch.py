@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail import fleet, tasks
-from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf, multiple_outputs
+from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf, storable_result
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -153,7 +153,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
                     raise
             except FluxomailError as error:
                 delivery.give_up(error)
-        return multiple_outputs({**dataclasses.asdict(counts), "report": batch.report_path})
+        return storable_result(self, {**dataclasses.asdict(counts), "report": batch.report_path})
 
     def _batch(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail import fleet, tasks
-from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, BaseOperator, conf, multiple_outputs
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, BaseOperator, conf, storable_result
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
@@ -216,7 +216,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         for outlet in self.outlets or ():
             if events is not None and isinstance(outlet, Asset):
                 events[outlet].extra.update(self._event_extra(result))
-        return multiple_outputs(result)
+        return storable_result(self, result)
 
     def _event_extra(self, result: Any) -> dict[str, Any]:
         """Return what an asset event carries of a result."""

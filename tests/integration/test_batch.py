@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail import delivery
-from airflow_provider_fluxomail.airflow_compat import multiple_outputs
 from airflow_provider_fluxomail.batch import engine
 from airflow_provider_fluxomail.batch.engine import Batch, FluxomailBatchError, FluxomailBatchUnfinishedError
 from airflow_provider_fluxomail.batch.ledger import Ledger
@@ -30,6 +29,7 @@ from airflow_provider_fluxomail.sendstate import recipient_digest
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 from tests.integration.running import Run, context
 from tests.integration.test_sendstate import StateError, Store
+from tests.support.airflow_facts import stored
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +60,7 @@ def posts(sandbox: Sandbox) -> Counter[str | None]:
 def test_each_message_once(sandbox: Sandbox) -> None:
     done = run(people(50))
     assert done.kind == "success", done.error
-    assert done.result == multiple_outputs(
-        {"total": 50, "sent": 50, "replayed": 0, "rejected": 0, "unknown": 0, "report": None}
-    )
+    assert done.result == stored({"total": 50, "sent": 50, "replayed": 0, "rejected": 0, "unknown": 0, "report": None})
     mails = sandbox.assert_sent(50)
     assert sorted(mail.to for mail in mails) == sorted(row["to"] for row in people(50))
     assert len({mail.idempotency_key for mail in mails}) == 50
@@ -225,7 +223,7 @@ def test_promise_1_a_retry_asks_only_for_what_is_not_known_to_be_sent(sandbox: S
     assert isinstance(first.error, FluxomailBatchUnfinishedError)
     assert vars(first.error.counts) == {"total": 20, "sent": 18, "replayed": 0, "rejected": 0, "unknown": 2}
     second = run(people(20), store=store, ctx={"try_number": 2})
-    assert second.result == multiple_outputs(
+    assert second.result == stored(
         {"total": 20, "sent": 19, "replayed": 1, "rejected": 0, "unknown": 0, "report": None}
     )
     sandbox.assert_sent(20)

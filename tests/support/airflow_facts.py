@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from typing import Final
+from typing import Any, Final
 
 from packaging.version import Version
 
@@ -25,3 +25,8 @@ NO_FAILURE_MAILS: Final = (
     if (3, 2) <= RELEASE < (3, 3, 1)
     else ""
 )
+
+
+def stored(result: dict[str, Any]) -> dict[str, Any]:
+    """What of a result this Airflow can store as XComs: 3.0 cannot store ``None``."""
+    return {name: value for name, value in result.items() if value is not None or not (3, 0) <= RELEASE < (3, 1)}

@@ -32,9 +32,12 @@ def test_a_name_that_no_airflow_has() -> None:
 
 def test_a_result_keeps_what_this_airflow_can_store() -> None:
     result: dict[str, Any] = {"send_id": "sends_1", "message_id": None}
+    pushes_each: Any = SimpleNamespace(multiple_outputs=True)
+    pushes_one: Any = SimpleNamespace(multiple_outputs=False)
     kept = {"send_id": "sends_1"} if (3, 0) <= RELEASE < (3, 1) else result
-    assert airflow_compat.multiple_outputs(result) == kept
-    assert airflow_compat.multiple_outputs([None]) == [None]
+    assert airflow_compat.storable_result(pushes_each, result) == kept
+    assert airflow_compat.storable_result(pushes_one, result) == result
+    assert airflow_compat.storable_result(pushes_each, [None]) == [None]
 
 
 def test_a_connection_is_looked_up_on_an_event_loop(sandbox: Sandbox) -> None:
