@@ -45,8 +45,8 @@ def test_none_fits(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     first, tried, cure = done.stderr.splitlines()
     assert first == (
-        "No suitable Python: airflow-provider-fluxomail needs Python 3.11 or newer, and Airflow 3.0 runs on Python below "
-        "3.13."
+        "No suitable Python: airflow-provider-fluxomail needs Python 3.11 or newer, and Airflow 3.0 runs on Python "
+        "below 3.13."
     )
     for text in ("a is 3.10.13;", "b is 3.13.0;", "c is 3.12.1 without its venv module", "e is 2.7.18."):
         assert f"{tmp_path}/{text}" in tried
