@@ -184,7 +184,8 @@ class AsyncFluxomailClient:
         if self._http is None:
             # Reading the certificates takes some 50 ms, which is too long for an event loop that others use.
             verify = await asyncio.to_thread(_tls, settings.trusted)
-            self._http = self._http or _http_client(settings, verify)
+            proxy = await asyncio.to_thread(settings.proxy)
+            self._http = self._http or _http_client(settings, verify, proxy)
         prepared = self._http.build_request(
             request.method,
             settings.base_url + request.path,
@@ -289,19 +290,15 @@ def _feed_event(frame: str) -> events.FeedEvent | None:
         return None
 
 
-def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool) -> httpx.AsyncClient:
+def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool, proxy: str | None) -> httpx.AsyncClient:
     import httpx
 
     return httpx.AsyncClient(
         timeout=settings.timeout,
         follow_redirects=False,
         verify=verify,
-        # The connection's proxies outrank the environment's, NO_PROXY included, as they do for requests.
-        trust_env=not settings.proxies,
-        mounts={
-            f"{scheme.removesuffix('://')}://": httpx.AsyncHTTPTransport(proxy=proxy, verify=verify)
-            for scheme, proxy in settings.proxies.items()
-        },
+        trust_env=False,
+        proxy=proxy,
     )
 
 
