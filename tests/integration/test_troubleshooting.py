@@ -215,6 +215,13 @@ def proxy_of_another_kind(scene: Scene) -> None:
 
 
 @scenario
+def proxy_of_another_kind_in_the_environment(scene: Scene) -> None:
+    scene.sandbox.connect(host="https://mail.example")
+    scene.monkeypatch.setenv("HTTPS_PROXY", "socks5h://proxy:1080")
+    scene.send()
+
+
+@scenario
 def login_page(scene: Scene) -> None:
     page = b"<html><title>Sign in</title></html>"
     server = scene.serve(answers(head(Content_Type="text/html", Content_Length=len(page)) + page))
@@ -248,6 +255,8 @@ def connection_of_another_type(scene: Scene) -> None:
 def misspelt_guard(scene: Scene) -> None:
     scene.sandbox.connect(redirct_to="qa@example.org")
     scene.send()
+    scene.sandbox.connect(mail_to="qa@example.org")
+    scene.send()
 
 
 # Input
@@ -256,6 +265,7 @@ def misspelt_guard(scene: Scene) -> None:
 @scenario
 def input_from_a_template(scene: Scene) -> None:
     scene.send(to="a@example.org, b@example.org")
+    scene.send(to="None")
     scene.send(content=None)
     scene.wait(send_id=None)
 
@@ -266,6 +276,10 @@ def input_that_is_constant(scene: Scene) -> None:
         with DAG("reports", schedule=None):
             FluxomailSendOperator(task_id="report", **MESSAGE, wait_for="sent")
     except FluxomailError as error:
+        scene.log.error("%s: %s", type(error).__name__, error)
+    try:
+        FluxomailSendOperator(task_id="report", **MESSAGE, files=["rows.csv"])
+    except TypeError as error:
         scene.log.error("%s: %s", type(error).__name__, error)
 
 
