@@ -18,6 +18,7 @@ from airflow_provider_fluxomail import sendstate
 from airflow_provider_fluxomail.batch import engine
 from airflow_provider_fluxomail.client import errors, retries, waiting
 from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -313,6 +314,11 @@ def redirected(scene: Scene) -> None:
 
 
 @scenario
+def nothing_but_checked(scene: Scene) -> None:
+    send_email("ops@example.org", "Report", "<p>Text</p>", sandbox_mode=True)
+
+
+@scenario
 def not_allowed(scene: Scene) -> None:
     scene.sandbox.connect(allowed_recipient_domains="example.com")
     scene.send()
@@ -438,6 +444,11 @@ def alerts(scene: Scene) -> None:
     FluxomailNotifier(to="dba@example.org", time_limit=0.3)(ctx)
     FluxomailNotifier(to="")(ctx)
     FluxomailNotifier(to="ops@example.org", subject="{{ nothing.here }}")(ctx)
+    callback: Any = FluxomailNotifier
+    try:
+        callback(ctx)
+    except TypeError as error:
+        scene.log.error("%s: %s", type(error).__name__, error)
 
 
 @pytest.fixture
