@@ -48,6 +48,7 @@ _GUARD_STEMS: Final = (
 #: How alike two names must be for the one to be a misspelling of the other, 0 to 1.
 _ALIKE: Final = 0.8
 _ALIKE_GUARD: Final = 0.7
+_ALIKE_MEANT: Final = 0.6
 _ALIKE_WORD: Final = 0.83
 #: A guard within the text of another value: a query or JSON that was put together wrongly.
 _GUARD_IN_TEXT: Final = re.compile(
@@ -122,7 +123,9 @@ def _judge_unknown(spelling: str) -> None:
     plain = _letters(spelling)
     guards = _is_like_a_guard(spelling)
     known = {_letters(name): name for name in CONNECTION_FIELDS}
-    close = difflib.get_close_matches(plain, known, n=1, cutoff=0.6 if guards else _ALIKE)
+    close = difflib.get_close_matches(plain, known, n=1, cutoff=_ALIKE)
+    if guards and not close:
+        close = difflib.get_close_matches(plain, map(_letters, GUARDS), n=1, cutoff=_ALIKE_MEANT)
     if close:
         raise FluxomailValidationError(f"unknown extra {_shown(spelling)!r}: did you mean {known[close[0]]!r}?")
     if guards:

@@ -184,7 +184,8 @@ class AsyncFluxomailClient:
         if self._http is None:
             # Reading the certificates takes some 50 ms, which is too long for an event loop that others use.
             verify = await asyncio.to_thread(_tls, settings.trusted)
-            self._http = self._http or _http_client(settings, verify)
+            proxy = await asyncio.to_thread(settings.proxy)
+            self._http = self._http or _http_client(settings, verify, proxy)
         prepared = self._http.build_request(
             request.method,
             settings.base_url + request.path,
@@ -224,6 +225,9 @@ class AsyncFluxomailClient:
             # A host or proxy that no library can use.
             raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from None
         except (httpx.TransportError, OSError) as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # anyio before 4.14 loses a cancellation that comes when a read times out: the task would go on for ever.
+                raise asyncio.CancelledError from None
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
             raise wire.no_answer(request, self.settings, error, ambiguous=not unsent) from None
 
@@ -289,19 +293,15 @@ def _feed_event(frame: str) -> events.FeedEvent | None:
         return None
 
 
-def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool) -> httpx.AsyncClient:
+def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool, proxy: str | None) -> httpx.AsyncClient:
     import httpx
 
     return httpx.AsyncClient(
         timeout=settings.timeout,
         follow_redirects=False,
         verify=verify,
-        # The connection's proxies outrank the environment's, NO_PROXY included, as they do for requests.
-        trust_env=not settings.proxies,
-        mounts={
-            f"{scheme.removesuffix('://')}://": httpx.AsyncHTTPTransport(proxy=proxy, verify=verify)
-            for scheme, proxy in settings.proxies.items()
-        },
+        trust_env=False,
+        proxy=proxy,
     )
 
 

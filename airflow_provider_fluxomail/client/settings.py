@@ -92,6 +92,28 @@ class ClientSettings:
         named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
         return next((path for path in named if path and Path(path).exists()), True)
 
+    def proxy(self) -> str | None:
+        """Return the URL of the proxy on the way to Fluxomail: the connection's, or that of the environment.
+
+        Decided here, because each HTTP library reads the environment in its own way: httpx also refuses a SOCKS proxy
+        that it would not use. The first call imports requests and may block.
+
+        :raises FluxomailValidationError: the environment names a proxy that is not supported.
+        """
+        from requests.utils import get_environ_proxies, select_proxy
+
+        if proxy := select_proxy(self.base_url, self.proxies):
+            return proxy
+        proxy = select_proxy(self.base_url, get_environ_proxies(self.base_url, no_proxy=None))
+        if proxy and not _is_proxy(proxy := proxy if "://" in proxy else f"http://{proxy}"):
+            parts = urlsplit(self.base_url)
+            # Said without the URL: it may hold a password.
+            raise FluxomailValidationError(
+                f"{parts.scheme.upper()}_PROXY or ALL_PROXY in the environment must be a URL like http://proxy:3128 "
+                f"(SOCKS is not supported): set the connection's extra proxies, or add {parts.hostname} to NO_PROXY"
+            )
+        return proxy or None
+
 
 def normalise_base_url(url: str, *, allow_http: bool = False) -> str:
     """Return ``url`` as scheme, host and optional path, without ``/api/v1`` and trailing slash.

@@ -120,8 +120,6 @@ class FluxomailClient:
 
     @cached_property
     def _session(self) -> requests.Session:
-        from requests.utils import get_environ_proxies
-
         from airflow_provider_fluxomail.client import deadlines
 
         settings = self.settings
@@ -129,7 +127,8 @@ class FluxomailClient:
         # Read once, and outranked by the connection: requests would read the environment for each request, which takes
         # it a tenth of the time of a send, and would let it replace the connection's certificates.
         session.trust_env = False
-        session.proxies = {**get_environ_proxies(settings.base_url, no_proxy=None), **settings.proxies}
+        proxy = settings.proxy()
+        session.proxies = {"all": proxy} if proxy else {}
         return session
 
     def _exchange(self, request: wire.Request) -> wire.Response:
@@ -175,6 +174,8 @@ class FluxomailClient:
                 "the answer's compression is broken: it does not come from Fluxomail",
                 idempotency_key=request.idempotency_key,
             ) from None
+        except FluxomailValidationError:
+            raise
         except ValueError as error:
             # A host or proxy that no library can use: requests' InvalidURL and its like.
             raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from None

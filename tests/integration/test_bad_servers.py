@@ -210,6 +210,37 @@ def test_the_environments_proxy_is_used_but_for_what_no_proxy_names(
     assert left.seen == []
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_socks_proxy_in_the_environment_is_refused_by_name(
+    call: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    server = serve(answers(head()))
+    monkeypatch.setenv("NO_PROXY", "other.example")
+    monkeypatch.setenv(name, "socks5://user:proxy_password@127.0.0.1:9")
+    expected = r"HTTP_PROXY or ALL_PROXY .*SOCKS .*127\.0\.0\.1 to NO_PROXY"
+    with pytest.raises(errors.FluxomailValidationError, match=expected) as caught:
+        call(settings(server.url), "send", MESSAGE, idempotency_key="k")
+    assert "proxy_password" not in str(caught.value)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("way", ["no_proxy", "http_proxy", "connection"])
+def test_a_socks_proxy_in_the_environment_that_is_not_used_does_no_harm(
+    call: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """httpx alone refuses it all the same, so that a send works and the deferred wait after it does not."""
+    body = b'{"sendId": "s1"}'
+    server = serve(answers(head(Content_Length=len(body)) + body))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1" if way == "no_proxy" else "other.example")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    if way == "http_proxy":
+        # Without a scheme, as curl takes it too.
+        monkeypatch.setenv("HTTP_PROXY", server.url.removeprefix("http://"))
+    proxies = {"all": server.url} if way == "connection" else {}
+    sent = call(settings(server.url, proxies=proxies), "send", MESSAGE, idempotency_key="k")
+    assert sent.send_id == "s1"
+
+
 def test_a_proxy_that_refuses_is_not_ambiguous(call: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as free:

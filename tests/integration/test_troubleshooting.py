@@ -18,6 +18,7 @@ from airflow_provider_fluxomail import sendstate
 from airflow_provider_fluxomail.batch import engine
 from airflow_provider_fluxomail.client import errors, retries, waiting
 from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -215,6 +216,13 @@ def proxy_of_another_kind(scene: Scene) -> None:
 
 
 @scenario
+def proxy_of_another_kind_in_the_environment(scene: Scene) -> None:
+    scene.sandbox.connect(host="https://mail.example")
+    scene.monkeypatch.setenv("HTTPS_PROXY", "socks5h://proxy:1080")
+    scene.send()
+
+
+@scenario
 def login_page(scene: Scene) -> None:
     page = b"<html><title>Sign in</title></html>"
     server = scene.serve(answers(head(Content_Type="text/html", Content_Length=len(page)) + page))
@@ -248,6 +256,8 @@ def connection_of_another_type(scene: Scene) -> None:
 def misspelt_guard(scene: Scene) -> None:
     scene.sandbox.connect(redirct_to="qa@example.org")
     scene.send()
+    scene.sandbox.connect(mail_to="qa@example.org")
+    scene.send()
 
 
 # Input
@@ -256,6 +266,7 @@ def misspelt_guard(scene: Scene) -> None:
 @scenario
 def input_from_a_template(scene: Scene) -> None:
     scene.send(to="a@example.org, b@example.org")
+    scene.send(to="None")
     scene.send(content=None)
     scene.wait(send_id=None)
 
@@ -266,6 +277,10 @@ def input_that_is_constant(scene: Scene) -> None:
         with DAG("reports", schedule=None):
             FluxomailSendOperator(task_id="report", **MESSAGE, wait_for="sent")
     except FluxomailError as error:
+        scene.log.error("%s: %s", type(error).__name__, error)
+    try:
+        FluxomailSendOperator(task_id="report", **MESSAGE, files=["rows.csv"])
+    except TypeError as error:
         scene.log.error("%s: %s", type(error).__name__, error)
 
 
@@ -296,6 +311,11 @@ def redirected(scene: Scene) -> None:
     scene.sandbox.connect(redirect_to="qa@example.org")
     scene.send()
     scene.run(FluxomailSendBatchOperator(task_id="report", messages=[MESSAGE, {**MESSAGE, "to": "dev@example.org"}]))
+
+
+@scenario
+def nothing_but_checked(scene: Scene) -> None:
+    send_email("ops@example.org", "Report", "<p>Text</p>", sandbox_mode=True)
 
 
 @scenario
@@ -424,6 +444,11 @@ def alerts(scene: Scene) -> None:
     FluxomailNotifier(to="dba@example.org", time_limit=0.3)(ctx)
     FluxomailNotifier(to="")(ctx)
     FluxomailNotifier(to="ops@example.org", subject="{{ nothing.here }}")(ctx)
+    callback: Any = FluxomailNotifier
+    try:
+        callback(ctx)
+    except TypeError as error:
+        scene.log.error("%s: %s", type(error).__name__, error)
 
 
 @pytest.fixture

@@ -226,6 +226,12 @@ def test_what_may_be_meant_as_a_guard_is_an_error(name: str, value: str | None) 
     assert "qa@a.example" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["mail_to", "test_email", "proxy_to"])
+def test_what_may_be_meant_as_a_guard_is_not_taken_for_another_extra(name: str) -> None:
+    with pytest.raises(FluxomailValidationError, match="it holds no mail back"):
+        connection(extra={name: "qa@a.example"})
+
+
 @pytest.mark.parametrize("name", ["time_out_", "max_atempts", "pol_share", "key_retention_hour", "verfy"])
 def test_a_near_miss_of_any_extra_is_an_error(name: str) -> None:
     with pytest.raises(FluxomailValidationError, match="did you mean"):
