@@ -21,7 +21,7 @@ endif
 
 # Each file's tests run in one process, as Airflow's database takes a while to set up. More processes than cores: most
 # of the time a test waits.
-TESTS ?= tests/unit tests/integration
+TESTS ?= tests/integration tests/unit
 WORKERS ?= 6
 
 PYTHONS := python3.12 python3.13 python3.11 python3.14 python3
@@ -69,7 +69,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: $(STAMP) ## watch a real Airflow send, wait and retry against a local Fluxomail (KEEP=1: Airflow stays up)
 	@$(BIN)/python -m scripts.demo $(if $(KEEP),--keep)
 
-PYTEST := pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: $(STAMP) ## unit and integration tests, on the newest Airflow with coverage (COVERAGE= to leave it out)

@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import pkgutil
 import shutil
@@ -185,4 +186,6 @@ def command(airflow: AirflowRunner, *arguments: str, may_fail: bool = False, **e
 
 if __name__ == "__main__":
     os.environ["COLUMNS"] = "300"
+    # Importing Airflow sets the level of all loggers.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     main()

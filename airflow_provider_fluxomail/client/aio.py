@@ -226,7 +226,8 @@ class AsyncFluxomailClient:
             raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from None
         except (httpx.TransportError, OSError) as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
-                # anyio before 4.14 loses a cancellation that comes when a read times out: the task would go on for ever.
+                # anyio 4.10 and 4.13 were seen to lose a cancellation that comes when a read times out: the task
+                # would go on for ever.
                 raise asyncio.CancelledError from None
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
             raise wire.no_answer(request, self.settings, error, ambiguous=not unsent) from None
