@@ -129,8 +129,14 @@ def freeze(uv: str, python: Path) -> set[str]:
 
 
 def run(*command: str, cwd: Path | None = None) -> None:
-    """Run a command; what it prints is shown."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    """Run a command, with no setting of another Airflow; what it prints is shown."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV") and not name.startswith("AIRFLOW_")
+    }
+    if cwd is not None:
+        environment["AIRFLOW_HOME"] = str(cwd / "home")
     subprocess.run(command, check=True, cwd=cwd, env=environment)
 
 
