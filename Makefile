@@ -21,8 +21,8 @@ endif
 
 # Each file's tests run in one process, as Airflow's database takes a while to set up. More processes than cores: most
 # of the time a test waits.
-TESTS ?= tests/integration tests/unit
-WORKERS ?= 6
+TESTS ?= tests/unit tests/integration
+WORKERS ?= 4
 
 PYTHONS := python3.12 python3.13 python3.11 python3.14 python3
 
@@ -69,7 +69,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: $(STAMP) ## watch a real Airflow send, wait and retry against a local Fluxomail (KEEP=1: Airflow stays up)
 	@$(BIN)/python -m scripts.demo $(if $(KEEP),--keep)
 
-PYTEST := pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: test
 test: $(STAMP) ## unit and integration tests, on the newest Airflow with coverage (COVERAGE= to leave it out)

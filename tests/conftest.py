@@ -59,15 +59,6 @@ os.environ |= {
 }
 
 
-#: Files that take long, the longest first: begun last, one of them would keep a single process busy at the end.
-_LONG = ("test_dags", "test_watcher_schedules", "test_fault_sequences", "test_privacy", "test_watcher", "test_watchers")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {name: place for place, name in enumerate(_LONG)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(_LONG)))
-
-
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 
