@@ -38,6 +38,7 @@ else
 endif
 
 BIN := $(VENV)/bin
+INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check
 # Written last: an environment without it is incomplete and is made again.
 STAMP := $(VENV)/.complete
 
@@ -61,7 +62,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 		"$$found" -m venv --clear $(VENV); \
 	fi
 	$(BIN)/python -m pip install --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[sandbox]' $(GROUPS)
+	$(INSTALL) --constraint $(CONSTRAINTS) --editable '.[sandbox]' $(GROUPS)
 	@touch $(STAMP)
 	@echo "==> $(VENV) is ready"
 
