@@ -210,10 +210,12 @@ class Watcher:
             self._start(self._tick())
             await self._over.wait()
         finally:
-            others = self._tasks - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            pending = {task for task in self._tasks if task is not asyncio.current_task()}
+            while pending:
+                for task in pending:
+                    task.cancel()
+                # Again after a second: anyio 4.10 and 4.13 were seen to lose a cancellation.
+                _, pending = await asyncio.wait(pending, timeout=1.0)
             await self._client.close()
 
     async def _look_at_all(self) -> None:

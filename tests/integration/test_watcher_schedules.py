@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.metadata
 import os
 from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from packaging.version import Version
 
 from airflow_provider_fluxomail.client.waiting import Ending, now
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
@@ -187,10 +185,6 @@ async def play(sandbox: Sandbox, steps: list[Any], *, events_in_plan: bool) -> N
     played.check()
 
 
-# A connection that is cancelled while it is made stays open until it is collected, as anyio 4.10 and 4.13 leave it.
-LEFT_OPEN: Final = Version(importlib.metadata.version("anyio")) < Version("4.14")
-
-
 # The sandbox is one for all examples, so each begins with a reset of it.
 @settings(
     max_examples=EXAMPLES,
@@ -200,7 +194,6 @@ LEFT_OPEN: Final = Version(importlib.metadata.version("anyio")) < Version("4.14"
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @pytest.mark.timeout(120 + 8 * EXAMPLES)
-@pytest.mark.filterwarnings(f"{'ignore' if LEFT_OPEN else 'error'}::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("events_in_plan", [True, False], ids=["with-events", "without-events"])
 @given(steps=STEPS)
 def test_promise_3_any_schedule(fluxomail_sandbox: Sandbox, events_in_plan: bool, steps: list[Any]) -> None:

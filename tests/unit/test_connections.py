@@ -349,15 +349,15 @@ def test_a_domain_that_no_address_can_have_is_an_error(value: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("fluxomail://:k@/?REDIRECT-TO=qa%40a.example", None),
-        ("fluxomail://:k@/?redirect%20to=qa%40a.example", None),
-        ("fluxomail://:k@/?__extra__=%7B%22redirectTo%22%3A%20%22qa%40a.example%22%7D", None),
-        ("fluxomail://:k@/?redirect=qa%40a.example", "did you mean 'redirect_to'"),
-        ("fluxomail://:k@/?timeout=5&amp;redirect_to=qa%40a.example", "did you mean 'redirect_to'"),
-        ("fluxomail://:k@/?idempotency_namespace=n;redirect_to=qa%40a.example", "put that beside"),
-        ("fluxomail://:k@/redirect_to=qa%40a.example", "its schema holds 'redirect_to'"),
-        ("fluxomail://:k@/?extra=%7B%22redirect_to%22%3A%20%22qa%40a.example%22%7D", "put that beside"),
-        ("fluxomail://:k@/?redirect_to=qa+x%40a.example", "extra redirect_to"),
+        ("fluxomail://:fm_key_of_a_test@/?REDIRECT-TO=qa%40a.example", None),
+        ("fluxomail://:fm_key_of_a_test@/?redirect%20to=qa%40a.example", None),
+        ("fluxomail://:fm_key_of_a_test@/?__extra__=%7B%22redirectTo%22%3A%20%22qa%40a.example%22%7D", None),
+        ("fluxomail://:fm_key_of_a_test@/?redirect=qa%40a.example", "did you mean 'redirect_to'"),
+        ("fluxomail://:fm_key_of_a_test@/?timeout=5&amp;redirect_to=qa%40a.example", "did you mean 'redirect_to'"),
+        ("fluxomail://:fm_key_of_a_test@/?idempotency_namespace=n;redirect_to=qa%40a.example", "put that beside"),
+        ("fluxomail://:fm_key_of_a_test@/redirect_to=qa%40a.example", "its schema holds 'redirect_to'"),
+        ("fluxomail://:fm_key_of_a_test@/?extra=%7B%22redirect_to%22%3A%20%22qa%40a.example%22%7D", "put that beside"),
+        ("fluxomail://:fm_key_of_a_test@/?redirect_to=qa+x%40a.example", "extra redirect_to"),
     ],
 )
 def test_a_guard_in_a_uri(uri: str, told: str | None) -> None:
