@@ -1,6 +1,6 @@
 """Everything that differs between Airflow 2.11 and 3.3, and every private name of Airflow that the package needs.
 
-The rest of the package imports Airflow's names from here, and nothing else of it asks which Airflow is running.
+The rest of the package imports Airflow's names from here; no other module checks which Airflow is running.
 When a release is no longer supported, what is marked with it can go. The module imports Airflow's modules on first
 use only: a Dag parse pays for the names that its operators need, a triggerer for its own.
 
@@ -108,7 +108,7 @@ _Result = TypeVar("_Result")
 #: A release candidate counts as its release.
 AIRFLOW_VERSION: Final = Version(Version(airflow_version).base_version).release[:2]
 
-# What this release has. The rest of the package asks for these, not for the release.
+# What this release has. The rest of the package checks these, not the release.
 
 #: Airflow 2.11 has no assets that triggers watch.
 HAS_ASSET_WATCHERS: Final = AIRFLOW_VERSION >= (3, 0)

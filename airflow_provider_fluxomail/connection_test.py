@@ -57,7 +57,7 @@ def _probe(settings: ClientSettings) -> tuple[bool, str]:
     try:
         with FluxomailClient(quick) as client:
             response = client.exchange(request)
-        # A redirect and a 5xx have errors of their own, whoever sends them.
+        # A redirect and a 5xx have errors of their own, from any server.
         judged = response.status < 300 or 400 <= response.status < 500
         if judged and not is_from_fluxomail(response, request_id=request_id):
             return False, (

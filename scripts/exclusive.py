@@ -49,7 +49,7 @@ class ExclusiveFolder:
         self._stack.close()
 
     def say(self, text: str) -> None:
-        """Replace what others are told of this program."""
+        """Replace the line that describes this program to others."""
         self._file.truncate(0)
         self._file.write(text)
         self._file.flush()

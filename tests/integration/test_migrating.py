@@ -52,7 +52,7 @@ def test_smtp_before(airflow_db: Path, smtp: SmtpStub, monkeypatch: pytest.Monke
         monkeypatch.setenv(f"AIRFLOW__SMTP__SMTP_{name}", str(value))
     run = DagRuns(airflow_db).run("migrating_smtp_before", {})
     assert run.states == {"report": "success", "load": "failed", "check": "failed"}
-    assert len(smtp.mails) == 3, "one message each, whoever gets it"
+    assert len(smtp.mails) == 3, "one message each"
     mails = {str(mail.message["Subject"]): mail for mail in smtp.mails}
     report = mails[f"Report of {run.run_id}"]
     assert report.recipients == ["ada@example.org", "bob@example.org", "lead@example.org"]
