@@ -521,3 +521,22 @@ async def test_a_hundred_thousand_waits_leave_nothing_in_memory(sandbox: Sandbox
                 blocks.append(sys.getallocatedblocks())
     assert blocks[-1] < blocks[0] + 2_000, blocks
     assert len(sandbox.requests("GET")) <= 5
+
+
+async def test_promise_3_a_task_that_loses_its_first_cancellation_still_ends(sandbox: Sandbox) -> None:
+    """As anyio 4.10 and 4.13 lose it when a read times out: the watcher would never close its client."""
+    lost = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            lost.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        async with watching(sandbox) as waits:
+            waits.start(send(sandbox, 1, to="never@example.org"), target="delivered")
+            waits._watcher()._start(stubborn())
+            await asyncio.sleep(0)
+    assert lost.is_set()
