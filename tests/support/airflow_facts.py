@@ -17,6 +17,9 @@ HAS_CONNECTION_FORM: Final = RELEASE >= (3, 2) or importlib.util.find_spec("flas
 #: With ``dag.test()``, Airflow 3.0 to 3.2 hand no exception to callbacks.
 CALLBACKS_SEE_THE_EXCEPTION: Final = not (3, 0) <= RELEASE < (3, 3)
 
+#: With ``dag.test()``, a task instance of Airflow 3.0 has no ``log_url``; in a worker it has.
+TASKS_HAVE_A_LOG_URL: Final = not (3, 0) <= RELEASE < (3, 1)
+
 #: With ``dag.test()``, Airflow 3.0 hands a rescheduled sensor the time of its first poke as text; its next poke fails.
 CAN_POKE_AGAIN: Final = not (3, 0) <= RELEASE < (3, 1)
 
