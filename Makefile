@@ -21,7 +21,7 @@ endif
 
 # Each file's tests run in one process, as Airflow's database takes a while to set up. More processes than cores: most
 # of the time a test waits.
-TESTS ?= tests/unit tests/integration
+TESTS ?= tests/unit tests/wire tests/sandbox
 WORKERS ?= 4
 
 PYTHONS := python3.12 python3.13 python3.11 python3.14 python3
@@ -119,10 +119,11 @@ openapi: $(STAMP) ## write docs/openapi.json as the sandbox serves it
 	@$(BIN)/python -m scripts.openapi
 
 .PHONY: lint
-lint: $(STAMP) ## ruff (rules and format) and mypy
+lint: $(STAMP) ## ruff (rules and format), mypy, import-linter
 	$(BIN)/python -m ruff check $(UNCHECKED) .
 	$(BIN)/python -m ruff format --check $(UNCHECKED) .
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: docs
 docs: $(STAMP) ## the documentation as HTML, in docs/_build/html; warnings are errors

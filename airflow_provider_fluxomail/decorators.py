@@ -22,13 +22,13 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
-from airflow_provider_fluxomail.old_arguments import DECORATOR, refuse
+from airflow_provider_fluxomail.configuration.old_arguments import DECORATOR, refuse
 from airflow_provider_fluxomail.operators.send import FluxomailSendOperator
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context, TaskDecorator
-    from airflow_provider_fluxomail.batch.rows import Row
     from airflow_provider_fluxomail.client.messages import EmailMessage
+    from airflow_provider_fluxomail.sending.batch.rows import Row
 
 
 class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, DecoratedOutputMixin):
@@ -78,13 +78,13 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         self._returned: EmailMessage | None = None
 
     def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> Any:
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         # At once what prints nothing of itself: a traceback that shows local variables would show the message.
         try:
             mails = _messages(self._call(context))
         except FluxomailValidationError as error:
-            delivery.give_up(error)
+            worker.give_up(error)
         if isinstance(mails, list):
             self.multiple_outputs = False
             return self._run_each(context, mails, give_up_at=give_up_at, resumed=resumed)
@@ -114,11 +114,11 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
     def _run_each(
         self, context: Context, rows: list[Row], *, give_up_at: float | None, resumed: bool
     ) -> list[dict[str, Any]]:
-        from airflow_provider_fluxomail import delivery
-        from airflow_provider_fluxomail.client.waiting import now
+        from airflow_provider_fluxomail.client.watching.wait import now
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.idempotency import is_first_try, task_key
-        from airflow_provider_fluxomail.one_by_one import send_each
+        from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, task_key
+        from airflow_provider_fluxomail.sending.send_each import send_each
+        from airflow_provider_fluxomail.waiting import worker
 
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             first_try = is_first_try(context) and not resumed
@@ -139,7 +139,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
                     self._defer_rate_limit(error, give_up_at or now() + longest)
                     raise
             except FluxomailError as error:
-                delivery.give_up(error)
+                worker.give_up(error)
         return [self._result(one) for one in sent]
 
     def _check_for_many(self) -> None:
@@ -158,9 +158,9 @@ def _messages(value: Any) -> EmailMessage | list[Row]:
 
     :raises FluxomailValidationError: it is not what can be sent; says what to return.
     """
-    from airflow_provider_fluxomail.attachments import read_attachments
-    from airflow_provider_fluxomail.batch.rows import Rows
     from airflow_provider_fluxomail.client.messages import EmailMessage
+    from airflow_provider_fluxomail.sending.attachments import read_attachments
+    from airflow_provider_fluxomail.sending.batch.rows import Rows
 
     if isinstance(value, EmailMessage):
         return value

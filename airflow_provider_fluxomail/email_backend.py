@@ -19,16 +19,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, BaseHook
-from airflow_provider_fluxomail.attachments import read_attachments
 from airflow_provider_fluxomail.client.addresses import all_addresses, normalised, recipients
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, text_from_html
 from airflow_provider_fluxomail.client.text_fields import header_text
+from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.hooks import FluxomailHook
-from airflow_provider_fluxomail.idempotency import content_digest, content_part, derive_key
-from airflow_provider_fluxomail.one_by_one import send_each
+from airflow_provider_fluxomail.sending.attachments import read_attachments
+from airflow_provider_fluxomail.sending.idempotency_key import content_digest, content_part, derive_key
+from airflow_provider_fluxomail.sending.send_each import send_each
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.wire import SendResult
@@ -301,14 +301,14 @@ class TaskFailure:
 def _fluxomail_conn_id(conn_id: str | None) -> str:
     """Return the connection to use: whoever sets the backend only has Airflow's default for SMTP here."""
     if not conn_id:
-        return fleet.default_conn_id()
+        return airflow_cfg.default_conn_id()
     try:
         kind = BaseHook.get_connection(conn_id).conn_type
     except AirflowNotFoundException:
         if conn_id != _UNSET_CONN_ID:
             raise
-        return fleet.default_conn_id()
+        return airflow_cfg.default_conn_id()
     if kind == FluxomailHook.conn_type:
         return conn_id
-    log.info("Connection %r is of type %r: using %r.", conn_id, kind, fleet.default_conn_id())
-    return fleet.default_conn_id()
+    log.info("Connection %r is of type %r: using %r.", conn_id, kind, airflow_cfg.default_conn_id())
+    return airflow_cfg.default_conn_id()

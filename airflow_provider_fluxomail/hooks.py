@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail import fleet, get_provider_info, replays
 from airflow_provider_fluxomail.airflow_compat import BaseHook
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.sync import FluxomailClient
-from airflow_provider_fluxomail.connection_test import probe
-from airflow_provider_fluxomail.connections import FluxomailConnection
-from airflow_provider_fluxomail.idempotency import is_first_try, is_first_try_after_clear, running_task_key
+from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
+from airflow_provider_fluxomail.configuration.connection_test import probe
+from airflow_provider_fluxomail.provider_info import provider_info
+from airflow_provider_fluxomail.sending import replay
+from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear, running_task_key
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.timeline import Timeline
@@ -33,7 +35,7 @@ class FluxomailHook(BaseHook):
     """
 
     conn_name_attr = "fluxomail_conn_id"
-    default_conn_name = fleet.default_conn_id()
+    default_conn_name = airflow_cfg.default_conn_id()
     conn_type = "fluxomail"
     hook_name = "Fluxomail"
 
@@ -72,7 +74,7 @@ class FluxomailHook(BaseHook):
         namespace = self.get_options().idempotency_namespace
         key, context = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
         sent = self.send_once(message, key, first_try=is_first_try(context))
-        replays.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
+        replay.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
         return sent
 
     def send_once(self, message: EmailMessage, idempotency_key: str, *, first_try: bool) -> SendResult:
@@ -82,7 +84,7 @@ class FluxomailHook(BaseHook):
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: the subclass says what to do.
         """
-        with replays.explaining(first_try=first_try):
+        with replay.explaining(first_try=first_try):
             sent = self.get_conn().send(message, idempotency_key=idempotency_key)
         self.check_replay(message, sent, first_try=first_try)
         return sent
@@ -94,7 +96,7 @@ class FluxomailHook(BaseHook):
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: it cannot be read now. A key that may never read is a warning.
         """
-        replays.check(self.get_conn(), message, sent, first_try=first_try)
+        replay.check(self.get_conn(), message, sent, first_try=first_try)
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
@@ -121,13 +123,13 @@ class FluxomailHook(BaseHook):
             namespace = (await self.aget_options()).idempotency_namespace
             key, context = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
             first_try = is_first_try(context)
-            with replays.explaining(first_try=first_try):
+            with replay.explaining(first_try=first_try):
                 sent = await client.send(message, idempotency_key=key)
-            if replays.is_foreign(sent):
-                with replays.reading(sent):
+            if replay.is_foreign(sent):
+                with replay.reading(sent):
                     stored = await client.get_timeline(sent.send_id)
-                    replays.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
-            replays.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
+                    replay.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
+            replay.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
             return sent
 
     async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
@@ -228,5 +230,5 @@ def _given_key(idempotency_key: str | None, part: str | None, resend_on_clear: b
 
 
 def _connection_type() -> dict[str, Any]:
-    connection_type: dict[str, Any] = get_provider_info()["connection-types"][0]
+    connection_type: dict[str, Any] = provider_info()["connection-types"][0]
     return connection_type

@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
-from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.airflow_compat import BaseOperatorLink
+from airflow_provider_fluxomail.configuration import airflow_cfg
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import BaseOperator, Context
@@ -73,4 +73,4 @@ def timeline_url(base_url: str, send_id: str) -> str | None:
     part = quote(send_id, safe="")
     if base_url.startswith("http://"):
         return f"{base_url}/inbox/{part}"
-    return fleet.inbox_link().replace(fleet.SEND_ID, part) or None
+    return airflow_cfg.inbox_link().replace(airflow_cfg.SEND_ID, part) or None

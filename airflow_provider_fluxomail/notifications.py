@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-# Whatever else a callback needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import fleet
 from airflow_provider_fluxomail.airflow_compat import BaseNotifier, NotifierRenderMixin
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
@@ -21,7 +19,10 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
     redact,
 )
-from airflow_provider_fluxomail.old_arguments import NOTIFIER, RefusesOldArguments
+
+# Whatever else a callback needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.configuration.old_arguments import NOTIFIER, RefusesOldArguments
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_fluxomail.airflow_compat import Context
-    from airflow_provider_fluxomail.alert_sending import Mail, Result
-    from airflow_provider_fluxomail.alerts import Alert
-    from airflow_provider_fluxomail.connections import FluxomailConnection
+    from airflow_provider_fluxomail.alerts.alert import Alert
+    from airflow_provider_fluxomail.alerts.sending import Mail, Result
+    from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 
 TIME_LIMIT: Final = 30.0
 _FILES: Final = (".html", ".txt", ".md", ".j2", ".jinja2")
@@ -81,7 +82,7 @@ class FluxomailNotifier(RefusesOldArguments, NotifierRenderMixin, BaseNotifier):
         extra_fields: Mapping[str, Any] | None = None,
         part: str | None = None,
         time_limit: float = TIME_LIMIT,
-        fluxomail_conn_id: str = fleet.default_conn_id(),
+        fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
         context: Context | None = None,
     ) -> None:
         # Without the context, which Airflow before 3.1 does not take.
@@ -119,20 +120,20 @@ class FluxomailNotifier(RefusesOldArguments, NotifierRenderMixin, BaseNotifier):
         """
         until = self._until()
         with self._contained():
-            from airflow_provider_fluxomail import alert_sending
+            from airflow_provider_fluxomail.alerts import sending
             from airflow_provider_fluxomail.hooks import FluxomailHook
 
             draft = _Draft(self, context)
             # In this thread: Airflow answers one question of a process at a time.
             options = FluxomailHook(draft.conn_id).get_options()
             mails = draft.mails(options)
-            self._report(draft.alert, mails, alert_sending.send(mails, options.settings, until))
+            self._report(draft.alert, mails, sending.send(mails, options.settings, until))
 
     async def async_notify(self, context: Context) -> None:
         """Send the alert from an event loop, see :meth:`notify`."""
         until = self._until()
         with self._contained():
-            from airflow_provider_fluxomail import alert_sending
+            from airflow_provider_fluxomail.alerts import sending
             from airflow_provider_fluxomail.hooks import FluxomailHook
 
             draft = _Draft(self, context)
@@ -143,7 +144,7 @@ class FluxomailNotifier(RefusesOldArguments, NotifierRenderMixin, BaseNotifier):
             if not lookup.done():
                 raise TimeoutError("Airflow did not give the connection in time")
             mails = draft.mails(lookup.result())
-            results = await alert_sending.asend(mails, lookup.result().settings, until)
+            results = await sending.asend(mails, lookup.result().settings, until)
             self._report(draft.alert, mails, results)
 
     def _until(self) -> float:
@@ -184,10 +185,10 @@ class _Draft:
     """One call's own values of all that is templated."""
 
     def __init__(self, notifier: FluxomailNotifier, context: Context) -> None:
-        from airflow_provider_fluxomail import alerts
+        from airflow_provider_fluxomail.alerts import alert
 
         self._notifier = notifier
-        self.alert = alerts.read(context, notifier)
+        self.alert = alert.read(context, notifier)
         # A copy: what Airflow's own notifiers put into the context, the next callback finds there.
         # Not dict(), which looks at all of it: Airflow 2 warns of each old name that is looked at.
         self._context: Any = copy.copy(cast("Any", context))
@@ -208,9 +209,9 @@ class _Draft:
         return [self._mail(recipient, fields, options.idempotency_namespace) for recipient in people]
 
     def _mail(self, recipient: Any, fields: Mapping[str, Any], namespace: str) -> Mail:
-        from airflow_provider_fluxomail.alert_sending import Mail
+        from airflow_provider_fluxomail.alerts.sending import Mail
         from airflow_provider_fluxomail.client.messages import EmailMessage
-        from airflow_provider_fluxomail.idempotency import notification_key
+        from airflow_provider_fluxomail.sending.idempotency_key import notification_key
 
         alert, notifier = self.alert, self._notifier
         configuration = {
@@ -237,7 +238,7 @@ class _Draft:
             return Mail(None, error=error)
 
     def _fields(self) -> dict[str, Any]:
-        from airflow_provider_fluxomail.alerts import one_line, page
+        from airflow_provider_fluxomail.alerts.alert import one_line, page
 
         notifier = self._notifier
         subject = one_line(self._text("subject")) or self.alert.subject
@@ -254,7 +255,7 @@ class _Draft:
 
     def _text(self, field: str) -> str:
         """Render a subject or body; an empty text if that fails: an alert in other words is better than none."""
-        from airflow_provider_fluxomail.alerts import masked
+        from airflow_provider_fluxomail.alerts.alert import masked
 
         template = getattr(self._notifier, field)
         try:

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import fleet, tasks
+from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import (
     AirflowException,
     AirflowFailException,
@@ -20,7 +19,10 @@ from airflow_provider_fluxomail.airflow_compat import (
     is_deferral_timeout,
 )
 from airflow_provider_fluxomail.client.errors import FluxomailError, redact
-from airflow_provider_fluxomail.client.targets import FAILURES
+from airflow_provider_fluxomail.client.event_types import FAILURES
+
+# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     import datetime
 
     from airflow_provider_fluxomail.airflow_compat import Context
-    from airflow_provider_fluxomail.client.waiting import Ending, Wait
+    from airflow_provider_fluxomail.client.watching.wait import Ending, Wait
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
 
@@ -65,7 +67,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         send_id: str,
         target: str = "delivered",
         fail_on: Sequence[str] = FAILURES,
-        fluxomail_conn_id: str = fleet.default_conn_id(),
+        fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: datetime.timedelta | float = 30.0,
         **kwargs: Any,
@@ -88,8 +90,8 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait as the mode says."""
-        from airflow_provider_fluxomail import delivery
         from airflow_provider_fluxomail.hooks import FluxomailHook
+        from airflow_provider_fluxomail.waiting import worker
 
         self.timeline_link = ""
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
@@ -98,7 +100,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                 options = hook.get_options()
             except FluxomailError as error:
                 # Before any look: a mistake in the Dag or the connection is one in every mode, soft_fail or not.
-                delivery.give_up(error)
+                worker.give_up(error)
             keep_link(self, context, options.settings.base_url, wait.send_id)
             if self.deferrable:
                 return self._look_then_defer(hook, wait)
@@ -117,22 +119,22 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                 self._end_here(wait.timed_out())
 
     def _look_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
-        if ending := delivery.look_for(hook, wait, self.poke_interval, looks=delivery.WORKER_LOOKS):
+        if ending := worker.look_for(hook, wait, self.poke_interval, looks=worker.WORKER_LOOKS):
             self._wait = wait
             return self._end_here(ending)
         self.defer(
-            trigger=delivery.delivery_trigger(wait, self, conn_id=self.fluxomail_conn_id, interval=self.poke_interval),
+            trigger=worker.delivery_trigger(wait, self, conn_id=self.fluxomail_conn_id, interval=self.poke_interval),
             method_name=self.execute_complete.__name__,
-            timeout=delivery.backstop(wait.deadline),
+            timeout=worker.backstop(wait.deadline),
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """End as the trigger found."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
-        return self._conclude(delivery.ending_of(event))
+        return self._conclude(worker.ending_of(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; Airflow's own time-out of the deferral is a time-out of the sensor, on every version."""
@@ -149,16 +151,16 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         assert self._hook is not None, "looks belong to execute"
         assert self._wait is not None, "looks belong to execute"
-        ending = delivery.look(self._hook, self._wait)
+        ending = worker.look(self._hook, self._wait)
         return PokeReturnValue(is_done=True, xcom_value=self._end_here(ending)) if ending else False
 
     def _new_wait(self) -> Wait:
-        from airflow_provider_fluxomail.client.targets import check_fail_on, check_target
-        from airflow_provider_fluxomail.client.waiting import Wait, now
+        from airflow_provider_fluxomail.client.event_types import check_fail_on, check_target
+        from airflow_provider_fluxomail.client.watching.wait import Wait, now
 
         started = now()
         return Wait(
@@ -170,7 +172,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         )
 
     def _check_constants(self, constants: tasks.Constants) -> None:
-        from airflow_provider_fluxomail.client.targets import check_fail_on, check_target
+        from airflow_provider_fluxomail.client.event_types import check_fail_on, check_target
 
         for name, check in (("send_id", tasks.check_send_id), ("target", check_target), ("fail_on", check_fail_on)):
             if name in constants:
@@ -178,20 +180,20 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def _end_here(self, ending: Ending) -> dict[str, Any]:
         """End the task with a wait that has ended in this worker."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         wait, self._wait = self._wait, None
         assert wait is not None, "a wait ends once"
         # The processes of a rescheduled wait do not know when it began.
         began = None if self.reschedule else wait.started
-        return self._conclude(delivery.ended(ending, conn_id=self.fluxomail_conn_id, began=began))
+        return self._conclude(worker.ended(ending, conn_id=self.fluxomail_conn_id, began=began))
 
     def _conclude(self, ending: Ending) -> dict[str, Any]:
         """End the task. Skips by itself: Airflow's versions differ in what soft_fail covers after a deferral."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         try:
-            return delivery.conclude(ending)
+            return worker.conclude(ending)
         except (AirflowFailException, AirflowSensorTimeout) as error:
             self._fail(error)
 
@@ -211,7 +213,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def next_poke_interval(self, interval: float, elapsed: float) -> float:
         """Spread the polls, and obey the server's ``Retry-After``."""
-        from airflow_provider_fluxomail.client.waiting import now
+        from airflow_provider_fluxomail.client.watching.wait import now
 
         wait = self._wait
         assert wait is not None, "looks belong to execute"

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="fluxomail-docs-"))
 
 from airflow_provider_fluxomail import __version__
-from airflow_provider_fluxomail.old_arguments import RefusesOldArguments
+from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldArguments
 
 # It only checks the arguments; autodoc would show its signature instead of that of __init__.
 del RefusesOldArguments.__new__

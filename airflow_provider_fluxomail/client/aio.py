@@ -20,7 +20,7 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.ratelimit import server_time
+from airflow_provider_fluxomail.client.pacing import server_time
 from airflow_provider_fluxomail.client.retries import Doubt, RetryPolicy
 from airflow_provider_fluxomail.client.settings import ClientSettings
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from airflow_provider_fluxomail.client.event_types import FAILURES, TARGETS
 from airflow_provider_fluxomail.client.settings import API_PREFIX
-from airflow_provider_fluxomail.client.targets import FAILURES, TARGETS
 from airflow_provider_fluxomail.client.timeline import Event
 from airflow_provider_fluxomail.client.wire import Request, read_payload, response_error
 

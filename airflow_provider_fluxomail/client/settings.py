@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.guard import RecipientGuard
 from airflow_provider_fluxomail.client.observer import Observer
+from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 
 DEFAULT_BASE_URL = "https://api.fluxomail.com"
 API_PREFIX = "/api/v1"

@@ -120,10 +120,10 @@ class FluxomailClient:
 
     @cached_property
     def _session(self) -> requests.Session:
-        from airflow_provider_fluxomail.client import deadlines
+        from airflow_provider_fluxomail.client import read_deadline
 
         settings = self.settings
-        session = deadlines.session(settings.timeout)
+        session = read_deadline.session(settings.timeout)
         # Read once, and outranked by the connection: requests would read the environment for each request, which takes
         # it a tenth of the time of a send, and would let it replace the connection's certificates.
         session.trust_env = False

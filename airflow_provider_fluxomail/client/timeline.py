@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.errors import redact
-from airflow_provider_fluxomail.client.targets import TARGETS
+from airflow_provider_fluxomail.client.event_types import TARGETS
 
 _STAGES: Final = ("sent", "delayed", "delivered", "opened", "clicked")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

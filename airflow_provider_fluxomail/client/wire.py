@@ -23,7 +23,7 @@ from airflow_provider_fluxomail.client.errors import (
     error_from_response,
 )
 from airflow_provider_fluxomail.client.origin import is_from_fluxomail
-from airflow_provider_fluxomail.client.ratelimit import retry_after
+from airflow_provider_fluxomail.client.pacing import retry_after
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
 from airflow_provider_fluxomail.client.timeline import Timeline
 

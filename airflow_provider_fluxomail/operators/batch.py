@@ -8,25 +8,27 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import fleet, tasks
+from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf, storable_result
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
-from airflow_provider_fluxomail.old_arguments import BATCH, RefusesOldMappedArguments
+
+# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.configuration.old_arguments import BATCH, RefusesOldMappedArguments
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail import sendstate
     from airflow_provider_fluxomail.airflow_compat import Context
-    from airflow_provider_fluxomail.batch.engine import Batch
-    from airflow_provider_fluxomail.batch.ledger import Ledger
-    from airflow_provider_fluxomail.batch.rows import Row
     from airflow_provider_fluxomail.client.messages import EmailMessage
     from airflow_provider_fluxomail.hooks import FluxomailHook
+    from airflow_provider_fluxomail.sending import send_record
+    from airflow_provider_fluxomail.sending.batch.batch import Batch
+    from airflow_provider_fluxomail.sending.batch.progress import Ledger
+    from airflow_provider_fluxomail.sending.batch.rows import Row
 
 _STATE: Final = "fluxomail_batch"
 _MAX_CONCURRENCY: Final = 64
@@ -83,7 +85,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
         durable: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_rate_limit_wait: timedelta | float = 3600.0,
-        fluxomail_conn_id: str = fleet.default_conn_id(),
+        fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -109,10 +111,10 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
 
     def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Go on after a deferral for a rate limit, with the same keys."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         state = event.get("state") if isinstance(event, Mapping) else None
-        return self._run(context, give_up_at=delivery.give_up_time(event), resumed=state or {})
+        return self._run(context, give_up_at=worker.give_up_time(event), resumed=state or {})
 
     def on_kill(self) -> None:
         """End soon, with what is known written down. Airflow 3 does not interrupt a task that is told to end."""
@@ -126,20 +128,21 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
 
         :param resumed: the state that a deferral brought back, ``None`` at the start of a try.
         """
-        from airflow_provider_fluxomail import delivery, sendstate
-        from airflow_provider_fluxomail.batch.ledger import Ledger
-        from airflow_provider_fluxomail.client.waiting import now
+        from airflow_provider_fluxomail.client.watching.wait import now
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.idempotency import is_first_try, is_first_try_after_clear
+        from airflow_provider_fluxomail.sending import send_record
+        from airflow_provider_fluxomail.sending.batch.progress import Ledger
+        from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear
+        from airflow_provider_fluxomail.waiting import worker
 
-        store = sendstate.state_store(context) if self.durable else None
+        store = send_record.state_store(context) if self.durable else None
         first_try = is_first_try(context) and resumed is None
         cleared = not self.resend_on_clear and is_first_try_after_clear(context)
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
                 self._check_arguments()
                 longest = tasks.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
-                kept = {} if store is None else sendstate.load(store, _STATE)
+                kept = {} if store is None else send_record.load(store, _STATE)
                 ledger = Ledger(kept) if resumed is None else Ledger(resumed, same_try=True)
                 batch = self._running = self._batch(
                     context, hook, ledger, first_try=first_try, cleared=cleared, store=store
@@ -152,7 +155,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
                     self._defer(error, give_up_at, batch)
                     raise
             except FluxomailError as error:
-                delivery.give_up(error)
+                worker.give_up(error)
         return storable_result(self, {**dataclasses.asdict(counts), "report": batch.report_path})
 
     def _batch(
@@ -163,13 +166,13 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
         *,
         first_try: bool,
         cleared: bool,
-        store: sendstate.StateStore | None,
+        store: send_record.StateStore | None,
     ) -> Batch:
-        from airflow_provider_fluxomail import sendstate
-        from airflow_provider_fluxomail.batch.engine import Batch
-        from airflow_provider_fluxomail.batch.report import Report
-        from airflow_provider_fluxomail.batch.rows import Rows
-        from airflow_provider_fluxomail.idempotency import task_key
+        from airflow_provider_fluxomail.sending import send_record
+        from airflow_provider_fluxomail.sending.batch.batch import Batch
+        from airflow_provider_fluxomail.sending.batch.report import Report
+        from airflow_provider_fluxomail.sending.batch.rows import Rows
+        from airflow_provider_fluxomail.sending.idempotency_key import task_key
 
         options = hook.get_options()
 
@@ -179,7 +182,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
 
         def save(state: dict[str, Any]) -> None:
             if store is not None:
-                sendstate.save(store, _STATE, state)
+                send_record.save(store, _STATE, state)
 
         return Batch(
             Rows(self.messages, defaults=self.defaults, file_format=self.file_format),
@@ -196,17 +199,17 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
 
     def _defer(self, error: FluxomailRateLimitError, give_up_at: float, batch: Batch) -> None:
         """Give the worker slot back until the cap allows more; return if that is not possible."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         if not self.deferrable:
             return
-        if trigger := delivery.rate_limit_trigger(
+        if trigger := worker.rate_limit_trigger(
             error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id, state=batch.ledger.state()
         ):
             self.defer(
                 trigger=trigger,
                 method_name=self.send_after_rate_limit.__name__,
-                timeout=delivery.backstop(trigger.resume_at),
+                timeout=worker.backstop(trigger.resume_at),
             )
 
     def _check_constants(self, constants: tasks.Constants) -> None:
@@ -216,7 +219,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
             self._check_arguments()
         if self.file_format and "file_format" in constants:
             # Some 15 ms, for Dags that have such a task.
-            from airflow_provider_fluxomail.batch.rows import check_format
+            from airflow_provider_fluxomail.sending.batch.rows import check_format
 
             check_format(self.file_format)
 

@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
-from airflow_provider_fluxomail import fleet, tasks
+from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, BaseOperator, conf, storable_result
 from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
+
+# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldMappedArguments
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
-from airflow_provider_fluxomail.old_arguments import RefusesOldMappedArguments
 from airflow_provider_fluxomail.operators.unrecorded import Unrecorded, unwrap
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
-    from airflow_provider_fluxomail.client.waiting import Ending
+    from airflow_provider_fluxomail.client.watching.wait import Ending
     from airflow_provider_fluxomail.client.wire import SendResult
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
@@ -110,7 +112,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         poll_interval: timedelta | float = 30.0,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_rate_limit_wait: timedelta | float = 3600.0,
-        fluxomail_conn_id: str = fleet.default_conn_id(),
+        fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -143,16 +145,16 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
 
     def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Send after a deferral for a rate limit. Rendered anew, with the same key."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         self.timeline_link = ""
-        return self._told(context, self._run(context, give_up_at=delivery.give_up_time(event), resumed=True))
+        return self._told(context, self._run(context, give_up_at=worker.give_up_time(event), resumed=True))
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
         """End the wait as the trigger found."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
-        ending = delivery.ending_of(event)
+        ending = worker.ending_of(event)
         result = event.get("result")
         return self._told(context, {**(result if isinstance(result, Mapping) else {}), **self._conclude(ending)})
 
@@ -169,7 +171,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
 
         :raises FluxomailValidationError: as in the worker.
         """
-        from airflow_provider_fluxomail.client.targets import check_target
+        from airflow_provider_fluxomail.client.event_types import check_target
 
         for name in ("wait_timeout", "poll_interval", "max_rate_limit_wait"):
             if name in constants:
@@ -223,10 +225,10 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         return {name: result.get(name) for name in _IN_EVENTS}
 
     def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> dict[str, Any]:
-        from airflow_provider_fluxomail import delivery
-        from airflow_provider_fluxomail.client.waiting import now
+        from airflow_provider_fluxomail.client.watching.wait import now
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.idempotency import is_first_try
+        from airflow_provider_fluxomail.sending.idempotency_key import is_first_try
+        from airflow_provider_fluxomail.waiting import worker
 
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
@@ -240,7 +242,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
                     self._defer_rate_limit(error, give_up_at or now() + longest)
                     raise
             except FluxomailError as error:
-                delivery.give_up(error)
+                worker.give_up(error)
             keep_link(self, context, hook.get_options().settings.base_url, sent.send_id)
             result = self._result(sent)
             if self.wait_for is None:
@@ -258,10 +260,10 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         name: str | None = None,
     ) -> SendResult:
         """Send a message of the task; ``name`` tells it from the task's other messages."""
-        from airflow_provider_fluxomail import replays
-        from airflow_provider_fluxomail.client.waiting import now
-        from airflow_provider_fluxomail.idempotency import is_first_try_after_clear
-        from airflow_provider_fluxomail.sendstate import SendState, state_store
+        from airflow_provider_fluxomail.client.watching.wait import now
+        from airflow_provider_fluxomail.sending import replay
+        from airflow_provider_fluxomail.sending.idempotency_key import is_first_try_after_clear
+        from airflow_provider_fluxomail.sending.send_record import SendState, state_store
 
         options = hook.get_options()
         # The recipient is in no variable: a traceback that shows local variables would show it.
@@ -277,7 +279,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
                     state.refused()
                 raise
             state.sent(sent.send_id)
-        replays.explain_clear(sent, cleared=not self.resend_on_clear and is_first_try_after_clear(context))
+        replay.explain_clear(sent, cleared=not self.resend_on_clear and is_first_try_after_clear(context))
         return sent
 
     def _sent_earlier(self, hook: FluxomailHook, message: EmailMessage, key: str, send_id: str) -> SendResult:
@@ -312,7 +314,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         return message
 
     def _check_tracked(self, html_content: str | None) -> None:
-        from airflow_provider_fluxomail.client.targets import check_target
+        from airflow_provider_fluxomail.client.event_types import check_target
 
         if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not html_content:
             raise FluxomailValidationError(
@@ -320,8 +322,8 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
             )
 
     def _made_message(self) -> EmailMessage:
-        from airflow_provider_fluxomail.attachments import read_attachments
         from airflow_provider_fluxomail.client.messages import EmailMessage
+        from airflow_provider_fluxomail.sending.attachments import read_attachments
 
         return EmailMessage(**self._fields(), attachments=read_attachments(self.attachments))
 
@@ -339,7 +341,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         }
 
     def _key(self, context: Context, hook: FluxomailHook) -> str:
-        from airflow_provider_fluxomail.idempotency import explicit_key, task_key
+        from airflow_provider_fluxomail.sending.idempotency_key import explicit_key, task_key
 
         if self.idempotency_key is not None:
             return explicit_key(self.idempotency_key, context, resend_on_clear=self.resend_on_clear)
@@ -348,41 +350,41 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
 
     def _defer_rate_limit(self, error: FluxomailRateLimitError, give_up_at: float) -> None:
         """Give the worker slot back until the cap allows another try; return if that is not possible."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         if self.deferrable and (
-            trigger := delivery.rate_limit_trigger(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
+            trigger := worker.rate_limit_trigger(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
         ):
             self.defer(
                 trigger=trigger,
                 method_name=self.send_after_rate_limit.__name__,
-                timeout=delivery.backstop(trigger.resume_at),
+                timeout=worker.backstop(trigger.resume_at),
             )
 
     def _await_delivery(
         self, hook: FluxomailHook, result: dict[str, Any], *, timeout: float, interval: float
     ) -> dict[str, Any]:
-        from airflow_provider_fluxomail import delivery
-        from airflow_provider_fluxomail.client.waiting import Wait, now
+        from airflow_provider_fluxomail.client.watching.wait import Wait, now
+        from airflow_provider_fluxomail.waiting import worker
 
         started = now()
         wait = Wait(result["send_id"], target=str(self.wait_for), started=started, deadline=started + timeout)
-        looks = delivery.WORKER_LOOKS if self.deferrable else None
-        if ending := delivery.look_for(hook, wait, interval, looks=looks):
-            ending = delivery.ended(ending, conn_id=self.fluxomail_conn_id, began=started)
+        looks = worker.WORKER_LOOKS if self.deferrable else None
+        if ending := worker.look_for(hook, wait, interval, looks=looks):
+            ending = worker.ended(ending, conn_id=self.fluxomail_conn_id, began=started)
             return {**result, **self._conclude(ending)}
         self.defer(
-            trigger=delivery.delivery_trigger(
+            trigger=worker.delivery_trigger(
                 wait, self, conn_id=self.fluxomail_conn_id, interval=interval, result=result
             ),
             method_name=self.execute_complete.__name__,
-            timeout=delivery.backstop(wait.deadline),
+            timeout=worker.backstop(wait.deadline),
         )
 
     def _conclude(self, ending: Ending) -> dict[str, Any]:
         """End the task; a time-out fails it without retries, which would only send the same key and wait again."""
-        from airflow_provider_fluxomail import delivery
+        from airflow_provider_fluxomail.waiting import worker
 
         if ending.status == "timeout":
             raise AirflowFailException(ending.message)
-        return delivery.conclude(ending)
+        return worker.conclude(ending)

@@ -13,10 +13,12 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from airflow_provider_fluxomail import CONNECTION_FIELDS, OPTIONS, alerts
+from airflow_provider_fluxomail.alerts import alert
 from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.configuration.options import OPTIONS
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
+from airflow_provider_fluxomail.provider_info import CONNECTION_FIELDS
 from airflow_provider_fluxomail.sandbox import Bounds
 from airflow_provider_fluxomail.sandbox.cli import build_parser
 from airflow_provider_fluxomail.sandbox.faults import MODELS, Fault
@@ -120,12 +122,12 @@ def test_quoted_examples_have_their_markers(page: str) -> None:
             assert source.count(marker) == 1, (page, marker)
 
 
-@pytest.mark.parametrize("kind", alerts.TITLES)
+@pytest.mark.parametrize("kind", alert.TITLES)
 def test_every_kind_of_alert_is_documented(kind: str) -> None:
     assert f"`{kind}`" in text("docs/alerts.md").split("## Callbacks")[1].split("\n## ")[0]
 
 
 def test_all_that_templates_know_of_an_alert_is_documented() -> None:
-    names = {field.name for field in dataclasses.fields(alerts.Alert)} - {"occasion", "question", "body"}
+    names = {field.name for field in dataclasses.fields(alert.Alert)} - {"occasion", "question", "body"}
     for name in names | {"title", "name", "link_text"}:
         assert f"`{name}`" in text("docs/alerts.md").split("## Words of your own")[1], name

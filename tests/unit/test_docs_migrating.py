@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_fluxomail.configuration.old_arguments import OLD_ARGUMENTS
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
-from airflow_provider_fluxomail.old_arguments import OLD_ARGUMENTS
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 
 DOCS = Path(__file__).parents[2] / "docs"

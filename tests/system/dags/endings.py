@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_fluxomail import delivery
 from airflow_provider_fluxomail.airflow_compat import Asset, BaseOperator
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_names import DAG
 
 # Else each worker looks for 10 s before it defers.
-delivery.WORKER_LOOKS = (0.0,)  # type: ignore[misc, assignment]
+worker.WORKER_LOOKS = (0.0,)  # type: ignore[misc, assignment]
 
 CALLS = Path(os.environ["ENDINGS_CALLS"])
 

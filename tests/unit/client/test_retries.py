@@ -8,7 +8,7 @@ import pytest
 from tenacity import Retrying
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.client.ratelimit import rate_limit, retry_after
+from airflow_provider_fluxomail.client.pacing import rate_limit, retry_after
 from airflow_provider_fluxomail.client.retries import RetryPolicy, is_repeatable, seconds_to_wait
 from airflow_provider_fluxomail.client.wire import Request
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.targets import FAILURES, check_fail_on, check_target
+from airflow_provider_fluxomail.client.event_types import FAILURES, check_fail_on, check_target
 from airflow_provider_fluxomail.client.timeline import (
     Event,
     Timeline,

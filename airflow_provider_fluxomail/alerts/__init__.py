@@ -1,0 +1,1 @@
+"""Email about tasks and Dag runs."""

@@ -1,0 +1,1 @@
+"""Events of the organization as changes of assets."""

@@ -1,0 +1,1 @@
+"""Options, connection and the section ``[fluxomail]``."""

@@ -1,0 +1,225 @@
+"""An Airflow connection of type ``fluxomail``, read: password, host and extras become settings.
+
+Values come from forms, URIs, JSON and secrets backends, so a number may arrive as text and a list as a comma-separated
+one; both are taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_fluxomail import __version__
+from airflow_provider_fluxomail.client.addresses import one_address
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
+from airflow_provider_fluxomail.client.settings import ClientSettings
+from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.configuration.extras import is_empty, read_extras, refuse_guard_in
+from airflow_provider_fluxomail.configuration.options import OPTIONS
+from airflow_provider_fluxomail.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_fluxomail.airflow_compat import Connection
+
+log = logging.getLogger(__name__)
+
+_DOMAIN = re.compile(r"localhost|[\w-]+(\.[\w-]+)+")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FluxomailConnection:
+    """What a connection says.
+
+    :param settings: for the client.
+    :param idempotency_namespace: part of every derived key.
+    :param key_retention_hours: how long Fluxomail remembers a key.
+    :param poll_share: the part of the key's cap that waiting may use, above 0 and at most 1.
+    """
+
+    settings: ClientSettings
+    idempotency_namespace: str
+    key_retention_hours: float
+    poll_share: float
+
+    @classmethod
+    def of(cls, connection: Connection) -> FluxomailConnection:
+        """Read an Airflow connection.
+
+        :raises FluxomailValidationError: names the connection, the field and the cure.
+        """
+        try:
+            return cls._read(connection)
+        except FluxomailValidationError as error:
+            raise FluxomailValidationError(f"connection {connection.conn_id!r}: {error.message}") from None
+
+    @classmethod
+    def _read(cls, connection: Connection) -> FluxomailConnection:
+        if connection.conn_type and connection.conn_type != "fluxomail":
+            raise FluxomailValidationError(f"its type is {connection.conn_type!r}: make it 'fluxomail'")
+        for field in ("host", "schema", "login", "password"):
+            refuse_guard_in(field, getattr(connection, field))
+        read = _Reader(read_extras(connection.extra))
+        api_version = read("api_version", str)
+        poll_share = read("poll_share", _number, airflow_cfg.poll_share)
+        if not 0 < poll_share <= 1:
+            raise FluxomailValidationError("poll_share must be above 0 and at most 1")
+        retention = read("key_retention_hours", _number)
+        if retention < 0:
+            raise FluxomailValidationError("extra key_retention_hours must be 0 or more")
+        return cls(
+            settings=ClientSettings(
+                api_key=connection.password or "",
+                base_url=_base_url(connection),
+                timeout=read("timeout", _number),
+                max_attempts=read("max_attempts", _integer),
+                max_wait=read("max_wait", _number, airflow_cfg.max_wait),
+                api_version="" if api_version == "-" else api_version,
+                verify=read("verify", _verify),
+                proxies=read("proxies", _proxies) or {},
+                allow_http=read("allow_http", _boolean),
+                user_agent=user_agent(),
+                observer=Metrics(connection.conn_id or ""),
+                guard=RecipientGuard(
+                    redirect_to=read("redirect_to", _one_address),
+                    allowed_domains=read("allowed_recipient_domains", _domains) or (),
+                ),
+            ),
+            idempotency_namespace=read("idempotency_namespace", str),
+            key_retention_hours=retention,
+            poll_share=poll_share,
+        )
+
+
+def user_agent() -> str:
+    """Name this package and Airflow, so that Fluxomail's support can tell who calls."""
+    from airflow import __version__ as airflow_version
+
+    return f"airflow-provider-fluxomail/{__version__} apache-airflow/{airflow_version}"
+
+
+def _base_url(connection: Connection) -> str:
+    """Put the URL together: a URI connection splits it into host, port and schema."""
+    host = connection.host or ""
+    if host.count(":") > 1 and "://" not in host and "[" not in host:
+        host = f"[{host}]"  # a bare IPv6 address, as Airflow's URI parser leaves it
+    if host and "://" not in host and connection.schema in ("http", "https"):
+        host = f"{connection.schema}://{host}"
+    if host and connection.port:
+        scheme, mark, rest = host.rpartition("://")
+        address, slash, path = rest.partition("/")
+        if not address.rpartition("]")[2].partition(":")[2]:
+            host = f"{scheme}{mark}{address}:{connection.port}{slash}{path}"
+    return host
+
+
+class _Reader:
+    """Reads one extra at a time.
+
+    A value that is the built-in default counts as absent, so that ``[fluxomail]`` holds: a connection form may have
+    stored the default of every field that was left alone.
+    """
+
+    def __init__(self, extras: dict[str, Any]) -> None:
+        self._extras = extras
+
+    def __call__(self, name: str, convert: Callable[[Any], Any], setting: Callable[[], Any] | None = None) -> Any:
+        """Return the value of an extra.
+
+        :param setting: reads the option of the same name from ``[fluxomail]``.
+        """
+        default = OPTIONS[name].default
+        value = self._extras.get(name)
+        given = not is_empty(value)
+        if given:
+            converted = self._converted(name, value, convert)
+            if setting is None or converted != default:
+                return converted
+        configured = default if setting is None else setting()
+        if given and configured != default:
+            log.info(
+                "The connection's extra %s is the default, %s, and counts as not set: using [fluxomail] %s = %s.",
+                name,
+                OPTIONS[name].default_text,
+                name,
+                configured,
+            )
+        return configured
+
+    @staticmethod
+    def _converted(name: str, value: Any, convert: Callable[[Any], Any]) -> Any:
+        try:
+            return convert(value.strip() if isinstance(value, str) else value)
+        except FluxomailValidationError as error:
+            raise FluxomailValidationError(f"extra {name}: {error.message}") from None
+        except (ValueError, TypeError) as error:
+            raise FluxomailValidationError(f"extra {name} {error}") from None
+
+
+def _number(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (ValueError, TypeError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("must be a number")
+    return number
+
+
+def _integer(value: Any) -> int:
+    number = _number(value)
+    if number != int(number):
+        raise ValueError("must be a whole number")
+    return int(number)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in known:
+        raise ValueError("must be true or false")
+    return known[str(value).lower()]
+
+
+def _verify(value: Any) -> bool | str:
+    try:
+        return _boolean(value)
+    except ValueError:
+        return str(value)
+
+
+def _proxies(value: Any) -> dict[str, str]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict) or not all(isinstance(item, str) for pair in value.items() for item in pair):
+        raise ValueError('must be a JSON object of proxy URLs by scheme, e.g. {"https": "http://proxy:3128"}')
+    return value
+
+
+def _one_address(value: Any) -> str:
+    try:
+        return one_address(value)
+    except FluxomailValidationError:
+        # Its words are about a message.
+        raise ValueError("must be one address, such as staging@example.com") from None
+
+
+def _domains(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("must be a list of domains, or a comma-separated text of them")
+    domains = tuple(item.strip().casefold().lstrip("@").rstrip(".") for item in value if item.strip())
+    if not domains or not all(_DOMAIN.fullmatch(domain) for domain in domains):
+        raise ValueError("must hold domains such as example.com, whole and without wildcards")
+    return domains

@@ -1,0 +1,294 @@
+"""The messages of a batch, from wherever a Dag has them: a list, or a file that is streamed, not loaded."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_fluxomail.airflow_compat import lines_of
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.sending.attachments import open_path, read_attachments
+from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
+
+FIELDS: Final = (*(field.name for field in dataclasses.fields(EmailMessage)), "key")
+FORMATS: Final[Mapping[str, str]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+#: Bad rows that an error names; of the others it says how many there are.
+MAX_NAMED: Final = 20
+#: Characters in a cell of a CSV file, at most: a quote that is not closed must not load the rest of the file.
+MAX_CELL: Final = 2**24
+#: Cells of a CSV file that hold JSON.
+_JSON_CELLS: Final = frozenset({"attachments", "extra_fields"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One message of a batch.
+
+    :param where: what names it to a person: ``line 7`` of a file, ``messages[7]`` of a list.
+    :param message: the message.
+    :param key: what its author named it, ``None`` if it is known by its recipient.
+    :param part: what tells it from the others in an idempotency key, the same in every try and in any order.
+    """
+
+    where: str
+    message: EmailMessage = dataclasses.field(repr=False)
+    key: str | None
+    part: str = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRow:
+    """A row that is no message; ``why`` names the field and the cure, and nothing that the field holds."""
+
+    where: str
+    why: str
+
+
+class Rows:
+    """All messages of a batch, as often as they are asked for.
+
+    :param source: mappings of a message's fields (and ``key``) or :class:`.EmailMessage` objects; or the path of a file
+        of them, JSON Lines or CSV, as text, ``Path`` or ``ObjectStoragePath``.
+    :param defaults: fields that each message has unless it brings its own.
+    :param file_format: ``jsonl`` or ``csv`` where the name of the file does not tell.
+    :raises FluxomailValidationError: the source or the defaults can't be read; says what to give instead.
+    """
+
+    def __init__(
+        self, source: object, *, defaults: Mapping[str, Any] | None = None, file_format: str | None = None
+    ) -> None:
+        self._defaults = _checked_defaults(defaults)
+        if file_format:
+            check_format(file_format)
+        self._items: Iterable[Any] = ()
+        self._path: Path | ObjectStoragePath | None = None
+        self._format = ""
+        if isinstance(source, str) or hasattr(source, "open"):
+            self._path = _file(source)
+            self._format = _format(self._path.name, file_format)
+        elif isinstance(source, Mapping | bytes) or not isinstance(source, Iterable) or isinstance(source, Iterator):
+            raise FluxomailValidationError(
+                f"messages must be a list of messages or the path of a file, not {type(source).__name__}"
+            )
+        else:
+            self._items = source
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        """Go through all rows in their order, from the start."""
+        seen: Counter[str] = Counter()
+        for where, fields in self._raw():
+            if isinstance(fields, BadRow):
+                yield fields
+                continue
+            try:
+                message, key = self._read(fields)
+            except FluxomailValidationError as error:
+                yield BadRow(where, error.message)
+                continue
+            if key is not None:
+                part = named_part(key)
+            else:
+                address = recipient_part(message.to, 0)
+                part = recipient_part(message.to, seen[address])
+                seen[address] += 1
+            yield Row(where, message, key, part)
+
+    def check(self) -> Iterator[Row]:
+        """Go through all rows before anything is sent.
+
+        :raises FluxomailValidationError: after the last row, if any of them is bad: names them by line or index.
+        """
+        bad: list[str] = []
+        count = 0
+        keys: dict[str, str] = {}
+        for row in self:
+            if isinstance(row, Row):
+                first = row.where if row.key is None else keys.setdefault(row.key, row.where)
+                if first == row.where:
+                    yield row
+                    continue
+                why = f"has the same key as {first}: give each message its own"
+            else:
+                why = row.why
+            count += 1
+            if count <= MAX_NAMED:
+                bad.append(f"{row.where}: {why}")
+        if count > MAX_NAMED:
+            bad.append(f"and {count - MAX_NAMED} more")
+        if bad:
+            raise FluxomailValidationError(
+                f"{count} of the messages cannot be sent, so none was: {'; '.join(bad)}. Mend them and run it again"
+            )
+
+    def _read(self, fields: object) -> tuple[EmailMessage, str | None]:
+        if isinstance(fields, EmailMessage):
+            return fields, None
+        if not isinstance(fields, Mapping):
+            raise FluxomailValidationError(f"is {type(fields).__name__}, not a mapping of a message's fields")
+        # What writes JSON from a table says null where a cell is empty.
+        given = {str(name): value for name, value in fields.items() if value is not None}
+        for name in given:
+            if name not in FIELDS:
+                raise FluxomailValidationError(f"unknown field {name[:40]!r}: {_meant(name)}")
+        if "attachments" in given:
+            given["attachments"] = read_attachments(given["attachments"])
+        return EmailMessage.of({**self._defaults, **_without_key(given)}), _key(given.get("key"))
+
+    def _raw(self) -> Iterator[tuple[str, Any]]:
+        if self._path is None:
+            for index, item in enumerate(self._items):
+                yield f"messages[{index}]", item
+            return
+        try:
+            # A byte order mark is what spreadsheets begin their files with.
+            with self._path.open("r", encoding="utf-8-sig", newline="") as file:
+                lines = lines_of(file)
+                yield from _csv(lines) if self._format == "csv" else _json_lines(lines)
+        except UnicodeDecodeError:
+            raise FluxomailValidationError(f"messages: {self._path.name} is not UTF-8: save it as UTF-8") from None
+        except (OSError, ImportError) as error:
+            why = getattr(error, "strerror", None) or type(error).__name__
+            raise FluxomailValidationError(f"messages: cannot read {str(self._path)!r}: {why}") from None
+
+
+def _checked_defaults(defaults: object) -> dict[str, Any]:
+    if defaults is None:
+        return {}
+    if not isinstance(defaults, Mapping):
+        raise FluxomailValidationError("defaults must be a mapping of a message's fields")
+    for name in defaults:
+        if name not in FIELDS or name == "key":
+            raise FluxomailValidationError(f"defaults holds {str(name)[:40]!r}: use {', '.join(FIELDS[:-1])}")
+    checked = dict(defaults)
+    if "attachments" in checked:
+        # Read once, not for every message.
+        checked["attachments"] = read_attachments(checked["attachments"])
+    return checked
+
+
+def _file(source: Any) -> Path | ObjectStoragePath:
+    if isinstance(source, str) and (source.lstrip()[:1] in ("[", "{", "(") or "\n" in source):
+        raise FluxomailValidationError(
+            "messages came out as text, not as a list: give the list itself, the output of the task that makes it "
+            "(messages=make.output), or set render_template_as_native_obj=True in the Dag"
+        )
+    path = open_path(source, "messages")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise FluxomailValidationError(f"messages: cannot read {str(source)!r}: {error}") from error
+    if not there:
+        raise FluxomailValidationError(
+            f"messages: there is no file {str(path)!r} on this worker: give a path that every worker sees, such as a "
+            "shared volume or an ObjectStoragePath"
+        )
+    return path
+
+
+def check_format(file_format: object) -> None:
+    """Check an argument.
+
+    :raises FluxomailValidationError: when no file has that format.
+    """
+    if file_format not in FORMATS.values():
+        raise FluxomailValidationError("file_format must be jsonl or csv")
+
+
+def _format(name: str, given: str | None) -> str:
+    if given:
+        return given
+    found = next((kind for ending, kind in FORMATS.items() if name.lower().endswith(ending)), None)
+    if found is None:
+        raise FluxomailValidationError(
+            f"messages: {name!r} does not tell what the file holds: use {', '.join(FORMATS)}, or set file_format"
+        )
+    return found
+
+
+def _json_lines(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"line {number}"
+        try:
+            yield where, json.loads(line)
+        except (ValueError, RecursionError):
+            # Without the parser's words, which quote the line.
+            yield where, BadRow(where, "is not JSON: each line holds one object")
+
+
+def _csv(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    # One limit for the process, which others may have raised: 128 KiB are less than some newsletters.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
+    reader = csv.reader(lines)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise FluxomailValidationError(f"messages: line 1 is not CSV: {error}") from None
+    for number, name in enumerate(names, start=1):
+        if name not in FIELDS:
+            # Not quoted: without a header, the first line is somebody's address.
+            raise FluxomailValidationError(
+                f"messages: column {number} in line 1 is no field: the first line holds the names of the fields; "
+                f"{_meant(name)}"
+            )
+    if len(set(names)) != len(names):
+        raise FluxomailValidationError("messages: line 1 names a column twice")
+    while True:
+        # A cell may hold line breaks: a row is named by the line that it begins on.
+        where = f"line {reader.line_num + 1}"
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield where, BadRow(where, f"is not CSV: {error}")
+            continue
+        if cells is None:
+            return
+        if any(cells):
+            yield where, _cells(where, names, cells)
+
+
+def _cells(where: str, names: list[str], cells: list[str]) -> dict[str, Any] | BadRow:
+    if len(cells) != len(names):
+        return BadRow(where, f"has {len(cells)} cells, and the first line {len(names)}")
+    fields: dict[str, Any] = {}
+    for name, cell in zip(names, cells, strict=True):
+        if not cell.strip():
+            continue
+        fields[name] = cell
+        if name in _JSON_CELLS:
+            try:
+                fields[name] = json.loads(cell)
+            except (ValueError, RecursionError):
+                return BadRow(where, f"{name} is not JSON")
+    return fields
+
+
+def _meant(name: str) -> str:
+    close = difflib.get_close_matches(name, FIELDS, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"use {', '.join(FIELDS)}"
+
+
+def _key(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise FluxomailValidationError("key must be text that is not empty, or left out")
+    return value
+
+
+def _without_key(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "key"}

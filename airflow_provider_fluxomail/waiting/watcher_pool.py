@@ -1,0 +1,100 @@
+"""The watchers of a triggerer: connections looked up once, and one watcher for all waits on one key.
+
+A triggerer runs its triggers on one event loop; so does Airflow 2, in a thread. What they share is kept by loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailConnectionError,
+    FluxomailError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.client.watching.watcher import Watcher
+from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.hooks import FluxomailHook
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
+
+#: So long a lookup that failed stands for those that come after it. Seconds.
+_FAILED_FOR: Final = 5.0
+
+
+class Watchers:
+    """Those of one event loop."""
+
+    _of_loops: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watchers]] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._lookups: dict[str, asyncio.Task[Watcher]] = {}
+        self._failed_at: dict[str, float] = {}
+        self._watchers: list[tuple[FluxomailConnection, Watcher]] = []
+
+    @classmethod
+    def here(cls) -> Watchers:
+        """Return those of the running event loop. By the loop itself: its id comes again once it is gone."""
+        return cls._of_loops.setdefault(asyncio.get_running_loop(), cls())
+
+    async def get(self, conn_id: str, *, instead_of: Watcher | None = None) -> Watcher:
+        """Return the watcher for a connection. The connection is looked up once for as long as the watcher lives.
+
+        :param instead_of: one that the key was refused to: look the connection up anew, unless somebody has.
+        :raises FluxomailError: the connection cannot be had, or is wrong.
+        """
+        lookup = self._lookups.get(conn_id)
+        if lookup is None or self._is_over(lookup, conn_id, instead_of):
+            # In no context of a trigger's, and not in its task: the one that comes first may be cancelled.
+            lookup = asyncio.get_running_loop().create_task(self._find(conn_id), context=contextvars.Context())
+            self._lookups[conn_id] = lookup
+        return await asyncio.shield(lookup)
+
+    def _is_over(self, lookup: asyncio.Task[Watcher], conn_id: str, instead_of: Watcher | None) -> bool:
+        if not lookup.done():
+            return False
+        if lookup.cancelled() or lookup.exception() is not None:
+            return time.monotonic() > self._failed_at.get(conn_id, 0.0) + _FAILED_FOR
+        return lookup.result().ended or lookup.result() is instead_of
+
+    async def _find(self, conn_id: str) -> Watcher:
+        try:
+            connection = await look_up(conn_id)
+        except FluxomailError:
+            self._failed_at[conn_id] = time.monotonic()
+            raise
+        for known, watcher in self._watchers:
+            if known == connection and not watcher.ended:
+                return watcher
+        watcher = Watcher(
+            connection.settings, share=connection.poll_share, follow=airflow_cfg.follow_events(), on_end=self._forget
+        )
+        self._watchers.append((connection, watcher))
+        return watcher
+
+    def _forget(self, watcher: Watcher) -> None:
+        self._watchers = [pair for pair in self._watchers if pair[1] is not watcher]
+        for conn_id, lookup in list(self._lookups.items()):
+            if lookup.done() and not lookup.cancelled() and not lookup.exception() and lookup.result() is watcher:
+                del self._lookups[conn_id]
+
+
+async def look_up(conn_id: str) -> FluxomailConnection:
+    """Look the connection up. Airflow's own outage is one that a wait survives; a missing connection is not."""
+    from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException
+
+    try:
+        return await FluxomailHook(conn_id).aget_options()
+    except FluxomailError:
+        raise
+    except AirflowNotFoundException as error:
+        raise FluxomailValidationError(f"connection {conn_id!r} does not exist: create it") from error
+    except Exception as error:
+        raise FluxomailConnectionError(
+            f"Airflow cannot give connection {conn_id!r}: {error}", ambiguous=False
+        ) from error

@@ -1,0 +1,265 @@
+"""How far a trigger is with the events: what a stream and a list that behave badly do to it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from airflow_provider_fluxomail.asset_events import cursor
+from airflow_provider_fluxomail.asset_events.cursor import Cursor, CursorStore, Follower, digest
+from airflow_provider_fluxomail.asset_events.source import Mark, Part
+from airflow_provider_fluxomail.client.errors import FluxomailServerError, FluxomailValidationError
+from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
+from airflow_provider_fluxomail.client.timeline import Event
+
+T = 1_767_225_600
+WANTED = EventFilter(types=("email.bounced",))
+
+
+class Source:
+    """A source whose list says what a test wants."""
+
+    def __init__(self, *pages: EventPage | Exception) -> None:
+        self.pages = list(pages)
+        self.asked: list[tuple[EventFilter, int, str | None]] = []
+        self.number = 0
+
+    async def read_page(self, wanted: EventFilter, *, since_ms: int, cursor: str | None) -> EventPage:
+        self.asked.append((wanted, since_ms, cursor))
+        answer = self.pages.pop(0) if self.pages else page()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def server_ms(self, moment: float) -> int:
+        return T * 1000
+
+    def tell_when_safe(self, mark: Mark) -> None: ...
+
+    def wake_in(self, seconds: float) -> None: ...
+
+    def part(
+        self,
+        *events: FeedEvent,
+        recent: tuple[FeedEvent, ...] = (),
+        generation: int = 1,
+        safe: int | None = None,
+    ) -> Part:
+        """Return the next part; all before it are safe, or those up to a number."""
+        self.number += 1
+        safe = self.number - 1 if safe is None else safe
+        return Part(
+            source=cast("Any", self),
+            mark=Mark(self.number, (T + self.number) * 1000),
+            events=events,
+            recent=recent or events,
+            generation=generation,
+            safe=Mark(safe, (T + safe) * 1000),
+        )
+
+
+class Store:
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    async def aget(self, key: str) -> Any:
+        return self.value
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.value = value
+
+
+def event(number: int, event_type: str = "bounced", **fields: Any) -> FeedEvent:
+    moment = datetime.fromtimestamp(T + number, tz=UTC)
+    return FeedEvent(f"s{number}", Event(**{"type": event_type, "time": moment, "id": f"s{number}:1", **fields}))
+
+
+def page(*events: FeedEvent, cursor: str | None = None) -> EventPage:
+    return EventPage(events=events, cursor=cursor)
+
+
+def follower(store: Store | None = None) -> Follower:
+    return Follower(WANTED, CursorStore(store or Store(), []))
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cursor, "SPACING", 0.0)
+
+
+async def test_what_the_list_does_not_show_yet_is_taken_from_the_streams_past() -> None:
+    """The trigger joins a stream that has brought an event already, and the list lags behind."""
+    source, one = Source(page()), follower()
+    assert await one.take(source.part(recent=(event(1), event(2, "opened")))) == [event(1)]
+    assert await one.take(source.part(event(1), event(3))) == [event(3)]
+
+
+async def test_events_before_the_first_start_do_not_count() -> None:
+    source, one = Source(page(event(-5), event(5))), follower()
+    assert await one.take(source.part(recent=(event(-9),))) == [event(5)]
+    assert await one.take(source.part(event(-30), event(6))) == [event(6)], "a gap is read from before it"
+
+
+async def test_an_event_that_the_stream_brings_late_counts() -> None:
+    store = Store({"since_ms": (T + 7200) * 1000, "began_ms": T * 1000, "seen": []})
+    source, one = Source(page(event(1))), follower(store)
+    assert await one.take(source.part()) == [], "the list is full of those that were fired long ago"
+    assert await one.take(source.part(event(60))) == [event(60)]
+
+
+async def test_after_a_restart_the_list_is_read_from_before_the_cursor() -> None:
+    seen = digest(event(101))
+    store = Store({"since_ms": (T + 1000) * 1000, "began_ms": T * 1000, "seen": [seen]})
+    source, one = Source(page(event(1010), event(990), event(101))), follower(store)
+    assert await one.take(source.part()) == [event(990), event(1010)]
+    ((_, since_ms, _),) = source.asked
+    assert since_ms == (T + 1000) * 1000 - cursor.OVERLAP_MS
+
+
+async def test_pages_that_go_in_circles_are_left() -> None:
+    source, one = Source(page(event(1), cursor="a"), page(event(2), cursor="b"), page(event(3), cursor="a")), follower()
+    assert await one.take(source.part()) == [event(1), event(2), event(3)]
+    assert [cursor for _, _, cursor in source.asked] == [None, "a", "b"]
+    await one.take(source.part())
+    assert len(source.asked) == 3
+
+
+async def test_a_list_that_does_not_know_types_is_read_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cursor, "_LONGEST_PAUSE", 0.0)
+    source = Source(FluxomailValidationError("no such parameter"), page(event(1), event(2, "opened")))
+    one = follower()
+    assert await one.take(source.part()) == []
+    assert await one.take(source.part()) == [event(1)]
+    assert [wanted.types for wanted, _, _ in source.asked] == [("email.bounced",), ()]
+
+
+async def test_promise_4_a_list_that_fails_is_not_hammered() -> None:
+    source, one = Source(*[FluxomailServerError("down", status=503, retry_after=3600.0)] * 9), follower()
+    for _ in range(9):
+        await one.take(source.part())
+    assert len(source.asked) == 1
+
+
+async def test_parts_before_the_list_was_read_are_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cursor, "_LONGEST_PAUSE", 0.0)
+    source, store = Source(FluxomailServerError("down"), page(event(1))), Store()
+    one = follower(store)
+    assert await one.take(source.part(event(1))) == []
+    began = store.value
+    assert await one.take(source.part()) == [event(1)]
+    assert store.value == began, "the cursor waits for the list, and for Airflow"
+    await one.take(source.part())
+    assert store.value["seen"] == [digest(event(1))]
+    assert store.value["since_ms"] == (T + 2) * 1000, "of the part in which it was fired"
+
+
+async def test_what_has_waited_is_safe_when_the_part_is_in_which_it_was_fired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the part is that brought it: nothing had come of it, so Airflow was done with it at once."""
+    monkeypatch.setattr(cursor, "SPACING", 3600.0)
+    monkeypatch.setattr(cursor, "SAVE_EVERY_MS", 0)
+    source, store = Source(page()), Store()
+    one = follower(store)
+    assert await one.take(source.part(event(1))) == [event(1)]
+    assert await one.take(source.part(event(2))) == []
+    await one.take(source.part())
+    assert (store.value["since_ms"], store.value["seen"]) == ((T + 1) * 1000, [digest(event(1))])
+    one._fire_at = 0.0
+    assert await one.take(source.part()) == [event(2)]
+    for _ in range(3):
+        await one.take(source.part(safe=3))
+    assert (store.value["since_ms"], store.value["seen"]) == ((T + 1) * 1000, [digest(event(1))])
+    await one.take(source.part(safe=4))
+    assert store.value["since_ms"] == (T + 4) * 1000
+    assert store.value["seen"] == [digest(event(1)), digest(event(2))]
+
+
+async def test_a_new_generation_is_read_from_the_cursor() -> None:
+    source, one = Source(page(), page(event(2), event(3))), follower()
+    await one.take(source.part())
+    assert await one.take(source.part(event(3), generation=2)) == [event(2), event(3)]
+    assert len(source.asked) == 2
+
+
+async def test_two_types_under_one_id_are_two_events() -> None:
+    one = Follower(EventFilter(types=("email.bounced", "email.opened")), CursorStore(Store(), []))
+    source = Source(page(event(1), event(1, "opened"), event(1)))
+    assert await one.take(source.part()) == [event(1), event(1, "opened")]
+
+
+async def test_an_event_without_a_time_or_an_id_is_one() -> None:
+    source, one = Source(page()), follower()
+    bare = event(1, time=None, id=None)
+    assert await one.take(source.part(bare, bare)) == [bare]
+
+
+async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cursor, "KEPT", 50)
+    monkeypatch.setattr(cursor, "STORED", 20)
+    monkeypatch.setattr(cursor, "OVERLAP_MS", 10**9)
+    store = Store()
+    source, one = Source(page()), follower(store)
+    for number in range(40):
+        await one.take(source.part(*(event(number * 10 + n) for n in range(10))))
+    await one.take(source.part())
+    assert len(one._known) == 50
+    assert store.value["seen"] == [digest(event(number)) for number in range(380, 400)]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None,
+        "text",
+        7,
+        [],
+        {},
+        {"since_ms": "1", "began_ms": 1, "seen": []},
+        {"since_ms": True, "began_ms": 1, "seen": []},
+        {"since_ms": 1, "began_ms": 1, "seen": "ab"},
+        {"since_ms": 1, "began_ms": 1},
+    ],
+    ids=str,
+)
+async def test_what_is_no_cursor_is_none(stored: Any) -> None:
+    assert Cursor.parse(stored) is None
+    store = Store(stored)
+    await follower(store).take(Source().part())
+    assert store.value == {"since_ms": T * 1000, "began_ms": T * 1000, "seen": []}
+
+
+def test_promise_6_a_cursor_of_an_old_version_is_found_and_read() -> None:
+    store = CursorStore(None, ["fluxomail_default", None, ["bounced", "complained"]])
+    assert store.key == "fluxomail_events_dba878b5d8d9fd26"
+    kept = {"since_ms": 1767225612345, "began_ms": 1767225600000, "seen": ["RGZw8vy7"]}
+    assert Cursor.parse(kept) == Cursor(since_ms=1767225612345, began_ms=1767225600000, seen=("RGZw8vy7",))
+    assert digest(event(1)) == "9kAt-l40"
+
+
+async def test_watchers_of_an_asset_have_cursors_of_their_own() -> None:
+    identities = [["c", None, ["bounced"]], ["c", "example.org", ["bounced"]], ["d", None, ["bounced"]]]
+    keys = {CursorStore(None, identity).key for identity in identities}
+    assert len(keys) == 3
+    assert keys == {CursorStore(None, identity).key for identity in identities}
+
+
+async def test_of_the_cursors_of_several_assets_the_earliest_counts() -> None:
+    class Accessors:
+        def __init__(self, *values: Any) -> None:
+            self._by_name = {str(number): Store(value) for number, value in enumerate(values)}
+
+    early: dict[str, Any] = {"since_ms": 5, "began_ms": 1, "seen": []}
+    late = early | {"since_ms": 9}
+    found = await CursorStore(Accessors(late, None, early), []).read()
+    assert found == Cursor(since_ms=5, began_ms=1)
+    assert await CursorStore(None, []).read() is None
+
+
+async def test_without_a_store_it_is_kept_in_memory() -> None:
+    source, one = Source(page(), page(event(7))), Follower(WANTED, CursorStore(None, []))
+    await one.take(source.part(event(5)))
+    for _ in range(3):
+        await one.take(source.part())
+    await one.take(source.part(generation=2))
+    assert source.asked[1][1] == T * 1000, "no earlier than the first start"

@@ -1,0 +1,415 @@
+"""The pacer against a server that counts in fixed windows: next to no refusal, and hardly any of the cap is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import heapq
+import itertools
+import math
+import random
+import time
+from email.utils import formatdate
+
+import pytest
+
+from airflow_provider_fluxomail.client.pacing import Pacer, Turns
+from airflow_provider_fluxomail.client.wire import Response
+
+WINDOW = 60
+
+
+class Server:
+    """Counts every request of a key in the window of its own clock, which need not be the senders'."""
+
+    def __init__(self, cap: int | None) -> None:
+        self.cap = cap
+        self.counts: dict[int, int] = {}
+        self.refused = 0
+
+    def answer(self, now: float) -> Response:
+        window = math.floor(now / WINDOW)
+        self.counts[window] = count = self.counts.get(window, 0) + 1
+        headers = {"date": formatdate(now, usegmt=True)}
+        if self.cap is None:
+            return Response(status=200, headers=headers, content=b"")
+        reset = (window + 1) * WINDOW
+        headers |= {
+            "x-ratelimit-limit": str(self.cap),
+            "x-ratelimit-remaining": str(max(0, self.cap - count)),
+            "x-ratelimit-reset": str(reset),
+        }
+        if count > self.cap:
+            self.refused += 1
+            headers["retry-after"] = str(math.ceil(reset - now))
+        return Response(status=429 if count > self.cap else 200, headers=headers, content=b"")
+
+
+class Sender:
+    """A batch: so many messages, so many at once."""
+
+    def __init__(self, seed: int, messages: int, concurrency: int, clock: list[float], share: float = 1.0) -> None:
+        self.pacer = Pacer(share=share, clock=lambda: clock[0], draw=random.Random(seed).random)
+        self.counts: collections.Counter[int] = collections.Counter()
+        self.left, self.concurrency, self.in_flight = messages, concurrency, 0
+        self.requests = 0
+        self.looks_at = -math.inf
+
+
+def simulate(
+    server: Server,
+    senders: list[Sender],
+    clock: list[float],
+    *,
+    latency: float,
+    offset: float,
+    until: float,
+    seconds: float = math.inf,
+) -> float:
+    """Run until all is sent, or for so long; return the seconds that it took."""
+    draw = random.Random(1)
+    ticket = itertools.count()
+    events: list[tuple[float, int, str, int]] = [(clock[0], next(ticket), "look", n) for n in range(len(senders))]
+    start = clock[0]
+    while events:
+        clock[0], _, what, number = heapq.heappop(events)
+        if clock[0] - start > seconds:
+            return seconds
+        assert clock[0] - start < until, "a sender waits for ever"
+        sender = senders[number]
+        if what == "answer":
+            answer = server.answer(clock[0] + offset)
+            sender.counts[math.floor((clock[0] + offset) / WINDOW)] += 1
+            sender.in_flight -= 1
+            sender.left -= answer.status == 200
+            sender.pacer.saw(answer)
+        while sender.in_flight < sender.concurrency and sender.left > sender.in_flight:
+            delay = sender.pacer.delay(sender.in_flight)
+            if delay is None:
+                assert sender.in_flight, "only an answer can be waited for"
+                break
+            if delay > 0:
+                # One look at a time: each answer would begin another series of them.
+                if not clock[0] < sender.looks_at <= clock[0] + delay:
+                    sender.looks_at = clock[0] + delay
+                    heapq.heappush(events, (sender.looks_at, next(ticket), "look", number))
+                break
+            sender.pacer.started()
+            sender.in_flight += 1
+            sender.requests += 1
+            heapq.heappush(events, (clock[0] + latency * (0.5 + draw.random()), next(ticket), "answer", number))
+    assert all(sender.left == 0 for sender in senders)
+    return clock[0] - start
+
+
+def run(cap: int | None, batches: int, messages: int, **how: float) -> tuple[Server, float]:
+    clock = [1_000_000.0 + 60 * 0.4]
+    server = Server(cap)
+    senders = [Sender(n, messages // batches, 8, clock) for n in range(batches)]
+    latency, offset = how.get("latency", 0.05), how.get("offset", 0.0)
+    took = simulate(server, senders, clock, latency=latency, offset=offset, until=how.get("until", 86400.0))
+    return server, took
+
+
+@pytest.mark.parametrize("offset", [-3600.0, -0.7, 0.0, 0.3, 12.0])
+@pytest.mark.parametrize("latency", [0.005, 0.05, 0.8])
+@pytest.mark.parametrize("batches", [1, 2, 3])
+@pytest.mark.parametrize("cap", [60, 600])
+def test_promise_4_a_burst_meets_next_to_no_refusal_and_uses_the_cap(
+    cap: int, batches: int, latency: float, offset: float
+) -> None:
+    windows = 12 if cap == 60 else 6
+    messages = cap * windows
+    server, took = run(cap, batches, messages, latency=latency, offset=offset)
+    assert server.refused <= messages * 0.01
+    # The first and the last window are not used from end to end.
+    full = [count for window, count in sorted(server.counts.items())][1:-1]
+    slow = 8 * batches / latency * 60 < cap * 2
+    assert slow or sum(full) >= 0.95 * cap * len(full), full
+    assert took < (windows / 0.95 + 2) * WINDOW or slow
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3, 10])
+def test_a_tiny_cap_is_kept(cap: int) -> None:
+    server, _ = run(cap, 1, cap * 5)
+    assert server.refused == 0
+
+
+def test_a_batch_that_fits_into_half_the_cap_does_not_wait() -> None:
+    _, took = run(600, 1, 250)
+    assert took < 10
+
+
+def test_without_a_cap_nothing_waits() -> None:
+    server, took = run(None, 1, 10_000, latency=0.01)
+    assert took < 10_000 * 0.015 / 8 + 1
+    assert server.refused == 0
+
+
+def test_the_first_request_goes_alone_as_does_the_first_of_a_window() -> None:
+    clock = [1_000_000.0]
+    pacer, server = Pacer(clock=lambda: clock[0]), Server(60)
+    assert pacer.delay(0) == 0
+    pacer.started()
+    assert pacer.delay(1) is None
+    pacer.saw(server.answer(clock[0]))
+    assert pacer.delay(0) == 0
+    assert pacer.delay(1) == 0
+    clock[0] += 2 * WINDOW
+    assert pacer.delay(0) == 0
+    pacer.started()
+    assert pacer.delay(1) is None
+
+
+def test_others_who_use_the_key_are_believed() -> None:
+    clock = [999_960.0]
+    pacer, server = Pacer(clock=lambda: clock[0], draw=lambda: 1.0), Server(60)
+    for _ in range(44):
+        server.answer(clock[0])
+    pacer.started()
+    pacer.saw(server.answer(clock[0]))
+    pacer.started()
+    assert pacer.delay(0) == pytest.approx(60 / 15, abs=0.5), "15 are left for the rest of the minute"
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_429_holds_everybody(form: str) -> None:
+    clock = [1_000_000.0]
+    pacer = Pacer(clock=lambda: clock[0], draw=lambda: 0.0)
+    value = "30" if form == "seconds" else formatdate(clock[0] + 30, usegmt=True)
+    headers = {"retry-after": value, "date": formatdate(clock[0], usegmt=True)}
+    pacer.saw(Response(status=429, headers=headers, content=b""))
+    assert pacer.delay(0) == pytest.approx(30)
+    assert pacer.delay(3) == pytest.approx(30)
+    clock[0] += 30.1
+    assert pacer.delay(0) == 0
+
+
+def test_a_late_answer_of_an_old_window_changes_nothing() -> None:
+    clock = [999_960.0]
+    pacer, server = Pacer(clock=lambda: clock[0]), Server(60)
+    for _ in range(59):
+        server.answer(clock[0] + 59)
+    late = server.answer(clock[0] + 59)
+    clock[0] += 61
+    pacer.saw(server.answer(clock[0]))
+    pacer.saw(late)
+    assert pacer.delay(0) == 0
+
+
+# A share of the cap
+
+
+def together(
+    cap: int, shares: list[float], windows: int, *, latency: float = 0.05, offset: float = 0.0
+) -> tuple[Server, list[list[int]]]:
+    """Let several use a key for some minutes, as much as each may; return what each did in the full windows."""
+    clock = [999_960.0 + 0.4 * WINDOW]
+    server = Server(cap)
+    senders = [Sender(number, 10**9, 8, clock, share) for number, share in enumerate(shares)]
+    simulate(server, senders, clock, latency=latency, offset=offset, until=math.inf, seconds=windows * WINDOW)
+    full = sorted(server.counts)[1:-1]
+    return server, [[sender.counts[window] for window in full] for sender in senders]
+
+
+@pytest.mark.parametrize("offset", [-3600.0, 0.0, 12.3])
+@pytest.mark.parametrize("latency", [0.005, 0.05, 0.8])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("cap", [10, 60, 600])
+def test_promise_4_a_share_is_kept_and_used(cap: int, share: float, latency: float, offset: float) -> None:
+    server, (used,) = together(cap, [share], 6, latency=latency, offset=offset)
+    assert server.refused == 0
+    # What is on its way when a window ends is counted in the next.
+    assert max(used) <= max(1, share * cap) + int(1.5 * latency * share * cap / WINDOW)
+    # One at a time may be on its way: a slow answer is no fault of the pace.
+    assert min(used) >= 0.8 * min(share * cap, WINDOW / (1.5 * latency)) - 2, used
+
+
+def test_a_share_is_spread_over_the_window() -> None:
+    clock = [999_960.0]
+    pacer, server = Pacer(share=0.5, clock=lambda: clock[0], draw=lambda: 0.5), Server(60)
+    made: list[float] = []
+    while clock[0] < 999_960.0 + WINDOW - 1:
+        delay = pacer.delay(0)
+        assert delay is not None
+        if delay == 0:
+            made.append(clock[0] - 999_960.0)
+            pacer.started()
+            pacer.saw(server.answer(clock[0]))
+        clock[0] += max(delay, 0.01)
+    thirds = collections.Counter(int(moment // 20) for moment in made)
+    assert min(thirds[third] for third in range(3)) >= 7, thirds
+
+
+@pytest.mark.parametrize("cap", [60, 600])
+@pytest.mark.parametrize("shares", [[0.5, 0.5, 1.0], [0.5, 1.0], [0.3, 0.5, 0.9, 1.0]])
+def test_promise_4_shares_and_a_full_sender_together_meet_next_to_no_refusal(cap: int, shares: list[float]) -> None:
+    server, used = together(cap, shares, 12)
+    made = sum(server.counts.values())
+    assert server.refused <= 0.01 * made, (server.refused, made)
+    for share, own in zip(shares, used, strict=True):
+        assert share == 1.0 or max(own) <= share * cap
+        assert min(own) >= 1, "nobody starves"
+    totals = [sum(window) for window in zip(*used, strict=True)]
+    assert sum(totals) >= 0.9 * cap * len(totals), totals
+
+
+@pytest.mark.parametrize("cap", [60, 600])
+def test_a_sender_at_full_speed_does_not_starve_a_share(cap: int) -> None:
+    _, (share, full) = together(cap, [0.5, 1.0], 12)
+    assert min(share) >= 0.1 * 0.5 * cap - 1, share
+    assert sum(full) > sum(share), "sending comes first"
+
+
+def test_a_share_leaves_alone_what_others_have_not_used_yet() -> None:
+    clock = [999_960.0]
+    pacer, server = Pacer(share=0.5, clock=lambda: clock[0], draw=lambda: 0.0), Server(60)
+    for _ in range(29):
+        server.answer(clock[0])
+    pacer.started()
+    pacer.saw(server.answer(clock[0]))
+    # 30 are left, and 30 belong to the others at the window's beginning: it has its trickle.
+    made = 1
+    while clock[0] < 999_960.0 + 5:
+        delay = pacer.delay(0)
+        assert delay is not None
+        if delay == 0:
+            made += 1
+            pacer.started()
+            pacer.saw(server.answer(clock[0]))
+        clock[0] += max(delay, 0.01)
+    assert made <= 5
+
+
+# Turns
+
+
+def turns(**how: int) -> Turns:
+    return Turns(Pacer(), **how)
+
+
+async def taken(queue: Turns, count: int) -> list[asyncio.Task[None]]:
+    """Begin to wait, one after the other."""
+    tasks = [asyncio.create_task(queue.take()) for _ in range(count)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def done(tasks: list[asyncio.Task[None]]) -> list[bool]:
+    return [task.done() for task in tasks]
+
+
+def uncapped(queue: Turns) -> None:
+    """Let its pacer know that there is no cap."""
+    queue.pacer.saw(Response(status=200, headers={}, content=b""))
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_turns_are_taken_in_the_order_in_which_they_are_asked_for() -> None:
+    queue = turns(most=2)
+    uncapped(queue)
+    tasks = await taken(queue, 5)
+    assert done(tasks) == [True, True, False, False, False]
+    for count in (3, 4, 5):
+        queue.give_back()
+        await settled()
+        assert done(tasks) == [True] * count + [False] * (5 - count)
+
+
+async def test_the_first_turn_is_alone() -> None:
+    queue = turns()
+    tasks = await taken(queue, 3)
+    assert done(tasks) == [True, False, False]
+    uncapped(queue)
+    queue.give_back()
+    await settled()
+    assert done(tasks) == [True] * 3
+
+
+async def test_a_held_queue_lets_nobody_start() -> None:
+    queue = turns()
+    uncapped(queue)
+    queue.hold(0.3)
+    queue.hold(0.1)
+    began = time.monotonic()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*await taken(queue, 3))
+    assert time.monotonic() - began >= 0.29
+
+
+async def test_a_hold_meets_those_who_wait_already() -> None:
+    queue = turns(most=1)
+    uncapped(queue)
+    first, second = await taken(queue, 2)
+    began = time.monotonic()
+    queue.hold(0.3)
+    queue.give_back()
+    await settled()
+    assert done([first, second]) == [True, False]
+    async with asyncio.timeout(30):
+        await second
+    assert time.monotonic() - began >= 0.29
+
+
+@pytest.mark.parametrize("which", [2, 3, 4], ids=["the first who waits", "one in the middle", "the last"])
+async def test_one_who_waits_and_is_cancelled_leaves_nothing(which: int) -> None:
+    queue = turns(most=2)
+    uncapped(queue)
+    tasks = await taken(queue, 5)
+    tasks[which].cancel()
+    await settled()
+    queue.give_back()
+    queue.give_back()
+    await settled()
+    rest = [task for number, task in enumerate(tasks) if number != which]
+    assert done(rest) == [True] * 4
+    queue.give_back()
+    queue.give_back()
+    again = await taken(queue, 3)
+    assert done(again) == [True, True, False], "two at once, no more and no fewer"
+    again[2].cancel()
+    await settled()
+
+
+async def test_a_turn_is_given_back_whatever_happens() -> None:
+    queue = turns(most=1)
+    uncapped(queue)
+    for _ in range(3):
+        with pytest.raises(OSError, match="no"):
+            async with queue.turn():
+                raise OSError("no")
+    task = asyncio.create_task(in_turn(queue))
+    await settled()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (last,) = await taken(queue, 1)
+    assert last.done()
+
+
+async def in_turn(queue: Turns) -> None:
+    async with queue.turn():
+        await asyncio.Event().wait()
+
+
+async def test_turns_keep_the_pace() -> None:
+    """Of a cap of three nothing is left after the first answer, which counts for all who wait."""
+    queue = turns()
+    now = time.time()
+    headers = {
+        "date": formatdate(now, usegmt=True),
+        "x-ratelimit-limit": "3",
+        "x-ratelimit-remaining": "0",
+        "x-ratelimit-reset": str(int(now) + 60),
+    }
+    async with queue.turn():
+        queue.pacer.saw(Response(status=200, headers=headers, content=b""))
+    tasks = await taken(queue, 2)
+    assert done(tasks) == [False, False]
+    for task in tasks:
+        task.cancel()
+    await settled()

@@ -1,0 +1,122 @@
+"""One wait: what each look means, when the next is due, how it ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client.timeline import Timeline
+from airflow_provider_fluxomail.client.watching.wait import Ending, Wait
+
+MS = 1767225612345
+
+
+def wait(**fields: float) -> Wait:
+    return Wait("s1", **{"started": 1000.0, "deadline": 1100.0, **fields})  # type: ignore[arg-type]
+
+
+def timeline(*types: str) -> Timeline:
+    return Timeline.parse("s1", {"events": [{"type": name, "ts": MS + n} for n, name in enumerate(types)]})
+
+
+def test_it_goes_on_until_something_decides() -> None:
+    one = wait()
+    assert one.saw(timeline()) is None
+    assert one.saw(timeline("sent")) is None
+    ending = one.saw(timeline("sent", "delivered"))
+    assert ending == Ending(
+        status="reached", send_id="s1", target="delivered", event="delivered", time="2026-01-01T00:00:12.346Z"
+    )
+    assert ending.result == {"send_id": "s1", "event": "delivered", "time": "2026-01-01T00:00:12.346Z"}
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [("bounced", "bounced"), ("complained", "complained of"), ("dropped", "was dropped"), ("failed", "failed")],
+)
+def test_a_failure_names_event_time_reason_and_send_id(event: str, said: str) -> None:
+    row = {"type": event, "ts": MS, "reason": "550 no such user"}
+    ending = wait().saw(Timeline.parse("s1", {"events": [row]}))
+    assert ending is not None
+    assert (ending.status, ending.event) == ("failed", event)
+    for told in (said, "2026-01-01T00:00:12.345Z", "550 no such user", "s1"):
+        assert told in (ending.message or "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.FluxomailServerError("x", status=503),
+        errors.FluxomailConnectionError("x"),
+        errors.FluxomailRateLimitError("x", status=429),
+        errors.FluxomailResponseError("x", status=200),
+        errors.FluxomailServerError("x", status=408),
+    ],
+)
+def test_promise_3_an_outage_of_any_length_is_waited_out(error: errors.FluxomailError) -> None:
+    assert wait().met(error, now=1_000_000.0) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.FluxomailAuthError("no key", status=401),
+        errors.FluxomailPermissionError("read_sends", status=403),
+        errors.FluxomailValidationError("bad", status=400),
+        errors.FluxomailPlanRequiredError("plan", status=402),
+    ],
+)
+def test_what_waiting_cannot_mend_ends_it(error: errors.FluxomailError) -> None:
+    ending = wait().met(error, now=1000.0)
+    assert ending is not None
+    assert ending.status == "error"
+    assert error.message in (ending.message or "")
+
+
+def test_not_found_is_tolerated_for_a_minute_from_the_first_look() -> None:
+    error = errors.FluxomailNotFoundError("gone", status=404)
+    assert wait().met(error, now=1059.9) is None
+    assert wait(deadline=1060.0).met(error, now=1060.0) is None, "past the deadline it is a time-out"
+    ending = wait().met(error, now=1060.0)
+    assert ending is not None
+    assert ending.status == "error"
+    assert "60 s" in (ending.message or "")
+
+
+def test_a_timeout_says_what_was_seen_last_and_what_was_in_the_way() -> None:
+    one = wait()
+    assert "nothing on its timeline" in (one.timed_out().message or "")
+    one.saw(timeline("sent"))
+    assert "last event: sent at 2026" in (one.timed_out().message or "")
+    one.met(errors.FluxomailServerError("broken", status=500), now=1.0)
+    assert "the last look failed: broken" in (one.timed_out().message or "")
+    assert "not delivered within 100 s" in (one.timed_out().message or "")
+
+
+def test_looks_are_spread_and_end_at_the_deadline() -> None:
+    one = wait()
+    assert [one.delay(30, 1000.0, lambda draw=draw: draw) for draw in (0.0, 0.5, 1.0)] == pytest.approx([24, 30, 36])  # type: ignore[misc]
+    assert one.delay(30, 1090.0, lambda: 0.5) == 10
+    assert one.delay(30, 2000.0) == 0
+    assert one.delay(0, 1000.0, lambda: 0.5) == 1, "an interval of 0 would hammer"
+
+
+def test_promise_4_retry_after_holds_the_next_look() -> None:
+    one = wait()
+    one.met(errors.FluxomailRateLimitError("x", status=429, retry_after=50), now=1000.0)
+    assert one.delay(1, 1000.0) == 50
+    assert one.delay(1, 1080.0) == 20, "but not past the deadline"
+    one.saw(timeline())
+    assert one.delay(1, 1000.0) < 2
+    assert one.asked == 0
+
+
+def test_an_ending_survives_the_way_through_airflow() -> None:
+    ending = Ending(status="failed", send_id="s1", target="delivered", event="bounced", message="m")
+    assert Ending.from_json({**ending.to_json(), "result": {"more": 1}}) == ending
+
+
+@pytest.mark.parametrize("event", [None, {}, "reached", {"status": "success"}, {"status": None}, []])
+def test_what_is_not_ours_is_doubted(event: object) -> None:
+    with pytest.raises(ValueError, match="says nothing of the delivery"):
+        Ending.from_json(event)

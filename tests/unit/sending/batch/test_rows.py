@@ -1,0 +1,195 @@
+"""Where a batch's messages come from, and how bad ones are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.sending.batch.rows import MAX_NAMED, Row, Rows
+
+ADA: dict[str, Any] = {"to": "ada@example.org", "subject": "Hi", "content": "Text"}
+
+
+def read(source: Any, **options: Any) -> list[Row]:
+    rows = Rows(source, **options)
+    checked = list(rows.check())
+    assert checked == list(rows), "both passes see the same"
+    return checked
+
+
+def refused(source: Any, **options: Any) -> str:
+    with pytest.raises(FluxomailValidationError) as caught:
+        read(source, **options)
+    return str(caught.value)
+
+
+def write(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_a_list_of_mappings_and_messages() -> None:
+    rows = read([ADA, EmailMessage(**{**ADA, "to": "bob@example.org"}), {**ADA, "key": "mine"}, {**ADA, "key": 7}])
+    assert [row.message.to for row in rows] == [
+        "ada@example.org",
+        "bob@example.org",
+        "ada@example.org",
+        "ada@example.org",
+    ]
+    assert [row.part for row in rows] == ["to:ada@example.org:0", "to:bob@example.org:0", "key:mine", "key:7"]
+    assert [row.where for row in rows] == ["messages[0]", "messages[1]", "messages[2]", "messages[3]"]
+
+
+def test_the_part_does_not_depend_on_the_order_of_people() -> None:
+    people = ["Ada <ada@example.org>", "bob@example.org", "ADA@example.org"]
+    forth = {row.part for row in read([{**ADA, "to": to} for to in people])}
+    back = {row.part for row in read([{**ADA, "to": to} for to in reversed(people)])}
+    assert forth == back == {"to:ada@example.org:0", "to:ada@example.org:1", "to:bob@example.org:0"}
+
+
+def test_defaults(tmp_path: Path) -> None:
+    note = write(tmp_path, "note.txt", "x")
+    rows = read([{"to": "ada@example.org"}, ADA], defaults={"subject": "S", "content": "C", "attachments": [str(note)]})
+    assert [(row.message.subject, row.message.content) for row in rows] == [("S", "C"), ("Hi", "Text")]
+    assert all(row.message.attachments[0].data == b"x" for row in rows)
+
+
+@pytest.mark.parametrize("name", ["mails.jsonl", "mails.ndjson", "MAILS.JSONL"])
+def test_json_lines(tmp_path: Path, name: str) -> None:
+    text = "\n".join([json.dumps(ADA), "", json.dumps({**ADA, "cc": ["x@example.org"]})])
+    rows = read(str(write(tmp_path, name, text)))
+    assert [row.where for row in rows] == ["line 1", "line 3"]
+    assert list(rows[1].message.cc) == ["x@example.org"]
+
+
+def test_null_is_as_good_as_absent(tmp_path: Path) -> None:
+    path = write(tmp_path, "mails.jsonl", json.dumps({"to": ADA["to"], "subject": None, "cc": None, "key": None}))
+    (row,) = read(path, defaults={"subject": "Hi", "content": "Text"})
+    assert (row.message.subject, row.message.cc, row.key) == ("Hi", (), None)
+
+
+def test_a_newsletter_fits_into_a_cell(tmp_path: Path) -> None:
+    path = write(tmp_path, "mails.csv", f"to,subject,content\nada@example.org,Hi,{'x' * 1_000_000}\n")
+    (row,) = read(path)
+    assert len(str(row.message.content)) == 1_000_000
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_csv(tmp_path: Path, ends: str) -> None:
+    lines = [
+        "to,subject,content,cc,key,extra_fields,html_content",
+        'ada@example.org,Hi,"Two\nlines, and a comma","x@example.org, y@example.org",k1,"{""replyTo"": ""z@e.org""}",',
+        "bob@example.org,Hi,Text,,,,",
+    ]
+    rows = read(write(tmp_path, "mails.csv", b"\xef\xbb\xbf" + ends.join(lines).encode()))
+    ada, bob = (row.message for row in rows)
+    assert ada.content == "Two\nlines, and a comma"
+    assert list(ada.cc) == ["x@example.org", "y@example.org"]
+    assert ada.extra_fields == {"replyTo": "z@e.org"}
+    assert (bob.cc, bob.html_content, rows[1].key) == ((), None, None)
+    assert [row.where for row in rows] == ["line 2", "line 4"], "a row is named by the line that it begins on"
+
+
+def test_the_format_can_be_named(tmp_path: Path) -> None:
+    assert len(read(write(tmp_path, "mails.txt", json.dumps(ADA)), file_format="jsonl")) == 1
+    assert "set file_format" in refused(write(tmp_path, "mails.txt", ""))
+    assert "file_format must be" in refused(write(tmp_path, "mails.csv", ""), file_format="xlsx")
+
+
+def test_an_object_storage_path(tmp_path: Path) -> None:
+    from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
+
+    path = write(tmp_path, "mails.jsonl", json.dumps(ADA))
+    assert len(read(f"file://{path}")) == 1
+    assert len(read(ObjectStoragePath(f"file://{path}"))) == 1
+
+
+@pytest.mark.parametrize("source", [[], "empty.jsonl", "empty.csv"])
+def test_none_at_all(tmp_path: Path, source: Any) -> None:
+    if isinstance(source, str):
+        source = write(tmp_path, source, "")
+    assert read(source) == []
+
+
+def test_bad_rows_are_named_all_together_and_quoted_nowhere(tmp_path: Path) -> None:
+    lines = [
+        json.dumps(ADA),
+        '{"to": "secret@example.org"',
+        json.dumps({**ADA, "to": "secret at example.org"}),
+        json.dumps({**ADA, "subjet": "secret words"}),
+        json.dumps({"to": "secret@example.org", "subject": "secret words"}),
+        json.dumps({**ADA, "key": "k"}),
+        json.dumps({**ADA, "key": "k"}),
+        json.dumps({**ADA, "key": " "}),
+        '"secret words"',
+    ]
+    told = refused(write(tmp_path, "mails.jsonl", "\n".join(lines)))
+    assert "7 of the messages cannot be sent, so none was" in told
+    for words in (
+        "line 2: is not JSON",
+        "line 3: to is not an e-mail address",
+        "line 4: unknown field 'subjet': did you mean 'subject'?",
+        "line 5: content is empty",
+        "line 7: has the same key as line 6",
+        "line 8: key must be text",
+        "line 9: is str, not a mapping",
+    ):
+        assert words in told
+    assert "secret" not in told
+
+
+def test_only_the_first_of_many_bad_rows_are_named() -> None:
+    told = refused([{"to": ""}] * (MAX_NAMED + 5))
+    assert f"messages[{MAX_NAMED - 1}]" in told
+    assert f"messages[{MAX_NAMED}]" not in told
+    assert "and 5 more" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("ada@example.org,Hi,Text\n", "column 1 in line 1 is no field"),
+        ("to,subject,contents\n", "did you mean 'content'?"),
+        ("to,to,subject\n", "names a column twice"),
+        ("to,subject,content\nada@example.org,Hi\n", "line 2: has 2 cells, and the first line 3"),
+        ('to,subject,content,extra_fields\nada@example.org,Hi,Text,"{"\n', "line 2: extra_fields is not JSON"),
+        (b"to,subject,content\nada@example.org,H\xe9,Text\n", "save it as UTF-8"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, text: str | bytes, told: str) -> None:
+    said = refused(write(tmp_path, "mails.csv", text))
+    assert told in said
+    assert "ada@" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("[{'to': 'ada@example.org'}]", "messages=make.output"),
+        ("", "messages is empty"),
+        ("/no/such/file.csv", "there is no file"),
+        (7, "not int"),
+        (None, "not NoneType"),
+        (ADA, "not dict"),
+        (iter([ADA]), "not list_iterator"),
+        (b"x", "not bytes"),
+    ],
+)
+def test_bad_sources(source: Any, told: str) -> None:
+    said = refused(source)
+    assert told in said
+    assert "ada@" not in said
+
+
+@pytest.mark.parametrize(
+    ("defaults", "told"),
+    [({"subjet": "x"}, "defaults holds 'subjet'"), ({"key": "k"}, "defaults holds 'key'"), ("x", "must be a mapping")],
+)
+def test_bad_defaults(defaults: Any, told: str) -> None:
+    assert told in refused([ADA], defaults=defaults)

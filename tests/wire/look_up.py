@@ -1,0 +1,71 @@
+"""Makes connections on Airflow's command line and sends by them, in a process of its own.
+
+``python -m tests.wire.look_up < steps.json``, where the steps are
+
+* ``commands``: command lines of ``airflow``,
+* ``examples``: command lines that make ``fluxomail_default``, which is shown and deleted again after each,
+* ``send``: ids of connections to send by, from a thread and from an event loop,
+* ``show``: ids of connections to show.
+
+The last line of stdout is JSON: what was shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+# As in the scheduler: elsewhere, Airflow 3 asks an API server for connections.
+os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+from airflow_provider_fluxomail.hooks import FluxomailHook
+
+
+def run(command: list[str]) -> None:
+    """Run one command line of Airflow's."""
+    from airflow.cli import cli_parser
+
+    arguments = cli_parser.get_parser().parse_args(command)
+    arguments.func(arguments)
+
+
+def send(conn_id: str) -> None:
+    """Send a message from a worker's thread, and one from an event loop."""
+    message = {"subject": conn_id, "content": "Text"}
+    hook = FluxomailHook(conn_id)
+    hook.send(message | {"to": "sync@example.org"}, idempotency_key=f"{conn_id}:sync")
+    hook.close()
+    asyncio.run(FluxomailHook(conn_id).asend(message | {"to": "async@example.org"}, idempotency_key=f"{conn_id}:async"))
+
+
+def show(conn_id: str) -> dict[str, Any]:
+    """What a connection says."""
+    options = FluxomailHook(conn_id).get_options()
+    return {
+        "base_url": options.settings.base_url,
+        "api_key": options.settings.api_key,
+        "timeout": options.settings.timeout,
+        "idempotency_namespace": options.idempotency_namespace,
+    }
+
+
+def main() -> None:
+    steps = json.load(sys.stdin)
+    shown = []
+    for command in steps.get("commands", []):
+        run(command)
+    for command in steps.get("examples", []):
+        run(command)
+        shown.append(show("fluxomail_default"))
+        run(["connections", "delete", "fluxomail_default"])
+    for conn_id in steps.get("send", []):
+        send(conn_id)
+    shown += [show(conn_id) for conn_id in steps.get("show", [])]
+    sys.stdout.write("\n" + json.dumps(shown) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,335 @@
+"""Whole Dags, run by Airflow (``dag.test()``) against the sandbox, the example Dags among them."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, HAS_RETRY_POLICIES
+from airflow_provider_fluxomail.client.watching import wait
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
+from airflow_provider_fluxomail.waiting import worker
+from tests.support.airflow_facts import CAN_POKE_AGAIN
+from tests.wire.airflow_runs import DagRunResult, DagRuns
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
+    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
+    monkeypatch.setattr(wait, "NOT_FOUND_GRACE", 1.0)
+    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.2)
+
+
+@pytest.fixture
+def dags(airflow_db: Path, sandbox: FluxomailSandbox) -> DagRuns:
+    return DagRuns(airflow_db)
+
+
+def test_the_example_sends_once_and_waits(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    sandbox.settings(event_delay=0.5)
+    run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
+    assert run.states == {"send": "success", "wait": "success"}
+    (mail,) = sandbox.messages()
+    assert mail.to == "ada@example.org"
+    assert mail.content == f"Run {run.run_id} has loaded its rows."
+    assert run.xcom("send", "send_id") == mail.send_id, "results are XComs of their own"
+    assert run.xcom("send")["idempotency_key"] == mail.idempotency_key
+    assert run.xcom("wait")["event"] == "delivered"
+
+
+def test_the_example_goes_red_when_the_mail_bounces(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    run = dags.run("fluxomail_send_and_wait", {"to": "bounced@example.org"})
+    assert run.states == {"send": "success", "wait": "failed"}
+    assert len(sandbox.messages()) == 1
+
+
+def test_promise_1_a_retry_after_lost_answers_sends_no_second_mail(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    sandbox.connect(max_wait=2)
+    sandbox.fail_next("response_lost_after_store", times=4)
+    run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
+    assert run.states == {"send": "success", "wait": "success"}
+    assert run.tries("send") == 2
+    assert run.xcom("send", "reused") is True
+    assert len(sandbox.requests("POST")) == 5
+    assert {request.idempotency_key for request in sandbox.requests("POST")} == {run.xcom("send", "idempotency_key")}
+    assert len(sandbox.messages()) == 1
+
+
+def test_two_runs_send_two_mails(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    for _ in range(2):
+        dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
+    assert len({mail.idempotency_key for mail in sandbox.messages()}) == 2
+
+
+def test_the_mapped_example_sends_one_each_and_waits_for_all(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    people = ["ada@example.org", "bob@example.org", "bounced@example.org"]
+    run = dags.run("fluxomail_send_to_many", {"people": people})
+    assert run.states == {
+        "people": "success",
+        **{f"send[{n}]": "success" for n in range(3)},
+        "wait[0]": "success",
+        "wait[1]": "success",
+        "wait[2]": "failed",
+    }
+    mails = sandbox.messages()
+    assert sorted(mail.to for mail in mails) == people
+    assert len({mail.idempotency_key for mail in mails}) == 3
+
+
+def test_the_example_of_options(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    run = dags.run("fluxomail_send_options", {})
+    assert set(run.states.values()) == {"success"}
+    mails = {mail.subject: mail for mail in sandbox.messages()}
+    assert len(mails) == 4
+    report = mails[f"Report of {run.run_id}"]
+    assert report.content.startswith("Report\n\nRun ")
+    assert f"<b>{run.run_id}</b>" in str(report.html_content)
+    assert [item.filename for item in report.attachments] == ["rows.csv", "note.txt"]
+    assert report.extra_fields == {"replyTo": "data-team@example.org"}
+    assert mails["Your code"].content == "Your code is 123456."
+    assert re.fullmatch(r"daily-summary-\d{4}-\d\d-\d\d:g0", str(mails["Summary of the day"].idempotency_key))
+    stored = dags.rendered_fields(run)
+    assert "report.txt" not in stored["from_template_files"], "files are rendered"
+    assert "123456" not in stored["body_that_airflow_does_not_store"], "promise 5"
+    assert "***" in stored["body_that_airflow_does_not_store"]
+
+
+def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    from airflow_provider_fluxomail.hooks import FluxomailHook
+
+    sandbox.settings(event_delay=0.5)
+    conf: dict[str, Any] = {"unknown": "sends_unknown"}
+    hook = FluxomailHook()
+    for outcome in ("delivered", "bounced", "never"):
+        mail = {"to": f"{outcome}@example.org", "subject": "Hi", "content": "x"}
+        conf[outcome] = hook.send(mail, idempotency_key=outcome).send_id
+    hook.close()
+    run = dags.run("waits", conf)
+    wanted = {"delivered": ("success", "success")} | dict.fromkeys(
+        ("bounced", "never", "unknown"), ("failed", "skipped")
+    )
+    table = {
+        f"{outcome}-{mode}-{soft}": states[soft == "soft"]
+        for outcome, states in wanted.items()
+        for mode in ("poke", "reschedule", "deferrable")
+        for soft in ("hard", "soft")
+        if CAN_POKE_AGAIN or mode != "reschedule" or outcome in ("delivered", "bounced")
+    }
+    assert {task: state for task, state in run.states.items() if task in table} == table
+    assert len(table) == (24 if CAN_POKE_AGAIN else 20)
+    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1), "no retry mends a bounce or a time-out"
+    unknown = [request for request in sandbox.requests("GET") if request.path.endswith("sends_unknown")]
+    assert len(unknown) <= 6 * 10, "a send that stays unknown ends after the grace, over reschedules too"
+
+
+def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    sandbox.settings(event_delay=0.5)
+    run = dags.run("wait_for", {})
+    wanted = {"ops": "success", "bounced": "failed", "never": "failed"}
+    table = {f"{to}-{how}": state for to, state in wanted.items() for how in ("worker", "deferrable")}
+    assert run.states == table
+    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1)
+    assert len(sandbox.messages()) == 6
+    for how in ("worker", "deferrable"):
+        result = run.xcom(f"ops-{how}")
+        assert result["event"] == "delivered"
+        assert result["reused"] is False
+        assert run.xcom(f"ops-{how}", "send_id") == result["send_id"]
+
+
+def test_promise_1_by_hand_in_a_task_a_retry_sends_nothing_twice(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    run = dags.run("by_hand", {})
+    assert run.states == {"remind": "success"}
+    assert run.tries("remind") == 2
+    assert run.xcom("remind") == [mail.send_id for mail in sandbox.assert_sent(4)]
+
+
+def test_the_example_by_hand_sends_one_each_over_retries(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("response_lost_after_store", to="bob@example.org")
+    dag = dags.load("fluxomail_send_by_hand")
+    dag.get_task("remind").retry_delay = timedelta(0)
+    run = DagRunResult(dags, dag.dag_id, dag.test().run_id)
+    assert run.states == {"remind": "success"}
+    assert run.tries("remind") == 2
+    mails = {mail.subject: mail for mail in sandbox.assert_sent(2)}
+    assert run.xcom("remind") == [mails[f"Invoice {number}"].send_id for number in (1001, 1002)]
+
+
+def test_the_example_of_batches(dags: DagRuns, sandbox: FluxomailSandbox, tmp_path: Path) -> None:
+    report = tmp_path / "report.jsonl"
+    run = dags.run("fluxomail_send_batch", {"report": str(report)})
+    assert set(run.states.values()) == {"success"}, run.states
+    assert run.xcom("remind")["sent"] == 2
+    assert run.xcom("newsletter") == {
+        "total": 2,
+        "sent": 2,
+        "replayed": 0,
+        "rejected": 0,
+        "unknown": 0,
+        "report": str(report),
+    }
+    assert {mail.subject for mail in sandbox.assert_sent(4)} == {
+        "Invoice 1001",
+        "Invoice 1002",
+        f"News of {run.run_id}",
+    }
+    assert len(report.read_text().splitlines()) == 2
+
+
+def test_the_example_of_alerts(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    run = dags.run("fluxomail_alerts", {"fail": True})
+    assert run.states == {"load": "failed", "report": "success"}
+    name = "fluxomail_alerts.load"
+    for to in ("ops@example.org", "dba@example.org"):
+        assert [mail.subject for mail in sandbox.messages(to)] == [
+            f"[Airflow] up for retry: {name} (try 1 of 2)",
+            f"[Airflow] failed: {name} (try 2 of 2)",
+        ]
+        assert all(
+            "\nValueError: the warehouse has no rows of today\n" in mail.content for mail in sandbox.messages(to)
+        )
+    whole = sandbox.message("lead@example.org")
+    assert whole.subject == f"[Airflow] Dag failed: fluxomail_alerts ({run.run_id})"
+    own = sandbox.message("data-team@example.org")
+    assert own.subject == "report is done, at try 1"
+    assert f"<b>fluxomail_alerts.report</b> succeeded in run {run.run_id}." in str(own.html_content)
+    assert own.extra_fields == {"replyTo": "ops@example.org"}
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 0), reason="Airflow 2 has no asset watchers")
+def test_the_example_of_a_suppression_list(
+    dags: DagRuns, sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task of it; ``dag.test()`` has no asset events. The whole on a real Airflow: ``test_event_driven.py``."""
+    caplog.set_level(logging.INFO)
+    dag = dags.load("fluxomail_suppression_list")
+    suppress = dag.get_task("suppress").python_callable
+    example = suppress.__globals__
+    kept: dict[str, Any] = {}
+
+    class Variables:
+        @staticmethod
+        def get(key: str, *, default: Any, deserialize_json: bool) -> Any:
+            return kept.get(key, default)
+
+        @staticmethod
+        def set(key: str, value: Any, *, serialize_json: bool) -> None:
+            kept[key] = value
+
+    monkeypatch.setitem(example, "Variable", Variables)
+    hook = FluxomailHook()
+    people = ("Ada@example.org", "Bob <bob@example.org>")
+    sends = [hook.send({"to": to, "subject": "Hi", "content": "x"}, idempotency_key=to[:3]).send_id for to in people]
+    hook.close()
+    changes = [
+        SimpleNamespace(extra={"payload": {"events": [{"send_id": send_id} for send_id in ids]}})
+        for ids in (sends, sends[:1])
+    ]
+    assert suppress(triggering_asset_events={example["undeliverable"]: changes}) == 2
+    assert kept == {"fluxomail_suppressed": sorted(map(example["digest"], ("ada@example.org", "bob@example.org")))}
+    assert suppress(triggering_asset_events={example["undeliverable"]: changes}) == 0
+    assert "example.org" not in caplog.text + str(kept), "promise 5"
+
+
+def test_promise_1_a_batch_over_a_real_retry(dags: DagRuns, sandbox: FluxomailSandbox, tmp_path: Path) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("response_lost_after_store", to="bob@example.org", idempotency_key="*.newsletter:*")
+    dag = dags.load("fluxomail_send_batch")
+    for task in dag.tasks:
+        task.retry_delay = timedelta(0)
+    run = DagRunResult(dags, dag.dag_id, dag.test(run_conf={"report": str(tmp_path / "report.jsonl")}).run_id)
+    assert set(run.states.values()) == {"success"}, run.states
+    assert (run.tries("remind"), run.tries("newsletter")) == (1, 2)
+    sandbox.assert_sent(4)
+    assert len(sandbox.requests("POST")) == 5, "only the doubtful one was repeated"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("airflow.models.task_state_store") is None, reason="Airflow has no task state store"
+)
+def test_promise_2_a_task_keeps_its_send_where_airflow_can(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
+    ((value,),) = dags.query(
+        "SELECT value FROM task_state_store WHERE dag_id = ? AND run_id = ? AND task_id = 'send'",
+        run.dag_id,
+        run.run_id,
+    )
+    assert sandbox.message().send_id in value
+    # Not the name alone: a digest may hold these letters.
+    assert "example.org" not in value
+
+
+def test_promise_5_nothing_secret_is_stored_by_airflow(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    sandbox.key("fm_very_secret_key")
+    sandbox.connect(key="fm_very_secret_key")
+    sandbox.fail_next("error_after_store")
+    dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
+    assert len(sandbox.messages()) == 1
+    assert "fm_very_secret_key" not in dags.database_dump()
+
+
+@pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow has retry policies since 3.3")
+def test_the_example_of_the_retry_policy(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    """With ``dag.test()`` nobody waits for a delay: the system test sees it obeyed."""
+    sandbox.connect(max_wait=0.5)
+    sandbox.fail_next(429, to="ops@example.org", retry_after=3, times=2)
+    sandbox.fail_next(400, to="data-team@example.org", times=None)
+    run = dags.run("fluxomail_retries", {})
+    assert run.states == {"by_operator": "success", "by_hand": "success", "refused": "failed"}
+    assert (run.tries("by_operator") + run.tries("by_hand"), run.tries("refused")) == (4, 1)
+    sandbox.assert_sent(2)
+
+
+# Tests as a user of the package would write them: docs/sandbox.md quotes them.
+
+
+@pytest.fixture
+def dag(airflow_db: Path) -> Any:
+    return DagRuns(airflow_db).load("fluxomail_send_and_wait")
+
+
+# [START howto_test_a_dag]
+def test_ops_get_the_report(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
+    run = dag.test(run_conf={"to": "ops@example.org"})
+    assert run.state == "success"
+    mail = fluxomail_sandbox.message(to="ops@example.org")
+    assert mail.subject == "Nightly load finished"
+    assert mail.event_types == ["sent", "delivered"]
+
+
+def test_a_lost_answer_sends_no_second_mail(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
+    fluxomail_sandbox.fail_next("response_lost_after_store", times=2)
+    dag.test(run_conf={"to": "ops@example.org"})
+    fluxomail_sandbox.assert_sent(1)
+    assert len(fluxomail_sandbox.requests("POST")) == 3
+
+
+def test_a_bounce_fails_the_run(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
+    run = dag.test(run_conf={"to": "bounced@example.org"})
+    assert run.state == "failed"
+    # [END howto_test_a_dag]
+
+
+# [START howto_test_an_event]
+def test_the_mail_bounces_later(fluxomail_sandbox: FluxomailSandbox) -> None:
+    fluxomail_sandbox.settings(default_outcome="never")
+    send_my_mail()
+    mail = fluxomail_sandbox.bounce(reason="mailbox full")
+    assert mail.event_types == ["sent", "bounced"]
+    # [END howto_test_an_event]
+
+
+def send_my_mail() -> None:
+    hook = FluxomailHook()
+    hook.send({"to": "ops@example.org", "subject": "Hi", "content": "Text"}, idempotency_key="k")
+    hook.close()

@@ -1,0 +1,290 @@
+"""``@task.fluxomail_send``: what a function returns is sent, with the keys that the operators would give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, AirflowSkipException, Asset
+from airflow_provider_fluxomail.client.errors import FluxomailServerError
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.configuration.old_arguments import MESSAGE_FIELDS
+from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
+from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.waiting import worker
+from tests.support.airflow_names import task
+from tests.wire.airflow_runs import DagRuns
+from tests.wire.running import Run, context
+from tests.wire.ways import LONG, MESSAGE, Store, deferring, quick
+
+__all__ = ["quick"]
+pytestmark = pytest.mark.usefixtures("quick")
+
+PEOPLE = ["ada@example.org", "bob@example.org"]
+MANY = [{**MESSAGE, "to": person} for person in PEOPLE]
+
+
+def decorated(function: Callable[..., Any], **arguments: Any) -> FluxomailSendDecoratedOperator:
+    how = {"task_id": "task", "deferrable": False, **arguments}
+    return FluxomailSendDecoratedOperator(python_callable=function, **how)
+
+
+def keys(sandbox: Sandbox) -> list[str]:
+    return [str(mail.idempotency_key) for mail in sandbox.messages()]
+
+
+def test_the_fields_of_a_message_are_known_without_it() -> None:
+    assert set(MESSAGE_FIELDS) == set(EmailMessage.__dataclass_fields__)
+    for name in MESSAGE_FIELDS:
+        with pytest.raises(TypeError, match=f"'{name}'"):
+            decorated(lambda: MESSAGE, **{name: "x"})
+
+
+@pytest.mark.parametrize(
+    "message", [MESSAGE, EmailMessage(**MESSAGE), {**MESSAGE, "cc": None}], ids=["map", "it", "null"]
+)
+def test_one_message_has_the_key_of_the_operator(sandbox: Sandbox, message: Any) -> None:
+    run = Run(decorated(lambda: message))
+    same = Run(FluxomailSendOperator(task_id="task", deferrable=False, **MESSAGE))
+    mail = sandbox.message()
+    assert (run.result["send_id"], run.result["idempotency_key"]) == (mail.send_id, mail.idempotency_key)
+    assert (same.result["send_id"], same.result["reused"]) == (mail.send_id, True)
+
+
+def test_events_of_outlets_name_every_message_of_a_list(sandbox: Sandbox) -> None:
+    event = SimpleNamespace(extra={})
+
+    class Events:
+        def __getitem__(self, asset: Any) -> Any:
+            return event
+
+    run = Run(decorated(lambda: MANY, outlets=[Asset("x://sent")]), {**context(), "outlet_events": Events()})
+    assert run.kind == "success", run.error
+    assert event.extra == {name: [one[name] for one in run.result] for name in ("send_id", "message_id")}
+    assert len(sandbox.messages()) == len(MANY)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_the_guards_of_the_connection_hold(sandbox: Sandbox, many: bool) -> None:
+    sandbox.connect("staging", redirect_to="staging@example.com")
+    run = Run(decorated(lambda: MANY if many else MANY[0], fluxomail_conn_id="staging"))
+    assert run.kind == "success", run.error
+    mails = sandbox.assert_sent(2 if many else 1)
+    for mail, person in zip(mails, PEOPLE, strict=False):
+        assert mail.to == "staging@example.com"
+        assert mail.content.startswith(f"[redirected by Airflow; was for to: {person}]")
+    sandbox.connect("closed", allowed_recipient_domains="example.com")
+    refused = Run(decorated(lambda: MANY if many else MANY[0], fluxomail_conn_id="closed"))
+    assert refused.kind == "AirflowFailException"
+    sandbox.assert_sent(len(mails))
+
+
+def test_many_have_the_keys_of_the_batch(sandbox: Sandbox) -> None:
+    twice = [*MANY, {**MESSAGE, "subject": "2nd", "to": PEOPLE[0]}, {**MESSAGE, "subject": "3rd", "key": "third"}]
+    operator = decorated(lambda: twice)
+    run = Run(operator)
+    assert not operator.multiple_outputs, "Airflow refuses a list otherwise"
+    assert [one["send_id"] for one in run.result] == [mail.send_id for mail in sandbox.assert_sent(4)]
+    assert [one["idempotency_key"] for one in run.result] == keys(sandbox)
+    assert len(set(keys(sandbox))) == 4
+    batch = Run(FluxomailSendBatchOperator(task_id="task", messages=twice, deferrable=False))
+    assert batch.result["replayed"] == 4
+
+
+def test_promise_1_the_next_try_sends_what_is_missing_in_whatever_order(sandbox: Sandbox) -> None:
+    sandbox.fail_next(503, to=PEOPLE[0], times=2)
+    assert isinstance(Run(decorated(lambda: MANY)).error, FluxomailServerError)
+    assert [mail.to for mail in sandbox.messages()] == [PEOPLE[1]], "one that fails does not keep the others"
+    run = Run(decorated(lambda: MANY[::-1]), context(try_number=2))
+    assert [one["reused"] for one in run.result] == [True, False]
+    sandbox.assert_sent(2)
+
+
+def test_what_a_retry_may_mend_is_told_first(sandbox: Sandbox) -> None:
+    sandbox.fail_next(400, to=PEOPLE[0], times=None)
+    sandbox.fail_next(503, to=PEOPLE[1], times=2)
+    assert isinstance(Run(decorated(lambda: MANY)).error, FluxomailServerError)
+    assert isinstance(Run(decorated(lambda: MANY)).error, AirflowFailException)
+    sandbox.assert_sent(1)
+
+
+def test_promise_2_a_clear_sends_again_only_if_asked(sandbox: Sandbox) -> None:
+    for resend, sent in ((False, 2), (True, 6)):
+        for max_tries in (3, 5):
+            for function in (lambda: MESSAGE, lambda: MANY[:1]):
+                assert Run(decorated(function, resend_on_clear=resend), context(max_tries=max_tries)).error is None
+        sandbox.assert_sent(sent)
+
+
+def test_mapped_tasks_have_keys_of_their_own(sandbox: Sandbox) -> None:
+    for index in (0, 1):
+        for function in (lambda: MESSAGE, lambda: [MESSAGE]):
+            assert Run(decorated(function), context(map_index=index)).error is None
+    assert len(set(keys(sandbox))) == 4
+
+
+def test_a_key_of_ones_own(sandbox: Sandbox) -> None:
+    assert Run(decorated(lambda: MESSAGE, idempotency_key="mine")).error is None
+    assert keys(sandbox) == ["mine"]
+
+
+def test_promise_1_a_late_retry_asks_for_none_of_them_again(sandbox: Sandbox) -> None:
+    store = Store()
+    ctx = {**context(), "task_state_store": store}
+    first = Run(decorated(lambda: MANY), ctx)
+    assert len(store) == 2
+    for name in store:
+        store[name]["asked"] -= 30 * 24 * 3600
+    sandbox.advance(30 * 24 * 3600)
+    again = Run(decorated(lambda: MANY[::-1]), {**ctx, **context(try_number=2)})
+    assert [one["send_id"] for one in again.result] == [one["send_id"] for one in first.result][::-1]
+    sandbox.assert_sent(2)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_promise_4_a_long_rate_limit_defers_and_the_function_is_called_again(sandbox: Sandbox, many: bool) -> None:
+    calls = []
+
+    def function() -> Any:
+        calls.append(1)
+        return MANY if many else MESSAGE
+
+    sandbox.fail_next(429, retry_after=LONG, skip=int(many))
+    run = deferring(decorated(function, deferrable=True), 1)
+    assert run.error is None
+    assert (len(run.deferrals), len(calls)) == (1, 2)
+    sandbox.assert_sent(1 + many)
+    assert len({request.idempotency_key for request in sandbox.requests("POST")}) == 1 + many
+
+
+def test_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbox) -> None:
+    sandbox.fail_next(429, retry_after=LONG)
+    assert Run(decorated(lambda: MANY)).kind == "FluxomailRateLimitError"
+    assert len(sandbox.requests("POST")) == 1, "it holds for all of them"
+
+
+def test_one_message_may_wait_for_its_delivery(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
+    sandbox.settings(event_delay=1)
+    operator = decorated(lambda: MESSAGE, wait_for="delivered", poll_interval=0.1, deferrable=True)
+    run = Run(operator)
+    assert (run.result["event"], len(run.deferrals)) == ("delivered", 1)
+    assert operator.multiple_outputs
+    assert Run(decorated(lambda: MESSAGE, wait_for="opened")).kind == "AirflowFailException"
+
+
+def test_a_coroutine_and_a_generator(sandbox: Sandbox) -> None:
+    async def later() -> dict[str, Any]:
+        return MESSAGE
+
+    def each() -> Iterator[dict[str, Any]]:
+        yield from MANY
+
+    assert Run(decorated(later)).result["send_id"]
+    assert len(Run(decorated(each)).result) == 2
+    sandbox.assert_sent(3)
+
+
+def test_arguments_and_the_context_reach_the_function(sandbox: Sandbox) -> None:
+    def function(to: str, *, subject: str, run_id: str) -> dict[str, Any]:
+        return {"to": to, "subject": subject, "content": run_id}
+
+    run = Run(decorated(function, op_args=[PEOPLE[0]], op_kwargs={"subject": "Hi", "run_id": ""}))
+    assert run.kind == "AirflowFailException", "an argument goes before the context"
+    run = Run(decorated(lambda run_id=None: {**MESSAGE, "content": run_id}))
+    assert run.error is None
+    assert sandbox.message().content == "run"
+
+
+def test_what_is_returned_is_no_template_and_an_argument_no_file(sandbox: Sandbox) -> None:
+    operator = decorated(lambda name: {**MESSAGE, "content": "{{ run_id }}", "subject": name}, op_args=["report.html"])
+    operator.render_template_fields(context())
+    assert operator.op_args == ["report.html"]
+    assert Run(operator).error is None
+    assert (sandbox.message().subject, sandbox.message().content) == ("report.html", "{{ run_id }}")
+
+
+def test_attachments_are_read(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id\n1\n")
+    with_file = {**MESSAGE, "attachments": [str(tmp_path / "rows.csv")]}
+    assert Run(decorated(lambda: with_file)).error is None
+    assert Run(decorated(lambda: [with_file])).error is None
+    assert [file.content for mail in sandbox.messages() for file in mail.attachments] == [b"id\n1\n"] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "returned nothing"),
+        ("text", "returned str"),
+        (5, "returned int"),
+        ({**MESSAGE, "to": "nobody"}, "not an e-mail address"),
+        ({**MESSAGE, "body": "x"}, "unknown message field 'body'"),
+        ({"subject": "x"}, "to is missing"),
+        ([MESSAGE, {**MESSAGE, "to": "nobody"}], r"messages\[1\]: to is not an e-mail address"),
+        ([MESSAGE, None], r"messages\[1\]: is NoneType"),
+        ([{**MESSAGE, "key": "a"}, {**MESSAGE, "key": "a"}], "same key"),
+    ],
+)
+def test_what_is_no_message_fails_at_once_and_sends_nothing(sandbox: Sandbox, value: Any, told: str) -> None:
+    with pytest.raises(AirflowFailException, match=told):
+        decorated(lambda: value).execute(context())
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("argument", [{"wait_for": "delivered"}, {"idempotency_key": "k"}])
+def test_what_is_for_one_message_alone(sandbox: Sandbox, argument: dict[str, str]) -> None:
+    with pytest.raises(AirflowFailException, match=next(iter(argument))):
+        decorated(lambda: MANY, **argument).execute(context())
+    assert sandbox.requests() == []
+
+
+def test_an_empty_list_sends_nothing_and_is_no_error(sandbox: Sandbox) -> None:
+    assert Run(decorated(list)).result == []
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("error", [AirflowSkipException("none today"), RuntimeError("broken")], ids=["skip", "error"])
+def test_what_the_function_raises_is_the_tasks(sandbox: Sandbox, error: Exception) -> None:
+    def function() -> None:
+        raise error
+
+    assert Run(decorated(function)).error is error
+
+
+# Whole Dags
+
+
+def test_airflow_knows_the_decorator() -> None:
+    send: Any = task.fluxomail_send
+    assert send(lambda: MESSAGE).operator_class is FluxomailSendDecoratedOperator
+
+
+def test_the_example(airflow_db: Path, sandbox: Sandbox) -> None:
+    run = DagRuns(airflow_db).run("fluxomail_taskflow", {})
+    assert set(run.states.values()) == {"success"}
+    assert {"reminders", "invitation[0]", "invitation[1]"} < set(run.states)
+    report = sandbox.message(subject=f"Report of {run.run_id}")
+    assert report.content == "7 rows were loaded."
+    assert run.xcom("report")["send_id"] == run.xcom("report", "send_id") == report.send_id
+    assert run.xcom("notice")["event"] == "delivered"
+    assert [one["send_id"] for one in run.xcom("reminders")] == [
+        mail.send_id for mail in sandbox.messages(subject="Reminder")
+    ]
+    assert sorted(mail.to for mail in sandbox.messages(subject="Invitation")) == PEOPLE
+    sandbox.assert_sent(6)
+
+
+def test_promise_1_a_retried_dag_sends_nothing_twice(airflow_db: Path, sandbox: Sandbox) -> None:
+    sandbox.connect(max_attempts=1)
+    for person in (PEOPLE[1], "carl@example.org"):
+        sandbox.fail_next("response_lost_after_store", to=person)
+    run = DagRuns(airflow_db).run("tries_taskflow", {})
+    assert run.states == {"many": "success", "one": "success"}
+    assert (run.tries("many"), run.tries("one")) == (2, 2)
+    sandbox.assert_sent(3)

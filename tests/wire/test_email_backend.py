@@ -1,0 +1,340 @@
+"""The e-mail backend, called as Airflow calls it: by ``airflow.utils.email``, and for tasks that fail."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.utils import email
+
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowNotFoundException
+from airflow_provider_fluxomail.client import retries
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailAuthError,
+    FluxomailConnectionError,
+    FluxomailServerError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.email_backend import send_email
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sending import idempotency_key
+from tests.support.airflow_facts import NO_FAILURE_MAILS
+from tests.unit.test_email_backend import OLD_BODY, RECORD
+from tests.wire.airflow_runs import DagRuns
+from tests.wire.running import context
+
+PEOPLE = ["ada@example.org", "bob@example.org"]
+BACKEND = "airflow_provider_fluxomail.email_backend.send_email"
+
+
+@pytest.fixture(autouse=True)
+def _backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", BACKEND)
+    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
+
+
+@pytest.fixture
+def dags(airflow_db: Path, sandbox: Sandbox) -> DagRuns:
+    return DagRuns(airflow_db)
+
+
+def airflows_send_email(*args: Any, **kwargs: Any) -> None:
+    """Airflow's own function, which calls the backend that the configuration names."""
+    send: Any = email.send_email
+    send(*args, **kwargs)
+
+
+def test_airflow_sends_with_the_backend(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id\n1\n")
+    airflows_send_email(
+        PEOPLE, "News\nof today\n", "<p>All <b>well</b></p>", files=[str(tmp_path / "rows.csv")],
+        cc="copy@example.org", bcc=["blind@example.org"], custom_headers={"X-Team": "ops"},
+    )  # fmt: skip
+    ada, bob = (sandbox.message(person) for person in PEOPLE)
+    for mail in (ada, bob):
+        assert (mail.subject, mail.html_content, mail.content) == (
+            "News of today",
+            "<p>All <b>well</b></p>",
+            "All well",
+        )
+        assert [(file.filename, file.content) for file in mail.attachments] == [("rows.csv", b"id\n1\n")]
+        assert mail.extra_fields == {}, "Fluxomail chooses the sender"
+    assert (ada.cc, ada.bcc) == (["copy@example.org"], ["blind@example.org"])
+    assert (bob.cc, bob.bcc) == ([], []), "a copy is one mail"
+    sandbox.assert_sent(2)
+
+
+def test_a_dry_run_checks_and_sends_nothing(sandbox: Sandbox) -> None:
+    airflows_send_email(PEOPLE, "News", "<p>Text</p>", dryrun=True)
+    with pytest.raises(FluxomailValidationError):
+        airflows_send_email("nobody", "News", "<p>Text</p>", dryrun=True)
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("name", ["dryrun", "sandbox_mode"])
+def test_a_dry_run_says_that_nothing_was_sent(sandbox: Sandbox, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    caplog.set_level(logging.INFO)
+    airflows_send_email(PEOPLE, "News", "<p>Text</p>", **{name: True})
+    assert f"Checked 2 emails and sent none of them: {name} is set." in caplog.messages
+    assert sandbox.requests() == []
+    airflows_send_email(PEOPLE, "News", "<p>Text</p>", **{name: False})
+    sandbox.assert_sent(2)
+
+
+def test_what_is_ignored_is_named_once_and_not_quoted(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    send_email(
+        PEOPLE, "News", "<p>Text</p>", None, False, None, None, "related", "iso-8859-1",
+        from_email="Secret <secret@example.org>", from_name="Secret", categories=["secret"], tags=None, template="",
+        custom_headers={"reply-TO": "Answers <answers@example.org>", "X-Team": "secret", "X\n": "secret"},
+    )  # fmt: skip
+    (line,) = [text for text in caplog.messages if "gnored" in text]
+    assert line == (
+        "Ignored arguments: from_email, mime_subtype, mime_charset, from_name, categories, custom_headers['X-Team'], "
+        "custom_headers['X?']. Fluxomail sends from the organization's From identity and builds the email itself."
+    )
+    assert "secret" not in caplog.text.lower()
+    for mail in sandbox.assert_sent(2):
+        assert mail.extra_fields == {"replyTo": "Answers <answers@example.org>"}
+
+
+@pytest.mark.parametrize("headers", [None, {}, {"Reply-To": ""}, {"Reply-To": None}])
+def test_what_airflow_itself_passes_is_not_worth_a_line(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, headers: dict[str, Any] | None
+) -> None:
+    caplog.set_level(logging.INFO)
+    airflows_send_email(PEOPLE[0], "News", "<p>Text</p>", mime_charset="UTF-8", custom_headers=headers)
+    assert sandbox.message().extra_fields == {}
+    # Airflow's own sender of a failure email, where none is configured.
+    send_email(PEOPLE[1], "News", "<p>Text</p>", from_email="airflow@airflow")
+    sandbox.assert_sent(2)
+    assert "gnored" not in caplog.text
+
+
+def test_a_reply_address_that_would_write_headers_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(FluxomailValidationError, match=r"custom_headers\['Reply-To'\] holds a line break"):
+        send_email(PEOPLE, "News", "<p>Text</p>", custom_headers={"Reply-To": "a@example.org\nBcc: b@example.org"})
+    assert sandbox.requests() == []
+
+
+def test_headers_that_are_no_mapping_are_refused(sandbox: Sandbox) -> None:
+    headers: Any = [("Reply-To", "ada@example.org")]
+    with pytest.raises(FluxomailValidationError, match="custom_headers must be a mapping"):
+        send_email("ops@example.org", "Hi", "<p>Hi</p>", custom_headers=headers)
+    assert sandbox.requests() == []
+
+
+def test_promise_6_a_reply_address_leaves_the_key_as_it_is(sandbox: Sandbox) -> None:
+    for headers in (None, {"Reply-To": "answers@example.org"}):
+        send_email(PEOPLE[0], f"Airflow alert: {RECORD}", "<p>Replies</p>", custom_headers=headers)
+    sandbox.assert_sent(1)
+
+
+def test_a_mail_of_an_image_alone(sandbox: Sandbox) -> None:
+    airflows_send_email(PEOPLE[0], "", "<img src='https://example.org/x.png'>")
+    assert sandbox.message().subject == sandbox.message().content == "(no subject)"
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "environment", "used"),
+    [
+        (None, {}, "fluxomail_default"),
+        ("smtp_default", {"SMTP_DEFAULT": "smtp://mail.example"}, "fluxomail_default"),
+        ("alerts", {"ALERTS": "smtp://mail.example"}, "fluxomail_default"),
+        ("alerts", {}, "alerts"),
+        ("smtp_default", {}, "smtp_default"),
+    ],
+)
+def test_the_connection(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, conn_id: str | None, environment: dict[str, str], used: str
+) -> None:
+    sandbox.connect(key="wrong")
+    sandbox.connect(used)
+    for name, value in environment.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", value)
+    send_email(PEOPLE[0], "News", "<p>Text</p>", conn_id=conn_id)
+    sandbox.assert_sent(1)
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_a_connection_that_is_not_there(sandbox: Sandbox) -> None:
+    airflows_send_email(PEOPLE[0], "News", "<p>Text</p>", conn_id="smtp_default")
+    with pytest.raises(AirflowNotFoundException):
+        airflows_send_email(PEOPLE[0], "News", "<p>Text</p>", conn_id="misspelt")
+    sandbox.assert_sent(1)
+
+
+def test_promise_1_a_lost_answer_is_asked_for_with_the_same_key(sandbox: Sandbox) -> None:
+    sandbox.fail_next("response_lost_after_store", to=PEOPLE[0], times=2)
+    send_email(PEOPLE, "News", "<p>Text</p>")
+    assert len(sandbox.requests("POST")) == 4
+    assert [mail.to for mail in sandbox.assert_sent(2)] == PEOPLE
+
+
+def test_two_mails_of_the_same_words_are_two_where_nothing_tells_that_they_are_one(sandbox: Sandbox) -> None:
+    """Two callbacks of two runs may well say the same."""
+    for _ in range(2):
+        send_email(PEOPLE[0], "The Dag has failed", "<p>See the log.</p>")
+    sandbox.assert_sent(2)
+
+
+def test_promise_1_a_failure_mail_that_airflow_sends_again_is_one(sandbox: Sandbox) -> None:
+    """A dag processor that is restarted may handle the same request twice."""
+    for _ in range(2):
+        send_email(PEOPLE, f"Airflow alert: {RECORD}", "<p>Try 2 out of 2</p>")
+    sandbox.assert_sent(2)
+    send_email(PEOPLE, f"Airflow alert: {RECORD}", "<p>Another exception</p>")
+    send_email(PEOPLE, f"Airflow alert: {RECORD.replace('try_number=2', 'try_number=3')}", "<p>Try 2 out of 2</p>")
+    sandbox.assert_sent(6)
+
+
+def test_promise_1_a_failure_mail_that_airflow_2_asks_for_again_is_one(sandbox: Sandbox) -> None:
+    """Its scheduler asks with each look at a dead worker, until the Dag processor has sent the mail."""
+    subject = "Airflow alert: <TaskInstance: alerts.fails run [up_for_retry]>"
+    for _ in range(3):
+        send_email(PEOPLE, subject, OLD_BODY)
+    assert [mail.to for mail in sandbox.assert_sent(2)] == PEOPLE
+    assert str(sandbox.messages()[0].idempotency_key).startswith("af1:alerts.fails:")
+    for number, (old, new) in enumerate(
+        (("Try 2", "Try 3"), ("no <a", "Other words <a"), ("&map_index=3", ""), ("base_date=2026", "base_date=2025")), 3
+    ):
+        assert old in OLD_BODY
+        send_email(PEOPLE[0], subject, OLD_BODY.replace(old, new))
+        sandbox.assert_sent(number)
+
+
+def test_promise_1_a_refused_recipient_costs_nobody_a_second_mail(sandbox: Sandbox) -> None:
+    """Before 3.2, Airflow takes the error for one of its words, and calls again with others."""
+    subject = "Airflow alert: <TaskInstance: alerts.refused run [failed]>"
+    body = OLD_BODY.replace("task_id=fails", "task_id=refused")
+    other = re.sub(r"Exception:<br>.*?<br>", "Exception:<br>Failed attempt to attach error logs<br>", body)
+    assert other != body
+    everybody = [*PEOPLE, "refused@example.org", "Cy <cy@example.org>"]
+    sandbox.fail_next(400, to="refused@example.org", times=2)
+    for words in (body, other):
+        with pytest.raises(FluxomailValidationError):
+            send_email(everybody, subject, words)
+    assert [mail.to for mail in sandbox.assert_sent(3)] == [*PEOPLE, "Cy <cy@example.org>"]
+    # Who got none so far gets one, and the next try has mails of its own.
+    send_email(everybody, subject, other)
+    assert [mail.to for mail in sandbox.assert_sent(4)][3:] == ["refused@example.org"]
+    send_email(everybody, subject, body.replace("Try 2", "Try 3"))
+    sandbox.assert_sent(8)
+
+
+def test_promise_1_what_holds_for_all_is_asked_for_again(sandbox: Sandbox) -> None:
+    subject, body = "Airflow alert", OLD_BODY.replace("task_id=fails", "task_id=unauthorized")
+    sandbox.fail_next(401)
+    with pytest.raises(FluxomailAuthError):
+        send_email(PEOPLE, subject, body)
+    send_email(PEOPLE, subject, body.replace("rows", "more rows"))
+    sandbox.assert_sent(2)
+
+
+def test_promise_1_within_a_task_a_retry_sends_nothing_twice_and_loses_nothing(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        task = context(try_number=number)
+        monkeypatch.setattr(idempotency_key, "_running_context", lambda task=task: task)
+        for words in ("same", "same", f"try {number}"):
+            send_email(PEOPLE, "News", f"<p>{words}</p>")
+    assert sorted(mail.content for mail in sandbox.messages(PEOPLE[0])) == ["same", "same", "try 1", "try 2"]
+    sandbox.assert_sent(8)
+
+
+def test_promise_2_within_a_task_a_clear_sends_again_only_if_asked(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for max_tries in (3, 5):
+        task = context(max_tries=max_tries, try_number=max_tries)
+        monkeypatch.setattr(idempotency_key, "_running_context", lambda task=task: task)
+        airflows_send_email(PEOPLE[0], "Once", "<p>Text</p>")
+        airflows_send_email(PEOPLE[0], "Again", "<p>Text</p>", resend_on_clear=True)
+    assert sorted(mail.subject for mail in sandbox.messages()) == ["Again", "Again", "Once"]
+
+
+def test_a_bad_recipient_does_not_silence_the_others_and_is_told(sandbox: Sandbox) -> None:
+    sandbox.fail_next(400, to=PEOPLE[0], times=None)
+    with pytest.raises(FluxomailValidationError, match="400"):
+        send_email([*PEOPLE, "no address"], "News", "<p>Text</p>")
+    assert [mail.to for mail in sandbox.messages()] == [PEOPLE[1]]
+
+
+def test_what_a_retry_may_mend_is_told_first(sandbox: Sandbox) -> None:
+    sandbox.fail_next(503, to=PEOPLE[0], times=None)
+    with pytest.raises(FluxomailServerError):
+        send_email(["no address", *PEOPLE], "News", "<p>Text</p>")
+    assert [mail.to for mail in sandbox.messages()] == [PEOPLE[1]]
+
+
+def test_what_holds_for_all_ends_it(sandbox: Sandbox) -> None:
+    sandbox.connect(key="wrong")
+    with pytest.raises(FluxomailAuthError):
+        send_email(PEOPLE, "News", "<p>Text</p>")
+    assert len(sandbox.requests()) == 1
+    sandbox.connect(host="http://127.0.0.1:1", max_attempts=1)
+    with pytest.raises(FluxomailConnectionError):
+        send_email(PEOPLE, "News", "<p>Text</p>")
+
+
+def test_the_guards_hold(sandbox: Sandbox) -> None:
+    sandbox.connect(redirect_to="qa@example.org")
+    send_email(PEOPLE, "News", "<p>Text</p>")
+    mails = sandbox.assert_sent(2, "qa@example.org")
+    assert [PEOPLE[n] in mail.content for n, mail in enumerate(mails)] == [True, True]
+    sandbox.connect(allowed_recipient_domains="ours.example")
+    with pytest.raises(FluxomailValidationError, match=r"ours\.example"):
+        send_email(PEOPLE, "News", "<p>Text</p>")
+
+
+# Whole Dags
+
+
+@pytest.mark.skipif(bool(NO_FAILURE_MAILS), reason=NO_FAILURE_MAILS)
+def test_a_failing_task_alerts_at_each_try(dags: DagRuns, sandbox: Sandbox) -> None:
+    run = dags.run("alerts", {})
+    assert run.states == {"fails": "failed"}
+    for person in PEOPLE:
+        retry, failure = sandbox.messages(person)
+        assert "it's broken in try 1" in retry.content
+        assert "it's broken in try 2" in failure.content
+        if AIRFLOW_VERSION >= (3, 1):
+            told = [f"Airflow alert: alerts.fails {run.run_id} [{state}] try {number}"
+                    for number, state in ((1, "up_for_retry"), (2, "failed"))]  # fmt: skip
+            assert [retry.subject, failure.subject] == told
+        else:
+            assert re.fullmatch(r"Airflow alert: <TaskInstance: alerts\.fails .* \[failed\]>", failure.subject)
+    sandbox.assert_sent(4)
+
+
+@pytest.mark.skipif(bool(NO_FAILURE_MAILS), reason=NO_FAILURE_MAILS)
+def test_promise_1_a_failure_mail_survives_a_lost_answer(dags: DagRuns, sandbox: Sandbox) -> None:
+    sandbox.fail_next("response_lost_after_store", times=2)
+    dags.run("alerts", {})
+    sandbox.assert_sent(4)
+
+
+def test_a_task_that_writes_and_is_retried(dags: DagRuns, sandbox: Sandbox) -> None:
+    run = dags.run("mails", {})
+    assert run.tries("writes") == 2
+    for person in PEOPLE:
+        assert sorted(mail.content for mail in sandbox.messages(person)) == ["same", "same", "try 1", "try 2"]
+
+
+def test_the_example(dags: DagRuns, sandbox: Sandbox) -> None:
+    run = dags.run("fluxomail_email_backend", {"rows": 3})
+    assert run.states == {"load": "success", "check": "failed", "tell": "success"}
+    assert [mail.content for mail in sandbox.messages(subject="Rows loaded")] == ["Today 3 rows were loaded."] * 2
+    assert run.run_id in sandbox.message(subject="Failed: fluxomail_email_backend.check").content
+    sandbox.assert_sent(3)
+    run = dags.run("fluxomail_email_backend", {})
+    if NO_FAILURE_MAILS:
+        sandbox.assert_sent(3)
+        return
+    assert run.states == {"load": "failed", "check": "upstream_failed", "tell": "upstream_failed"}
+    assert [mail.to for mail in sandbox.messages()[3:]] == ["ops@example.org", "data-team@example.org"]
+    assert "the source is empty" in sandbox.messages()[3].content

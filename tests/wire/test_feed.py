@@ -1,0 +1,415 @@
+"""The feed against every fault of a stream: nothing is lost, and nobody is hammered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
+from airflow_provider_fluxomail.client.events import EventFilter, FeedEvent
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.pacing import Pacer, Turns
+from airflow_provider_fluxomail.client.settings import ClientSettings
+from airflow_provider_fluxomail.client.watching import event_feed
+from airflow_provider_fluxomail.client.watching.event_feed import Feed, FeedTiming
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from tests.wire.conftest import RawServer
+
+EVENTS = "/api/v1/events"
+STREAM = "/api/v1/events/stream"
+OPENED = EventFilter(types=("email.opened",))
+T = 1_700_000_000
+DEADLINE = 60.0
+#: As patient as tests are.
+QUICK = FeedTiming(silence=0.5, overlap=10.0, backoff=1.0)
+
+
+class Following:
+    """A feed that runs, and what it has brought."""
+
+    def __init__(self, client: AsyncFluxomailClient, pacer: Pacer, wanted: EventFilter, **how: Any) -> None:
+        self.found: list[FeedEvent] = []
+        self.changes: list[tuple[bool, int]] = []
+        self._changed = asyncio.Event()
+        how = {"timing": QUICK, **how}
+        self.feed = Feed(client, wanted, turns=Turns(pacer), receive=self._receive, **how)
+        self.feed.on_change = self._on_change
+        self.task = asyncio.create_task(self.feed.run())
+
+    def _receive(self, events: Sequence[FeedEvent]) -> None:
+        self.found += events
+        self._changed.set()
+
+    def _on_change(self) -> None:
+        self.changes.append((self.feed.live, self.feed.generation))
+        self._changed.set()
+
+    @property
+    def numbers(self) -> list[int]:
+        """The seconds of the events, as a test numbers them."""
+        return [int(one.event.time.timestamp()) - T for one in self.found if one.event.time]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the feed brings, or its end."""
+        async with asyncio.timeout(DEADLINE):
+            while not condition():
+                self._changed.clear()
+                changed = asyncio.ensure_future(self._changed.wait())
+                await asyncio.wait((changed, self.task), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                if self.task.done():
+                    self.task.result()
+
+    async def until_live(self) -> None:
+        await self.until(lambda: self.feed.live)
+
+    async def has(self, *wanted: int) -> None:
+        await self.until(lambda: set(wanted) <= set(self.numbers))
+
+    async def error(self) -> BaseException:
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.wait((self.task,))
+        error = self.task.exception()
+        assert error is not None
+        return error
+
+
+Follow = Callable[..., Following]
+
+
+@pytest.fixture
+async def follow(sandbox: Sandbox) -> AsyncIterator[Follow]:
+    """Start to follow the sandbox's events; it ends with the test."""
+    async with contextlib.AsyncExitStack() as stack:
+        tasks: list[asyncio.Task[None]] = []
+
+        async def end() -> None:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        def start(url: str = sandbox.url, *, key: str = "fm_sandbox", **how: Any) -> Following:
+            pacer = Pacer()
+            client = AsyncFluxomailClient(ClientSettings(api_key=key, base_url=url, timeout=5), on_answer=pacer.saw)
+            stack.push_async_exit(client)
+            following = Following(client, pacer, how.pop("wanted", OPENED), **how)
+            tasks.append(following.task)
+            return following
+
+        stack.push_async_callback(end)
+        yield start
+        await end()
+
+
+@pytest.fixture(autouse=True)
+async def _message(sandbox: Sandbox) -> None:
+    """A send that nothing happens to by itself."""
+    async with AsyncFluxomailClient(ClientSettings(api_key="fm_sandbox", base_url=sandbox.url)) as client:
+        await client.send(EmailMessage(to="never@example.org", subject="Hi", content="Text"), idempotency_key="1")
+
+
+def happen(sandbox: Sandbox, *numbers: int, event_type: str = "opened") -> None:
+    for number in numbers:
+        sandbox.event(event_type, at=T + number)
+
+
+def streams(sandbox: Sandbox) -> list[Any]:
+    return sandbox.requests("GET", STREAM)
+
+
+async def seen(condition: Callable[[], bool]) -> None:
+    """Wait for something that only the sandbox knows."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - another process's state
+            await asyncio.sleep(0.02)
+
+
+async def test_events_come_as_they_happen(sandbox: Sandbox, follow: Follow) -> None:
+    happen(sandbox, 0)
+    following = follow()
+    await following.until_live()
+    happen(sandbox, 1, 2)
+    happen(sandbox, 3, event_type="clicked")
+    happen(sandbox, 4)
+    await following.has(4)
+    assert following.numbers == [1, 2, 4]
+    assert following.changes == [(True, 1)]
+    assert len(sandbox.requests("GET")) == 1, "the list is read to close gaps alone"
+
+
+async def test_it_can_begin_in_the_past(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.settings(page_size=2)
+    happen(sandbox, 0, 1, 2, 3, 4, 5, 6)
+    following = follow(since_ms=(T + 12) * 1000)
+    await following.until_live()
+    assert sorted(following.numbers) == [2, 3, 4, 5, 6], "10 s before the moment, for events that come late"
+    assert following.feed.generation == 1
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "dropped at once": {"kind": "stream_drop"},
+    "dropped after two events": {"kind": "stream_drop", "after_events": 2},
+    "dropped again and again": {"kind": "stream_drop", "after_events": 1, "times": 4},
+    "stalled": {"kind": "stream_stall"},
+    "stalled after an event": {"kind": "stream_stall", "after_events": 1},
+    "doubled": {"kind": "stream_duplicate"},
+    "out of order": {"kind": "stream_out_of_order", "seconds": 0.1},
+}
+
+
+@pytest.mark.parametrize("gap", [False, True], ids=["resumed", "with a gap"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_fault_of_a_stream_loses_an_event(sandbox: Sandbox, follow: Follow, fault: str, gap: bool) -> None:
+    if gap:
+        sandbox.fail_next("stream_gap", times=None)
+    following = follow()
+    await following.until_live()
+    sandbox.fail_next(**FAULTS[fault])
+    # Of now: the list closes a gap from the moment that was reached.
+    base = int(sandbox.now()) - T
+    for number in range(12):
+        happen(sandbox, base + number % 3)
+        await asyncio.sleep(0.05)
+    marker = base + 5
+    await following.until_live()
+    happen(sandbox, marker)
+    sandbox.advance(5)
+    await following.has(base, base + 1, base + 2, marker)
+    assert following.feed.generation == 1
+    broken = fault.startswith(("dropped", "stalled"))
+    assert ((False, 1) in following.changes) == broken
+    assert following.changes[-1] == (True, 1)
+    ids = {(one.event.id, one.event.type) for one in following.found}
+    stored = {f"{one.send_id}:{int(event.at * 1000)}" for one in sandbox.messages() for event in one.events}
+    assert {name for name, _ in ids} == stored - {sent_id(sandbox)}
+
+
+def sent_id(sandbox: Sandbox) -> str:
+    (message,) = sandbox.messages()
+    (sent,) = [event for event in message.events if event.type == "sent"]
+    return f"{message.send_id}:{round(sent.at * 1000)}"
+
+
+async def test_what_happens_while_it_is_broken_comes_from_the_list(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.fail_next("stream_gap", times=None)
+    following = follow()
+    await following.until_live()
+    sandbox.fail_next(503, path=STREAM, times=2)
+    sandbox.fail_next("stream_drop")
+    now = int(sandbox.now()) - T
+    await following.until(lambda: not following.feed.live)
+    happen(sandbox, now, now + 1)
+    sandbox.advance(2)
+    await following.has(now, now + 1)
+    assert following.changes == [(True, 1), (False, 1), (True, 1)]
+    assert [one.status for one in streams(sandbox)] == [200, 503, 503, 200]
+
+
+async def test_it_goes_on_from_the_last_event(sandbox: Sandbox, follow: Follow) -> None:
+    following = follow()
+    await following.until_live()
+    happen(sandbox, 1)
+    await following.has(1)
+    sandbox.fail_next("stream_drop")
+    await seen(lambda: len(streams(sandbox)) == 2)
+    first, second = streams(sandbox)
+    assert "last-event-id" not in first.headers
+    assert second.headers["last-event-id"] == following.found[-1].event.id
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+async def test_an_id_that_the_server_has_forgotten_is_left_out(sandbox: Sandbox, follow: Follow, status: int) -> None:
+    following = follow()
+    await following.until_live()
+    happen(sandbox, 1)
+    await following.has(1)
+    sandbox.fail_next(status, path=STREAM)
+    sandbox.fail_next("stream_drop")
+    await following.until(lambda: len(following.changes) == 3)
+    assert [one.status for one in streams(sandbox)] == [200, status, 200]
+    assert "last-event-id" not in streams(sandbox)[-1].headers
+    assert "types=email.opened" in streams(sandbox)[-1].query
+
+
+async def test_a_filter_that_the_server_does_not_know_is_left_out(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.fail_next(400, path=STREAM)
+    following = follow(wanted=EventFilter(types=("email.opened",), domain="example.org"))
+    await following.until_live()
+    happen(sandbox, 1, event_type="clicked")
+    await following.has(1)
+    assert [parse_qs(one.query) for one in streams(sandbox)] == [
+        {"types": ["email.opened"], "domain": ["example.org"]},
+        {"domain": ["example.org"]},
+    ]
+
+
+async def test_a_refusal_of_the_request_itself_is_an_error(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.fail_next(400, path=STREAM, times=None)
+    assert isinstance(await follow().error(), errors.FluxomailValidationError)
+    assert len(streams(sandbox)) == 2
+
+
+async def test_no_plan_is_an_error(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.settings(events_in_plan=False)
+    assert isinstance(await follow().error(), errors.FluxomailPlanRequiredError)
+    assert len(streams(sandbox)) == 1
+
+
+async def test_a_plan_that_ends_is_an_error(sandbox: Sandbox, follow: Follow) -> None:
+    following = follow()
+    await following.until_live()
+    sandbox.settings(events_in_plan=False)
+    assert isinstance(await following.error(), errors.FluxomailPlanRequiredError)
+    assert not following.feed.live
+
+
+async def test_a_revoked_key_is_an_error(sandbox: Sandbox, follow: Follow) -> None:
+    following = follow(key=sandbox.key("fm_other"))
+    await following.until_live()
+    sandbox.revoke("fm_other")
+    assert isinstance(await following.error(), errors.FluxomailAuthError)
+
+
+async def test_it_can_be_run_again_with_another_key_and_loses_nothing(sandbox: Sandbox, follow: Follow) -> None:
+    following = follow(key=sandbox.key("fm_other"))
+    await following.until_live()
+    sandbox.revoke("fm_other")
+    await following.error()
+    now = int(sandbox.now()) - T
+    happen(sandbox, now)
+    async with AsyncFluxomailClient(ClientSettings(api_key="fm_sandbox", base_url=sandbox.url)) as client:
+        following.feed.client = client
+        following.task = asyncio.create_task(following.feed.run())
+        await following.has(now)
+        following.task.cancel()
+        await asyncio.gather(following.task, return_exceptions=True)
+    assert following.feed.generation == 1
+
+
+@pytest.mark.parametrize("kind", ["503", "cut_before_store", "proxy_error_page", "an empty page"])
+async def test_promise_4_it_is_not_hammered_while_it_is_down(sandbox: Sandbox, follow: Follow, kind: str) -> None:
+    fault: dict[str, Any] = {"kind": int(kind) if kind.isdigit() else kind}
+    if kind == "an empty page":
+        fault = {"kind": "status", "status": 200, "body": ""}
+    sandbox.fail_next(**fault, path=STREAM, times=5)
+    following = follow(timing=FeedTiming(silence=5, overlap=10, backoff=2))
+    await following.until_live()
+    gaps = sandbox.requests("GET", STREAM).gaps
+    assert len(gaps) == 5
+    for number, gap in enumerate(gaps, start=1):
+        assert gap >= 0.2 * min(2.0, 2**number / 4), gaps
+
+
+async def test_promise_4_streams_that_end_at_once_are_not_opened_at_once(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.settings(stream_life=0.01)
+    follow(timing=FeedTiming(silence=5, overlap=10, backoff=2))
+    await seen(lambda: len(streams(sandbox)) >= 5)
+    gaps = sandbox.requests("GET", STREAM).gaps
+    assert gaps[3] >= 0.2 * 2
+    assert len(sandbox.requests("GET", EVENTS)) <= 2 * len(streams(sandbox)), "the list once for each stream"
+
+
+@pytest.mark.parametrize("path", [STREAM, EVENTS])
+async def test_promise_4_retry_after_is_obeyed(sandbox: Sandbox, follow: Follow, path: str) -> None:
+    # The list is read when the stream is open; the fault is not for what lies below its path.
+    sandbox.fail_next(429, retry_after=2, path=STREAM if path == STREAM else "/api/v1/event[s]")
+    following = follow(since_ms=T * 1000)
+    await following.until_live()
+    asked = sandbox.requests("GET")
+    (refused,) = [number for number, one in enumerate(asked) if one.status == 429]
+    assert asked.gaps[refused] >= 2.0
+
+
+async def test_a_cap_is_kept(sandbox: Sandbox, follow: Follow) -> None:
+    """With few requests a minute, each stream that ends is opened when it may be."""
+    sandbox.settings(stream_life=0.05)
+    follow(key=sandbox.key("fm_capped", rate_limit_per_minute=4))
+    await seen(lambda: len(sandbox.requests("GET")) >= 3)
+    # Long enough for a dozen, were it not for the cap.
+    await asyncio.sleep(3)
+    assert sandbox.requests(status=429) == []
+    # The cap counts by the minute, and the test may run over the end of one.
+    assert max(Counter(one.at // 60 for one in sandbox.requests("GET")).values()) <= 4
+
+
+async def test_a_gap_too_large_to_be_read_is_told(
+    sandbox: Sandbox, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_feed, "GAP_PAGES", 2)
+    sandbox.settings(page_size=2)
+    sandbox.fail_next("stream_gap", times=None)
+    following = follow()
+    await following.until_live()
+    now = int(sandbox.now()) - T
+    sandbox.fail_next(503, path=STREAM)
+    sandbox.fail_next("stream_drop")
+    await following.until(lambda: not following.feed.live)
+    happen(sandbox, *range(now, now + 6))
+    sandbox.advance(10)
+    await following.until_live()
+    assert following.changes == [(True, 1), (False, 1), (True, 2)]
+    assert set(following.numbers) >= {now + 2, now + 3, now + 4, now + 5}, "the newest were read"
+    assert now not in following.numbers
+
+
+async def test_read_back_tells_how_far_it_came(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.settings(page_size=2)
+    happen(sandbox, *range(10))
+    following = follow()
+    await following.until_live()
+    assert await following.feed.read_back(T * 1000, 3) == (T + 4) * 1000
+    assert sorted(following.numbers) == [4, 5, 6, 7, 8, 9]
+    assert await following.feed.read_back(T * 1000, 5) == T * 1000
+    assert set(following.numbers) == set(range(10))
+
+
+PAGE = {
+    "events": [{"id": "1", "type": "email.opened", "created": "2026-01-01T00:00:00Z", "data": {"sendId": "s"}}],
+    "nextCursor": "again",
+}
+
+
+async def test_a_list_that_goes_in_circles_is_left(serve: Callable[..., RawServer], follow: Follow) -> None:
+    body = json.dumps(PAGE).encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+    server = serve(lambda connection, _: connection.sendall(answer % (len(body), body)))
+    following = follow(server.url)
+    await following.feed.read_back(0, 50)
+    lists = [one for one in server.seen if b"/api/v1/events?" in one]
+    assert len(lists) == 2
+    assert len(following.found) == 2
+
+
+async def test_the_servers_clock_counts(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.advance(3600)
+    following = follow()
+    await following.until_live()
+    assert following.feed.clock_offset == pytest.approx(3600, abs=60)
+    assert following.feed.reached_ms == pytest.approx(sandbox.now() * 1000, abs=60_000)
+    now = int(sandbox.now()) - T
+    sandbox.fail_next("stream_gap", times=None)
+    sandbox.fail_next(503, path=STREAM)
+    sandbox.fail_next("stream_drop")
+    await following.until(lambda: not following.feed.live)
+    happen(sandbox, now)
+    await following.has(now)
+    (read,) = [one for one in sandbox.requests("GET", EVENTS) if one.path == EVENTS]
+    assert int(parse_qs(read.query)["since"][0]) > (T + now - 60) * 1000, "no hour is read again"
+
+
+async def test_a_feed_that_is_cancelled_gives_its_turn_back(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.fail_next("delay", seconds=30, path=STREAM)
+    following = follow()
+    turns = following.feed._turns
+    await seen(lambda: turns._in_flight == 1)
+    following.task.cancel()
+    await asyncio.gather(following.task, return_exceptions=True)
+    assert turns._in_flight == 0

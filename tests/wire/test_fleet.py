@@ -1,0 +1,120 @@
+"""The section ``[fluxomail]`` of Airflow's configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.provider_info import CONFIGURATION
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from tests.wire.running import fire
+from tests.wire.test_watchers import trigger
+from tests.wire.watching import Mail, reads, send, streams, until
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def put(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"AIRFLOW__FLUXOMAIL__{name.upper()}", value)
+
+
+def test_the_defaults_are_those_of_the_section(sandbox: Sandbox) -> None:
+    options = FluxomailHook().get_options()
+    assert options.settings.max_wait == airflow_cfg.max_wait() == float(CONFIGURATION["max_wait"]["default"])
+    assert options.poll_share == airflow_cfg.poll_share() == float(CONFIGURATION["poll_share"]["default"])
+    assert airflow_cfg.follow_events()
+    assert airflow_cfg.inbox_link() == ""
+    assert airflow_cfg.default_conn_id() == "fluxomail_default"
+
+
+def test_a_connections_extra_outranks_the_section(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, "max_wait", "20")
+    put(monkeypatch, "poll_share", "0.25")
+    sandbox.connect("plain")
+    sandbox.connect("own", max_wait=7, poll_share=0.75)
+    plain, own = FluxomailHook("plain").get_options(), FluxomailHook("own").get_options()
+    assert (plain.settings.max_wait, plain.poll_share) == (20, 0.25)
+    assert (own.settings.max_wait, own.poll_share) == (7, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_wait", "soon"),
+        ("poll_share", "half"),
+        ("follow_events", "maybe"),
+        ("inbox_link", "https://mail.example.com/sends"),
+        ("inbox_link", "javascript:alert('{send_id}')"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, name, value)
+    with pytest.raises(Exception, match=name) as caught:
+        getattr(airflow_cfg, name)()
+    assert type(caught.value).__name__ == "AirflowConfigException"
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_wait", "-1"), ("poll_share", "2")])
+def test_a_value_out_of_range_is_named(
+    sandbox: Sandbox, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(monkeypatch, name, value)
+    with pytest.raises(Exception, match=f"{name} must be"):
+        FluxomailHook().get_options()
+
+
+async def test_many_waits_read_timelines_where_the_fleet_says_so(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(monkeypatch, "follow_events", "False")
+    sent = send(sandbox, 40)
+    mail = Mail(sandbox)
+    for send_id in sent:
+        mail.event("delivered", send_id)
+    tasks = [asyncio.create_task(fire(trigger(send_id, seen=None))) for send_id in sent]
+    ended: list[Any] = await asyncio.wait_for(asyncio.gather(*tasks), 60)
+    assert {one["status"] for one in ended} == {"reached"}
+    await until(lambda: reads(sandbox) == 40)
+    assert streams(sandbox) == 0
+
+
+def test_the_default_connection_is_that_of_the_section() -> None:
+    """Read when a module is imported, as other defaults of operators are."""
+    code = (
+        "from airflow_provider_fluxomail.operators import FluxomailSendOperator\n"
+        "from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor\n"
+        "from airflow_provider_fluxomail.hooks import FluxomailHook\n"
+        "tasks = FluxomailSendOperator(task_id='a', to='a@example.org', subject='Hi'), FluxomailDeliverySensor(\n"
+        "    task_id='b', send_id='s')\n"
+        "print(*(one.fluxomail_conn_id for one in (*tasks, FluxomailHook())))\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        put(patch, "default_conn_id", "mail_production")
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert answer.stdout.split()[-3:] == ["mail_production"] * 3
+
+
+def test_airflow_knows_the_section() -> None:
+    from airflow.providers_manager import ProvidersManager
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        manager: Any = ProvidersManager
+        found = dict(manager().provider_configs)["airflow-provider-fluxomail"]
+    assert set(found["fluxomail"]["options"]) == set(CONFIGURATION)
+
+
+def test_every_option_is_documented() -> None:
+    text = (DOCS / "connection.md").read_text(encoding="utf-8")
+    section = text.partition("## One setting for all connections")[2].partition("\n## ")[0]
+    for name, option in CONFIGURATION.items():
+        (row,) = [line for line in section.splitlines() if line.startswith(f"| `{name}` |")]
+        assert (f"`{option['default']}`" if option["default"] else "| none |") in row

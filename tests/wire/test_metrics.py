@@ -1,0 +1,278 @@
+"""What Airflow's stats are told, as a StatsD server gets it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from airflow_provider_fluxomail import airflow_compat, metrics
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, Stats
+from airflow_provider_fluxomail.client.watching.wait import Status
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from tests.wire.running import Run, context
+from tests.wire.test_batch import SandboxTime, batch, people
+from tests.wire.watching import Mail, send, until, watching
+
+NEW: Any = airflow_compat.airflow_stats.__wrapped__
+MAIL: Any = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
+HOST = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())
+OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+
+
+class StatsD:
+    """A StatsD server, which keeps what it is told."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._lines: list[tuple[str, float, str]] = []
+
+    def lines(self) -> list[tuple[str, float, str]]:
+        """Name, value and kind of all metrics of this package so far."""
+        try:
+            while True:
+                for line in self._server.recv(65536).decode().splitlines():
+                    name, value, kind = re.fullmatch(r"([^:]+):([^|]+)\|(\w+)", line).groups()  # type: ignore[union-attr]
+                    if name.startswith("airflow.fluxomail."):
+                        self._lines.append((name.removeprefix("airflow.fluxomail."), float(value), kind))
+        except BlockingIOError:
+            return self._lines
+
+    def counts(self) -> dict[str, float]:
+        """The sums of the counters."""
+        sums: dict[str, float] = {}
+        for name, value, kind in self.lines():
+            if kind == "c":
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
+    def timings(self, name: str) -> list[float]:
+        """In seconds."""
+        return [value / 1000 for known, value, kind in self.lines() if (known, kind) == (name, "ms")]
+
+    def gauge(self, name: str) -> float | None:
+        """What a gauge shows now."""
+        return next((value for known, value, kind in reversed(self.lines()) if (known, kind) == (name, "g")), None)
+
+
+def set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make Airflow's stats forget how they were set up, as those of a new process."""
+    monkeypatch.setattr(metrics, "airflow_stats", functools.cache(NEW))
+    stats: Any = Stats
+    module = sys.modules[stats.__module__]
+    if hasattr(module, "_factory"):
+        monkeypatch.setattr(module, "_factory", None)
+        monkeypatch.setattr(module, "_backend", None)
+        return
+    monkeypatch.setattr(stats, "instance", None)
+    if AIRFLOW_VERSION >= (3, 2):
+        # Airflow 3.2.
+        monkeypatch.setattr(stats, "factory", None)
+        return
+    # Before it reads the configuration when it is imported.
+    logger = importlib.import_module("airflow.metrics.statsd_logger")
+    monkeypatch.setattr(type(stats), "factory", logger.get_statsd_logger, raising=False)
+
+
+@pytest.fixture
+def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[StatsD]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        for name, value in {"ON": "True", "HOST": "127.0.0.1", "PORT": str(server.getsockname()[1])}.items():
+            monkeypatch.setenv(f"AIRFLOW__METRICS__STATSD_{name}", value)
+        set_up(monkeypatch)
+        yield StatsD(server)
+        stats: Any = Stats
+        backend = getattr(sys.modules[stats.__module__], "_backend", None) or vars(stats).get("instance")
+        if client := getattr(backend, "statsd", None):
+            client.close()
+
+
+def operator(**fields: Any) -> FluxomailSendOperator:
+    return FluxomailSendOperator(task_id="send", **{**MAIL, **fields})
+
+
+def test_a_send_and_its_replay(sandbox: Sandbox, statsd: StatsD) -> None:
+    ctx = context()
+    assert Run(operator(), ctx).kind == "success"
+    assert statsd.counts() == {"sent": 1}
+    assert Run(operator(), ctx).result["reused"]
+    assert statsd.counts() == {"sent": 1, "replayed": 1}
+
+
+def test_a_lost_answer_is_one_send_and_one_retry(sandbox: Sandbox, statsd: StatsD) -> None:
+    sandbox.fail_next("response_lost_after_store")
+    assert Run(operator()).result["reused"]
+    assert statsd.counts() == {"sent": 1, "retried": 1}
+
+
+@pytest.mark.parametrize(("status", "name"), [(422, "refused"), (401, "refused"), (500, "failed")])
+def test_a_send_that_fails(sandbox: Sandbox, statsd: StatsD, status: int, name: str) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next(status)
+    assert Run(operator()).kind != "success"
+    assert statsd.counts() == {name: 1}
+
+
+def test_an_asynchronous_send(sandbox: Sandbox, statsd: StatsD) -> None:
+    sandbox.fail_next(503)
+    asyncio.run(FluxomailHook().asend(MAIL, idempotency_key="k"))
+    assert statsd.counts() == {"sent": 1, "retried": 1}
+
+
+def test_a_rate_limit_that_is_waited_out(sandbox: Sandbox, statsd: StatsD) -> None:
+    sandbox.fail_next(429, retry_after=1)
+    assert Run(operator()).kind == "success"
+    assert statsd.counts() == {"sent": 1, "retried": 1, "rate_limited": 1}
+    (held,) = statsd.timings("rate_limit_wait")
+    assert 1.0 <= held <= 1.2
+
+
+def test_a_rate_limit_that_defers(sandbox: Sandbox, statsd: StatsD, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_fluxomail.waiting.worker.RESUME_AFTER", 0.2)
+    monkeypatch.setattr("airflow_provider_fluxomail.waiting.worker.RATE_LIMIT_SPREAD", 0.1)
+    sandbox.connect(max_wait=0)
+    sandbox.fail_next(429, retry_after=1)
+    run = Run(operator(deferrable=True))
+    assert (run.kind, len(run.deferrals)) == ("success", 1)
+    assert statsd.counts() == {"sent": 1, "failed": 1, "rate_limited": 1}
+    (held,) = statsd.timings("rate_limit_wait")
+    assert 0.9 <= held <= 1.6
+
+
+def test_a_batch(sandbox: Sandbox, statsd: StatsD) -> None:
+    sandbox.fail_next(422, to="p1@example.org")
+    sandbox.fail_next("response_lost_after_store", to="p2@example.org")
+    Run(FluxomailSendBatchOperator(task_id="batch", messages=people(5)))
+    assert statsd.counts() == {"sent": 4, "refused": 1, "retried": 1}
+
+
+def test_a_batch_that_the_cap_slows_down(sandbox: Sandbox, statsd: StatsD) -> None:
+    sandbox.key("capped", rate_limit_per_minute=60)
+    sandbox.connect(key="capped")
+    batch(sandbox, people(100), SandboxTime(sandbox)).run()
+    assert statsd.counts()["sent"] == 100
+    assert 20 <= sum(statsd.timings("rate_limit_wait")) <= 130
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable", "wait_for"])
+@pytest.mark.parametrize(("to", "outcome"), [("ops@example.org", "reached"), ("bounced@example.org", "failed")])
+def test_a_wait_that_ends_in_the_worker(sandbox: Sandbox, statsd: StatsD, mode: str, to: str, outcome: str) -> None:
+    if mode == "wait_for":
+        Run(operator(to=to, wait_for="delivered"))
+    else:
+        (sent,) = send(sandbox, to=to)
+        Run(FluxomailDeliverySensor(task_id="wait", send_id=sent, deferrable=mode == "deferrable"))
+    assert {name: count for name, count in statsd.counts().items() if name != "sent"} == {f"wait.{outcome}": 1}
+    (took,) = statsd.timings("wait.duration")
+    assert 0 <= took < 10
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_a_wait_that_times_out_is_counted_once(sandbox: Sandbox, statsd: StatsD, mode: str) -> None:
+    (sent,) = send(sandbox)
+    task = FluxomailDeliverySensor(
+        task_id="wait", send_id=sent, deferrable=mode == "deferrable", timeout=0.5, poke_interval=0.2
+    )
+    assert Run(task).kind == "AirflowSensorTimeout"
+    assert statsd.counts() == {"wait.timeout": 1}
+    (took,) = statsd.timings("wait.duration")
+    assert 0.5 <= took < 10
+
+
+def test_a_wait_that_ends_in_the_trigger(sandbox: Sandbox, statsd: StatsD, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_fluxomail.waiting.worker.WORKER_LOOKS", (0.0,))
+    monkeypatch.setattr("airflow_provider_fluxomail.waiting.worker.RESUME_AFTER", 0.1)
+    sandbox.settings(event_delay=1.5)
+    (sent,) = send(sandbox, to="ops@example.org")
+    run = Run(FluxomailDeliverySensor(task_id="wait", send_id=sent, deferrable=True, poke_interval=0.2))
+    assert (run.kind, len(run.deferrals)) == ("success", 1)
+    assert statsd.counts() == {"wait.reached": 1}
+    (took,) = statsd.timings("wait.duration")
+    assert 1 <= took < 10
+
+
+async def test_what_a_watcher_does(sandbox: Sandbox, statsd: StatsD) -> None:
+    sent = send(sandbox, 5)
+    mail = Mail(sandbox)
+
+    def shown() -> tuple[float | None, ...]:
+        return tuple(statsd.gauge(name) for name in ("waits.open", "watchers.timelines", "watchers.events"))
+
+    async with watching(sandbox, observer=metrics.Metrics("fluxomail_default")) as waits:
+        waits.start(sent[:2])
+        await until(lambda: shown() == (2, 1, 0), "two waits read timelines")
+        waits.start(sent[2:])
+        await until(lambda: shown() == (5, 0, 1), "five follow the events")
+        assert statsd.gauge(f"waits.open.{HOST}") == 5
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        await waits.all_ended()
+    assert shown() == (0, 0, 0)
+
+
+async def test_a_watcher_that_the_key_is_refused_to(sandbox: Sandbox, statsd: StatsD) -> None:
+    sent = send(sandbox, 2)
+    async with watching(sandbox, observer=metrics.Metrics("fluxomail_default")) as waits:
+        waits.start(sent, ago=None, interval=0.2)
+        await until(lambda: statsd.gauge("waits.open") == 2)
+        sandbox.revoke(sandbox.api_key)
+        assert set((await waits.all_ended()).values()) == {"FluxomailAuthError"}
+    assert statsd.gauge("waits.open") == 0
+
+
+def test_tags(sandbox: Sandbox, statsd: StatsD, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED", "True")
+    set_up(monkeypatch)
+    sandbox.connect("other", max_attempts=1)
+    sandbox.fail_next(422)
+    Run(operator(fluxomail_conn_id="other"))
+    assert statsd.counts() == {"refused,conn_id=other,error=FluxomailValidationError": 1}
+
+
+def test_promise_5_metrics_hold_no_person_and_no_key(sandbox: Sandbox, statsd: StatsD) -> None:
+    Run(operator(wait_for="delivered", idempotency_key="secret-key"))
+    told = str(statsd.lines())
+    for secret in ("ops", "Hi", "Text", "secret", sandbox.api_key):
+        assert secret not in told
+
+
+@pytest.mark.parametrize("broken", ["stats", "statsd"])
+def test_nothing_about_a_metric_fails_a_send(
+    sandbox: Sandbox, statsd: StatsD, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if broken == "stats":
+        monkeypatch.setattr(metrics, "airflow_stats", lambda: None)
+    else:
+        monkeypatch.setitem(sys.modules, "statsd", None)
+        set_up(monkeypatch)
+    assert Run(operator()).kind == "success"
+    assert statsd.lines() == []
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1.5, [1.5]), (1e300, [1e9]), (float("inf"), []), (float("nan"), [])])
+def test_no_time_is_too_long(statsd: StatsD, seconds: float, told: list[float]) -> None:
+    metrics.Metrics("conn").held(seconds)
+    assert statsd.timings("rate_limit_wait") == told
+
+
+def test_every_metric_is_documented() -> None:
+    text = OPERATIONS.read_text(encoding="utf-8").partition("## Metrics")[2].partition("\n## ")[0]
+    rows = set(re.findall(r"^\| `fluxomail\.([a-z_.]+)`", text, re.MULTILINE))
+    code = Path(metrics.__file__).read_text(encoding="utf-8")
+    used = set(
+        re.findall(r"\"((?:wait|waits|watchers)\.[a-z]+|sent|replayed|refused|failed|retried|rate_[a-z_]+)\"", code)
+    )
+    assert rows == used | {f"wait.{outcome}" for outcome in get_args(Status)}

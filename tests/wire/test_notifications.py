@@ -1,0 +1,770 @@
+"""Alerts over the wire: each callback with the context that Airflow gives it, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import importlib.util
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, get_args
+
+import pytest
+
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowFailException
+from airflow_provider_fluxomail.alerts import alert
+from airflow_provider_fluxomail.notifications import FluxomailNotifier
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, TASKS_HAVE_A_LOG_URL
+from tests.wire.airflow_runs import DagRuns
+
+OPS: Final = "ops@example.org"
+URL: Final = "https://airflow.example.org"
+AIRFLOW_3: Final = AIRFLOW_VERSION >= (3, 0)
+DEADLINES: Final = importlib.util.find_spec("airflow.sdk") and importlib.util.find_spec("airflow.triggers.callback")
+#: How alerts are sent: from a callback, and from an event loop.
+Way = Callable[[FluxomailNotifier, Any], None]
+
+
+def by_call(notifier: FluxomailNotifier, context: Any) -> None:
+    notifier(context)
+
+
+def by_await(notifier: FluxomailNotifier, context: Any) -> None:
+    async def alert() -> None:
+        notifier.context = context
+        await notifier
+
+    asyncio.run(alert())
+
+
+@pytest.fixture(params=[by_call, by_await], ids=["sync", "async"])
+def way(request: pytest.FixtureRequest) -> Way:
+    chosen: Way = request.param
+    return chosen
+
+
+@pytest.fixture(autouse=True)
+def _base_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"AIRFLOW__{'API' if AIRFLOW_3 else 'WEBSERVER'}__BASE_URL", URL)
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What notifiers log."""
+    monkeypatch.setattr(FluxomailNotifier, "log", logging.getLogger("alerts under test"))
+    caplog.set_level(logging.INFO, "alerts under test")
+    return caplog
+
+
+def told(log: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
+    return [
+        record.getMessage() for record in log.records if record.name == "alerts under test" and record.levelno >= level
+    ]
+
+
+def context(**fields: Any) -> Any:
+    """The part of a worker's context that an alert is made of."""
+    ti = {
+        "dag_id": "load",
+        "run_id": "run_1",
+        "task_id": "copy",
+        "map_index": -1,
+        "try_number": 1,
+        "max_tries": 2,
+        "state": "failed",
+        "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+        "end_date": datetime(2026, 1, 1, 0, 2, 5, tzinfo=UTC),
+        "log_url": "https://airflow.example.org/dags/load?a=1&b=2",
+    }
+    extra = {name: fields.pop(name) for name in ("exception", "reason", "dag", "task", "dag_run") if name in fields}
+    return {"ti": SimpleNamespace(**{**ti, **fields}), "run_id": "run_1", **extra}
+
+
+# Kinds of callbacks, run by Airflow
+
+
+@pytest.mark.parametrize("dag_id", ["alerts_shared", "alerts_each"])
+def test_each_callback_of_a_dag_says_what_has_happened(airflow_db: Path, sandbox: Sandbox, dag_id: str) -> None:
+    run = DagRuns(airflow_db).run(dag_id, {})
+    assert run.states["bad"] == "failed"
+    subjects = [mail.subject for mail in sandbox.messages()]
+    wanted = {
+        *(f"started: {dag_id}.{task}" for task in ("well", "mapped[0]", "mapped[1]", "skips", "bad")),
+        *(f"succeeded: {dag_id}.{task}" for task in ("well", "mapped[0]", "mapped[1]")),
+        *(f"started: {dag_id}.flaky (try {number} of 2)" for number in (1, 2)),
+        *(f"up for retry: {dag_id}.flaky (try 1 of 2)", f"succeeded: {dag_id}.flaky (try 2 of 2)"),
+        *(f"failed: {dag_id}.bad", f"skipped: {dag_id}.skips"),
+        f"Dag failed: {dag_id} ({run.run_id})",
+    }
+    if not AIRFLOW_3 and dag_id == "alerts_each":
+        # Airflow 2 calls on_success_callback of a skipped task as well.
+        wanted.add(f"succeeded: {dag_id}.skips")
+    assert sorted(subjects) == sorted(f"[Airflow] {one}" for one in wanted)
+
+    mail = sandbox.message(subject=f"[Airflow] failed: {dag_id}.bad")
+    assert f"\nRun:          {run.run_id}\n" in mail.content
+    said = CALLBACKS_SEE_THE_EXCEPTION
+    assert ("\nValueError: no rows for <address> & co: <bad>\n" in mail.content) is said
+    assert ("no rows for &lt;address&gt; &amp; co: &lt;bad&gt;" in str(mail.html_content)) is said
+    assert (f"\nOpen the log: {URL}/" in mail.content) is TASKS_HAVE_A_LOG_URL
+    assert str(mail.idempotency_key).startswith(f"af1:{dag_id}.bad:")
+    whole = sandbox.message(subject=f"[Airflow] Dag failed: {dag_id} ({run.run_id})")
+    assert "\nReason:       task failure\n" in whole.content
+    # With dag.test(), Airflow 3.0 and 3.1 do not say which.
+    named = not (3, 0) <= AIRFLOW_VERSION < (3, 2)
+    assert ("\nFailed tasks: bad\n" in whole.content) is named
+    assert (">Failed tasks</td>" in str(whole.html_content)) is named
+    assert f"\nOpen the run: {URL}/dags/{dag_id}/" in whole.content
+    assert "Try:" not in whole.content, "of the run, not of the task that Airflow adds"
+    assert str(whole.idempotency_key).startswith(f"af1:{dag_id}:")
+
+
+def test_a_dag_that_succeeds(airflow_db: Path, sandbox: Sandbox) -> None:
+    run = DagRuns(airflow_db).run("alerts_good", {})
+    assert sandbox.message().subject == f"[Airflow] Dag succeeded: alerts_good ({run.run_id})"
+
+
+@pytest.mark.skipif(not DEADLINES, reason="Airflow asks people from 3.1 on")
+def test_a_task_that_waits_for_a_person(airflow_db: Path, sandbox: Sandbox) -> None:
+    task = DagRuns(airflow_db).load("alerts_approval").get_task("approve")
+    (notifier,) = task.notifiers
+    # As its execute() does, before it stops to wait.
+    notifier(context(task=task, task_id="approve", state=None, end_date=None))
+    mail = sandbox.message("boss@example.org")
+    assert mail.subject == "[Airflow] input needed: load.approve: Publish the report of {{ dag.dag_id }}?"
+    assert "\n20,112 rows\n" in mail.content
+    assert "\nAnswers:      Approve, Reject\n" in mail.content
+    assert "/required_actions" in mail.content
+
+
+#: As the scheduler stores it for the callback of a deadline: plain JSON.
+DEADLINE: Final[dict[str, Any]] = {
+    "dag_run": {
+        "dag_run_id": "scheduled__1",
+        "dag_id": "load",
+        "logical_date": "2026-01-01T02:00:00Z",
+        "state": "running",
+        "start_date": "2026-01-01T02:00:01Z",
+        "end_date": None,
+        "conf": {},
+        "run_type": "scheduled",
+    },
+    "deadline": {"id": "019ab0a2-0000-7000-8000-000000000000", "deadline_time": "2026-01-01T03:00:00Z"},
+}
+MISSED: Final = "[Airflow] deadline missed: load (scheduled__1)"
+
+
+@pytest.mark.skipif(not DEADLINES, reason="Airflow has deadlines from 3.1 on")
+def test_deadlines_as_airflow_runs_their_callbacks(sandbox: Sandbox) -> None:
+    from airflow.triggers.callback import CallbackTrigger
+
+    path, kwargs = f"{FluxomailNotifier.__module__}.{FluxomailNotifier.__qualname__}", {"to": OPS, "part": "async"}
+
+    async def in_triggerer() -> list[Any]:
+        trigger = CallbackTrigger(path, {**kwargs, "context": copy.deepcopy(DEADLINE)})
+        return [event.payload["state"] async for event in trigger.run()]
+
+    assert [str(getattr(state, "value", state)) for state in asyncio.run(in_triggerer())] == ["running", "success"]
+    mail = sandbox.message(subject=MISSED)
+    assert "\nDeadline:     2026-01-01 03:00:00 UTC\n" in mail.content
+    assert "\nStarted:      2026-01-01 02:00:01 UTC\n" in mail.content
+    assert f"Open the run: {URL}/dags/load/runs/scheduled__1\n" in mail.content
+
+
+@pytest.mark.skipif(
+    not (AIRFLOW_3 and importlib.util.find_spec("airflow.sdk.execution_time.callback_supervisor")),
+    reason="Airflow runs callbacks of deadlines in executors from 3.2 on",
+)
+def test_deadlines_in_an_executor(sandbox: Sandbox) -> None:
+    import structlog
+    from airflow.sdk.execution_time.callback_supervisor import execute_callback
+
+    path = f"{FluxomailNotifier.__module__}.{FluxomailNotifier.__qualname__}"
+    kwargs = {"to": OPS, "context": copy.deepcopy(DEADLINE)}
+    assert execute_callback(path, kwargs, Path("dag.py"), None, structlog.get_logger()) == (True, None)
+    assert sandbox.message().subject == MISSED
+
+
+def test_deadlines_have_a_mail_each(sandbox: Sandbox, way: Way) -> None:
+    notifier = FluxomailNotifier(to=OPS)
+    other = {**DEADLINE, "deadline": {**DEADLINE["deadline"], "id": "019ab0a2-0000-7000-8000-000000000001"}}
+    for missed in (DEADLINE, DEADLINE, other):
+        way(notifier, copy.deepcopy(missed))
+    assert {mail.subject for mail in sandbox.assert_sent(2)} == {MISSED}
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="on Airflow 2 a dead worker's context is that of a live one")
+def test_promise_1_a_dead_worker_whose_callbacks_fire_twice(airflow_db: Path, sandbox: Sandbox) -> None:
+    """Run by the Dag processor's own code, on what the scheduler asks of it."""
+    import structlog
+    from airflow.api_fastapi.execution_api.datamodels import taskinstance as datamodel
+    from airflow.callbacks.callback_requests import DagCallbackRequest, DagRunContext, TaskCallbackRequest
+    from airflow.dag_processing import processor
+    from airflow.utils.state import TaskInstanceState
+
+    dag = DagRuns(airflow_db).load("alerts_shared")
+    bag: Any = SimpleNamespace(dags={dag.dag_id: dag})
+    ids = {"id": "019ab0a2-0000-7000-8000-000000000000", "dag_version_id": "019ab0a2-0000-7000-8000-000000000001"}
+    now = datetime.now(UTC)
+    run = {
+        "dag_id": dag.dag_id,
+        "run_id": "run_1",
+        "run_type": "manual",
+        "state": "running",
+        "logical_date": now,
+        "start_date": now,
+        "run_after": now,
+        "consumed_asset_events": [],
+        **dict.fromkeys(("data_interval_start", "data_interval_end", "end_date", "partition_key")),
+    }
+    where: dict[str, Any] = {"filepath": "notifier.py", "bundle_name": "dags", "bundle_version": None}
+
+    def known_fields(context: Any, run: dict[str, Any]) -> dict[str, Any]:
+        """What this Airflow's model of a Dag run has of it."""
+        annotation = context.model_fields["dag_run"].annotation
+        model = next(one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields"))
+        return {name: value for name, value in run.items() if name in model.model_fields}
+
+    def task_dies(try_number: int, state: TaskInstanceState) -> None:
+        ti = {**ids, "task_id": "flaky", "dag_id": dag.dag_id, "run_id": "run_1", "try_number": try_number}
+        asked = datamodel.TIRunContext.model_validate(
+            {"dag_run": known_fields(datamodel.TIRunContext, {**run, "clear_number": 0}), "max_tries": 1}
+        )
+        request = TaskCallbackRequest(
+            ti=datamodel.TaskInstance.model_validate(ti), task_callback_type=state, context_from_server=asked, **where
+        )
+        # The heartbeat that is missing, and the executor that tells of another state.
+        for _ in range(2):
+            processor._execute_task_callbacks(bag, request, structlog.get_logger())
+
+    def run_fails(clear_number: int, *, task: bool) -> None:
+        ti = {**ids, "task_id": "bad", "dag_id": dag.dag_id, "run_id": "run_1", "try_number": 1}
+        asked = DagRunContext.model_validate(
+            {
+                "dag_run": known_fields(DagRunContext, {**run, "clear_number": clear_number}),
+                "last_ti": ti if task else None,
+            }
+        )
+        request = DagCallbackRequest(
+            dag_id=dag.dag_id, run_id="run_1", msg="task_failure", context_from_server=asked, **where
+        )
+        for _ in range(2):
+            processor._execute_dag_callbacks(bag, request, structlog.get_logger())
+
+    task_dies(1, TaskInstanceState.UP_FOR_RETRY)
+    task_dies(2, TaskInstanceState.FAILED)
+    run_fails(0, task=True)
+    run_fails(1, task=True)
+    run_fails(0, task=False)
+    assert [mail.subject for mail in sandbox.messages()] == [
+        "[Airflow] up for retry: alerts_shared.flaky (try 1 of 2)",
+        "[Airflow] failed: alerts_shared.flaky (try 2 of 2)",
+        *["[Airflow] Dag failed: alerts_shared (run_1)"] * 3,
+    ]
+
+
+def test_sla_misses_of_airflow_2(sandbox: Sandbox) -> None:
+    slas = [
+        SimpleNamespace(task_id="copy", execution_date="2026-01-01"),
+        SimpleNamespace(task_id="b", execution_date=1),
+    ]
+    dag = SimpleNamespace(dag_id="load")
+    notifier = FluxomailNotifier(to=OPS)
+    for missed in (slas, slas[::-1], slas[:1]):
+        notifier(dag, "copy on 2026-01-01", "", missed, [])
+    first, _ = sandbox.assert_sent(2)
+    assert first.subject == "[Airflow] SLA missed: load"
+    assert "\nMissed by:    b, copy\n" in first.content
+
+
+@pytest.mark.parametrize("kind", ["failure", "retry", "success", "execute", "skipped"])
+def test_a_notifier_that_one_list_holds_knows_its_kind(sandbox: Sandbox, kind: str) -> None:
+    """Whatever the state says: of the Dag processor's callbacks it says nothing."""
+    notifier = FluxomailNotifier(to=OPS)
+    task = SimpleNamespace(**{f"on_{kind}_callback": [FluxomailNotifier(to="a@example.org"), notifier]})
+    notifier(context(task=task, state=None))
+    assert f" {alert.TITLES[kind]}: load.copy (try 1 of 3)" in sandbox.message().subject
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"state": "failed"}, "failure"),
+        ({"state": SimpleNamespace(value="up_for_retry")}, "retry"),
+        ({"state": "success"}, "success"),
+        ({"state": "skipped"}, "skipped"),
+        ({"state": "running", "exception": ValueError()}, "retry"),
+        ({"state": "running", "exception": ValueError(), "try_number": 3}, "failure"),
+        ({"state": None, "exception": AirflowFailException()}, "failure"),
+        ({"state": None}, "success" if AIRFLOW_3 else "other"),
+        ({"state": None, "end_date": None}, "other"),
+        ({"state": None, "end_date": None, "task": SimpleNamespace(on_execute_callback=[print])}, "execute"),
+        ({"state": None, "end_date": None, "start_date": None}, "retry" if AIRFLOW_3 else "other"),
+    ],
+)
+def test_a_notifier_that_a_function_calls_guesses_its_kind(sandbox: Sandbox, fields: Any, kind: str) -> None:
+    FluxomailNotifier(to=OPS)(context(**fields))
+    assert (
+        sandbox.message().subject
+        == f"[Airflow] {alert.TITLES[kind]}: load.copy (try {fields.get('try_number', 1)} of 3)"
+    )
+
+
+# Keys
+
+
+def test_promise_1_a_callback_that_fires_twice_sends_one_mail(
+    sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture
+) -> None:
+    """The second time without exception and times, as the Dag processor knows none; also where the server minds."""
+    notifier = FluxomailNotifier(to=OPS)
+    for conflict in ("replay", "conflict"):
+        sandbox.settings(idempotency_conflict=conflict)
+        way(notifier, context(exception=ValueError("x")))
+        way(notifier, context(end_date=None, exception=None))
+    sandbox.assert_sent(1)
+    assert told(log) == []
+    assert "had already accepted" in told(log, logging.INFO)[1]
+    assert "fired twice" in told(log, logging.INFO)[3]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *({"try_number": 2}, {"state": "up_for_retry"}, {"task_id": "b"}, {"dag_id": "b"}, {"map_index": 0}),
+        *({"run_id": "b"}, {"reason": "task_failure"}),
+    ],
+    ids=str,
+)
+def test_two_alerts_send_two_mails(sandbox: Sandbox, other: dict[str, Any]) -> None:
+    notifier = FluxomailNotifier(to=OPS)
+    notifier(context())
+    notifier(context(**other))
+    sandbox.assert_sent(2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *({"part": "b"}, {"subject": "Other"}, {"content": "Other"}, {"html_content": "<p>Other</p>"}),
+        *({"extra_fields": {"replyTo": "a@example.org"}}, {"policy_key": "b"}, {"to": "b@example.org"}),
+    ],
+    ids=str,
+)
+def test_two_notifiers_send_two_mails(sandbox: Sandbox, other: dict[str, Any]) -> None:
+    FluxomailNotifier(to=OPS)(context())
+    FluxomailNotifier(**{"to": OPS, **other})(context())
+    sandbox.assert_sent(2)
+
+
+def test_what_says_nothing_of_an_alert_is_not_in_its_key(sandbox: Sandbox) -> None:
+    FluxomailNotifier(to=OPS)(context())
+    FluxomailNotifier(to=["a@example.org", f"Ops <{OPS.upper()}>"], time_limit=20)(context(exception=ValueError()))
+    assert sorted(mail.to for mail in sandbox.assert_sent(2)) == ["a@example.org", OPS]
+
+
+def test_a_run_that_is_cleared_may_fail_again(sandbox: Sandbox) -> None:
+    notifier = FluxomailNotifier(to=OPS)
+    for number in (0, 0, 1):
+        notifier(context(reason="task_failure", dag_run=SimpleNamespace(clear_number=number)))
+    sandbox.assert_sent(2)
+
+
+def test_two_deployments_with_one_organization(sandbox: Sandbox) -> None:
+    notifier = FluxomailNotifier(to=OPS)
+    notifier(context())
+    sandbox.connect(idempotency_namespace="staging")
+    notifier(context())
+    sandbox.assert_sent(2)
+
+
+def test_nothing_known_is_never_taken_for_a_repetition(sandbox: Sandbox, way: Way) -> None:
+    for _ in range(2):
+        way(FluxomailNotifier(to=OPS), {})
+    assert {mail.subject for mail in sandbox.assert_sent(2)} == {"[Airflow] alert: Airflow"}
+
+
+# What it says
+
+
+def test_a_notifier_that_is_used_again_says_what_happened_now(sandbox: Sandbox, way: Way) -> None:
+    """Airflow renders a notifier's fields in place: the second task would repeat the words of the first."""
+    notifier = FluxomailNotifier(
+        to="{{ ti.task_id }}@example.org", subject="{{ ti.task_id }}", content="{{ ti.task_id }}!"
+    )
+    before = dict(vars(notifier))
+    for task_id in ("one", "two"):
+        given = context(task_id=task_id)
+        way(notifier, given)
+        assert set(given) == {"ti", "run_id"}, "the next callback gets this context too"
+    assert [(mail.to, mail.subject, mail.content) for mail in sandbox.messages()] == [
+        (f"{name}@example.org", name, f"{name}!") for name in ("one", "two")
+    ]
+    assert {**vars(notifier), "context": {}} == {**before, "context": {}}
+
+
+class Supervisor:
+    """What Airflow's supervisor answers to a process of its Dag processor."""
+
+    def __init__(self, states: dict[str, Any] | Exception) -> None:
+        self._states = states
+
+    def send(self, question: Any) -> Any:
+        if type(question).__name__ == "MaskSecret":
+            # Airflow 3.0 masks a connection's password in this way.
+            return None
+        if type(question).__name__ != "GetTaskStates":
+            raise RuntimeError("no connection is asked for: the environment has it")
+        assert (question.dag_id, question.run_ids) == ("load", ["run_1"])
+        if isinstance(self._states, Exception):
+            raise self._states
+        return SimpleNamespace(task_states={"run_1": self._states} if self._states else {})
+
+
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="what Airflow 3.1 and later let the Dag processor ask")
+@pytest.mark.parametrize("with_ti", [True, False])
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        (
+            {"copy": "failed", "load_10": "failed", "load_2": "failed", "after": "upstream_failed"},
+            "copy, load[2], load[10]",
+        ),
+        ({"v_2": "failed", "other_3": "failed", "copy": "success", "new": None}, "other_3, v_2"),
+        ({f"v{number:02}": "failed" for number in range(22)}, ", ".join(f"v{n:02}" for n in range(20)) + " and 2 more"),
+        ({"copy": "success"}, None),
+        ({}, None),
+    ],
+    ids=["mapped", "names like mapped ones", "many", "none", "unknown run"],
+)  # fmt: skip
+def test_the_alert_of_a_run_names_the_tasks_that_failed(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, states: dict[str, Any], told: str | None, with_ti: bool
+) -> None:
+    from airflow.sdk.execution_time import task_runner
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(states), raising=False)
+    dag = SimpleNamespace(dag_id="load", task_dict=dict.fromkeys(["copy", "load", "after", "v_2", "v"]))
+    given = context(reason="task_failure", dag=dag, dag_run=SimpleNamespace(clear_number=0))
+    FluxomailNotifier(to=OPS)(given if with_ti else {"run_id": "run_1", "reason": "task_failure", "dag": dag})
+    named = [line for line in sandbox.message().content.splitlines() if line.startswith("Failed tasks:")]
+    assert named == ([f"Failed tasks: {told}"] if told else [])
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 reads its database")
+@pytest.mark.parametrize(
+    ("reason", "told"), [("task_failure", "copy[4]"), ("timed_out", None), ("all_tasks_deadlocked", None)]
+)
+def test_where_airflow_gives_no_states_the_alert_names_at_most_the_task_that_failed_last(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, reason: str, told: str | None
+) -> None:
+    from airflow.sdk.execution_time import task_runner
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(RuntimeError("away")), raising=False)
+    FluxomailNotifier(to=OPS)(context(map_index=4, reason=reason, dag_run=SimpleNamespace(clear_number=0)))
+    content = sandbox.message().content
+    assert (f"Failed tasks: {told}\n" in content) is bool(told and AIRFLOW_VERSION >= (3, 2))
+    assert ("Failed tasks" in content) is bool(told and AIRFLOW_VERSION >= (3, 2))
+
+
+def test_the_words_of_the_default_mail(sandbox: Sandbox) -> None:
+    FluxomailNotifier(to=OPS)(
+        context(map_index=3, try_number=2, rendered_map_index="emea", exception=ValueError("Rows:\n  none <b>"))
+    )
+    mail = sandbox.message()
+    assert mail.subject == "[Airflow] failed: load.copy[3] (try 2 of 3)"
+    assert mail.content.strip() == (
+        "Failed: load.copy[3]\n\n"
+        "Dag:          load\nTask:         copy\nMap index:    3 (emea)\nRun:          run_1\nTry:          2 of 3\n"
+        "Started:      2026-01-01 00:00:00 UTC\nEnded:        2026-01-01 00:02:05 UTC\nDuration:     2 min 5 s\n\n"
+        "ValueError: Rows:\n  none <b>\n\n"
+        "Open the log: https://airflow.example.org/dags/load?a=1&b=2"
+    )
+    assert "ValueError: Rows:\n  none &lt;b&gt;" in str(mail.html_content)
+    assert 'href="https://airflow.example.org/dags/load?a=1&amp;b=2"' in str(mail.html_content)
+
+
+def test_own_words_know_all_of_the_alert(sandbox: Sandbox) -> None:
+    FluxomailNotifier(
+        to=OPS,
+        subject="{{ alert.title }}:\n {{ alert.name }}",
+        html_content="<p>{{ alert.exception | e }}, {{ alert.url }}, {{ ti.try_number }}, {{ alert.kind }}</p>",
+        extra_fields={"replyTo": "{{ ti.task_id }}@example.org"},
+    )(context(exception=ValueError("<x>")))
+    mail = sandbox.message()
+    assert mail.subject == "failed: load.copy"
+    url = "https://airflow.example.org/dags/load?a=1&b=2"
+    assert mail.html_content == f"<p>ValueError: &lt;x&gt;, {url}, 1, failure</p>"
+    assert mail.content == f"ValueError: <x>, {url}, 1, failure", "made from the HTML"
+    assert mail.extra_fields == {"replyTo": "copy@example.org"}
+
+
+def test_a_text_alone_is_a_mail_of_text(sandbox: Sandbox) -> None:
+    FluxomailNotifier(to=OPS, content="Look at {{ ti.task_id }}")(context())
+    mail = sandbox.message()
+    assert (mail.content, mail.html_content) == ("Look at copy", None)
+
+
+def test_template_files(sandbox: Sandbox, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    import pendulum
+
+    from tests.support.airflow_names import DAG
+
+    (tmp_path / "alert.html").write_text("<p>{{ alert.name }}</p>")
+    (tmp_path / "subject.j2").write_text("{{ alert.title }}\n")
+    dag = DAG("load", schedule=None, start_date=pendulum.datetime(2026, 1, 1), template_searchpath=[str(tmp_path)])
+    FluxomailNotifier(to=OPS, subject="subject.j2", html_content="alert.html")(context(dag=dag))
+    # A deadline's callback has no Dag to search in.
+    FluxomailNotifier(to=OPS, subject="Report.html is late", html_content=str(tmp_path / "alert.html"))(DEADLINE)
+    assert [(mail.subject, mail.html_content) for mail in sandbox.messages()] == [
+        ("failed", "<p>load.copy</p>"),
+        ("Report.html is late", "<p>load</p>"),
+    ]
+    assert told(log) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *(
+            {"subject": "{{ ti.task_id }}", "content": "{{ ti.task_id.upper() }}"},
+            {"subject": "{{ ti", "content": "{% x %}"},
+        ),
+        *({"html_content": "alert.html"}, {"content": "/no/such/file.txt"}),
+    ],
+    ids=str,
+)
+def test_an_alert_in_other_words_is_better_than_none(
+    sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture, fields: dict[str, Any]
+) -> None:
+    way(FluxomailNotifier(to=OPS, **fields), DEADLINE)
+    mail = sandbox.message()
+    assert mail.subject == MISSED
+    assert "Deadline missed" in mail.content
+    assert len(told(log)) == len(fields)
+    assert all("own words" in line for line in told(log))
+
+
+@pytest.mark.parametrize("subject", [None, "", "  ", "{{ '' }}", "\n\t"])
+def test_the_subject_is_never_empty(sandbox: Sandbox, subject: str | None) -> None:
+    FluxomailNotifier(to=OPS, subject=subject, content="{{ '' }}")({"run_id": "run_1", "reason": "success"})
+    mail = sandbox.message()
+    assert mail.subject == "[Airflow] Dag succeeded: Airflow (run_1)"
+    assert mail.content
+    assert mail.html_content
+
+
+def test_a_long_name_makes_no_long_subject(sandbox: Sandbox) -> None:
+    FluxomailNotifier(to=OPS)(context(dag_id="d" * 250, task_id="t" * 250))
+    assert len(sandbox.message().subject) == alert.MAX_SUBJECT
+
+
+class Nothing:
+    """A row without its session, or worse."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"ti": Nothing(), "dag_run": Nothing(), "task": Nothing()},
+        {"ti": None, "dag_run": {"dag_id": 1}, "reason": None},
+    ],
+    ids=["unreadable", "odd"],
+)
+def test_whatever_a_context_lacks(sandbox: Sandbox, way: Way, given: dict[str, Any]) -> None:
+    way(FluxomailNotifier(to=OPS), given)
+    assert sandbox.message().subject
+
+
+# Promise 5
+
+
+def test_promise_5_exceptions_with_secrets_and_addresses(sandbox: Sandbox, log: pytest.LogCaptureFixture) -> None:
+    from tests.support.airflow_names import mask_secret
+
+    secret = "s3cr3t-of-the-warehouse"
+    mask_secret(secret)
+    notifier = FluxomailNotifier(to=OPS, content="{{ exception }} {{ alert.exception }}", subject="{{ exception }}")
+    # One that lies over the end of what is shown, and of what is searched.
+    for length in (0, alert.MAX_EXCEPTION - 20, 7_990):
+        text = f"{'x ' * (length // 2)}password={secret} of ada.lovelace@example.org {'y' * 9000}"
+        for one, part in ((notifier, str(length)), (FluxomailNotifier(to="b@example.org"), None)):
+            one.part = part
+            one(context(exception=RuntimeError(text), try_number=length))
+    for mail in sandbox.assert_sent(6):
+        for said in (mail.subject, mail.content, str(mail.html_content)):
+            assert not any(secret[:size] in said for size in range(6, len(secret) + 1))
+            if mail.to == "b@example.org":
+                assert "lovelace" not in said
+                assert len(mail.content) < alert.MAX_EXCEPTION + 500
+    assert "RuntimeError: password=*** of <address>" in sandbox.messages("b@example.org")[0].content
+    FluxomailNotifier(to="c@example.org")(context(exception=UnspeakableError()))
+    assert "\nUnspeakableError\n" in sandbox.message("c@example.org").content
+
+
+def test_promise_5_without_a_masker_no_exception_is_shown(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def redact(_: object) -> None:
+        raise RuntimeError("No SecretsMasker found!")
+
+    monkeypatch.setattr("airflow_provider_fluxomail.airflow_compat.redact", redact, raising=False)
+    FluxomailNotifier(to=OPS)(context(exception=ValueError("a secret")))
+    mail = sandbox.message()
+    assert "secret" not in mail.content.replace("secrets masker", "")
+    assert "not shown" in mail.content
+
+
+def test_promise_5_the_log_names_nobody(sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture) -> None:
+    sandbox.fail_next(400, to="b@example.org", body={"error": "b@example.org is blocked: Secret words"}, times=None)
+    way(FluxomailNotifier(to=[OPS, "b@example.org"], subject="Secret words", content="Secret words"), context())
+    accepted, refused = told(log, logging.INFO)
+    assert accepted.startswith("Fluxomail accepted the alert (failure of load.copy) to recipient 1 of 2 as send ")
+    assert refused.startswith(
+        "The alert (failure of load.copy) to recipient 2 of 2 was not sent: FluxomailValidationError"
+    )
+    for private in ("example.org", "Secret", "af1:", sandbox.api_key):
+        assert private not in accepted + refused
+
+
+# Recipients
+
+
+def test_each_recipient_gets_a_mail_and_one_that_is_refused_keeps_it_from_nobody(
+    sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture
+) -> None:
+    sandbox.fail_next(400, to="refused@example.org", times=None)
+    people = [f"p{number}@example.org" for number in range(7)]
+    way(FluxomailNotifier(to=["refused@example.org", "not an address", "; ".join(people[:3]), *people[2:]]), context())
+    assert sorted(mail.to for mail in sandbox.messages()) == people
+    assert ["FluxomailValidationError" in line for line in told(log)] == [True, True]
+    assert "recipient 1 of 9" in told(log)[0]
+    assert "recipient 2 of 9" in told(log)[1]
+
+
+def test_guards_hold(sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture) -> None:
+    sandbox.connect(redirect_to="staging@example.net", allowed_recipient_domains="example.com")
+    way(FluxomailNotifier(to=[OPS, "dba@example.org", "in@example.com"]), context())
+    assert sorted(mail.to for mail in sandbox.messages()) == ["in@example.com", *["staging@example.net"] * 2]
+    sandbox.connect(allowed_recipient_domains="example.com")
+    way(FluxomailNotifier(to=OPS, part="2"), context())
+    assert "allowed_recipient_domains" in told(log)[0]
+    sandbox.assert_sent(3)
+
+
+# Nothing of it reaches the callback
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"to": ""}, "to came out empty"),
+        ({"to": None}, "to came out empty"),
+        ({"to": 5}, "to must be an address or a list of addresses"),
+        ({"to": "{{ nothing.here }}"}, "UndefinedError"),
+        ({"fluxomail_conn_id": "nowhere"}, "nowhere"),
+        ({"extra_fields": {"to": "x@example.org"}}, "extra_fields"),
+        ({"part": "{{ nothing.here }}"}, "UndefinedError"),
+    ],
+    ids=str,
+)
+def test_it_never_raises(
+    sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture, fields: dict[str, Any], said: str, airflow_db: Path
+) -> None:
+    way(FluxomailNotifier(**{"to": OPS, **fields}), context())
+    (line,) = told(log)
+    assert "not sent" in line
+    assert said in line
+    sandbox.assert_sent(0)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 422, 429, 500])
+def test_a_server_that_refuses(sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture, status: int) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next(status, times=None)
+    way(FluxomailNotifier(to=OPS), context())
+    (line,) = told(log)
+    assert "not sent" in line
+    assert f"status {status}" in line
+
+
+def test_promise_1_lost_answers_are_asked_for_again(sandbox: Sandbox, way: Way) -> None:
+    sandbox.fail_next("response_lost_after_store", times=2)
+    way(FluxomailNotifier(to=OPS), context())
+    sandbox.assert_sent(1)
+    assert len(sandbox.requests("POST")) == 3
+
+
+# Time. Nothing here measures any: each test would hang, not be slow.
+
+HANGS: Final = 170.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("delay", {"seconds": HANGS}), (429, {"retry_after": HANGS}), (503, {"retry_after": HANGS})]
+)
+def test_a_slow_server_holds_nobody(
+    sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture, kind: Any, options: dict[str, Any]
+) -> None:
+    sandbox.connect(timeout=2 * HANGS, max_wait=2 * HANGS)
+    sandbox.fail_next(kind, times=None, to="slow@example.org", **options)
+    way(FluxomailNotifier(to=["slow@example.org", OPS], time_limit=0.7), context())
+    (line,) = told(log)
+    assert "recipient 1 of 2" in line
+    sandbox.message(OPS)
+
+
+def test_a_name_that_is_looked_up_for_ever_holds_nobody(
+    sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer, real = threading.Event(), threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if b"slow.example" not in host.encode() if isinstance(host, str) else b"slow.example" not in host:
+            return real(host, *args, **kwargs)
+        asked.set()
+        answer.wait(HANGS)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    class Released(FluxomailNotifier):
+        async def async_notify(self, context: Any) -> None:
+            await super().async_notify(context)
+            answer.set()  # the end of an event loop waits for its threads
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    sandbox.connect(host="https://slow.example")
+    way(Released(to=OPS, time_limit=0.7), context())
+    answer.set()
+    assert asked.is_set()
+    (line,) = told(log)
+    assert "given up" in line
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf"), "30", None, True])
+def test_a_time_limit_that_is_none(sandbox: Sandbox, log: pytest.LogCaptureFixture, limit: Any) -> None:
+    FluxomailNotifier(to=OPS, time_limit=limit)(context())
+    sandbox.assert_sent(1)
+    assert "time_limit" in told(log)[0]
+
+
+# As Airflow holds it
+
+
+def test_it_can_be_copied_and_stored(sandbox: Sandbox) -> None:
+    """Dags are copied; arguments of a deadline's callback are stored as JSON."""
+    arguments = json.loads(json.dumps({"to": [OPS], "subject": "Hi", "extra_fields": {"a": 1}, "time_limit": 10}))
+    copy.deepcopy(FluxomailNotifier(**arguments))(context())
+    FluxomailNotifier(**arguments)(context())
+    sandbox.assert_sent(1)

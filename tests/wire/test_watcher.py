@@ -1,0 +1,542 @@
+"""The watcher of a triggerer's waits: polite (promise 4), and every wait ends as its timeline says (promise 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.client.pacing import Pacer
+from airflow_provider_fluxomail.client.watching.wait import now
+from airflow_provider_fluxomail.client.watching.watcher import BY_EVENTS, BY_TIMELINES
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from tests.wire.watching import (
+    Mail,
+    Waits,
+    lists,
+    never_below,
+    outcome,
+    reads,
+    send,
+    streams,
+    timing,
+    until,
+    watching,
+)
+
+EVENTS = "/api/v1/events"
+STREAM = f"{EVENTS}/stream"
+TIMELINES = "/api/v1/sends"
+
+
+async def following(sandbox: Sandbox, waits: Waits) -> None:
+    """Wait until every wait counts on the events."""
+    await until(
+        lambda: (
+            waits.started == len(waits.log)
+            and all(any(BY_EVENTS in line for line in lines) for lines in list(waits.log.values()))
+        ),
+        "following",
+    )
+
+
+async def test_few_waits_read_timelines_and_no_stream(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 3)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent, ago=None, interval=1)
+        await until(lambda: reads(sandbox) >= 3)
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        assert set((await waits.all_ended()).values()) == {"reached"}
+    assert streams(sandbox) == lists(sandbox) == 0
+    assert waits.log[sent[0]][0].startswith(f"INFO Waiting for send {sent[0]} to be delivered, since 2")
+    assert waits.log[sent[0]][0].endswith(BY_TIMELINES)
+
+
+async def test_young_waits_are_looked_at_soon_whatever_the_interval(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 2)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent[:1], ago=10, interval=3600)
+        waits.start(sent[1:], ago=500, interval=3600)
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        assert await waits.all_ended(sent[:1]) == {sent[0]: "reached"}
+        assert sent[1] not in waits.endings
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "status"),
+    [
+        ("delivered", "delivered", "reached"),
+        ("opened", "delivered", "reached"),
+        ("clicked", "opened", "reached"),
+        ("bounced", "delivered", "failed"),
+        ("complained", "opened", "failed"),
+        ("dropped", "delivered", "failed"),
+        ("failed", "clicked", "failed"),
+    ],
+)
+async def test_promise_4_many_waits_share_one_stream(sandbox: Sandbox, kind: str, target: str, status: str) -> None:
+    sent = send(sandbox, 40)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent, target=target)
+        await following(sandbox, waits)
+        for send_id in sent:
+            mail.event(kind, send_id)
+        assert set((await waits.all_ended()).values()) == {status}
+        ending: Any = waits.endings[sent[0]][0]
+        assert ending.event == kind
+    assert streams(sandbox) == 1
+    assert lists(sandbox) <= 2
+    assert reads(sandbox) == 0
+
+
+async def test_an_event_that_decides_nothing_ends_nothing(sandbox: Sandbox) -> None:
+    (sent,) = send(sandbox)
+    mail = Mail(sandbox)
+    async with watching(sandbox, never_below()) as waits:
+        waits.start([sent], target="opened")
+        await following(sandbox, waits)
+        mail.event("delivered", sent)
+        mail.event("delayed", sent)
+        mail.event("opened", sent)
+        assert await waits.all_ended() == {sent: "reached"}
+    ending: Any = waits.endings[sent][0]
+    assert ending.event == "opened"
+
+
+async def test_what_came_between_the_workers_look_and_the_triggerer_is_read_from_the_list(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 30)
+    mail = Mail(sandbox)
+    for send_id in sent:
+        mail.event("delivered", send_id)
+    async with watching(sandbox) as waits:
+        waits.start(sent, ago=5)
+        assert set((await waits.all_ended()).values()) == {"reached"}
+    assert lists(sandbox) <= 3
+    assert reads(sandbox) == 0
+
+
+async def test_who_joins_later_gets_what_was_kept(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 6)
+    mail = Mail(sandbox)
+    async with watching(sandbox, never_below()) as waits:
+        waits.start(sent[:5])
+        await following(sandbox, waits)
+        await until(lambda: lists(sandbox) == 1)
+        mail.event("delivered", sent[5])
+        mail.event("delivered", sent[0])
+        await waits.all_ended(sent[:1])
+        waits.start(sent[5:], ago=1)
+        assert await waits.all_ended(sent[5:]) == {sent[5]: "reached"}
+    assert lists(sandbox) == 1, "asked for nothing again"
+    assert reads(sandbox) == 0
+
+
+async def test_a_wait_that_no_worker_saw_is_read_first(sandbox: Sandbox) -> None:
+    """Its event may be older than everything that is kept."""
+    sent = send(sandbox, 5)
+    mail = Mail(sandbox)
+    mail.event("delivered", sent[4])
+    sandbox.advance(7200)
+    async with watching(sandbox) as waits:
+        waits.start(sent[:4])
+        await following(sandbox, waits)
+        waits.start(sent[4:], ago=None)
+        assert await waits.all_ended(sent[4:]) == {sent[4]: "reached"}
+    assert reads(sandbox) == 1
+
+
+async def test_waits_of_long_ago_are_read_when_the_list_is_too_long(sandbox: Sandbox) -> None:
+    """As after a restart of the triggerer."""
+    sandbox.settings(page_size=1)
+    old, busy = send(sandbox, 4), send(sandbox, 20)
+    mail = Mail(sandbox)
+    for send_id in [*old, *busy]:
+        mail.event("delivered", send_id)
+    async with watching(sandbox) as waits:
+        waits.start(old, ago=600, timeout=1200)
+        assert set((await waits.all_ended()).values()) == {"reached"}
+    assert lists(sandbox) == 10
+    assert reads(sandbox) == 4
+
+
+@pytest.mark.parametrize("status", [402, 403, 404, 405])
+async def test_timelines_are_read_where_the_events_cannot_be_had(sandbox: Sandbox, status: int) -> None:
+    sandbox.fail_next(status, path=STREAM, times=None)
+    sent = send(sandbox, 10)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent, interval=1)
+        await until(lambda: reads(sandbox) >= 10)
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        assert set((await waits.all_ended()).values()) == {"reached"}
+    assert streams(sandbox) <= 2, "once, and once without the filter"
+
+
+async def test_the_events_are_asked_for_again_now_and_then(sandbox: Sandbox) -> None:
+    sandbox.settings(events_in_plan=False)
+    sent = send(sandbox, 5)
+    async with watching(sandbox, timing(ask_again=1.5)) as waits:
+        waits.start(sent)
+        await until(lambda: streams(sandbox) >= 1)
+        sandbox.settings(events_in_plan=True)
+        await following(sandbox, waits)
+    assert sandbox.requests(path=STREAM)[0].status == 402
+
+
+async def test_a_server_that_knows_no_filter_by_type_is_asked_without(sandbox: Sandbox) -> None:
+    sandbox.fail_next(400, path=STREAM, times=1)
+    sent = send(sandbox, 5)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent)
+        await following(sandbox, waits)
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        assert set((await waits.all_ended()).values()) == {"reached"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("stream_drop", {}),
+        ("stream_drop", {"after_events": 3}),
+        ("stream_stall", {}),
+        ("stream_stall", {"after_events": 3}),
+        ("stream_duplicate", {}),
+        ("stream_out_of_order", {"seconds": 0.2}),
+    ],
+)
+@pytest.mark.parametrize("gap", [False, True])
+async def test_promise_3_every_fault_of_a_stream(
+    sandbox: Sandbox, kind: str, options: dict[str, Any], gap: bool
+) -> None:
+    sandbox.settings(stream_heartbeat=0.2)
+    sent = send(sandbox, 12)
+    mail = Mail(sandbox)
+    async with watching(sandbox, timing(silence=1.0)) as waits:
+        waits.start(sent)
+        await following(sandbox, waits)
+        if gap:
+            sandbox.fail_next("stream_gap", times=3)
+        sandbox.fail_next(kind, **options)
+        for number, send_id in enumerate(sent):
+            mail.event("bounced" if number % 3 == 0 else "delivered", send_id)
+            mail.event("complained" if number % 3 else "opened", send_id)
+        ended = await waits.all_ended()
+    assert ended == {send_id: "failed" if number % 3 == 0 else "reached" for number, send_id in enumerate(sent)}
+    assert reads(sandbox) == 0
+
+
+@pytest.mark.parametrize("fault", [500, 503, "cut_in_body", "malformed_json", "proxy_error_page"])
+@pytest.mark.parametrize("path", [STREAM, EVENTS, "/api/v1"])
+async def test_promise_3_an_outage_is_waited_out(sandbox: Sandbox, fault: Any, path: str) -> None:
+    sent = send(sandbox, 8)
+    mail = Mail(sandbox)
+    sandbox.fail_next(fault, path=path, method="GET", times=6)
+    async with watching(sandbox) as waits:
+        waits.start(sent, interval=1)
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        assert set((await waits.all_ended()).values()) == {"reached"}
+    for lines in waits.log.values():
+        assert len(lines) == len(set(lines)) or path == "/api/v1", "each change is told once"
+
+
+async def test_a_stream_that_is_away_for_long_lets_timelines_be_read(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 5)
+    mail = Mail(sandbox)
+    async with watching(sandbox, timing(patience=0.5)) as waits:
+        waits.start(sent, interval=1)
+        await following(sandbox, waits)
+        sandbox.fail_next(503, path=STREAM, method="GET", times=None)
+        sandbox.fail_next("stream_drop")
+        await until(lambda: BY_TIMELINES in waits.log[sent[1]][-1], "timelines are read")
+        mail.event("delivered", sent[0])
+        assert await waits.all_ended(sent[:1]) == {sent[0]: "reached"}
+        sandbox.clear_faults()
+        await until(lambda: BY_EVENTS in waits.log[sent[1]][-1])
+    modes = [mode for line in waits.log[sent[1]] for mode in (BY_EVENTS, BY_TIMELINES) if mode in line]
+    assert modes == [BY_TIMELINES, BY_EVENTS, BY_TIMELINES, BY_EVENTS]
+
+
+async def test_an_event_that_the_stream_has_lost_costs_minutes_not_for_ever(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 5)
+    mail = Mail(sandbox)
+    async with watching(sandbox, timing(reconcile=1.5)) as waits:
+        waits.start(sent)
+        await following(sandbox, waits)
+        await until(lambda: lists(sandbox) >= 1)
+        sandbox.fail_next("stream_gap")
+        empty = json.dumps({"events": [], "nextCursor": None})
+        sandbox.fail_next("status", status=200, body=empty, path=EVENTS, method="GET", times=None, skip=1)
+        sandbox.fail_next("stream_drop")
+        mail.event("delivered", sent[0])
+        assert await waits.all_ended(sent[:1]) == {sent[0]: "reached"}
+    assert reads(sandbox) >= 1
+
+
+async def test_after_a_gap_that_cannot_be_closed_the_timeline_decides(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event of the stream says nothing while what came before it may be missing."""
+    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.event_feed.GAP_PAGES", 1)
+    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.follower._LEAST_PAGES", 1)
+    sent = send(sandbox, 5)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent, interval=1)
+        await following(sandbox, waits)
+        await until(lambda: lists(sandbox) >= 1)
+        sandbox.settings(page_size=1)
+        sandbox.fail_next("stream_gap")
+        sandbox.fail_next(503, path=TIMELINES, method="GET", times=3)
+        sandbox.fail_next(503, path=STREAM, method="GET", times=2)
+        sandbox.fail_next("stream_drop")
+        await until(lambda: sandbox.requests(path=STREAM, status=503), "the stream has broken")
+        mail.event("bounced", sent[0])
+        mail.event("delivered", sent[1])
+        mail.event("delivered", sent[2])
+        await until(lambda: sandbox.requests("GET", TIMELINES, status=503), "the gap is known")
+        mail.event("delivered", sent[0])
+        assert await waits.all_ended(sent[:3]) == {sent[0]: "failed", sent[1]: "reached", sent[2]: "reached"}
+
+
+async def test_promise_4_reads_stay_within_the_share(sandbox: Sandbox) -> None:
+    """50 waits without the events, 120 requests a minute of which waiting may use half: one each second."""
+    sandbox.settings(events_in_plan=False)
+    sandbox.key("capped", rate_limit_per_minute=120)
+    sent = send(sandbox, 50)
+    async with watching(sandbox, key="capped") as waits:
+        waits.start(sent, ago=None, interval=1)
+        await until(lambda: reads(sandbox) >= 6)
+        await asyncio.sleep(1)
+        answers = sandbox.requests("GET")
+        took = answers[-1].at - answers[0].at
+        assert len(answers) <= 4 + 1.6 * took
+        assert not [one for one in answers if one.status == 429]
+
+
+async def test_promise_4_retry_after_holds_the_whole_watcher(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 20)
+    sandbox.fail_next(429, path=TIMELINES, method="GET", retry_after=600)
+    async with watching(sandbox, timing(feed_above=99)) as waits:
+        waits.start(sent, ago=None, interval=0.1)
+        await until(lambda: reads(sandbox) >= 1)
+        await asyncio.sleep(1.5)
+        assert reads(sandbox) <= 4, "those that were on their way already"
+
+
+async def test_young_waits_come_before_old_ones(sandbox: Sandbox) -> None:
+    sandbox.key("capped", rate_limit_per_minute=1200)
+    old, young = send(sandbox, 20), send(sandbox, 5)
+    async with watching(sandbox, timing(feed_above=99), key="capped") as waits:
+        waits.start(old, ago=None, interval=30)
+        for wait in list(waits._tasks):
+            assert wait in old
+        waits.start(young, ago=None, interval=1)
+        await until(lambda: reads(sandbox) >= 40)
+        counts = [len(sandbox.requests("GET", f"{TIMELINES}/{one}")) for one in (*old, *young)]
+    assert min(counts[20:]) > max(counts[:20])
+    assert min(counts[:20]) >= 1
+
+
+async def test_the_deadline_has_a_last_look(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 6)
+    mail = Mail(sandbox)
+    empty = json.dumps({"events": [], "nextCursor": None})
+    async with watching(sandbox) as waits:
+        waits.start(sent, timeout=2.5)
+        await following(sandbox, waits)
+        sandbox.fail_next("status", status=200, body=empty, path=EVENTS, method="GET", times=None)
+        sandbox.fail_next("stream_gap", times=None)
+        sandbox.fail_next("stream_drop", times=None)
+        mail.event("delivered", sent[0])
+        ended = await waits.all_ended()
+    assert ended == {send_id: "reached" if send_id == sent[0] else "timeout" for send_id in sent}
+    ending: Any = waits.endings[sent[1]][0]
+    assert "not delivered within 2 s" in ending.message or "not delivered within 3 s" in ending.message
+
+
+async def test_a_hold_does_not_keep_a_wait_beyond_its_deadline(sandbox: Sandbox, monkeypatch: Any) -> None:
+    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.watcher.LAST_LOOK", 0.5)
+    sent = send(sandbox, 3)
+    sandbox.fail_next(429, path=TIMELINES, method="GET", retry_after=9999, times=None)
+    async with watching(sandbox) as waits:
+        waits.start(sent, ago=None, timeout=1)
+        assert set((await waits.all_ended()).values()) == {"timeout"}
+
+
+@pytest.mark.parametrize("path", [TIMELINES, STREAM, EVENTS])
+async def test_a_refused_key_ends_all_waits_with_the_reason(sandbox: Sandbox, path: str) -> None:
+    sent = send(sandbox, 8)
+    sandbox.fail_next(401, path=path, method="GET", times=None)
+    async with watching(sandbox) as waits:
+        waits.start(sent, ago=None if path == TIMELINES else 0.0)
+        assert set((await waits.all_ended()).values()) == {"FluxomailAuthError"}
+
+
+async def test_a_revoked_key_ends_all_waits(sandbox: Sandbox) -> None:
+    sandbox.key("gone-soon")
+    sent = send(sandbox, 8)
+    async with watching(sandbox, key="gone-soon") as waits:
+        waits.start(sent)
+        await following(sandbox, waits)
+        sandbox.revoke("gone-soon")
+        assert set((await waits.all_ended()).values()) == {"FluxomailAuthError"}
+
+
+async def test_a_key_without_the_scope_ends_the_wait_alone(sandbox: Sandbox) -> None:
+    sandbox.key("send-only", scopes=["send_email"])
+    sent = send(sandbox, 2)
+    async with watching(sandbox, key="send-only") as waits:
+        waits.start(sent, ago=None)
+        assert set((await waits.all_ended()).values()) == {"error"}
+    ending: Any = waits.endings[sent[0]][0]
+    assert "read_sends" in ending.message
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_waits_that_leave_leave_nothing_behind(sandbox: Sandbox, many: bool) -> None:
+    sent = send(sandbox, 8)
+    async with watching(sandbox) as waits:
+        waits.start(sent if many else sent[:2], ago=0.0 if many else None)
+        await until(lambda: streams(sandbox) if many else reads(sandbox) >= 2)
+        await waits.leave()
+        assert waits.endings == {}
+    if many:
+        await until(lambda: all(one.status is not None for one in sandbox.requests(path=STREAM)))
+
+
+async def test_waits_that_leave_at_once(sandbox: Sandbox) -> None:
+    async with watching(sandbox) as waits:
+        waits.start(["s1", "s2", "s3", "s4", "s5"])
+        await asyncio.sleep(0)
+        await waits.leave()
+    assert len(sandbox.requests()) == 0
+
+
+async def test_few_waits_give_the_stream_up_again(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 8)
+    mail = Mail(sandbox)
+    async with watching(sandbox, timing(feed_below=3)) as waits:
+        waits.start(sent, interval=1)
+        await following(sandbox, waits)
+        await waits.leave(sent[1:])
+        await until(lambda: BY_TIMELINES in waits.log[sent[0]][-1])
+        mail.event("delivered", sent[0])
+        assert await waits.all_ended() == {sent[0]: "reached"}
+    assert reads(sandbox) >= 1
+
+
+async def test_two_waits_for_one_send(sandbox: Sandbox) -> None:
+    (sent,) = send(sandbox)
+    mail = Mail(sandbox)
+    async with watching(sandbox, never_below()) as waits:
+        waits.start([sent], target="opened")
+        first = waits._tasks.pop(sent)
+        waits.start([sent], target="delivered")
+        await until(lambda: len(waits.log.get(sent, ())) >= 2)
+        mail.event("delivered", sent)
+        await waits.all_ended()
+        mail.event("opened", sent)
+        await asyncio.wait_for(first, 20)
+    assert [ending.event for ending in waits.endings[sent] if not isinstance(ending, Exception)] == [
+        "delivered",
+        "opened",
+    ]
+
+
+async def test_unknown_sends_end_with_an_error(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.wait.NOT_FOUND_GRACE", 1.0)
+    async with watching(sandbox) as waits:
+        waits.start([f"s{number}" for number in range(6)], ago=None, interval=1)
+        assert set((await waits.all_ended()).values()) == {"error"}
+
+
+async def test_a_bug_ends_the_waits_instead_of_hanging_them(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Pacer, "delay", broken)
+    async with watching(sandbox) as waits:
+        waits.start(["s1"], ago=None)
+        with caplog.at_level(logging.ERROR):
+            assert await waits.all_ended() == {"s1": "FluxomailError"}
+    assert "The watcher of waits failed" in caplog.text
+
+
+async def test_the_timeline_agrees(sandbox: Sandbox) -> None:
+    """Several events within one settling: the first by its time decides, a failure at equal times."""
+    sent = send(sandbox, 4)
+    mail = Mail(sandbox)
+    async with watching(sandbox) as waits:
+        waits.start(sent)
+        await following(sandbox, waits)
+        at = sandbox.now()
+        for send_id, (first, second) in zip(sent, [(0, -1), (-1, 0), (0, 0), (-2, -1)], strict=True):
+            mail.event("delivered", send_id, at=at + first / 1000)
+            mail.event("bounced", send_id, at=at + second / 1000)
+        ended = await waits.all_ended()
+    for send_id in sent:
+        found = outcome(sandbox, send_id)
+        assert found is not None
+        assert found[0] == ended[send_id]
+
+
+async def test_a_hundred_thousand_waits_leave_nothing_in_memory(sandbox: Sandbox) -> None:
+    """Through one watcher, which one more wait keeps alive; each ends by an event that was kept, or leaves before."""
+    rounds, each = 100, 1_000
+    sent = send(sandbox, 21)
+    mail = Mail(sandbox)
+    blocks = []
+    async with watching(sandbox, never_below()) as waits:
+        waits.start(sent[:1])
+        await following(sandbox, waits)
+        for send_id in sent[1:]:
+            mail.event("delivered", send_id)
+        for number in range(rounds):
+            began = now()
+            left = [asyncio.create_task(waits.one(sent[1 + n % 20], began - 1)) for n in range(each)]
+            for task in left[: each // 10]:
+                await asyncio.sleep(0)
+                task.cancel()
+            ended = await asyncio.wait_for(asyncio.gather(*left, return_exceptions=True), 60)
+            assert sum(getattr(one, "status", None) == "reached" for one in ended) >= each * 9 // 10
+            del left, ended, task
+            if number % 20 == 19:
+                gc.collect()
+                blocks.append(sys.getallocatedblocks())
+    assert blocks[-1] < blocks[0] + 2_000, blocks
+    assert len(sandbox.requests("GET")) <= 5
+
+
+async def test_promise_3_a_task_that_loses_its_first_cancellation_still_ends(sandbox: Sandbox) -> None:
+    """As anyio 4.10 and 4.13 lose it when a read times out: the watcher would never close its client."""
+    lost = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            lost.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        async with watching(sandbox) as waits:
+            waits.start(send(sandbox, 1, to="never@example.org"), target="delivered")
+            waits._watcher()._start(stubborn())
+            await asyncio.sleep(0)
+    assert lost.is_set()

@@ -1,0 +1,135 @@
+"""What the triggers of one event loop share (promise 4): a connection that is looked up once, and one watcher."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.client.watching.wait import now
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
+from airflow_provider_fluxomail.waiting.watcher_pool import Watchers
+from tests.wire.running import fire
+from tests.wire.watching import Mail, reads, send, streams, until
+
+STREAM = "/api/v1/events/stream"
+
+
+def trigger(send_id: str, **fields: Any) -> FluxomailDeliveryTrigger:
+    began = now()
+    how = {"started": began, "deadline": began + 60, "seen": began, "poll_interval": 30.0, **fields}
+    return FluxomailDeliveryTrigger(send_id=send_id, **how)
+
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The connections that were looked up."""
+    found: list[str] = []
+    real = FluxomailHook.aget_options
+
+    async def aget_options(hook: FluxomailHook) -> Any:
+        found.append(hook.fluxomail_conn_id)
+        await asyncio.sleep(0.05)
+        return await real(hook)
+
+    monkeypatch.setattr(FluxomailHook, "aget_options", aget_options)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def waits(sent: list[str], **fields: Any) -> Any:
+    """One trigger for each send, all of them in a feed."""
+    tasks = [asyncio.create_task(fire(trigger(send_id, **fields))) for send_id in sent]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_promise_4_the_connection_is_looked_up_once_for_all(sandbox: Sandbox, lookups: list[str]) -> None:
+    sent = send(sandbox, 40)
+    mail = Mail(sandbox)
+    async with waits(sent[:30]) as tasks:
+        await until(lambda: streams(sandbox) == 1)
+        # Those that come while the others wait, too.
+        async with waits(sent[30:]) as later:
+            for send_id in sent:
+                mail.event("delivered", send_id)
+            ended = await asyncio.wait_for(asyncio.gather(*tasks, *later), 30)
+    assert {one["status"] for one in ended} == {"reached"}
+    assert lookups == ["fluxomail_default"]
+    assert streams(sandbox) == 1
+    assert reads(sandbox) == 0
+    assert not Watchers.here()._lookups
+    assert not Watchers.here()._watchers
+
+
+async def test_connections_with_equal_settings_share_a_watcher(sandbox: Sandbox, lookups: list[str]) -> None:
+    sandbox.connect("other")
+    sandbox.connect("third", poll_share=0.1)
+    sent = send(sandbox, 60)
+    async with waits(sent[:20]), waits(sent[20:40], fluxomail_conn_id="other"):
+        await until(lambda: streams(sandbox) == 1)
+        async with waits(sent[40:42], fluxomail_conn_id="third", seen=None):
+            await until(lambda: reads(sandbox) == 2)
+            assert len(Watchers.here()._watchers) == 2
+    assert sorted(lookups) == ["fluxomail_default", "other", "third"]
+
+
+async def test_the_one_that_looks_up_first_may_be_cancelled(sandbox: Sandbox, lookups: list[str]) -> None:
+    sent = send(sandbox, 3, to="ops@example.org")
+    async with waits(sent, seen=None) as tasks:
+        await until(lambda: lookups)
+        tasks[0].cancel()
+        ended: list[Any] = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert [one["status"] for one in ended[1:]] == ["reached", "reached"]
+    assert len(lookups) == 1
+
+
+async def test_a_replaced_key_is_read_once_for_all_waits(sandbox: Sandbox, lookups: list[str]) -> None:
+    sandbox.key("first-key")
+    sandbox.connect(key="first-key")
+    sent = send(sandbox, 30)
+    mail = Mail(sandbox)
+    async with waits(sent) as tasks:
+        await until(lambda: streams(sandbox) == 1)
+        sandbox.connect()
+        sandbox.revoke("first-key")
+        await until(lambda: len(sandbox.requests(path=STREAM, status=200)) == 2, "the new key is used")
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        ended = await asyncio.wait_for(asyncio.gather(*tasks), 30)
+    assert {one["status"] for one in ended} == {"reached"}
+    assert len(lookups) == 2
+
+
+async def test_a_key_that_stays_refused_ends_all_waits(sandbox: Sandbox, lookups: list[str]) -> None:
+    sandbox.key("first-key")
+    sandbox.connect(key="first-key")
+    sent = send(sandbox, 30)
+    async with waits(sent) as tasks:
+        await until(lambda: streams(sandbox) == 1)
+        sandbox.revoke("first-key")
+        ended = await asyncio.wait_for(asyncio.gather(*tasks), 30)
+    assert {one["status"] for one in ended} == {"error"}
+    assert all("401" in one["message"] for one in ended)
+    assert len(lookups) == 2
+    assert len(sandbox.requests(status=401)) <= 6, "not one for each wait"
+
+
+def test_each_event_loop_has_its_own_and_leaves_nothing(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 2, to="ops@example.org")
+    gc.collect()
+    before = len(Watchers._of_loops)
+    for send_id in sent:
+        assert asyncio.run(fire(trigger(send_id, seen=None)))["status"] == "reached"
+    gc.collect()
+    assert len(Watchers._of_loops) == before
