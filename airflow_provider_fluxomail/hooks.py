@@ -29,7 +29,7 @@ class FluxomailHook(BaseHook):
     :mod:`airflow_provider_fluxomail.client.errors`. The connection's ``redirect_to`` and ``allowed_recipient_domains``
     hold for every message, whoever calls.
 
-    .. seealso:: :doc:`/connection` and :doc:`/sending`.
+    .. seealso:: :doc:`/operate/connection` and :doc:`/guides/sending`.
 
     :param fluxomail_conn_id: id of the connection.
     """

@@ -1,4 +1,4 @@
-"""Airflow's own mails by Fluxomail. Needs ``[email] email_backend``, see ``docs/email-backend.md``."""
+"""Airflow's own mails by Fluxomail. Needs ``[email] email_backend``, see ``docs/guides/email-backend.md``."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _ADDRESS = re.compile(r"[^\s<>\"'(),;:\[\]]+@[^\s<>\"'(),;\[\]]+")
 class FluxomailError(Exception):
     """Base of every error of this package.
 
-    .. seealso:: :doc:`/troubleshooting`
+    .. seealso:: :doc:`/operate/troubleshooting`
 
     :param message: what happened and, where known, the cure.
     :param status: HTTP status, ``None`` when no answer was read.

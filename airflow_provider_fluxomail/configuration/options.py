@@ -40,7 +40,7 @@ class Option(NamedTuple):
         return f"{self.default:g}"
 
 
-#: Every option once: form, reader and section are made from this table. Documented in ``docs/connection.md``.
+#: Every option once: form, reader and section are made from this table. Documented in ``docs/operate/connection.md``.
 OPTIONS: dict[str, Option] = {
     "timeout": Option(
         "number",

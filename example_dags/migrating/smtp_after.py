@@ -1,4 +1,7 @@
-"""``smtp_before.py`` with Fluxomail. ``check`` needs ``[email] email_backend``, see ``docs/migrating-from-smtp.md``."""
+"""``smtp_before.py`` with Fluxomail. ``check`` needs ``[email] email_backend``.
+
+See ``docs/guides/migrating-from-smtp.md``.
+"""
 
 from __future__ import annotations
 

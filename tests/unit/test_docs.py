@@ -27,6 +27,7 @@ from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
 
 ROOT = Path(__file__).parent.parent.parent
+PAGES = [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")]
 
 
 def text(name: str) -> str:
@@ -36,7 +37,9 @@ def text(name: str) -> str:
 @pytest.mark.parametrize("extra", CONNECTION_FIELDS)
 def test_every_extra_is_documented_with_its_default(extra: str) -> None:
     (row,) = [
-        line for line in text("docs/connection.md").split("## One setting")[0].splitlines() if f"| `{extra}` |" in line
+        line
+        for line in text("docs/operate/connection.md").split("## One setting")[0].splitlines()
+        if f"| `{extra}` |" in line
     ]
     default = OPTIONS[extra].default_text or "empty"
     assert row.split(" | ")[-2].strip("`") == default
@@ -45,11 +48,11 @@ def test_every_extra_is_documented_with_its_default(extra: str) -> None:
 @pytest.mark.parametrize(
     ("page", "task"),
     [
-        ("docs/sending.md", FluxomailSendOperator),
-        ("docs/batch.md", FluxomailSendBatchOperator),
-        ("docs/waiting.md", FluxomailDeliverySensor),
-        ("docs/alerts.md", FluxomailNotifier),
-        ("docs/event-driven.md", FluxomailEventTrigger),
+        ("docs/guides/sending.md", FluxomailSendOperator),
+        ("docs/guides/batch.md", FluxomailSendBatchOperator),
+        ("docs/guides/waiting.md", FluxomailDeliverySensor),
+        ("docs/guides/alerts.md", FluxomailNotifier),
+        ("docs/guides/event-driven.md", FluxomailEventTrigger),
     ],
 )
 def test_every_argument_is_documented(page: str, task: type) -> None:
@@ -64,14 +67,14 @@ def test_every_argument_is_documented(page: str, task: type) -> None:
 def test_every_error_is_documented() -> None:
     for name, value in vars(errors).items():
         if isinstance(value, type) and issubclass(value, errors.FluxomailError) and value is not errors.FluxomailError:
-            assert f"| `{name}` |" in text("docs/guarantees.md"), name
+            assert f"| `{name}` |" in text("docs/reference/guarantees.md"), name
             assert name in (errors.__doc__ or ""), name
 
 
 @pytest.mark.parametrize("switch", Settings.model_fields)
 def test_every_switch_of_the_sandbox_is_documented(switch: str) -> None:
     field = Settings.model_fields[switch]
-    (row,) = [line for line in text("docs/sandbox.md").splitlines() if line.startswith(f"| `{switch}` |")]
+    (row,) = [line for line in text("docs/guides/sandbox.md").splitlines() if line.startswith(f"| `{switch}` |")]
     default = field.default
     shown = default if isinstance(default, str) else json.dumps(int(default) if default == 86400.0 else default)
     assert f"| `{shown.removesuffix('.0')}` |" in row
@@ -84,7 +87,7 @@ def test_every_switch_of_the_sandbox_is_documented(switch: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_fault_of_the_sandbox_is_documented(model: type[Fault]) -> None:
     (kind,) = get_args(model.model_fields["kind"].annotation)
-    (row,) = [line for line in text("docs/sandbox.md").splitlines() if line.startswith(f"| `{kind}` |")]
+    (row,) = [line for line in text("docs/guides/sandbox.md").splitlines() if line.startswith(f"| `{kind}` |")]
     for name in set(model.model_fields) - set(Fault.model_fields):
         assert f"`{name}`" in row, name
 
@@ -92,11 +95,11 @@ def test_every_fault_of_the_sandbox_is_documented(model: type[Fault]) -> None:
 def test_every_option_of_the_sandbox_is_documented() -> None:
     for action in build_parser()._actions:
         if action.dest != "help":
-            assert f"| `{action.option_strings[0]}" in text("docs/sandbox.md")
+            assert f"| `{action.option_strings[0]}" in text("docs/guides/sandbox.md")
 
 
 def test_the_bounds_of_the_sandbox_are_documented() -> None:
-    section = text("docs/sandbox.md").split("## Bounds")[1]
+    section = text("docs/guides/sandbox.md").split("## Bounds")[1]
     for value in vars(Bounds)["__dataclass_fields__"].values():
         shown = f"{value.default // 1024**2} MiB" if value.default >= 1024**2 else f"{value.default:,}"
         assert shown in section, value.name
@@ -108,15 +111,15 @@ def test_the_readme_shows_the_example_as_it_is() -> None:
     assert textwrap.dedent(shown) in textwrap.dedent(text("README.md").replace("\n    ", "\n"))
 
 
-@pytest.mark.parametrize("page", ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_python_in_the_documents_is_python(page: str) -> None:
     for block in re.findall(r"```python\n(.*?)```", text(page), re.DOTALL):
         ast.parse(block)
 
 
-@pytest.mark.parametrize("page", [str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")])
+@pytest.mark.parametrize("page", PAGES)
 def test_quoted_examples_have_their_markers(page: str) -> None:
-    for quoted in re.finditer(r"```\{literalinclude\} \.\./(\S+)\n(.*?)```", text(page), re.DOTALL):
+    for quoted in re.finditer(r"```\{literalinclude\} (?:\.\./)+(\S+)\n(.*?)```", text(page), re.DOTALL):
         source = text(quoted[1])
         for marker in re.findall(r'"(# \[(?:START|END) \w+\])"', quoted[2]):
             assert source.count(marker) == 1, (page, marker)
@@ -124,10 +127,10 @@ def test_quoted_examples_have_their_markers(page: str) -> None:
 
 @pytest.mark.parametrize("kind", alert.TITLES)
 def test_every_kind_of_alert_is_documented(kind: str) -> None:
-    assert f"`{kind}`" in text("docs/alerts.md").split("## Callbacks")[1].split("\n## ")[0]
+    assert f"`{kind}`" in text("docs/guides/alerts.md").split("## Callbacks")[1].split("\n## ")[0]
 
 
 def test_all_that_templates_know_of_an_alert_is_documented() -> None:
     names = {field.name for field in dataclasses.fields(alert.Alert)} - {"occasion", "question", "body"}
     for name in names | {"title", "name", "link_text"}:
-        assert f"`{name}`" in text("docs/alerts.md").split("## Words of your own")[1], name
+        assert f"`{name}`" in text("docs/guides/alerts.md").split("## Words of your own")[1], name

@@ -70,7 +70,7 @@ def test_airflow_finds_the_connection_type_and_its_form() -> None:
     assert hook is not None
     assert (hook.hook_name, hook.connection_id_attribute_name) == ("Fluxomail", "fluxomail_conn_id")
     if not HAS_CONNECTION_FORM:
-        # Of no provider; docs/troubleshooting.md says what helps.
+        # Of no provider; docs/operate/troubleshooting.md says what helps.
         assert "fluxomail" not in manager.field_behaviours
         return
     behaviour = manager.field_behaviours["fluxomail"]

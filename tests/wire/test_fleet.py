@@ -113,7 +113,7 @@ def test_airflow_knows_the_section() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    text = (DOCS / "connection.md").read_text(encoding="utf-8")
+    text = (DOCS / "operate" / "connection.md").read_text(encoding="utf-8")
     section = text.partition("## One setting for all connections")[2].partition("\n## ")[0]
     for name, option in CONFIGURATION.items():
         (row,) = [line for line in section.splitlines() if line.startswith(f"| `{name}` |")]
