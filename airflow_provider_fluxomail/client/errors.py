@@ -101,63 +101,95 @@ class FluxomailError(Exception):
 
 
 class FluxomailAuthError(FluxomailError):
-    """401: the API key is missing, wrong or revoked."""
+    """401: the API key is missing, wrong or revoked.
+
+    What to do: put a valid API key into the connection's password.
+    """
 
     permanent = True
 
 
 class FluxomailPermissionError(FluxomailError):
-    """403: the API key lacks a scope, or a policy forbids the send."""
+    """403: the API key lacks a scope, or a policy forbids the send.
+
+    What to do: give the key the scope that the error names.
+    """
 
     permanent = True
 
 
 class FluxomailTenantPausedError(FluxomailPermissionError):
-    """403: the organization is paused; a person resumes it in Settings > Deliverability."""
+    """403: the organization is paused.
+
+    What to do: a person resumes the organization in Fluxomail under Settings > Deliverability.
+    """
 
 
 class FluxomailPlanRequiredError(FluxomailError):
-    """402: the organization's plan lacks the feature."""
+    """402: the organization's plan lacks the feature; ``preview`` says which.
+
+    What to do: leave the feature out, or change the plan.
+    """
 
     permanent = True
 
 
 class FluxomailValidationError(FluxomailError, ValueError):
-    """400 or 422, or a message that was refused here, before anything was sent."""
+    """400 or 422, or a message that was refused here before anything was sent.
+
+    What to do: fix the field that the error names.
+    """
 
     permanent = True
 
 
 class FluxomailNotFoundError(FluxomailError):
-    """404: the send does not exist, or belongs to another organization."""
+    """404: the send does not exist, or belongs to another organization.
+
+    What to do: check the send id, and that the connection belongs to the organization that sent it.
+    """
 
     permanent = True
 
 
 class FluxomailIdempotencyConflictError(FluxomailError):
-    """409 that outlasted a few short waits, or a 422 that says so: the key belongs to another message."""
+    """409 that outlasts a few short waits, a 422 that says so, or a wrong replay: the key belongs to another message.
+
+    What to do: find out who uses the key, and set ``idempotency_namespace`` or another key.
+    """
 
     permanent = True
 
 
 class FluxomailUnknownOutcomeError(FluxomailError):
-    """An earlier try may have sent, longer ago than Fluxomail remembers keys: sending again might send twice."""
+    """An earlier try may have sent, longer ago than Fluxomail remembers keys: sending again might send twice.
+
+    What to do: look the key up in Fluxomail. Mark the task as success, or clear it with ``resend_on_clear=True``.
+    """
 
     permanent = True
 
 
 class FluxomailRateLimitError(FluxomailError):
-    """429: the key's cap per minute is used up. ``retry_after`` says for how many seconds, if known."""
+    """429: the key's rate limit is used up. ``retry_after`` says for how many seconds, if known.
+
+    What to do: set ``deferrable=True``, or raise the key's limit in Fluxomail.
+    """
 
 
 class FluxomailServerError(FluxomailError):
-    """5xx or 408: Fluxomail, or something before it, could not answer. Whether the mail was stored is unknown."""
+    """5xx or 408: Fluxomail, or a gateway before it, failed. Whether the message was stored is unknown.
+
+    What to do: retry with the same key.
+    """
 
     ambiguous = True
 
 
 class FluxomailConnectionError(FluxomailError):
-    """No answer: refused, reset, timed out.
+    """No response: refused, reset, timed out. Whether the message was stored may be unknown.
+
+    What to do: retry with the same key. If every try fails, check host, proxies and network.
 
     :param ambiguous: False when the request certainly never reached the server.
     """
@@ -168,19 +200,27 @@ class FluxomailConnectionError(FluxomailError):
 
 
 class FluxomailResponseError(FluxomailError):
-    """An answer that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``."""
+    """A response that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``.
+
+    What to do: check the connection's host, and the proxies on the way.
+    """
 
     ambiguous = True
 
 
 class FluxomailRequestError(FluxomailError):
-    """A 4xx that no other class names (405, 413, 415...): the request itself must change."""
+    """A 4xx that no other class names (405, 413, 415...).
+
+    What to do: check the connection's host. The request itself must change: for 413, send less.
+    """
 
     permanent = True
 
 
 class FluxomailDeliveryError(FluxomailError):
     """The timeline shows a failure: bounced, complained, dropped or failed.
+
+    What to do: read event and reason in the error, and check the recipient.
 
     :param event: the event's type.
     """

@@ -45,7 +45,10 @@ def state_store(context: Context) -> StateStore | None:
 
 
 class FluxomailClearedError(FluxomailError):
-    """The task was cleared while this attempt of it was running: it must not send any more."""
+    """The task was cleared while this attempt was running (Airflow 3.3 and later): it stops without sending.
+
+    What to do: nothing. The new attempt sends.
+    """
 
     permanent = True
 

@@ -46,9 +46,11 @@ _ROUNDING: Final = 1.025
 
 
 class FluxomailBatchError(FluxomailError):
-    """Messages of a batch were rejected: no retry mends them.
+    """Messages of a batch were rejected.
 
-    :param counts: what became of all of them.
+    What to do: look at the report or the log, and fix these rows.
+
+    :param counts: how many messages had which outcome.
     """
 
     permanent = True
@@ -59,7 +61,10 @@ class FluxomailBatchError(FluxomailError):
 
 
 class FluxomailBatchUnfinishedError(FluxomailBatchError):
-    """Of some messages it is unknown whether they went out: the next try asks for these again, with the same keys."""
+    """It is unknown whether some messages of a batch were sent.
+
+    What to do: retry. The next try requests these again, with the same keys.
+    """
 
     permanent = False
 
