@@ -126,6 +126,17 @@ def test_every_error_is_in_the_tree_of_errors() -> None:
             assert name in (errors.__doc__ or ""), name
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/start/how-it-works.md"])
+def test_modules_that_are_named_exist(page: str) -> None:
+    package = ROOT / "airflow_provider_fluxomail"
+    contents = text(page)
+    if page == "CONTRIBUTING.md":
+        contents = contents.split("\n## Where is X decided\n")[1].split("\n## ")[0]
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", contents)
+    assert len(named) > 20
+    assert [path for path in named if not (package / path).exists()] == []
+
+
 @pytest.mark.parametrize("switch", Settings.model_fields)
 def test_every_switch_of_the_sandbox_is_documented(switch: str) -> None:
     field = Settings.model_fields[switch]
