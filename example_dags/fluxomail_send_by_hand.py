@@ -1,4 +1,4 @@
-"""Send from a task of your own, one message per row."""
+"""Send from a task of your own with the hook, one message per row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a send can do besides: templates in files, attachments, bodies that Airflow does not store, keys of your own."""
+"""More options of a send: template files, attachments, bodies that Airflow does not store, keys of your own."""
 
 from __future__ import annotations
 

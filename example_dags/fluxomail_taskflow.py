@@ -1,4 +1,4 @@
-"""Functions that return what is to be sent."""
+"""Functions that return the message, or the messages, to send."""
 
 from __future__ import annotations
 
