@@ -1,12 +1,12 @@
-"""Arguments of other vendors' operators and notifiers: what to write in their place.
+"""Arguments of other vendors' operators and notifiers, and what to use instead.
 
 ::
 
     FluxomailSendOperator(task_id="report", to="ada@example.org", subject="Report", files=["report.csv"])
     # TypeError: FluxomailSendOperator has no such argument: 'files': use 'attachments'
 
-Airflow alone says "Invalid arguments were passed", or that another argument is missing. One table for every face;
-``docs/guides/migrating-from-*.md`` describe each argument.
+Airflow itself only says "Invalid arguments were passed", or that another argument is missing. All classes share one
+table; ``docs/guides/migrating-from-*.md`` describe each argument.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NOTHING_SENT: Final = (
     "leave it out: for a run that sends nothing to anybody use fluxomail-sandbox, or a connection with redirect_to"
 )
 
-#: Old names by what to write in their place. ``{to}`` and so on is how a face takes that field of a message. None of
-#: them is an argument of ``BaseOperator``, whose ``email`` and ``email_on_failure`` keep their meaning.
+#: What to use instead of each old name. ``{to}`` and so on stands for how a class takes that field of a message. None
+#: of them is an argument of ``BaseOperator``, whose ``email`` and ``email_on_failure`` keep their meaning.
 OLD_ARGUMENTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("recipient", "recipients", "to_email", "to_emails", "to_address", "to_addresses", "email_to", "mail_to",
@@ -85,11 +85,11 @@ OLD_ARGUMENTS: Final[Mapping[str, str]] = {
 
 
 class Face:
-    """How one kind of task takes the fields of a message.
+    """How a class that users import takes the fields of a message.
 
-    :param name: in errors; the name of the class when left out.
-    :param place: says where a field belongs; ``{}`` is its name.
-    :param refused: further names that are no arguments of it, by what to write in their place.
+    :param name: for errors; by default the name of the class.
+    :param place: where a field belongs; ``{}`` is its name.
+    :param refused: further names that it does not take, and what to use instead.
     """
 
     def __init__(self, name: str = "", place: str = "'{}'", refused: Mapping[str, str] | None = None) -> None:
@@ -98,7 +98,7 @@ class Face:
         self.refused = refused or {}
 
     def advice(self, name: str) -> str:
-        """Return what to write in place of an argument."""
+        """Return what to use instead of an argument."""
         text = self.refused.get(name) or OLD_ARGUMENTS[name]
         return text.format(**{field: self.place.format(field) for field in MESSAGE_FIELDS})
 
@@ -128,10 +128,10 @@ NOTIFIER: Final = Face(
 
 
 def refuse(cls: type, face: Face, given: Iterable[str]) -> None:
-    """Refuse the arguments that another vendor's class has and this one has not.
+    """Refuse arguments that another vendor's class has and this one does not.
 
     :param given: names of arguments.
-    :raises TypeError: names each of them, and what to write in its place.
+    :raises TypeError: names each of them, and what to use instead.
     """
     old = [name for name in given if name in OLD_ARGUMENTS or name in face.refused]
     if old:
@@ -140,17 +140,17 @@ def refuse(cls: type, face: Face, given: Iterable[str]) -> None:
 
 
 def _is_ours(cls: Any) -> bool:
-    """Whether the class has the arguments of this package; a subclass may have others, by any name."""
+    """Return whether the class has the arguments of this package; a subclass may have others, with any name."""
     return str(cls.__init__.__module__).startswith("airflow_provider_fluxomail.")
 
 
 class RefusesOldArguments:
-    """Names what to write in place of other vendors' arguments. A base class of operators and notifier."""
+    """Base class of operators and notifier: refuses other vendors' arguments, and names what to use instead."""
 
     face: ClassVar[Face] = OPERATOR
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Check before Airflow does, which only reports a missing ``to`` where ``recipients`` is given."""
+        """Check before Airflow, which would only report a missing ``to`` if ``recipients`` is given."""
         if _is_ours(cls):
             if args:
                 raise TypeError(f"{cls.__name__} takes its arguments by name, such as to=...")
@@ -158,13 +158,13 @@ class RefusesOldArguments:
         return super().__new__(cls)
 
     def __init__(self, **kwargs: Any) -> None:
-        # What is left of the arguments of a subclass.
+        # The remaining arguments of a subclass.
         refuse(type(self), self.face, kwargs)
         super().__init__(**kwargs)
 
 
 class RefusesOldMappedArguments(RefusesOldArguments):
-    """The same for operators, which can be mapped."""
+    """:class:`RefusesOldArguments` for operators, which can be mapped."""
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
