@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from airflow_provider_fluxomail.airflow_compat import api_error_status
 from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import (
-    FluxomailError,
+    FluxomailClearedError,
     FluxomailIdempotencyConflictError,
     FluxomailUnknownOutcomeError,
 )
@@ -42,12 +42,6 @@ def state_store(context: Context) -> StateStore | None:
     """Return the task's state store, ``None`` below Airflow 3.3."""
     store: StateStore | None = context.get("task_state_store")
     return store
-
-
-class FluxomailClearedError(FluxomailError):
-    """The task was cleared while this attempt of it was running: it must not send any more."""
-
-    permanent = True
 
 
 def save(store: StateStore, name: str, value: dict[str, Any]) -> bool:
