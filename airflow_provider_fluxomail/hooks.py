@@ -18,8 +18,7 @@ from airflow_provider_fluxomail.sending import replay
 from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear, running_task_key
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.timeline import Timeline
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult, Timeline
 
 
 class FluxomailHook(BaseHook):
@@ -96,7 +95,8 @@ class FluxomailHook(BaseHook):
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: it cannot be read now. A key that may never read is a warning.
         """
-        replay.check(self.get_conn(), message, sent, first_try=first_try)
+        guard = self.get_options().settings.guard
+        self.get_conn().run(replay.check(message, sent, guard=guard, first_try=first_try))
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
@@ -125,10 +125,7 @@ class FluxomailHook(BaseHook):
             first_try = is_first_try(context)
             with replay.explaining(first_try=first_try):
                 sent = await client.send(message, idempotency_key=key)
-            if replay.is_foreign(sent):
-                with replay.reading(sent):
-                    stored = await client.get_timeline(sent.send_id)
-                    replay.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
+            await client.run(replay.check(message, sent, guard=client.settings.guard, first_try=first_try))
             replay.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
             return sent
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
+    from airflow_provider_fluxomail.client.models import SendResult
     from airflow_provider_fluxomail.client.watching.wait import Ending
-    from airflow_provider_fluxomail.client.wire import SendResult
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
 #: What asset events carry of a result.
@@ -284,7 +284,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
 
     def _sent_earlier(self, hook: FluxomailHook, message: EmailMessage, key: str, send_id: str) -> SendResult:
         """Return what an earlier try was answered; asking Fluxomail again, it might send again."""
-        from airflow_provider_fluxomail.client.wire import SendResult
+        from airflow_provider_fluxomail.client.models import SendResult
 
         self.log.warning(
             "Not sending: an earlier try did, so long ago that Fluxomail may have forgotten the idempotency key."

@@ -11,14 +11,15 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from airflow_provider_fluxomail.client import flows
 from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailIdempotencyConflictError
 
 if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.flows import Flow
     from airflow_provider_fluxomail.client.messages import EmailMessage
-    from airflow_provider_fluxomail.client.sync import FluxomailClient
-    from airflow_provider_fluxomail.client.timeline import Timeline
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult, Timeline
+    from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +35,32 @@ def is_foreign(sent: SendResult) -> bool:
     return sent.reused and not sent.own_replay
 
 
-def check(client: FluxomailClient, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
-    """Compare a result with what is stored, if it is a replay of somebody else's making.
+def check(message: EmailMessage, sent: SendResult, *, guard: RecipientGuard, first_try: bool) -> Flow[None]:
+    """Compare a result with the stored send, if it is a replay that this call's own requests do not explain.
 
+    A flow: ``client.run(check(...))``, or ``await client.run(check(...))``. A stored send that cannot be read for good
+    is a warning: a key that may only send is no reason to fail.
+
+    :param guard: of the connection; it was applied to what was sent.
     :raises FluxomailIdempotencyConflictError: see :func:`check_stored`.
-    :raises FluxomailError: see :func:`reading`.
+    :raises FluxomailError: the stored send cannot be read now; the next try checks again.
     """
-    if is_foreign(sent):
-        with reading(sent):
-            stored = client.get_timeline(sent.send_id)
-            check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
+    if not is_foreign(sent):
+        return
+    try:
+        stored = yield from flows.timeline(sent.send_id)
+    except FluxomailError as error:
+        if not error.permanent:
+            raise
+        log.warning(
+            "Idempotency key %s was used before, for send %s. It is taken for this message, as the stored send cannot "
+            "be read: %s",
+            sent.idempotency_key,
+            sent.send_id,
+            error,
+        )
+    else:
+        check_stored(stored, guard.apply(message), sent, first_try=first_try)
 
 
 def check_stored(stored: Timeline, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
@@ -79,28 +96,6 @@ def explain_clear(sent: SendResult, *, cleared: bool) -> None:
             "This task was cleared, but its message was sent before as send %s and is not sent again. To send again "
             "when a task is cleared, set resend_on_clear=True.",
             sent.send_id,
-        )
-
-
-@contextlib.contextmanager
-def reading(sent: SendResult) -> Iterator[None]:
-    """Let a stored send that can't be read be a warning: a key that may only send is no reason to fail.
-
-    :raises FluxomailError: when it may pass; the next try looks again.
-    """
-    try:
-        yield
-    except FluxomailIdempotencyConflictError:
-        raise
-    except FluxomailError as error:
-        if not error.permanent:
-            raise
-        log.warning(
-            "Idempotency key %s was used before, for send %s. It is taken for this message, as the stored send cannot "
-            "be read: %s",
-            sent.idempotency_key,
-            sent.send_id,
-            error,
         )
 
 

@@ -66,7 +66,8 @@ class Sender:
                 sent = client.send(row.message, idempotency_key=key)
             # A key that holds the recipient can only be another recipient's if its author chose it.
             if self._first_try or row.key is not None:
-                replay.check(client, row.message, sent, first_try=self._first_try)
+                guard = self._settings.guard
+                client.run(replay.check(row.message, sent, guard=guard, first_try=self._first_try))
         except FluxomailError as error:
             return Outcome(_kind_of(error, row), error=error)
         return Outcome("replayed" if replay.is_foreign(sent) else "sent", sent.send_id, sent.message_id)
@@ -92,7 +93,7 @@ class Sender:
             client = FluxomailClient(
                 self._settings,
                 sleep=self._sleep,
-                on_answer=self._pacer.saw,
+                on_response=self._pacer.on_response,
                 on_redirect=self._count_redirect,
                 inline_images=self._inline_images,
             )
