@@ -84,7 +84,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         try:
             mails = _messages(self._call(context))
         except FluxomailValidationError as error:
-            worker.give_up(error)
+            worker.fail_or_retry(error)
         if isinstance(mails, list):
             self.multiple_outputs = False
             return self._run_each(context, mails, give_up_at=give_up_at, resumed=resumed)
@@ -135,7 +135,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
                     self._defer_rate_limit(error, give_up_at or now() + longest)
                     raise
             except FluxomailError as error:
-                worker.give_up(error)
+                worker.fail_or_retry(error)
         return [self._result(one) for one in sent]
 
     def _check_for_many(self) -> None:

@@ -241,7 +241,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
                     self._defer_rate_limit(error, give_up_at or now() + longest)
                     raise
             except FluxomailError as error:
-                worker.give_up(error)
+                worker.fail_or_retry(error)
             keep_link(self, context, hook.get_options().settings.base_url, sent.send_id)
             result = self._result(sent)
             if self.wait_for is None:
