@@ -37,7 +37,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
     One message has the key that :class:`.FluxomailSendOperator` would give it, those of a list the keys that
     :class:`.FluxomailSendBatchOperator` would give them. What the function returns is sent as it is: it is no template.
 
-    .. seealso:: :doc:`/taskflow`
+    .. seealso:: :doc:`/guides/taskflow`
 
     :param python_callable: the function. It returns a mapping with the fields of :class:`.EmailMessage`, or such a
         message, or a list of these, in which a mapping may also have a ``key`` that names it.

@@ -13,7 +13,7 @@ from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 from airflow_provider_fluxomail.configuration.connection_test import probe
-from airflow_provider_fluxomail.provider_info import provider_info
+from airflow_provider_fluxomail.configuration.form import FIELD_BEHAVIOUR, fab_widgets
 from airflow_provider_fluxomail.sending.send_once import Identity, asend_once, send_once
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class FluxomailHook(BaseHook):
     :mod:`airflow_provider_fluxomail.client.errors`. The connection's ``redirect_to`` and ``allowed_recipient_domains``
     hold for every message, whoever calls.
 
-    .. seealso:: :doc:`/connection` and :doc:`/sending`.
+    .. seealso:: :doc:`/operate/connection` and :doc:`/guides/sending`.
 
     :param fluxomail_conn_id: id of the connection.
     """
@@ -158,38 +158,10 @@ class FluxomailHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Describe the connection form to Airflow before 3.2 (later ones read it from the provider's metadata)."""
-        behaviour: dict[str, Any] = _connection_type()["ui-field-behaviour"]
-        return {name.replace("-", "_"): value for name, value in behaviour.items()}
+        """Describe the connection form to Airflow before 3.2; later versions read the provider's metadata."""
+        return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Describe the connection form's own fields to Airflow before 3.2.
-
-        Made from the same table that later versions read, so that the two cannot differ.
-        """
-        # Imported here: only a web server that has FAB can, and only it asks.
-        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
-        from flask_babel import lazy_gettext
-        from wtforms import BooleanField, IntegerField, PasswordField, StringField
-        from wtforms.validators import Optional
-
-        # Airflow 2 drops a hook whose form has fields of any other class, so fractions are typed as text.
-        kinds = {"boolean": BooleanField, "number": StringField, "integer": IntegerField, "string": StringField}
-        widgets = {}
-        for name, field in _connection_type()["conn-fields"].items():
-            schema = field["schema"]
-            arguments: dict[str, Any] = {"description": field["description"]}
-            kind = kinds[schema["type"][0]]
-            if kind is not BooleanField:
-                secret = schema.get("format") == "password"
-                kind = PasswordField if secret else kind
-                arguments["widget"] = (BS3PasswordFieldWidget if secret else BS3TextFieldWidget)()
-                arguments["validators"] = [Optional()]
-            widgets[name] = kind(lazy_gettext(field["label"]), **arguments)
-        return widgets
-
-
-def _connection_type() -> dict[str, Any]:
-    connection_type: dict[str, Any] = provider_info()["connection-types"][0]
-    return connection_type
+        """Describe the fields for extras to Airflow before 3.2."""
+        return fab_widgets()

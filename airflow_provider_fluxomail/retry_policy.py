@@ -30,7 +30,7 @@ class FluxomailRetryPolicy(RetryPolicy):
     Operators and sensor of this package have it unless they are given another policy. It is of use to any task that
     calls :class:`.FluxomailHook`.
 
-    .. seealso:: :doc:`/retries`
+    .. seealso:: :doc:`/guides/retries`
 
     :raises AirflowOptionalProviderFeatureException: before Airflow 3.3.
     """

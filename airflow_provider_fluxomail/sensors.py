@@ -43,7 +43,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
     Outages in between (5xx, resets, 429) are waited out. Poke, reschedule and deferrable end alike; deferrable holds no
     worker: it looks for up to 10 s in the worker, where most waits end, and then in the triggerer.
 
-    .. seealso:: :doc:`/waiting`, and https://docs.fluxomail.com/api-reference/fluxomail/get-send
+    .. seealso:: :doc:`/guides/waiting`, and https://docs.fluxomail.com/api-reference/fluxomail/get-send
 
     :param send_id: the ``send_id`` that the send returned. (templated)
     :param target: ``delivered``, ``opened`` or ``clicked``; the latter two need a message with HTML. (templated)

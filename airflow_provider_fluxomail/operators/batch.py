@@ -42,7 +42,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
     several at a time, paced to the cap of the API key; if that asks for a wait longer than the connection's
     ``max_wait``, the task gives its worker slot back when ``deferrable``, and goes on where it stopped.
 
-    .. seealso:: :doc:`/batch`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
+    .. seealso:: :doc:`/guides/batch`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
     :param messages: a list of mappings with the fields of :class:`.EmailMessage` (``to``, ``subject``, ``content``...)
         and perhaps ``key``, or of such messages; the output of a task that returns one; or the path of a file with one

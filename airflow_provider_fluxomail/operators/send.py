@@ -45,7 +45,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
     than the connection's ``max_wait`` gives the worker slot back: the task is deferred until then when ``deferrable``,
     else retried by Airflow.
 
-    .. seealso:: :doc:`/sending`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
+    .. seealso:: :doc:`/guides/sending`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
     :param to: one address, plain or as ``Name <address>``. (templated)
     :param subject: one line. (templated)

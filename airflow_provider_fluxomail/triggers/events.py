@@ -43,7 +43,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
     ``type``, ``send_id``, ``message_id``, ``time``, ``event_id`` and ``reason``, and not who the recipient is:
     :meth:`.FluxomailHook.get_timeline` does.
 
-    .. seealso:: :doc:`/event-driven`.
+    .. seealso:: :doc:`/guides/event-driven`.
 
     :param types: of the events, such as ``bounced``: any of ``sent``, ``delayed``, ``delivered``, ``opened``,
         ``clicked``, ``bounced``, ``complained``, ``dropped``, ``failed``; one, or several.
