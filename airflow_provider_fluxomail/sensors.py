@@ -18,8 +18,9 @@ from airflow_provider_fluxomail.airflow_compat import (
     conf,
     is_deferral_timeout,
 )
-from airflow_provider_fluxomail.client.errors import FluxomailError, redact
+from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.event_types import FAILURES
+from airflow_provider_fluxomail.client.redaction import redact
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail.configuration import airflow_cfg
@@ -100,7 +101,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                 options = hook.get_options()
             except FluxomailError as error:
                 # Before any look: a mistake in the Dag or the connection is one in every mode, soft_fail or not.
-                worker.give_up(error)
+                worker.fail_or_retry(error)
             keep_link(self, context, options.settings.base_url, wait.send_id)
             if self.deferrable:
                 return self._look_then_defer(hook, wait)

@@ -13,7 +13,7 @@ except ImportError:  # Airflow 2.11
     from airflow.decorators import task
     from airflow.models import DAG, Param
 
-from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client import FluxomailError
 from airflow_provider_fluxomail.hooks import FluxomailHook
 
 with DAG(

@@ -12,7 +12,7 @@ try:
 except ImportError:  # Airflow 2.11
     from airflow.models import DAG, Param
 
-from airflow_provider_fluxomail.client.messages import Attachment
+from airflow_provider_fluxomail.client import Attachment
 from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecorded
 
 with DAG(

@@ -12,7 +12,7 @@ except ImportError:  # Airflow 2.11
     from airflow.decorators import task
     from airflow.models import DAG
 
-from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client import EmailMessage
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 
 with DAG(

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail import __version__
-from airflow_provider_fluxomail.client.addresses import one_address
+from airflow_provider_fluxomail.client.addresses import normalised_domain, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 from airflow_provider_fluxomail.client.settings import ClientSettings
@@ -217,7 +217,7 @@ def _domains(value: Any) -> tuple[str, ...]:
         value = value.split(",")
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a list of domains, or a comma-separated text of them")
-    domains = tuple(item.strip().casefold().lstrip("@").rstrip(".") for item in value if item.strip())
+    domains = tuple(normalised_domain(item) for item in value if item.strip())
     if not domains or not all(_DOMAIN.fullmatch(domain) for domain in domains):
         raise ValueError("must hold domains such as example.com, whole and without wildcards")
     return domains

@@ -3,12 +3,14 @@
 The connection form, the reader of connections, the configuration section and the documentation's tables
 (``docs/operate/connection.md``) are made from :data:`OPTIONS`.
 
-Airflow imports this module in every process, so it imports nothing itself.
+Airflow imports this module in every process, so it imports nothing but constants.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
+
+from airflow_provider_fluxomail.client import defaults
 
 #: The connection that is used if none is named.
 DEFAULT_CONN_NAME: Final = "fluxomail_default"
@@ -53,7 +55,7 @@ class Option(NamedTuple):
 OPTIONS: Final[dict[str, Option]] = {
     "timeout": Option(
         "number",
-        15.0,
+        defaults.TIMEOUT,
         "Longest time to connect, to wait for each part of a response, and to read one response whole.",
         unit="seconds",
         label="Timeout",
@@ -61,7 +63,7 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "max_attempts": Option(
         "integer",
-        4,
+        defaults.MAX_ATTEMPTS,
         "Requests made at most for one call, all with the same idempotency key.",
         unit="requests",
         label="Attempts",
@@ -69,7 +71,7 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "max_wait": Option(
         "number",
-        60.0,
+        defaults.MAX_WAIT,
         "Longest time that one call waits between its attempts, all together, inside a worker.",
         unit="seconds",
         label="Longest wait",
@@ -92,7 +94,7 @@ OPTIONS: Final[dict[str, Option]] = {
         schema={"minimum": 0},
     ),
     "api_version": Option(
-        "text", "2025-09-01", "The Fluxomail-Version header; a dash sends none.", label="API version"
+        "text", defaults.API_VERSION, "The Fluxomail-Version header; a dash sends none.", label="API version"
     ),
     "verify": Option(
         "verify",
@@ -117,7 +119,7 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "poll_share": Option(
         "number",
-        0.5,
+        defaults.POLL_SHARE,
         "The part of a key's rate limit that the deferred waits of a triggerer may use, above 0 and at most 1.",
         unit="fraction",
         label="Share for waiting",

@@ -88,8 +88,8 @@ def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
+    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
+    monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
     monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
     monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
     monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.01)

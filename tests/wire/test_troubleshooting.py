@@ -333,7 +333,7 @@ def wrong_replay(scene: Scene) -> None:
 
 @scenario
 def conflict(scene: Scene) -> None:
-    scene.monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
+    scene.monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
     scene.fails(409, {"error": "Idempotency key reused", "code": "idempotency_conflict"}, times=None)
     scene.send()
 
@@ -480,7 +480,10 @@ def test_what_the_page_quotes_is_what_troubles_log(scene: Scene, caplog: pytest.
         scene.sandbox.connect()
         caplog.clear()
         with pytest.MonkeyPatch.context() as scene.monkeypatch:
-            for module, name, value in (wait, "LEAST_INTERVAL", 0.05), (retries, "BACKOFF_FIRST", 0.01):
+            for module, name, value in (
+                (wait, "LEAST_INTERVAL", 0.05),
+                (retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0)),
+            ):
                 scene.monkeypatch.setattr(module, name, value)
             for kind in (FluxomailDeliverySensor, FluxomailSendOperator, FluxomailNotifier):
                 scene.monkeypatch.setattr(kind, "log", logging.getLogger("task"), raising=False)

@@ -24,8 +24,8 @@ from airflow_provider_fluxomail.client.watching.poll_queue import Looks, Watched
 from airflow_provider_fluxomail.client.watching.wait import SEEN_AGAIN, TROUBLE, Ending, Wait, now, told_time
 
 if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.models import Response
     from airflow_provider_fluxomail.client.settings import ClientSettings
-    from airflow_provider_fluxomail.client.wire import Response
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Watcher:
         self._on_end = on_end
         self._pacer = Pacer(share=share)
         self._turns = Turns(self._pacer, most=READS_AT_ONCE)
-        self._client = AsyncFluxomailClient(settings, on_answer=self._answered)
+        self._client = AsyncFluxomailClient(settings, on_response=self._answered)
         self._loop = asyncio.get_running_loop()
         self._waits: dict[str, list[Watched]] = {}
         self._count = 0
@@ -224,11 +224,11 @@ class Watcher:
             self._planned.clear()
             due = self._looks.next_due(now())
             if due is not None and due <= now():
-                await self._turns.take()
+                await self._turns.acquire()
                 if watched := self._looks.take(now()):
                     self._start(self._look(watched))
                 else:
-                    self._turns.give_back()
+                    self._turns.release()
                 continue
             try:
                 # In pieces: a machine that sleeps stops the loop's clock, not the calendar's.
@@ -278,7 +278,7 @@ class Watcher:
             if trouble:
                 watched.note(logging.INFO, SEEN_AGAIN)
         finally:
-            self._turns.give_back()
+            self._turns.release()
         if ending is None and now() >= wait.deadline:
             ending = wait.timed_out()
         if ending is not None:
@@ -298,7 +298,7 @@ class Watcher:
         self._plan(watched, max(hold, now() + delay))
 
     def _answered(self, response: Response) -> None:
-        self._pacer.saw(response)
+        self._pacer.on_response(response)
         self.accepted = self.accepted or (response.status != 401 and response.status < 500)
 
     def _failed(self, error: FluxomailError) -> None:

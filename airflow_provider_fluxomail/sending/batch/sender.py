@@ -6,20 +6,11 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailConnectionError,
-    FluxomailError,
-    FluxomailIdempotencyConflictError,
-    FluxomailPermissionError,
-    FluxomailPlanRequiredError,
-    FluxomailResponseError,
-    FluxomailServerError,
-    FluxomailTenantPausedError,
-    FluxomailValidationError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.sending import replay
+from airflow_provider_fluxomail.sending.send_once import Identity, send_once
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.pacing import Pacer
@@ -61,14 +52,10 @@ class Sender:
     def send(self, row: Row, key: str) -> Outcome:
         """Send a message, and look whether the answer is about it."""
         try:
-            client = self._client()
-            with replay.explaining(first_try=self._first_try):
-                sent = client.send(row.message, idempotency_key=key)
-            # A key that holds the recipient can only be another recipient's if its author chose it.
-            if self._first_try or row.key is not None:
-                replay.check(client, row.message, sent, first_try=self._first_try)
+            identity = Identity(key=key, first_try=self._first_try, names_recipient=row.key is None)
+            sent = send_once(row.message, identity, self._client())
         except FluxomailError as error:
-            return Outcome(_kind_of(error, row), error=error)
+            return Outcome(_kind_of(error), error=error)
         return Outcome("replayed" if replay.is_foreign(sent) else "sent", sent.send_id, sent.message_id)
 
     @property
@@ -92,7 +79,7 @@ class Sender:
             client = FluxomailClient(
                 self._settings,
                 sleep=self._sleep,
-                on_answer=self._pacer.saw,
+                on_response=self._pacer.on_response,
                 on_redirect=self._count_redirect,
                 inline_images=self._inline_images,
             )
@@ -109,16 +96,8 @@ class Sender:
             raise FluxomailConnectionError("the task was told to end before the message was tried again")
 
 
-def _kind_of(error: FluxomailError, row: Row) -> Kind | None:
-    """Say what an error means to the message; ``None``: it is not the message's, but holds for all of them."""
-    if isinstance(error, FluxomailValidationError | FluxomailIdempotencyConflictError):
-        return "rejected"
-    if isinstance(error, FluxomailPlanRequiredError):
-        return "rejected" if row.message.attachments else None
-    if isinstance(error, FluxomailPermissionError) and not isinstance(error, FluxomailTenantPausedError):
-        # Without a code that speaks of the key or the organization, it is the message's policy that forbids it.
-        about_all = error.code == "missing_scope" or "missing scope" in error.message
-        return "rejected" if row.message.policy_key and not about_all else None
-    if isinstance(error, FluxomailServerError | FluxomailConnectionError | FluxomailResponseError):
-        return "unknown"
-    return None
+def _kind_of(error: FluxomailError) -> Kind | None:
+    """Return what an error means for the message; ``None`` if it holds for all messages."""
+    if not error.concerns_one_message:
+        return None
+    return "rejected" if error.permanent else "unknown"

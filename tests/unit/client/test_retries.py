@@ -8,9 +8,9 @@ import pytest
 from tenacity import Retrying
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.client.pacing import rate_limit, retry_after
-from airflow_provider_fluxomail.client.retries import RetryPolicy, is_repeatable, seconds_to_wait
-from airflow_provider_fluxomail.client.wire import Request
+from airflow_provider_fluxomail.client.headers import rate_limit, retry_after
+from airflow_provider_fluxomail.client.models import Request
+from airflow_provider_fluxomail.client.retries import Backoff, RetryPolicy, is_retried, seconds_to_wait, spread
 
 GET = Request(method="GET", path="/")
 KEYED = Request(method="POST", path="/", idempotency_key="k")
@@ -40,7 +40,7 @@ BARE = Request(method="POST", path="/")
     ],
 )
 def test_promise_1_what_is_repeated(error: Exception, get: bool, keyed: bool, bare: bool) -> None:
-    assert [is_repeatable(error, request) for request in (GET, KEYED, BARE)] == [get, keyed, bare]
+    assert [is_retried(error, request) for request in (GET, KEYED, BARE)] == [get, keyed, bare]
 
 
 DATE = "Sun, 22 Nov 2026 13:00:00 GMT"
@@ -105,7 +105,26 @@ def test_retry_after_of_zero_does_not_hammer() -> None:
 
 def test_a_conflict_gets_short_waits() -> None:
     error = errors.FluxomailIdempotencyConflictError("x", status=409)
-    assert [seconds_to_wait(error, 9, lambda draw=draw: draw) for draw in (0.0, 1.0)] == [0.2, 1.0]  # type: ignore[misc]
+    assert [seconds_to_wait(error, 9, lambda draw=draw: draw) for draw in (0.0, 1.0)] == pytest.approx([0.2, 1.0])  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("failures", "shortest", "longest"),
+    [(0, 0.25, 0.5), (1, 0.5, 1.0), (2, 1.0, 2.0), (5, 8.0, 16.0), (9, 15.0, 30.0), (10**6, 15.0, 30.0)],
+)
+def test_a_backoff_doubles_up_to_its_longest_wait(failures: int, shortest: float, longest: float) -> None:
+    backoff = Backoff(first=1.0, longest=30.0, jitter=0.5)
+    assert [backoff.seconds(failures, draw=lambda: 0.0), backoff.seconds(failures, draw=lambda: 1.0)] == [
+        shortest,
+        longest,
+    ]
+    assert backoff.seconds(failures, at_least=20.0, draw=lambda: 0.0) == max(shortest, 20.0)
+
+
+def test_a_wait_is_spread_by_a_part_or_at_least_by_some_seconds() -> None:
+    assert spread(60.0, 0.25, draw=lambda: 0.0) == 60.0
+    assert spread(60.0, 0.25, draw=lambda: 1.0) == 75.0
+    assert spread(1.0, 0.25, least=2.0, draw=lambda: 1.0) == 3.0
 
 
 def run(policy: RetryPolicy, *failures: Exception) -> tuple[list[float], int, BaseException | None]:
@@ -169,5 +188,5 @@ def test_what_is_not_a_failure_is_not_retried() -> None:
 def test_the_log_names_no_secret(caplog: Any) -> None:
     with caplog.at_level("INFO"):
         run(RetryPolicy(), errors.FluxomailServerError("broken", status=500))
-    assert "Attempt 1 of 4 failed: broken (status 500). Trying again in" in caplog.text
+    assert "Attempt 1 of 4 failed: broken (status 500). Retrying in" in caplog.text
     assert "with the same idempotency key" in caplog.text
