@@ -84,7 +84,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         try:
             mails = _messages(self._call(context))
         except FluxomailValidationError as error:
-            worker.give_up(error)
+            worker.fail_or_retry(error)
         if isinstance(mails, list):
             self.multiple_outputs = False
             return self._run_each(context, mails, give_up_at=give_up_at, resumed=resumed)
@@ -116,19 +116,15 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
     ) -> list[dict[str, Any]]:
         from airflow_provider_fluxomail.client.watching.wait import now
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, task_key
         from airflow_provider_fluxomail.sending.send_each import send_each
         from airflow_provider_fluxomail.waiting import worker
 
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
-            first_try = is_first_try(context) and not resumed
 
             def send(row: Row) -> Any:
-                namespace = hook.get_options().idempotency_namespace
-                key = task_key(context, namespace=namespace, resend_on_clear=self.resend_on_clear, part=row.part)
                 # A name of its own for each: a clear must find what an earlier try kept of this one.
                 name = hashlib.sha256(row.part.encode()).hexdigest()[:32]
-                return self._send(context, hook, row.message, key, first_try=first_try, name=name)
+                return self._send(context, hook, row.message, part=row.part, resumed=resumed, name=name)
 
             try:
                 self._check_for_many()
@@ -139,7 +135,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
                     self._defer_rate_limit(error, give_up_at or now() + longest)
                     raise
             except FluxomailError as error:
-                worker.give_up(error)
+                worker.fail_or_retry(error)
         return [self._result(one) for one in sent]
 
     def _check_for_many(self) -> None:

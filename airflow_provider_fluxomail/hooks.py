@@ -14,8 +14,7 @@ from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 from airflow_provider_fluxomail.configuration.connection_test import probe
 from airflow_provider_fluxomail.provider_info import provider_info
-from airflow_provider_fluxomail.sending import replay
-from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear, running_task_key
+from airflow_provider_fluxomail.sending.send_once import Identity, asend_once, send_once
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.timeline import Timeline
@@ -69,34 +68,7 @@ class FluxomailHook(BaseHook):
         """
         # Under the same name: a traceback that shows local variables would show the mapping's values.
         message = EmailMessage.of(message)
-        if given := _given_key(idempotency_key, part, resend_on_clear):
-            return self.get_conn().send(message, idempotency_key=given)
-        namespace = self.get_options().idempotency_namespace
-        key, context = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
-        sent = self.send_once(message, key, first_try=is_first_try(context))
-        replay.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
-        return sent
-
-    def send_once(self, message: EmailMessage, idempotency_key: str, *, first_try: bool) -> SendResult:
-        """Send as a task does: an answer that is about somebody else's message is an error.
-
-        :param first_try: of a task that was never cleared, with no deferral before.
-        :raises FluxomailIdempotencyConflictError: the key belongs to another message.
-        :raises FluxomailError: the subclass says what to do.
-        """
-        with replay.explaining(first_try=first_try):
-            sent = self.get_conn().send(message, idempotency_key=idempotency_key)
-        self.check_replay(message, sent, first_try=first_try)
-        return sent
-
-    def check_replay(self, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
-        """Compare a result that is not of this call's own making with what Fluxomail has stored for it.
-
-        :param first_try: see :meth:`send_once`.
-        :raises FluxomailIdempotencyConflictError: the key belongs to another message.
-        :raises FluxomailError: it cannot be read now. A key that may never read is a warning.
-        """
-        replay.check(self.get_conn(), message, sent, first_try=first_try)
+        return send_once(message, self._identity(message, idempotency_key, part, resend_on_clear), self.get_conn())
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
@@ -118,19 +90,18 @@ class FluxomailHook(BaseHook):
         """Send one message, see :meth:`send`."""
         message = EmailMessage.of(message)
         async with await self.aget_conn() as client:
-            if given := _given_key(idempotency_key, part, resend_on_clear):
-                return await client.send(message, idempotency_key=given)
-            namespace = (await self.aget_options()).idempotency_namespace
-            key, context = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
-            first_try = is_first_try(context)
-            with replay.explaining(first_try=first_try):
-                sent = await client.send(message, idempotency_key=key)
-            if replay.is_foreign(sent):
-                with replay.reading(sent):
-                    stored = await client.get_timeline(sent.send_id)
-                    replay.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
-            replay.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
-            return sent
+            return await asend_once(message, self._identity(message, idempotency_key, part, resend_on_clear), client)
+
+    def _identity(
+        self, message: EmailMessage, idempotency_key: str | None, part: str | None, resend_on_clear: bool
+    ) -> Identity:
+        if idempotency_key is None:
+            return Identity.of_running_task(message, self.get_options(), part=part, resend_on_clear=resend_on_clear)
+        if part is not None or resend_on_clear:
+            raise FluxomailValidationError(
+                "part and resend_on_clear belong to a derived key: leave idempotency_key out, or make them part of it"
+            )
+        return Identity(key=idempotency_key)
 
     async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, see :meth:`get_timeline`."""
@@ -218,15 +189,6 @@ class FluxomailHook(BaseHook):
                 arguments["validators"] = [Optional()]
             widgets[name] = kind(lazy_gettext(field["label"]), **arguments)
         return widgets
-
-
-def _given_key(idempotency_key: str | None, part: str | None, resend_on_clear: bool) -> str | None:
-    """Return the key that the caller gave, after a look at what does not go together with it."""
-    if idempotency_key is not None and (part is not None or resend_on_clear):
-        raise FluxomailValidationError(
-            "part and resend_on_clear belong to a derived key: leave idempotency_key out, or make them part of it"
-        )
-    return idempotency_key
 
 
 def _connection_type() -> dict[str, Any]:

@@ -100,7 +100,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                 options = hook.get_options()
             except FluxomailError as error:
                 # Before any look: a mistake in the Dag or the connection is one in every mode, soft_fail or not.
-                worker.give_up(error)
+                worker.fail_or_retry(error)
             keep_link(self, context, options.settings.base_url, wait.send_id)
             if self.deferrable:
                 return self._look_then_defer(hook, wait)

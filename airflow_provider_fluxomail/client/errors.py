@@ -16,7 +16,10 @@
     ├── FluxomailServerError               5xx and 408: try again with the same key
     ├── FluxomailConnectionError           no answer: try again with the same key
     ├── FluxomailResponseError             an answer, but not one of Fluxomail's
-    └── FluxomailDeliveryError             the message bounced, was complained of, dropped, or failed
+    ├── FluxomailDeliveryError             the message bounced, was complained of, dropped, or failed
+    ├── FluxomailClearedError              the task was cleared while this attempt was running
+    └── FluxomailBatchError                messages of a batch were rejected: fix these rows
+        └── FluxomailBatchUnfinishedError  some outcomes are unknown: a retry requests them again, with the same keys
 
 An error prints its status, code, request id and idempotency key. It never prints the API key, a recipient or a
 body: error texts end up in task logs, alerts and tickets. What the server said in full stays in
@@ -25,6 +28,7 @@ body: error texts end up in task logs, alerts and tickets. What the server said 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -190,6 +194,52 @@ class FluxomailDeliveryError(FluxomailError):
     def __init__(self, message: str, *, event: str | None = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.event = event
+
+
+class FluxomailClearedError(FluxomailError):
+    """The task was cleared while this attempt was running; this attempt must not send."""
+
+    permanent = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchCounts:
+    """Number of messages in a batch, by outcome.
+
+    :param total: all of them.
+    :param replayed: sent before with the same key.
+    :param unknown: may or may not have been sent.
+    """
+
+    total: int = 0
+    sent: int = 0
+    replayed: int = 0
+    rejected: int = 0
+    unknown: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Messages that have an outcome."""
+        return self.sent + self.replayed + self.rejected + self.unknown
+
+
+class FluxomailBatchError(FluxomailError):
+    """Messages of a batch were rejected, and a retry would be rejected too.
+
+    :param counts: messages by outcome.
+    """
+
+    permanent = True
+
+    def __init__(self, message: str, *, counts: BatchCounts, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.counts = counts
+
+
+class FluxomailBatchUnfinishedError(FluxomailBatchError):
+    """The outcome of some messages is unknown; a retry requests these again, with the same keys."""
+
+    permanent = False
 
 
 _BY_STATUS: dict[int, type[FluxomailError]] = {

@@ -222,8 +222,8 @@ class Turns:
         """Let nobody start for so long."""
         self._held_until = max(self._held_until, time.monotonic() + seconds)
 
-    async def take(self) -> None:
-        """Wait for a turn, and count the request as started. :meth:`give_back` once it was answered, or failed."""
+    async def acquire(self) -> None:
+        """Wait for a turn and count the request as started. Call :meth:`release` when it has succeeded or failed."""
         async with self._order:
             while (delay := self._delay()) != 0:
                 self._changed.clear()
@@ -236,7 +236,7 @@ class Turns:
             self.pacer.started()
             self._in_flight += 1
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """End a turn."""
         self._in_flight -= 1
         self._changed.set()
@@ -244,11 +244,11 @@ class Turns:
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Make one request within the turn."""
-        await self.take()
+        await self.acquire()
         try:
             yield
         finally:
-            self.give_back()
+            self.release()
 
     def _delay(self) -> float | None:
         if (held := self._held_until - time.monotonic()) > 0:

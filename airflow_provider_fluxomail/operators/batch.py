@@ -155,7 +155,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
                     self._defer(error, give_up_at, batch)
                     raise
             except FluxomailError as error:
-                worker.give_up(error)
+                worker.fail_or_retry(error)
         return storable_result(self, {**dataclasses.asdict(counts), "report": batch.report_path})
 
     def _batch(

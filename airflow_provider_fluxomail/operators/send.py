@@ -227,22 +227,21 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
     def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> dict[str, Any]:
         from airflow_provider_fluxomail.client.watching.wait import now
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.sending.idempotency_key import is_first_try
         from airflow_provider_fluxomail.waiting import worker
 
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
-                message, key = self._message(), self._key(context, hook)
+                message = self._message()
                 wait_timeout = tasks.check_seconds(self.wait_timeout, "wait_timeout")
                 interval = tasks.check_seconds(self.poll_interval, "poll_interval")
                 longest = tasks.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
                 try:
-                    sent = self._send(context, hook, message, key, first_try=is_first_try(context) and not resumed)
+                    sent = self._send(context, hook, message, resumed=resumed)
                 except FluxomailRateLimitError as error:
                     self._defer_rate_limit(error, give_up_at or now() + longest)
                     raise
             except FluxomailError as error:
-                worker.give_up(error)
+                worker.fail_or_retry(error)
             keep_link(self, context, hook.get_options().settings.base_url, sent.send_id)
             result = self._result(sent)
             if self.wait_for is None:
@@ -254,46 +253,24 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         context: Context,
         hook: FluxomailHook,
         message: EmailMessage,
-        key: str,
         *,
-        first_try: bool,
+        part: str = "",
+        resumed: bool = False,
         name: str | None = None,
     ) -> SendResult:
-        """Send a message of the task; ``name`` tells it from the task's other messages."""
-        from airflow_provider_fluxomail.client.watching.wait import now
-        from airflow_provider_fluxomail.sending import replay
-        from airflow_provider_fluxomail.sending.idempotency_key import is_first_try_after_clear
-        from airflow_provider_fluxomail.sending.send_record import SendState, state_store
+        from airflow_provider_fluxomail.sending.send_once import Identity, send_once
 
-        options = hook.get_options()
-        # The recipient is in no variable: a traceback that shows local variables would show it.
-        store = state_store(context) if self.durable else None
-        state = SendState(store, key, options.settings.guard.apply(message).to, name=name)
-        if earlier := state.begin(now(), retention=options.key_retention_hours * 3600):
-            sent = self._sent_earlier(hook, message, key, earlier)
-        else:
-            try:
-                sent = hook.send_once(message, key, first_try=first_try)
-            except FluxomailError as error:
-                if not error.ambiguous:
-                    state.refused()
-                raise
-            state.sent(sent.send_id)
-        replay.explain_clear(sent, cleared=not self.resend_on_clear and is_first_try_after_clear(context))
-        return sent
-
-    def _sent_earlier(self, hook: FluxomailHook, message: EmailMessage, key: str, send_id: str) -> SendResult:
-        """Return what an earlier try was answered; asking Fluxomail again, it might send again."""
-        from airflow_provider_fluxomail.client.wire import SendResult
-
-        self.log.warning(
-            "Not sending: an earlier try did, so long ago that Fluxomail may have forgotten the idempotency key."
+        identity = Identity.of_task(
+            context,
+            hook.get_options(),
+            idempotency_key=self.idempotency_key,
+            part=part,
+            resend_on_clear=self.resend_on_clear,
+            durable=self.durable,
+            resumed=resumed,
+            record_name=name,
         )
-        sent = SendResult(
-            send_id=send_id, message_id=None, status=None, reused=True, idempotency_key=key, request_id=None
-        )
-        hook.check_replay(message, sent, first_try=False)
-        return sent
+        return send_once(message, identity, hook.get_conn())
 
     def _result(self, sent: SendResult) -> dict[str, Any]:
         self.log.info(
@@ -339,14 +316,6 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
             "policy_key": self.policy_key or None,
             "extra_fields": self.extra_fields or {},
         }
-
-    def _key(self, context: Context, hook: FluxomailHook) -> str:
-        from airflow_provider_fluxomail.sending.idempotency_key import explicit_key, task_key
-
-        if self.idempotency_key is not None:
-            return explicit_key(self.idempotency_key, context, resend_on_clear=self.resend_on_clear)
-        namespace = hook.get_options().idempotency_namespace
-        return task_key(context, namespace=namespace, resend_on_clear=self.resend_on_clear)
 
     def _defer_rate_limit(self, error: FluxomailRateLimitError, give_up_at: float) -> None:
         """Give the worker slot back until the cap allows another try; return if that is not possible."""

@@ -221,8 +221,8 @@ def ending_of(event: object) -> Ending:
         raise AirflowFailException(str(error)) from error
 
 
-def give_up(error: FluxomailError) -> NoReturn:
-    """Raise what ``error`` means to a task: a permanent one fails it at once, any other is Airflow's to retry."""
+def fail_or_retry(error: FluxomailError) -> NoReturn:
+    """Fail the task without retries on a permanent error; re-raise anything else so that Airflow retries."""
     if error.permanent:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
     raise error

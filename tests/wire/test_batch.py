@@ -15,12 +15,17 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client import retries
-from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError, FluxomailValidationError
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailBatchError,
+    FluxomailBatchUnfinishedError,
+    FluxomailRateLimitError,
+    FluxomailValidationError,
+)
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending.batch import batch as batch_module
-from airflow_provider_fluxomail.sending.batch.batch import Batch, FluxomailBatchError, FluxomailBatchUnfinishedError
+from airflow_provider_fluxomail.sending.batch.batch import Batch
 from airflow_provider_fluxomail.sending.batch.progress import Ledger
 from airflow_provider_fluxomail.sending.batch.report import Report
 from airflow_provider_fluxomail.sending.batch.rows import BadRow, Rows

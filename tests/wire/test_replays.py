@@ -176,7 +176,7 @@ def test_promise_1_a_subject_rendered_anew_after_a_deferral_is_harmless(
     assert sandbox.message().subject == "Rendered first"
 
 
-@pytest.mark.parametrize(("try_number", "told"), [(1, "idempotency_namespace"), (2, "has probably sent the mail")])
+@pytest.mark.parametrize(("try_number", "told"), [(1, "idempotency_namespace"), (2, "has probably sent the email")])
 def test_promise_1_a_conflict_that_the_server_finds(sandbox: Sandbox, try_number: int, told: str) -> None:
     sandbox.settings(idempotency_conflict="conflict")
     sandbox.connect(max_attempts=1)

@@ -24,7 +24,7 @@ from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from airflow_provider_fluxomail.sending import idempotency_key
+from airflow_provider_fluxomail.sending import idempotency_key, send_once
 from airflow_provider_fluxomail.waiting import worker
 from tests.wire.running import Run, context
 
@@ -231,11 +231,11 @@ def by_decorator(number: int, store: Store | None = None) -> list[Outcome]:
 def by_decorator_of_many(number: int, *, recipients: tuple[str, ...]) -> list[Outcome]:
     """The task raises one error of several: what became of each message is what the hook made of it."""
     told: list[Outcome] = []
-    send = FluxomailHook.send_once
+    send = send_once.send_once
 
-    def kept(hook: FluxomailHook, *args: Any, **how: Any) -> Any:
+    def kept(*args: Any) -> Any:
         try:
-            sent = send(hook, *args, **how)
+            sent = send(*args)
         except errors.FluxomailError as error:
             told.append(_failed(error, final=error.permanent))
             raise
@@ -243,7 +243,7 @@ def by_decorator_of_many(number: int, *, recipients: tuple[str, ...]) -> list[Ou
         return sent
 
     operator = decorated(lambda: [{**MESSAGE, "to": recipient} for recipient in recipients])
-    with mock.patch.object(FluxomailHook, "send_once", kept):
+    with mock.patch.object(send_once, "send_once", kept):
         run = Run(operator, context(try_number=number))
     assert (run.error is None) == (not any(one.error for one in told))
     if run.error is None:

@@ -147,13 +147,13 @@ class Feed:
 
     async def _follow(self) -> None:
         """Open the stream, read from the list what came before it, then take what comes."""
-        await self._turns.take()
+        await self._turns.acquire()
         waiting = True
         try:
             async with self.client.stream_events(
                 self._wanted, since=self._last_id, silence=self._timing.silence
             ) as stream:
-                self._turns.give_back()
+                self._turns.release()
                 waiting = False
                 await self._close_gap(stream)
                 paused_at = 0.0
@@ -172,7 +172,7 @@ class Feed:
                     self._last_id = stream.last_id
         finally:
             if waiting:
-                self._turns.give_back()
+                self._turns.release()
 
     async def _close_gap(self, stream: EventStream) -> None:
         """Read the list while the stream's first events wait in the socket: so they come after those of the list."""

@@ -224,11 +224,11 @@ class Watcher:
             self._planned.clear()
             due = self._looks.next_due(now())
             if due is not None and due <= now():
-                await self._turns.take()
+                await self._turns.acquire()
                 if watched := self._looks.take(now()):
                     self._start(self._look(watched))
                 else:
-                    self._turns.give_back()
+                    self._turns.release()
                 continue
             try:
                 # In pieces: a machine that sleeps stops the loop's clock, not the calendar's.
@@ -278,7 +278,7 @@ class Watcher:
             if trouble:
                 watched.note(logging.INFO, SEEN_AGAIN)
         finally:
-            self._turns.give_back()
+            self._turns.release()
         if ending is None and now() >= wait.deadline:
             ending = wait.timed_out()
         if ending is not None:

@@ -15,13 +15,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.client.errors import (
+    BatchCounts,
+    FluxomailBatchError,
+    FluxomailBatchUnfinishedError,
     FluxomailError,
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.sending import send_record
-from airflow_provider_fluxomail.sending.batch.progress import Counts, Ledger, RowDigest
+from airflow_provider_fluxomail.sending.batch.progress import Ledger, RowDigest
 from airflow_provider_fluxomail.sending.batch.rows import Row
 from airflow_provider_fluxomail.sending.batch.sender import Outcome, Sender
 
@@ -43,25 +46,6 @@ _GRACE: Final = 3.0
 #: A wait for a whole minute of the cap comes to a little more, by rounding and against crowding. It must still be
 #: within a ``max_wait`` of a minute, which is the default.
 _ROUNDING: Final = 1.025
-
-
-class FluxomailBatchError(FluxomailError):
-    """Messages of a batch were rejected: no retry mends them.
-
-    :param counts: what became of all of them.
-    """
-
-    permanent = True
-
-    def __init__(self, message: str, *, counts: Counts, **facts: Any) -> None:
-        super().__init__(message, **facts)
-        self.counts = counts
-
-
-class FluxomailBatchUnfinishedError(FluxomailBatchError):
-    """Of some messages it is unknown whether they went out: the next try asks for these again, with the same keys."""
-
-    permanent = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +112,7 @@ class Batch:
         self._began_with = 0
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> BatchCounts:
         """What became of the messages so far."""
         return self.ledger.counts(self._total)
 
@@ -146,7 +130,7 @@ class Batch:
         """Tell :meth:`run` to end soon, from wherever: a signal handler too."""
         self._sender.end()
 
-    def run(self) -> Counts:
+    def run(self) -> BatchCounts:
         """Send what is not known to be sent.
 
         :return: the counts, when all went out.
@@ -320,7 +304,7 @@ class Batch:
             + (f"; {rate * 60:.0f} a minute, about {_duration(left)} left" if rate else "")
         )
 
-    def _conclude(self) -> Counts:
+    def _conclude(self) -> BatchCounts:
         counts = self.counts
         log.info(
             "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome.",

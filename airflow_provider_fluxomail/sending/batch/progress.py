@@ -11,27 +11,13 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, get_args
 
+from airflow_provider_fluxomail.client.errors import BatchCounts
+
 Kind = Literal["sent", "replayed", "rejected", "unknown"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 #: Ranges of positions that one list of the state may hold. What does not fit is asked for again, which the same key
 #: makes safe.
 MAX_RANGES: Final = 400
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Messages by what became of them; ``total`` is all of the batch."""
-
-    total: int = 0
-    sent: int = 0
-    replayed: int = 0
-    rejected: int = 0
-    unknown: int = 0
-
-    @property
-    def settled(self) -> int:
-        """Those that something became of."""
-        return self.sent + self.replayed + self.rejected + self.unknown
 
 
 class Ledger:
@@ -92,13 +78,13 @@ class Ledger:
         elif kind == "unknown":
             self._unknown.add(position)
 
-    def counts(self, total: int) -> Counts:
+    def counts(self, total: int) -> BatchCounts:
         """Count what became of the messages."""
         rejected, unknown = len(self._rejected), len(self._unknown)
         good = self._visited - len(self._pending) - rejected - unknown
         # What did not fit into the state and was asked for again was counted as replayed before, perhaps.
         replayed = min(self._replayed, good)
-        return Counts(total=total, sent=good - replayed, replayed=replayed, rejected=rejected, unknown=unknown)
+        return BatchCounts(total=total, sent=good - replayed, replayed=replayed, rejected=rejected, unknown=unknown)
 
     def state(self) -> dict[str, Any]:
         """Return what a later :class:`Ledger` needs, as JSON of at most some 20 KB."""

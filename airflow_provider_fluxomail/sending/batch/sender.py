@@ -20,6 +20,7 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.sending import replay
+from airflow_provider_fluxomail.sending.send_once import Identity, send_once
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.pacing import Pacer
@@ -61,12 +62,8 @@ class Sender:
     def send(self, row: Row, key: str) -> Outcome:
         """Send a message, and look whether the answer is about it."""
         try:
-            client = self._client()
-            with replay.explaining(first_try=self._first_try):
-                sent = client.send(row.message, idempotency_key=key)
-            # A key that holds the recipient can only be another recipient's if its author chose it.
-            if self._first_try or row.key is not None:
-                replay.check(client, row.message, sent, first_try=self._first_try)
+            identity = Identity(key=key, first_try=self._first_try, names_recipient=row.key is None)
+            sent = send_once(row.message, identity, self._client())
         except FluxomailError as error:
             return Outcome(_kind_of(error, row), error=error)
         return Outcome("replayed" if replay.is_foreign(sent) else "sent", sent.send_id, sent.message_id)

@@ -290,7 +290,7 @@ def turns(**how: int) -> Turns:
 
 async def taken(queue: Turns, count: int) -> list[asyncio.Task[None]]:
     """Begin to wait, one after the other."""
-    tasks = [asyncio.create_task(queue.take()) for _ in range(count)]
+    tasks = [asyncio.create_task(queue.acquire()) for _ in range(count)]
     for _ in range(20):
         await asyncio.sleep(0)
     return tasks
@@ -316,7 +316,7 @@ async def test_turns_are_taken_in_the_order_in_which_they_are_asked_for() -> Non
     tasks = await taken(queue, 5)
     assert done(tasks) == [True, True, False, False, False]
     for count in (3, 4, 5):
-        queue.give_back()
+        queue.release()
         await settled()
         assert done(tasks) == [True] * count + [False] * (5 - count)
 
@@ -326,7 +326,7 @@ async def test_the_first_turn_is_alone() -> None:
     tasks = await taken(queue, 3)
     assert done(tasks) == [True, False, False]
     uncapped(queue)
-    queue.give_back()
+    queue.release()
     await settled()
     assert done(tasks) == [True] * 3
 
@@ -348,7 +348,7 @@ async def test_a_hold_meets_those_who_wait_already() -> None:
     first, second = await taken(queue, 2)
     began = time.monotonic()
     queue.hold(0.3)
-    queue.give_back()
+    queue.release()
     await settled()
     assert done([first, second]) == [True, False]
     async with asyncio.timeout(30):
@@ -363,13 +363,13 @@ async def test_one_who_waits_and_is_cancelled_leaves_nothing(which: int) -> None
     tasks = await taken(queue, 5)
     tasks[which].cancel()
     await settled()
-    queue.give_back()
-    queue.give_back()
+    queue.release()
+    queue.release()
     await settled()
     rest = [task for number, task in enumerate(tasks) if number != which]
     assert done(rest) == [True] * 4
-    queue.give_back()
-    queue.give_back()
+    queue.release()
+    queue.release()
     again = await taken(queue, 3)
     assert done(again) == [True, True, False], "two at once, no more and no fewer"
     again[2].cancel()
