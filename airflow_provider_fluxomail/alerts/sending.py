@@ -24,6 +24,8 @@ from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailIdempotencyConflictError
 from airflow_provider_fluxomail.client.wire import SendResult
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
+from airflow_provider_fluxomail.sending.replay import is_foreign
+from airflow_provider_fluxomail.sending.send_once import Identity, asend_once
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
@@ -91,7 +93,7 @@ async def _send(
     async def send(client: AsyncFluxomailClient, number: int, outgoing: Outgoing) -> None:
         async with turns:
             try:
-                results[number] = await client.send(outgoing.message, idempotency_key=outgoing.key)
+                results[number] = await asend_once(outgoing.message, Identity(key=outgoing.key), client)
             except Exception as error:  # noqa: BLE001 - logged with the others
                 results[number] = error
 
@@ -188,5 +190,5 @@ def _report(notifier: FluxomailNotifier, alert: Alert, results: Results, count: 
         elif isinstance(result, Exception):
             notifier.log.error("Alert (%s)%s was not sent: %s", what, which, format_error(result))
         else:
-            how = "had already accepted" if result.reused and not result.own_replay else "accepted"
+            how = "had already accepted" if is_foreign(result) else "accepted"
             notifier.log.info("Fluxomail %s the alert (%s)%s as send %s.", how, what, which, result.send_id)

@@ -44,13 +44,13 @@ def send_each(mails: Sequence[T], send: Callable[[T], SendResult]) -> list[SendR
         except FluxomailError as error:
             log.warning("Mail %d of %d was not accepted: %s: %s", number, len(mails), type(error).__name__, error)
             errors.append(error)
-            if not _may_be_about_one(error):
+            if not concerns_one_message(error):
                 break
     if errors:
         raise next((error for error in errors if not error.permanent), errors[0])
     return sent
 
 
-def _may_be_about_one(error: FluxomailError) -> bool:
+def concerns_one_message(error: FluxomailError) -> bool:
     """Tell whether the next mail has a chance; where no server was reached, it has none."""
     return isinstance(error, _ABOUT_ONE) or (isinstance(error, FluxomailConnectionError) and error.ambiguous)
