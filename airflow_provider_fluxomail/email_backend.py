@@ -110,8 +110,6 @@ def send_email(
             "Ignored arguments: %s. Fluxomail sends from the organization's From identity and builds the email itself.",
             ", ".join(ignored),
         )
-    # Once: every email of this call, and every retry of its requests, belongs to the same hour.
-    now = datetime.now(UTC)
     call = hashlib.sha256(repr((to, cc, bcc, subject)).encode("utf-8", "surrogatepass")).hexdigest()
     messages = _messages(to, readable_subject(subject), html_content, cc=cc, bcc=bcc, files=files, reply_to=reply_to)
     # A traceback that shows local variables would show them.
@@ -126,7 +124,7 @@ def send_email(
     accepted = _accepted_before(call)
     try:
         with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
-            _send_each(messages, hook, accepted, now=now, resend_on_clear=resend_on_clear)
+            _send_each(messages, hook, accepted, resend_on_clear=resend_on_clear)
     except FluxomailError as error:
         _failed_calls[error] = (call, frozenset(accepted))
         raise
@@ -191,7 +189,6 @@ def _send_each(
     hook: FluxomailHook,
     accepted: set[int],
     *,
-    now: datetime,
     resend_on_clear: bool,
 ) -> None:
     """Send one message after the other, until an error concerns them all.
@@ -206,7 +203,7 @@ def _send_each(
         try:
             if isinstance(message, FluxomailError):
                 raise message
-            identity = _identity(message, hook.get_options(), now=now, resend_on_clear=resend_on_clear)
+            identity = _identity(message, hook.get_options(), resend_on_clear=resend_on_clear)
             sent = send_once(message, identity, hook.get_conn())
         except FluxomailError as error:
             log.warning(
@@ -223,12 +220,10 @@ def _send_each(
         raise next((error for error in errors if not error.permanent), errors[0])
 
 
-def _identity(
-    message: EmailMessage, connection: FluxomailConnection, *, now: datetime, resend_on_clear: bool
-) -> Identity:
+def _identity(message: EmailMessage, connection: FluxomailConnection, *, resend_on_clear: bool) -> Identity:
     if part := content_part(message):
         return Identity.of_running_task(message, connection, part=part, resend_on_clear=resend_on_clear)
-    return Identity(key=email_key(message, namespace=connection.idempotency_namespace, now=now))
+    return Identity(key=email_key(message, namespace=connection.idempotency_namespace, now=datetime.now(UTC)))
 
 
 def readable_subject(subject: str) -> str:

@@ -200,7 +200,7 @@ def email_key(message: EmailMessage, *, namespace: str, now: datetime) -> str:
 
     Equal emails in the same clock hour (UTC) have one key: Airflow may request the email of one failure several times.
 
-    :param now: when the email was requested; the same for all its requests.
+    :param now: current time; compute the key once, so that retries of the request keep it.
     """
     hour = f"{now.astimezone(UTC):%Y-%m-%dT%H}"
     # Starts with a word, so that it equals no list of another kind.
