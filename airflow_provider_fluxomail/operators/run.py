@@ -34,7 +34,7 @@ from airflow_provider_fluxomail.waiting import worker
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult
     from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
     from airflow_provider_fluxomail.operators.batch import FluxomailSendBatchOperator
     from airflow_provider_fluxomail.operators.send import FluxomailSendOperator

@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.client.errors import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from airflow_provider_fluxomail.sending.batch.progress import Progress, RowDiges
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult
     from airflow_provider_fluxomail.sending.batch.report import Report
     from airflow_provider_fluxomail.sending.batch.rows import Row
     from airflow_provider_fluxomail.sending.batch.sender import Flight, Outcome

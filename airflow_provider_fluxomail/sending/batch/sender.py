@@ -24,9 +24,9 @@ from airflow_provider_fluxomail.sending.replay import is_foreign
 from airflow_provider_fluxomail.sending.send_once import send_once
 
 if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.models import SendResult
     from airflow_provider_fluxomail.client.pacing import Pacer
     from airflow_provider_fluxomail.client.settings import ClientSettings
-    from airflow_provider_fluxomail.client.wire import SendResult
     from airflow_provider_fluxomail.sending.batch.progress import Kind
     from airflow_provider_fluxomail.sending.batch.rows import Row
     from airflow_provider_fluxomail.sending.send_once import Identity
@@ -103,7 +103,7 @@ class Sender:
             client = FluxomailClient(
                 self._settings,
                 sleep=self._sleep,
-                on_answer=self._pacer.saw,
+                on_response=self._pacer.on_response,
                 on_redirect=self._count_redirect,
                 inline_images=self._inline_images,
             )
