@@ -27,7 +27,6 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sending.attachments import read_attachments
 from airflow_provider_fluxomail.sending.idempotency_key import content_part, email_key
 from airflow_provider_fluxomail.sending.replay import is_foreign
-from airflow_provider_fluxomail.sending.send_each import concerns_one_message
 from airflow_provider_fluxomail.sending.send_once import Identity, send_once
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ def _send_each(
                 "Email %d of %d was not accepted: %s: %s", number + 1, len(messages), type(error).__name__, error
             )
             errors.append(error)
-            if not concerns_one_message(error):
+            if not error.concerns_one_message:
                 break
         else:
             accepted.add(number)

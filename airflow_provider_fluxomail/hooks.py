@@ -17,8 +17,7 @@ from airflow_provider_fluxomail.provider_info import provider_info
 from airflow_provider_fluxomail.sending.send_once import Identity, asend_once, send_once
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.timeline import Timeline
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult, Timeline
 
 
 class FluxomailHook(BaseHook):

@@ -18,8 +18,9 @@ from airflow_provider_fluxomail.airflow_compat import (
     conf,
     is_deferral_timeout,
 )
-from airflow_provider_fluxomail.client.errors import FluxomailError, redact
+from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.event_types import FAILURES
+from airflow_provider_fluxomail.client.redaction import redact
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail.configuration import airflow_cfg

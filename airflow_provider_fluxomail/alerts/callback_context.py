@@ -25,7 +25,7 @@ from airflow_provider_fluxomail.airflow_compat import (
     task_states,
 )
 from airflow_provider_fluxomail.alerts.alert import MAX_BODY, MAX_EXCEPTION, Alert, cut, masked, one_line
-from airflow_provider_fluxomail.client.errors import without_addresses
+from airflow_provider_fluxomail.client.redaction import without_addresses
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from airflow_provider_fluxomail.alerts import callback_context
 from airflow_provider_fluxomail.alerts.alert import masked, one_line
 from airflow_provider_fluxomail.client.addresses import recipients
-from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError, redact
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.redaction import redact
 from airflow_provider_fluxomail.sending.idempotency_key import notification_key
 
 if TYPE_CHECKING:

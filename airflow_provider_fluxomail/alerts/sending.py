@@ -22,7 +22,7 @@ from airflow_provider_fluxomail.alerts.alert import TIME_LIMIT, Alert
 from airflow_provider_fluxomail.alerts.draft import Draft, Outgoing, format_error
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailIdempotencyConflictError
-from airflow_provider_fluxomail.client.wire import SendResult
+from airflow_provider_fluxomail.client.models import SendResult
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 from airflow_provider_fluxomail.sending.replay import is_foreign
 from airflow_provider_fluxomail.sending.send_once import Identity, asend_once

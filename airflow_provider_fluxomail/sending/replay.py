@@ -11,13 +11,15 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from airflow_provider_fluxomail.client import flows
 from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailIdempotencyConflictError
 
 if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.flows import Flow
     from airflow_provider_fluxomail.client.messages import EmailMessage
-    from airflow_provider_fluxomail.client.timeline import Timeline
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult, Timeline
+    from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,33 @@ _EARLIER_TRY = (
 def is_foreign(sent: SendResult) -> bool:
     """Return whether a result is a replay that this call's own requests cannot explain."""
     return sent.reused and not sent.own_replay
+
+
+def check(message: EmailMessage, sent: SendResult, *, guard: RecipientGuard, first_try: bool) -> Flow[None]:
+    """Compare a replay that this call did not cause with the stored send. A flow, see :mod:`.client.flows`.
+
+    If the stored send cannot be read at all, there is only a warning: a send-only key is no reason to fail.
+
+    :param guard: of the connection.
+    :raises FluxomailIdempotencyConflictError: see :func:`check_stored`.
+    :raises FluxomailError: the stored send cannot be read now; the next try reads it again.
+    """
+    if not is_foreign(sent):
+        return
+    try:
+        stored = yield from flows.timeline(sent.send_id)
+    except FluxomailError as error:
+        if not error.permanent:
+            raise
+        log.warning(
+            "Idempotency key %s was used before, for send %s. Assuming that it is this message, as the stored send "
+            "cannot be read: %s",
+            sent.idempotency_key,
+            sent.send_id,
+            error,
+        )
+    else:
+        check_stored(stored, guard.apply(message), sent, first_try=first_try)
 
 
 def check_stored(stored: Timeline, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
@@ -70,28 +99,6 @@ def explain_clear(sent: SendResult) -> None:
             "This task was cleared, but its message was sent before as send %s and is not sent again. To send again "
             "when a task is cleared, set resend_on_clear=True.",
             sent.send_id,
-        )
-
-
-@contextlib.contextmanager
-def tolerate_unreadable(sent: SendResult) -> Iterator[None]:
-    """Only warn if the stored send cannot be read: a send-only key is no reason to fail.
-
-    :raises FluxomailError: a transient one; the next try reads again.
-    """
-    try:
-        yield
-    except FluxomailIdempotencyConflictError:
-        raise
-    except FluxomailError as error:
-        if not error.permanent:
-            raise
-        log.warning(
-            "Idempotency key %s was used before, for send %s. Assuming that it is this message, as the stored send "
-            "cannot be read: %s",
-            sent.idempotency_key,
-            sent.send_id,
-            error,
         )
 
 

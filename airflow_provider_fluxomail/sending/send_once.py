@@ -6,19 +6,18 @@
     sent = send_once(message, Identity.of_task(context, connection), client)     # the task's message
     sent = await asend_once(message, Identity(key="alert:7"), async_client)
 
-The steps are written once, as a generator that a blocking and an asynchronous client drive.
+The steps are written once, as a flow (see :mod:`.client.flows`) that a blocking and an asynchronous client run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.models import SendResult
 from airflow_provider_fluxomail.client.watching import wait
-from airflow_provider_fluxomail.client.wire import SendResult
 from airflow_provider_fluxomail.sending import replay
 from airflow_provider_fluxomail.sending.idempotency_key import (
     explicit_key,
@@ -32,16 +31,12 @@ from airflow_provider_fluxomail.sending.send_record import SendRecord, StateStor
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
+    from airflow_provider_fluxomail.client.flows import BaseClient, Flow
     from airflow_provider_fluxomail.client.messages import EmailMessage
-    from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
     from airflow_provider_fluxomail.client.sync import FluxomailClient
     from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 
 log = logging.getLogger(__name__)
-
-#: One call of a client: takes the client, returns what the call returns (an awaitable for an asynchronous client).
-Step = Callable[[Any], Any]
-Steps = Generator[Step, Any, SendResult]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,19 +126,7 @@ def send_once(message: EmailMessage, identity: Identity, client: FluxomailClient
     :raises FluxomailClearedError: the task was cleared while this attempt was running.
     :raises FluxomailError: the subclass says what to do.
     """
-    steps = _steps(message, identity, client.settings.guard)
-    try:
-        step = next(steps)
-        while True:
-            try:
-                result = step(client)
-            except BaseException as error:  # noqa: BLE001 - the steps decide
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
-    except StopIteration as end:
-        sent: SendResult = end.value
-        return sent
+    return client.run(send_flow(message, identity, client))
 
 
 async def asend_once(message: EmailMessage, identity: Identity, client: AsyncFluxomailClient) -> SendResult:
@@ -151,22 +134,12 @@ async def asend_once(message: EmailMessage, identity: Identity, client: AsyncFlu
 
     Airflow's task state store blocks, so leave ``store`` out of the identity here.
     """
-    steps = _steps(message, identity, client.settings.guard)
-    try:
-        step = next(steps)
-        while True:
-            try:
-                result = await step(client)
-            except BaseException as error:  # noqa: BLE001 - the steps decide
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
-    except StopIteration as end:
-        sent: SendResult = end.value
-        return sent
+    return await client.run(send_flow(message, identity, client))
 
 
-def _steps(message: EmailMessage, identity: Identity, guard: RecipientGuard) -> Steps:
+def send_flow(message: EmailMessage, identity: Identity, client: BaseClient) -> Flow[SendResult]:
+    """Send a message once, as a step of a longer flow that ``client`` runs."""
+    guard = client.settings.guard
     # The guarded message is in no variable: a traceback that shows local variables would show its recipient.
     record = SendRecord(identity.store, identity.key, guard.apply(message).to, name=identity.record_name)
     if send_id := record.begin(wait.now(), retention=identity.retention):
@@ -176,10 +149,10 @@ def _steps(message: EmailMessage, identity: Identity, guard: RecipientGuard) -> 
         sent = SendResult(
             send_id=send_id, message_id=None, status=None, reused=True, idempotency_key=identity.key, request_id=None
         )
-        yield from _check_replay(message, sent, guard, first_try=False)
+        yield from replay.check(message, sent, guard=guard, first_try=False)
     else:
         try:
-            sent = yield from _request(message, identity, guard)
+            sent = yield from _request(message, identity, client)
         except FluxomailError as error:
             if not error.ambiguous:
                 record.refused()
@@ -190,27 +163,12 @@ def _steps(message: EmailMessage, identity: Identity, guard: RecipientGuard) -> 
     return sent
 
 
-def _request(message: EmailMessage, identity: Identity, guard: RecipientGuard) -> Steps:
-    key, first_try = identity.key, identity.first_try
+def _request(message: EmailMessage, identity: Identity, client: BaseClient) -> Flow[SendResult]:
+    first_try = identity.first_try
     if first_try is None:
-        sent: SendResult = yield lambda client: client.send(message, idempotency_key=key)
-        return sent
+        return (yield from client.send_flow(message, idempotency_key=identity.key))
     with replay.explain_conflict(first_try=first_try):
-        sent = yield lambda client: client.send(message, idempotency_key=key)
+        sent = yield from client.send_flow(message, idempotency_key=identity.key)
     if first_try or not identity.names_recipient:
-        yield from _check_replay(message, sent, guard, first_try=first_try)
+        yield from replay.check(message, sent, guard=client.settings.guard, first_try=first_try)
     return sent
-
-
-def _check_replay(
-    message: EmailMessage, sent: SendResult, guard: RecipientGuard, *, first_try: bool
-) -> Generator[Step, Any, None]:
-    """Compare a replay that this call did not cause with the stored send."""
-    if replay.is_foreign(sent):
-        with replay.tolerate_unreadable(sent):
-            replay.check_stored(
-                (yield lambda client: client.get_timeline(sent.send_id)),
-                guard.apply(message),
-                sent,
-                first_try=first_try,
-            )

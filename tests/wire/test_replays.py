@@ -157,7 +157,7 @@ def test_a_gateways_404_while_comparing_is_airflows_to_retry(sandbox: Sandbox) -
 class RendersAnew(FluxomailSendOperator):
     """Has another subject after a deferral, as one with the time in it has."""
 
-    def send_after_rate_limit(self, context: Any, event: Any = None) -> dict[str, Any]:
+    def send_after_rate_limit(self, context: Any, event: Any = None) -> Any:
         self.subject = "Rendered later"
         return super().send_after_rate_limit(context, event)
 

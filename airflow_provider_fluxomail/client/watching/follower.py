@@ -16,8 +16,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
-from airflow_provider_fluxomail.client.events import DECIDING, EventFilter
-from airflow_provider_fluxomail.client.timeline import Timeline, in_order
+from airflow_provider_fluxomail.client.event_types import DECIDING
+from airflow_provider_fluxomail.client.events import EventFilter
+from airflow_provider_fluxomail.client.models import Timeline, in_order
 from airflow_provider_fluxomail.client.watching.event_feed import Feed, FeedTiming
 from airflow_provider_fluxomail.client.watching.recent_events import RecentEvents
 from airflow_provider_fluxomail.client.watching.wait import now
@@ -37,7 +38,6 @@ LONGEST_BACK: Final = 3600.0
 #: Pages of the list that are read for those who join: at least so many, and one for so many waits.
 _LEAST_PAGES: Final = 10
 _WAITS_PER_PAGE: Final = 5
-_DECIDING: Final = frozenset(name.removeprefix("email.") for name in DECIDING)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,7 +229,7 @@ class Follower:
 
     def _receive(self, events: Sequence[FeedEvent]) -> None:
         for told in events:
-            if told.event.type in _DECIDING:
+            if told.event.type in DECIDING:
                 self._recent.add(told)
                 for watched in self._waits.get(told.send_id, ()):
                     watched.events = (*watched.events, told.event)

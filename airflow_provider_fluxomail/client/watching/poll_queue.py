@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.errors import FluxomailError
-    from airflow_provider_fluxomail.client.timeline import Event
+    from airflow_provider_fluxomail.client.models import Event
     from airflow_provider_fluxomail.client.watching.wait import Ending, Wait
 
 #: A wait is young for so long, in seconds; from then on it yields to younger ones in proportion to its age.

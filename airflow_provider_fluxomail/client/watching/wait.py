@@ -22,7 +22,8 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailServerError,
 )
 from airflow_provider_fluxomail.client.event_types import FAILURES
-from airflow_provider_fluxomail.client.timeline import Timeline, judge
+from airflow_provider_fluxomail.client.models import Timeline
+from airflow_provider_fluxomail.client.timeline import judge
 
 #: A send that was just accepted may not be readable yet: a 404 counts only this long after the first look, seconds.
 NOT_FOUND_GRACE: Final = 60.0

@@ -24,8 +24,8 @@ from airflow_provider_fluxomail.client.watching.poll_queue import Looks, Watched
 from airflow_provider_fluxomail.client.watching.wait import SEEN_AGAIN, TROUBLE, Ending, Wait, now, told_time
 
 if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.models import Response
     from airflow_provider_fluxomail.client.settings import ClientSettings
-    from airflow_provider_fluxomail.client.wire import Response
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Watcher:
         self._on_end = on_end
         self._pacer = Pacer(share=share)
         self._turns = Turns(self._pacer, most=READS_AT_ONCE)
-        self._client = AsyncFluxomailClient(settings, on_answer=self._answered)
+        self._client = AsyncFluxomailClient(settings, on_response=self._answered)
         self._loop = asyncio.get_running_loop()
         self._waits: dict[str, list[Watched]] = {}
         self._count = 0
@@ -298,7 +298,7 @@ class Watcher:
         self._plan(watched, max(hold, now() + delay))
 
     def _answered(self, response: Response) -> None:
-        self._pacer.saw(response)
+        self._pacer.on_response(response)
         self.accepted = self.accepted or (response.status != 401 and response.status < 500)
 
     def _failed(self, error: FluxomailError) -> None:
