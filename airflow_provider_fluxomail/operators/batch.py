@@ -199,11 +199,12 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
 
     def _defer(self, error: FluxomailRateLimitError, give_up_at: float, batch: Batch) -> None:
         """Give the worker slot back until the cap allows more; return if that is not possible."""
+        from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
         from airflow_provider_fluxomail.waiting import worker
 
         if not self.deferrable:
             return
-        if trigger := worker.rate_limit_trigger(
+        if trigger := FluxomailRetryAfterTrigger.after(
             error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id, state=batch.ledger.state()
         ):
             self.defer(

@@ -350,10 +350,11 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
 
     def _defer_rate_limit(self, error: FluxomailRateLimitError, give_up_at: float) -> None:
         """Give the worker slot back until the cap allows another try; return if that is not possible."""
+        from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
         from airflow_provider_fluxomail.waiting import worker
 
         if self.deferrable and (
-            trigger := worker.rate_limit_trigger(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
+            trigger := FluxomailRetryAfterTrigger.after(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
         ):
             self.defer(
                 trigger=trigger,
@@ -365,16 +366,16 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         self, hook: FluxomailHook, result: dict[str, Any], *, timeout: float, interval: float
     ) -> dict[str, Any]:
         from airflow_provider_fluxomail.client.watching.wait import Wait, now
+        from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
         from airflow_provider_fluxomail.waiting import worker
 
         started = now()
         wait = Wait(result["send_id"], target=str(self.wait_for), started=started, deadline=started + timeout)
-        looks = worker.WORKER_LOOKS if self.deferrable else None
-        if ending := worker.look_for(hook, wait, interval, looks=looks):
+        if ending := worker.poll_until_ended(hook, wait, interval, deferrable=self.deferrable):
             ending = worker.ended(ending, conn_id=self.fluxomail_conn_id, began=started)
             return {**result, **self._conclude(ending)}
         self.defer(
-            trigger=worker.delivery_trigger(
+            trigger=FluxomailDeliveryTrigger.of(
                 wait, self, conn_id=self.fluxomail_conn_id, interval=interval, result=result
             ),
             method_name=self.execute_complete.__name__,
