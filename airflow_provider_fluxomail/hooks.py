@@ -11,7 +11,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailVa
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.configuration import airflow_cfg
-from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
+from airflow_provider_fluxomail.configuration.connection import FluxomailConnection, read_connection
 from airflow_provider_fluxomail.configuration.connection_test import probe
 from airflow_provider_fluxomail.provider_info import provider_info
 from airflow_provider_fluxomail.sending.send_once import Identity, asend_once, send_once
@@ -129,9 +129,7 @@ class FluxomailHook(BaseHook):
     async def aget_options(self) -> FluxomailConnection:
         """Return what the connection says, looked up once, as each Airflow version allows on an event loop."""
         if self._connection is None:
-            from airflow_provider_fluxomail.airflow_compat import get_async_connection
-
-            self._connection = FluxomailConnection.of(await get_async_connection(self.fluxomail_conn_id))
+            self._connection = await read_connection(self.fluxomail_conn_id)
         return self._connection
 
     def forget(self) -> None:

@@ -30,6 +30,7 @@ from airflow_provider_fluxomail.sending.batch.report import Report
 from airflow_provider_fluxomail.sending.batch.rows import Row, Rows
 from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear
 from airflow_provider_fluxomail.sending.send_once import Identity, send_once
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.waiting import worker
 
 if TYPE_CHECKING:
@@ -137,11 +138,12 @@ def _await_delivery(
 ) -> dict[str, Any]:
     started = now()
     wait = Wait(result["send_id"], target=str(task.wait_for), started=started, deadline=started + timeout)
-    looks = worker.WORKER_LOOKS if task.deferrable else None
-    if ending := worker.look_for(hook, wait, interval, looks=looks):
+    if ending := worker.poll_until_ended(hook, wait, interval, deferrable=task.deferrable):
         return _conclude(worker.ended(ending, conn_id=task.fluxomail_conn_id, began=started))
     task.defer(
-        trigger=worker.delivery_trigger(wait, task, conn_id=task.fluxomail_conn_id, interval=interval, result=result),
+        trigger=FluxomailDeliveryTrigger.of(
+            wait, task, conn_id=task.fluxomail_conn_id, interval=interval, result=result
+        ),
         method_name=task.execute_complete.__name__,
         timeout=worker.backstop(wait.deadline),
     )
@@ -159,7 +161,9 @@ def _defer_rate_limit(
 ) -> None:
     """Free the worker slot until the rate limit allows another request; return if that is not possible."""
     if task.deferrable and (
-        trigger := worker.rate_limit_trigger(error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id, state=state)
+        trigger := FluxomailRetryAfterTrigger.after(
+            error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id, state=state
+        )
     ):
         task.defer(
             trigger=trigger,

@@ -33,8 +33,8 @@ from airflow_provider_fluxomail.sending.batch.rows import BadRow, Row, Rows
 from airflow_provider_fluxomail.sending.send_once import Identity
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_facts import stored
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 from tests.wire.test_sendstate import StateError, Store
 
@@ -42,8 +42,7 @@ from tests.wire.test_sendstate import StateError, Store
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.05)
+    quick_waits(monkeypatch, rate_limit_spread=0.05)
 
 
 def people(count: int, **fields: Any) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from airflow_provider_fluxomail.configuration.old_arguments import MESSAGE_FIELD
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_names import task
+from tests.support.timing import wait_timing
 from tests.wire.airflow_runs import DagRuns
 from tests.wire.running import Run, context
 from tests.wire.ways import LONG, MESSAGE, Store, deferring, quick
@@ -171,7 +171,7 @@ def test_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbo
 
 
 def test_one_message_may_wait_for_its_delivery(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
+    wait_timing(monkeypatch, worker_polls=(0.0,))
     sandbox.settings(event_delay=1)
     operator = decorated(lambda: MESSAGE, wait_for="delivered", poll_interval=0.1, deferrable=True)
     run = Run(operator)

@@ -18,7 +18,6 @@ import pytest
 from airflow_provider_fluxomail import triggers
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client import errors, retries
-from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -26,7 +25,7 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sending.batch.sender import Sender
-from airflow_provider_fluxomail.waiting import worker
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
@@ -357,11 +356,7 @@ def quick(fluxomail_sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) 
     fluxomail_sandbox.connect(timeout=TIMEOUT, max_attempts=ATTEMPTS)
     monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
     monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.01)
-    monkeypatch.setattr(worker, "DEFAULT_RATE_LIMIT_WAIT", 0.01)
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.02)
+    quick_waits(monkeypatch, rate_limit_spread=0.01, rate_limit_wait=0.01, least_interval=0.02)
 
 
 def connect(sandbox: FluxomailSandbox, fault: Fault, **extras: Any) -> None:
