@@ -354,8 +354,8 @@ each_way = pytest.mark.parametrize("way", WAYS, ids=str)
 def quick(fluxomail_sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait little where the server names no time."""
     fluxomail_sandbox.connect(timeout=TIMEOUT, max_attempts=ATTEMPTS)
-    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
+    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
+    monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
     quick_waits(monkeypatch, rate_limit_spread=0.01, rate_limit_wait=0.01, least_interval=0.02)
 
 
