@@ -66,7 +66,7 @@ def send(
     :param message: in place of the one that the task's arguments make.
     :param resumed: the event that ended a deferral, ``None`` at the start of a try.
     """
-    give_up_at = None if resumed is None else worker.give_up_time(resumed)
+    give_up_at = None if resumed is None else _give_up_time(resumed)
     with contextlib.closing(FluxomailHook(task.fluxomail_conn_id)) as hook:
         try:
             message = message or EmailMessage(**task.message_fields(), attachments=read_attachments(task.attachments))
@@ -88,7 +88,7 @@ def send(
                 _defer_rate_limit(task, error, give_up_at or now() + longest)
                 raise
         except FluxomailError as error:
-            worker.fail_or_retry(error)
+            tasks.fail_or_retry(error)
         keep_link(task, context, hook.get_options().settings.base_url, sent.send_id)
         result = _log_accepted(sent)
         if task.wait_for is not None:
@@ -145,7 +145,7 @@ def _await_delivery(
             wait, task, conn_id=task.fluxomail_conn_id, interval=interval, result=result
         ),
         method_name=task.execute_complete.__name__,
-        timeout=worker.backstop(wait.deadline),
+        timeout=tasks.backstop(wait.deadline),
     )
 
 
@@ -168,8 +168,18 @@ def _defer_rate_limit(
         task.defer(
             trigger=trigger,
             method_name=task.send_after_rate_limit.__name__,
-            timeout=worker.backstop(trigger.resume_at),
+            timeout=tasks.backstop(trigger.resume_at),
         )
+
+
+def _give_up_time(event: Mapping[str, Any]) -> float | None:
+    """Return when to stop retrying, from the event of a deferral for a rate limit."""
+    moment = event.get("give_up_at")
+    if isinstance(moment, int | float):
+        return float(moment)
+    # Sending again is safe with the same key; only the limit of all deferrals together is lost.
+    log.warning("The trigger returned without its state; sending anyway.")
+    return None
 
 
 # Many messages
@@ -195,7 +205,7 @@ def send_batch(
             give_up_at = None
             progress = Progress({} if store is None else send_record.load(store, _BATCH_STATE))
         else:
-            give_up_at = worker.give_up_time(resumed)
+            give_up_at = _give_up_time(resumed)
             progress = Progress(resumed.get("state") or {}, same_try=True)
         fresh = is_first_try(context) and resumed is None
         outcomes = Outcomes(
@@ -234,7 +244,7 @@ def send_returned(
     try:
         returned = _read_returned(task.call(context))
     except FluxomailValidationError as error:
-        worker.fail_or_retry(error)
+        tasks.fail_or_retry(error)
     if isinstance(returned, EmailMessage):
         return send(task, context, message=returned, resumed=resumed)
     # Airflow splits only mappings.
@@ -260,7 +270,7 @@ def _send_list(
     with _hook_for(task) as hook:
         _check_arguments_for_list(task)
         longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
-        give_up_at = None if resumed is None else worker.give_up_time(resumed)
+        give_up_at = None if resumed is None else _give_up_time(resumed)
         outcomes = Outcomes(
             Progress(),
             Report(None, fresh=True),
@@ -289,7 +299,7 @@ def _hook_for(task: SendTask) -> Iterator[FluxomailHook]:
         try:
             yield hook
         except FluxomailError as error:
-            worker.fail_or_retry(error)
+            tasks.fail_or_retry(error)
 
 
 def _run(task: FluxomailSendBatchOperator | FluxomailSendDecoratedOperator, batch: Batch) -> BatchCounts:

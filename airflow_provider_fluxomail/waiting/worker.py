@@ -8,9 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException, AirflowSensorTimeout
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
 log = logging.getLogger(__name__)
-
-#: How long after the trigger's own deadline Airflow ends the deferral, should the trigger not. Seconds.
-BACKSTOP: Final = 300.0
 
 
 def poll(hook: FluxomailHook, wait: Wait) -> Ending | None:
@@ -78,21 +73,6 @@ def poll_until_ended(
         sleep(delay)
 
 
-def give_up_time(event: object) -> float | None:
-    """Return when to stop retrying, from the event of a deferral for a rate limit."""
-    moment = event.get("give_up_at") if isinstance(event, Mapping) else None
-    if isinstance(moment, int | float):
-        return float(moment)
-    # Sending again is safe with the same key; only the limit of all deferrals together is lost.
-    log.warning("The trigger returned without its state; sending anyway.")
-    return None
-
-
-def backstop(deadline: float) -> timedelta:
-    """Return the ``timeout`` of a deferral: later than the trigger's own, whose message says more."""
-    return timedelta(seconds=max(0.0, deadline - now()) + BACKSTOP)
-
-
 def ended(ending: Ending, *, conn_id: str, began: float | None) -> Ending:
     """Count the ending of a wait in this worker, and return it; the trigger counts its own.
 
@@ -126,10 +106,3 @@ def ending_of(event: object) -> Ending:
         return Ending.from_json(event)
     except (ValueError, TypeError) as error:
         raise AirflowFailException(str(error)) from error
-
-
-def fail_or_retry(error: FluxomailError) -> NoReturn:
-    """Fail the task without retries on a permanent error; re-raise anything else so that Airflow retries."""
-    if error.permanent:
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
-    raise error
