@@ -50,7 +50,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
     face = DECORATOR
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, "idempotency_key", "fluxomail_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
-    # Arguments are no bodies: none is the name of a template file.
+    # Arguments are not bodies, so none is the name of a template file.
     template_ext: Sequence[str] = ()
     custom_operator_name = "@task.fluxomail_send"
 
@@ -63,7 +63,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        # Airflow derives multiple_outputs from what the function returns, which is not what the task returns.
+        # Airflow derives multiple_outputs from the function's return type, but the task returns something else.
         super().__init__(
             python_callable=python_callable,
             op_args=op_args,
@@ -93,16 +93,16 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         return asyncio.run(value) if inspect.iscoroutine(value) else value
 
     def _check_constant_message(self, constants: tasks.Constants) -> None:
-        """Leave the message to the worker: the function returns it."""
+        """Check nothing: the function returns the message in the worker."""
 
 
 def fluxomail_send_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
-    """Make a task of a function that returns a message: what Airflow calls for ``@task.fluxomail_send``.
+    """Turn a function that returns a message into a task. Airflow calls it for ``@task.fluxomail_send``.
 
     :param python_callable: the function.
     :param kwargs: see :class:`FluxomailSendDecoratedOperator`.
     """
-    # A mapped task would only show them when it runs.
+    # For a mapped task, they would only fail when it runs.
     refuse(FluxomailSendDecoratedOperator, DECORATOR, kwargs)
     decorator: TaskDecorator = task_decorator_factory(
         python_callable=python_callable, decorated_operator_class=FluxomailSendDecoratedOperator, **kwargs

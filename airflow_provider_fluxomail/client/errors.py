@@ -168,6 +168,7 @@ class FluxomailUnknownOutcomeError(FluxomailError):
     """An earlier try may have sent, longer ago than Fluxomail remembers keys: another request might send twice."""
 
     permanent = True
+    _concerns_one_message = True
 
 
 class FluxomailRateLimitError(FluxomailError):

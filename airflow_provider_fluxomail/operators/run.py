@@ -30,6 +30,7 @@ from airflow_provider_fluxomail.sending.batch.report import Report
 from airflow_provider_fluxomail.sending.batch.rows import Row, Rows
 from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear
 from airflow_provider_fluxomail.sending.send_once import Identity, send_once
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.waiting import worker
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def send(
     :param message: in place of the one that the task's arguments make.
     :param resumed: the event that ended a deferral, ``None`` at the start of a try.
     """
-    give_up_at = None if resumed is None else worker.give_up_time(resumed)
+    give_up_at = None if resumed is None else _give_up_time(resumed)
     with contextlib.closing(FluxomailHook(task.fluxomail_conn_id)) as hook:
         try:
             message = message or EmailMessage(**task.message_fields(), attachments=read_attachments(task.attachments))
@@ -87,7 +88,7 @@ def send(
                 _defer_rate_limit(task, error, give_up_at or now() + longest)
                 raise
         except FluxomailError as error:
-            worker.fail_or_retry(error)
+            tasks.fail_or_retry(error)
         keep_link(task, context, hook.get_options().settings.base_url, sent.send_id)
         result = _log_accepted(sent)
         if task.wait_for is not None:
@@ -137,13 +138,14 @@ def _await_delivery(
 ) -> dict[str, Any]:
     started = now()
     wait = Wait(result["send_id"], target=str(task.wait_for), started=started, deadline=started + timeout)
-    looks = worker.WORKER_LOOKS if task.deferrable else None
-    if ending := worker.look_for(hook, wait, interval, looks=looks):
+    if ending := worker.poll_until_ended(hook, wait, interval, deferrable=task.deferrable):
         return _conclude(worker.ended(ending, conn_id=task.fluxomail_conn_id, began=started))
     task.defer(
-        trigger=worker.delivery_trigger(wait, task, conn_id=task.fluxomail_conn_id, interval=interval, result=result),
+        trigger=FluxomailDeliveryTrigger.of(
+            wait, task, conn_id=task.fluxomail_conn_id, interval=interval, result=result
+        ),
         method_name=task.execute_complete.__name__,
-        timeout=worker.backstop(wait.deadline),
+        timeout=tasks.backstop(wait.deadline),
     )
 
 
@@ -159,13 +161,25 @@ def _defer_rate_limit(
 ) -> None:
     """Free the worker slot until the rate limit allows another request; return if that is not possible."""
     if task.deferrable and (
-        trigger := worker.rate_limit_trigger(error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id, state=state)
+        trigger := FluxomailRetryAfterTrigger.after(
+            error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id, state=state
+        )
     ):
         task.defer(
             trigger=trigger,
             method_name=task.send_after_rate_limit.__name__,
-            timeout=worker.backstop(trigger.resume_at),
+            timeout=tasks.backstop(trigger.resume_at),
         )
+
+
+def _give_up_time(event: Mapping[str, Any]) -> float | None:
+    """Return when to stop retrying, from the event of a deferral for a rate limit."""
+    moment = event.get("give_up_at")
+    if isinstance(moment, int | float):
+        return float(moment)
+    # Sending again is safe with the same key; only the limit of all deferrals together is lost.
+    log.warning("The trigger returned without its state; sending anyway.")
+    return None
 
 
 # Many messages
@@ -191,7 +205,7 @@ def send_batch(
             give_up_at = None
             progress = Progress({} if store is None else send_record.load(store, _BATCH_STATE))
         else:
-            give_up_at = worker.give_up_time(resumed)
+            give_up_at = _give_up_time(resumed)
             progress = Progress(resumed.get("state") or {}, same_try=True)
         fresh = is_first_try(context) and resumed is None
         outcomes = Outcomes(
@@ -230,7 +244,7 @@ def send_returned(
     try:
         returned = _read_returned(task.call(context))
     except FluxomailValidationError as error:
-        worker.fail_or_retry(error)
+        tasks.fail_or_retry(error)
     if isinstance(returned, EmailMessage):
         return send(task, context, message=returned, resumed=resumed)
     # Airflow splits only mappings.
@@ -256,7 +270,7 @@ def _send_list(
     with _hook_for(task) as hook:
         _check_arguments_for_list(task)
         longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
-        give_up_at = None if resumed is None else worker.give_up_time(resumed)
+        give_up_at = None if resumed is None else _give_up_time(resumed)
         outcomes = Outcomes(
             Progress(),
             Report(None, fresh=True),
@@ -285,7 +299,7 @@ def _hook_for(task: SendTask) -> Iterator[FluxomailHook]:
         try:
             yield hook
         except FluxomailError as error:
-            worker.fail_or_retry(error)
+            tasks.fail_or_retry(error)
 
 
 def _run(task: FluxomailSendBatchOperator | FluxomailSendDecoratedOperator, batch: Batch) -> BatchCounts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import logging
+import socket
 import threading
 import time
 import tracemalloc
@@ -18,6 +19,7 @@ from airflow_provider_fluxomail.client import retries
 from airflow_provider_fluxomail.client.errors import (
     FluxomailBatchError,
     FluxomailBatchUnfinishedError,
+    FluxomailConnectionError,
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
@@ -33,17 +35,16 @@ from airflow_provider_fluxomail.sending.batch.rows import BadRow, Row, Rows
 from airflow_provider_fluxomail.sending.send_once import Identity
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_facts import stored
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 from tests.wire.test_sendstate import StateError, Store
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.05)
+    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
+    quick_waits(monkeypatch, rate_limit_spread=0.05)
 
 
 def people(count: int, **fields: Any) -> list[dict[str, Any]]:
@@ -473,7 +474,7 @@ def test_on_error(sandbox: Sandbox, on_error: str, sent: int) -> None:
         (403, {"error": "Tenant paused"}),
         (402, None),
         (404, None),
-        (413, None),
+        (415, None),
     ],
 )
 def test_what_holds_for_all_messages_ends_the_batch_at_once(sandbox: Sandbox, status: int, body: Any) -> None:
@@ -493,6 +494,25 @@ def test_a_plan_without_attachments_and_a_policy_concern_single_messages(sandbox
     done = run(rows)
     assert "2 of 4 messages failed (2 rejected" in str(done.error)
     sandbox.assert_sent(2)
+
+
+def test_a_message_that_is_too_large_is_rejected_alone(sandbox: Sandbox) -> None:
+    sandbox.fail_next(413, to="p1@example.org")
+    done = run(people(4))
+    assert "1 of 4 messages failed (1 rejected" in str(done.error)
+    sandbox.assert_sent(3)
+
+
+def test_a_server_that_is_not_there_ends_the_batch_and_a_later_try_goes_on(sandbox: Sandbox) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        sandbox.connect(host=f"http://127.0.0.1:{nobody.getsockname()[1]}", max_attempts=1)
+        done = run(people(500), concurrency=2)
+    assert isinstance(done.error, FluxomailConnectionError), "transient: Airflow retries it"
+    assert "Connection refused" in str(done.error)
+    sandbox.connect()
+    assert run(people(500), ctx={"try_number": 2}).kind == "success"
+    sandbox.assert_sent(500)
 
 
 def test_promise_1_two_deployments_with_one_organization(sandbox: Sandbox) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +18,8 @@ from airflow_provider_fluxomail.configuration.old_arguments import MESSAGE_FIELD
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_names import task
+from tests.support.timing import wait_timing
 from tests.wire.airflow_runs import DagRuns
 from tests.wire.running import Run, context
 from tests.wire.ways import LONG, MESSAGE, Store, deferring, quick
@@ -148,6 +150,35 @@ def test_promise_1_a_late_retry_asks_for_none_of_them_again(sandbox: Sandbox) ->
     sandbox.assert_sent(2)
 
 
+def test_promise_1_a_message_of_unknown_outcome_keeps_none_of_the_others(sandbox: Sandbox) -> None:
+    store = Store()
+    ctx = {**context(), "task_state_store": store}
+    sandbox.fail_next("response_lost_after_store", to=PEOPLE[0], times=2)
+    assert isinstance(Run(decorated(lambda: MANY[:1]), ctx).error, FluxomailBatchUnfinishedError)
+    for name in store:
+        store[name]["asked"] -= 30 * 24 * 3600
+    sandbox.advance(30 * 24 * 3600)
+    late = Run(decorated(lambda: MANY), {**ctx, **context(try_number=2)})
+    assert late.kind == "AirflowFailException", "a later request could send it twice"
+    for person in PEOPLE:
+        sandbox.assert_sent(1, person)
+
+
+def test_a_list_stops_when_its_task_is_told_to_end(sandbox: Sandbox) -> None:
+    operator = decorated(lambda: [{**MESSAGE, "key": str(number)} for number in range(300)])
+    operator.on_kill()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(Run, operator)
+        deadline = time.monotonic() + 30
+        while not sandbox.requests("POST"):
+            assert time.monotonic() < deadline
+        operator.on_kill()
+        run = running.result()
+    assert isinstance(run.error, FluxomailBatchUnfinishedError)
+    assert "was told to end" in str(run.error)
+    assert len(sandbox.messages()) < 300
+
+
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_promise_4_a_long_rate_limit_defers_and_the_function_is_called_again(sandbox: Sandbox, many: bool) -> None:
     calls = []
@@ -171,7 +202,7 @@ def test_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbo
 
 
 def test_one_message_may_wait_for_its_delivery(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
+    wait_timing(monkeypatch, worker_polls=(0.0,))
     sandbox.settings(event_delay=1)
     operator = decorated(lambda: MESSAGE, wait_for="delivered", poll_interval=0.1, deferrable=True)
     run = Run(operator)

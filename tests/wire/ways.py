@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import tempfile
 import time
@@ -18,7 +19,6 @@ import pytest
 from airflow_provider_fluxomail import triggers
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client import errors, retries
-from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -26,7 +26,7 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sending.batch.sender import Sender
-from airflow_provider_fluxomail.waiting import worker
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
@@ -277,8 +277,9 @@ def by_deferring_operator(number: int, store: Store | None = None) -> list[Outco
 
 
 def deferring(operator: Any, number: int, store: Store | None = None) -> Run:
-    """Meets 429s that last longer than a worker waits; the triggerer's clock is ahead, so that nobody waits."""
-    with mock.patch.object(triggers.rate_limit, "now", return_value=time.time() + 2 * LONG):
+    """Meets 429s that last longer than a worker waits; the deferral's clock runs ahead, so that nothing waits."""
+    clock = itertools.count(time.time(), LONG)
+    with mock.patch.object(triggers.rate_limit, "now", lambda: next(clock)):
         run = Run(operator, {**context(try_number=number), "task_state_store": store})
     assert all(isinstance(deferral.trigger, triggers.FluxomailRetryAfterTrigger) for deferral in run.deferrals)
     return run
@@ -355,13 +356,9 @@ each_way = pytest.mark.parametrize("way", WAYS, ids=str)
 def quick(fluxomail_sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait little where the server names no time."""
     fluxomail_sandbox.connect(timeout=TIMEOUT, max_attempts=ATTEMPTS)
-    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.01)
-    monkeypatch.setattr(worker, "DEFAULT_RATE_LIMIT_WAIT", 0.01)
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.02)
+    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
+    monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
+    quick_waits(monkeypatch, rate_limit_spread=0.01, rate_limit_wait=0.01, least_interval=0.02)
 
 
 def connect(sandbox: FluxomailSandbox, fault: Fault, **extras: Any) -> None:

@@ -6,18 +6,7 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailConnectionError,
-    FluxomailError,
-    FluxomailIdempotencyConflictError,
-    FluxomailPermissionError,
-    FluxomailPlanRequiredError,
-    FluxomailResponseError,
-    FluxomailServerError,
-    FluxomailTenantPausedError,
-    FluxomailUnknownOutcomeError,
-    FluxomailValidationError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.sending.replay import is_foreign
@@ -79,7 +68,7 @@ class Sender:
         try:
             sent = send_once(flight.row.message, flight.identity, self._client())
         except FluxomailError as error:
-            return Outcome(_kind_of(error, flight.row), error=error)
+            return Outcome(_kind_of(error), error=error)
         return Outcome("replayed" if is_foreign(sent) else "sent", sent)
 
     @property
@@ -120,16 +109,8 @@ class Sender:
             raise FluxomailConnectionError("the task was told to end before the message was retried")
 
 
-def _kind_of(error: FluxomailError, row: Row) -> Kind | None:
+def _kind_of(error: FluxomailError) -> Kind | None:
     """Return what an error means for the message; ``None`` if it concerns all messages."""
-    if isinstance(error, FluxomailValidationError | FluxomailIdempotencyConflictError | FluxomailUnknownOutcomeError):
-        return "rejected"
-    if isinstance(error, FluxomailPlanRequiredError):
-        return "rejected" if row.message.attachments else None
-    if isinstance(error, FluxomailPermissionError) and not isinstance(error, FluxomailTenantPausedError):
-        # Without a code about the key or the organization, the message's policy forbids it.
-        concerns_all = error.code == "missing_scope" or "missing scope" in error.message
-        return "rejected" if row.message.policy_key and not concerns_all else None
-    if isinstance(error, FluxomailServerError | FluxomailConnectionError | FluxomailResponseError):
-        return "unknown"
-    return None
+    if not error.concerns_one_message:
+        return None
+    return "rejected" if error.permanent else "unknown"
