@@ -204,13 +204,14 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
 
         if not self.deferrable:
             return
-        if trigger := FluxomailRetryAfterTrigger.after(
-            error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id, state=batch.ledger.state()
-        ):
+        resume_at = worker.rate_limit_resume(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
+        if resume_at is not None:
             self.defer(
-                trigger=trigger,
+                trigger=FluxomailRetryAfterTrigger(
+                    resume_at=resume_at, give_up_at=give_up_at, state=batch.ledger.state()
+                ),
                 method_name=self.send_after_rate_limit.__name__,
-                timeout=worker.backstop(trigger.resume_at),
+                timeout=worker.backstop(resume_at),
             )
 
     def _check_constants(self, constants: tasks.Constants) -> None:

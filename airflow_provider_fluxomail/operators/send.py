@@ -354,12 +354,12 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         from airflow_provider_fluxomail.waiting import worker
 
         if self.deferrable and (
-            trigger := FluxomailRetryAfterTrigger.after(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
+            resume_at := worker.rate_limit_resume(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
         ):
             self.defer(
-                trigger=trigger,
+                trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at),
                 method_name=self.send_after_rate_limit.__name__,
-                timeout=worker.backstop(trigger.resume_at),
+                timeout=worker.backstop(resume_at),
             )
 
     def _await_delivery(

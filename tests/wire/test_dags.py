@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, HAS_RETRY_POLICIES
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from tests.support.airflow_facts import CAN_POKE_AGAIN
+from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, CAN_POKE_AGAIN
 from tests.support.timing import quick_waits
 from tests.wire.airflow_runs import DagRunResult, DagRuns
 
@@ -191,9 +191,9 @@ def test_the_example_of_alerts(dags: DagRuns, sandbox: FluxomailSandbox) -> None
             f"[Airflow] up for retry: {name} (try 1 of 2)",
             f"[Airflow] failed: {name} (try 2 of 2)",
         ]
-        assert all(
-            "\nValueError: the warehouse has no rows of today\n" in mail.content for mail in sandbox.messages(to)
-        )
+        for mail in sandbox.messages(to):
+            told = "\nValueError: the warehouse has no rows of today\n" in mail.content
+            assert told is CALLBACKS_SEE_THE_EXCEPTION
     whole = sandbox.message("lead@example.org")
     assert whole.subject == f"[Airflow] Dag failed: fluxomail_alerts ({run.run_id})"
     own = sandbox.message("data-team@example.org")
@@ -231,9 +231,17 @@ def test_the_example_of_a_suppression_list(
         SimpleNamespace(extra={"payload": {"events": [{"send_id": send_id} for send_id in ids]}})
         for ids in (sends, sends[:1])
     ]
-    assert suppress(triggering_asset_events={example["undeliverable"]: changes}) == 2
+
+    class Triggering:
+        """As Airflow's: an asset of 3.0 cannot be the key of a dict."""
+
+        def __getitem__(self, asset: object) -> list[SimpleNamespace]:
+            assert asset == example["undeliverable"]
+            return changes
+
+    assert suppress(triggering_asset_events=Triggering()) == 2
     assert kept == {"fluxomail_suppressed": sorted(map(example["digest"], ("ada@example.org", "bob@example.org")))}
-    assert suppress(triggering_asset_events={example["undeliverable"]: changes}) == 0
+    assert suppress(triggering_asset_events=Triggering()) == 0
     assert "example.org" not in caplog.text + str(kept), "promise 5"
 
 

@@ -24,6 +24,7 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.sending import idempotency_key
+from airflow_provider_fluxomail.triggers import rate_limit
 from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 
@@ -276,7 +277,7 @@ def by_deferring_operator(number: int, store: Store | None = None) -> list[Outco
 
 def deferring(operator: Any, number: int, store: Store | None = None) -> Run:
     """Meets 429s that last longer than a worker waits; the triggerer's clock is ahead, so that nobody waits."""
-    with mock.patch.object(triggers, "now", return_value=time.time() + 2 * LONG):
+    with mock.patch.object(rate_limit, "now", return_value=time.time() + 2 * LONG):
         run = Run(operator, {**context(try_number=number), "task_state_store": store})
     assert all(isinstance(deferral.trigger, triggers.FluxomailRetryAfterTrigger) for deferral in run.deferrals)
     return run
