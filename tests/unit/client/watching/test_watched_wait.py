@@ -109,6 +109,10 @@ async def test_settling_without_a_decision_follows_again() -> None:
             await asyncio.sleep(SETTLE)
     assert one.state is FOLLOWING
     assert one.events == ()
+    waits.on_event(event("clicked"))
+    ending = await asyncio.wait_for(one.until_ended(), 10)
+    assert isinstance(ending, Ending)
+    assert ending.event == "clicked"
 
 
 async def test_events_before_the_stream_counts_are_judged_once_nothing_is_missing() -> None:
