@@ -31,7 +31,7 @@ from airflow_provider_fluxomail.sending.idempotency_key import content_digest, c
 from airflow_provider_fluxomail.sending.send_each import send_each
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult
 
 log = logging.getLogger(__name__)
 

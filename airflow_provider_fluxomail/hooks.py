@@ -10,24 +10,30 @@ from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.sync import FluxomailClient
-from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.configuration import airflow_cfg, connection_form
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection, read_connection
 from airflow_provider_fluxomail.configuration.connection_test import probe
 from airflow_provider_fluxomail.provider_info import provider_info
-from airflow_provider_fluxomail.sending import replay
-from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear, running_task_key
+from airflow_provider_fluxomail.sending.send_once import Identity, asend_once, send_once
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.timeline import Timeline
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult, Timeline
 
 
 class FluxomailHook(BaseHook):
     """Sends messages and reads timelines through an Airflow connection of type ``fluxomail``.
 
+    >>> hook = FluxomailHook()
+    >>> sent = hook.send(
+    ...     {"to": "ada@example.org", "subject": "Report", "content": "All rows were loaded."},
+    ...     idempotency_key="report-2026-01-01",  # in a running task, the key is derived from the task
+    ... )
+    >>> hook.get_timeline(sent.send_id).recipient
+    'ada@example.org'
+
     Every method has an asynchronous twin for triggers and asynchronous tasks; both raise the errors of
     :mod:`airflow_provider_fluxomail.client.errors`. The connection's ``redirect_to`` and ``allowed_recipient_domains``
-    hold for every message, whoever calls.
+    apply to every message.
 
     .. seealso:: :doc:`/connection` and :doc:`/sending`.
 
@@ -55,54 +61,28 @@ class FluxomailHook(BaseHook):
     ) -> SendResult:
         """Send one message. https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
-        In a running task the key is derived from the task, as the operator does, so that a retry of the task sends
-        nothing twice. Several messages of one task are told apart by ``part``.
+        In a running task the key is derived from the task, as by the operator, so that a retry of the task sends
+        nothing twice. ``part`` distinguishes several messages of one task.
 
         :param message: an :class:`.EmailMessage`, or a mapping of its fields.
         :param idempotency_key: names the logical message: the same key never sends twice. Required outside of a task.
-        :param part: names the message within the task; the same in every try. Left out, it is the recipient, and of
-            several messages to one recipient the how-manieth of them in this try.
-        :param resend_on_clear: derive another key when a person has cleared the task.
-        :raises FluxomailValidationError: a message, a key or a part that cannot be used, or no key outside of a task.
+        :param part: names the message within the task; the same in every try. If left out, it is the recipient, and
+            for several messages to one recipient also their position (first, second, ...) in this try.
+        :param resend_on_clear: derive another key after a person cleared the task.
+        :raises FluxomailValidationError: the message, the key or the part is invalid, or there is no key outside of a
+            task.
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: the subclass says what to do.
         """
-        # Under the same name: a traceback that shows local variables would show the mapping's values.
+        # Under the same name: a traceback that shows local variables would show the values of the mapping.
         message = EmailMessage.of(message)
-        if given := _given_key(idempotency_key, part, resend_on_clear):
-            return self.get_conn().send(message, idempotency_key=given)
-        namespace = self.get_options().idempotency_namespace
-        key, context = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
-        sent = self.send_once(message, key, first_try=is_first_try(context))
-        replay.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
-        return sent
-
-    def send_once(self, message: EmailMessage, idempotency_key: str, *, first_try: bool) -> SendResult:
-        """Send as a task does: an answer that is about somebody else's message is an error.
-
-        :param first_try: of a task that was never cleared, with no deferral before.
-        :raises FluxomailIdempotencyConflictError: the key belongs to another message.
-        :raises FluxomailError: the subclass says what to do.
-        """
-        with replay.explaining(first_try=first_try):
-            sent = self.get_conn().send(message, idempotency_key=idempotency_key)
-        self.check_replay(message, sent, first_try=first_try)
-        return sent
-
-    def check_replay(self, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
-        """Compare a result that is not of this call's own making with what Fluxomail has stored for it.
-
-        :param first_try: see :meth:`send_once`.
-        :raises FluxomailIdempotencyConflictError: the key belongs to another message.
-        :raises FluxomailError: it cannot be read now. A key that may never read is a warning.
-        """
-        replay.check(self.get_conn(), message, sent, first_try=first_try)
+        return send_once(message, self._identity(message, idempotency_key, part, resend_on_clear), self.get_conn())
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
 
         :param send_id: as ``send`` returned it.
-        :param max_attempts: other than the connection's ``max_attempts``.
+        :param max_attempts: replaces the connection's ``max_attempts``.
         :raises FluxomailError: the subclass says what to do.
         """
         return self.get_conn().get_timeline(send_id, max_attempts=max_attempts)
@@ -118,19 +98,18 @@ class FluxomailHook(BaseHook):
         """Send one message, see :meth:`send`."""
         message = EmailMessage.of(message)
         async with await self.aget_conn() as client:
-            if given := _given_key(idempotency_key, part, resend_on_clear):
-                return await client.send(message, idempotency_key=given)
-            namespace = (await self.aget_options()).idempotency_namespace
-            key, context = running_task_key(message, namespace=namespace, part=part, resend_on_clear=resend_on_clear)
-            first_try = is_first_try(context)
-            with replay.explaining(first_try=first_try):
-                sent = await client.send(message, idempotency_key=key)
-            if replay.is_foreign(sent):
-                with replay.reading(sent):
-                    stored = await client.get_timeline(sent.send_id)
-                    replay.check_stored(stored, client.settings.guard.apply(message), sent, first_try=first_try)
-            replay.explain_clear(sent, cleared=not resend_on_clear and is_first_try_after_clear(context))
-            return sent
+            return await asend_once(message, self._identity(message, idempotency_key, part, resend_on_clear), client)
+
+    def _identity(
+        self, message: EmailMessage, idempotency_key: str | None, part: str | None, resend_on_clear: bool
+    ) -> Identity:
+        if idempotency_key is None:
+            return Identity.of_running_task(message, self.get_options(), part=part, resend_on_clear=resend_on_clear)
+        if part is not None or resend_on_clear:
+            raise FluxomailValidationError(
+                "part and resend_on_clear belong to a derived key: leave idempotency_key out, or make them part of it"
+            )
+        return Identity(key=idempotency_key)
 
     async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, see :meth:`get_timeline`."""
@@ -138,32 +117,32 @@ class FluxomailHook(BaseHook):
             return await client.get_timeline(send_id, max_attempts=max_attempts)
 
     def get_conn(self) -> FluxomailClient:
-        """Return the client; one per hook, its connection is kept open."""
+        """Return the client. There is one per hook, and it keeps its connection open."""
         if self._client is None:
             self._client = FluxomailClient(self.get_options().settings)
         return self._client
 
     async def aget_conn(self) -> AsyncFluxomailClient:
-        """Return a client of its own; use it as ``async with``."""
+        """Return a new client; use it with ``async with``."""
         return AsyncFluxomailClient((await self.aget_options()).settings)
 
     def get_options(self) -> FluxomailConnection:
-        """Return what the connection says, looked up once.
+        """Return the connection's options, looked up once.
 
-        :raises FluxomailValidationError: names the connection, the field and the cure.
+        :raises FluxomailValidationError: names the connection and the field, and says how to fix it.
         """
         if self._connection is None:
             self._connection = FluxomailConnection.of(self.get_connection(self.fluxomail_conn_id))
         return self._connection
 
     async def aget_options(self) -> FluxomailConnection:
-        """Return what the connection says, looked up once, as each Airflow version allows on an event loop."""
+        """Return the connection's options, looked up once, in the way each Airflow version allows on an event loop."""
         if self._connection is None:
             self._connection = await read_connection(self.fluxomail_conn_id)
         return self._connection
 
     def forget(self) -> None:
-        """Close, and look the connection up again next time: its key may have been replaced."""
+        """Close, and look the connection up again for the next call: its key may have been replaced."""
         self.close()
         self._connection = None
 
@@ -174,7 +153,7 @@ class FluxomailHook(BaseHook):
             self._client = None
 
     def test_connection(self) -> tuple[bool, str]:
-        """Request a send that does not exist: tells whether the key is good, and sends nothing.
+        """Request a send that does not exist, which shows whether the key is valid without sending anything.
 
         Makes one request and returns within the connection's ``timeout``, whatever the network does.
         """
@@ -186,47 +165,10 @@ class FluxomailHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Describe the connection form to Airflow before 3.2 (later ones read it from the provider's metadata)."""
-        behaviour: dict[str, Any] = _connection_type()["ui-field-behaviour"]
-        return {name.replace("-", "_"): value for name, value in behaviour.items()}
+        """Describe the connection form to Airflow before 3.2; later releases read the provider's metadata."""
+        return connection_form.field_behaviour(provider_info()["connection-types"][0])
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Describe the connection form's own fields to Airflow before 3.2.
-
-        Made from the same table that later versions read, so that the two cannot differ.
-        """
-        # Imported here: only a web server that has FAB can, and only it asks.
-        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
-        from flask_babel import lazy_gettext
-        from wtforms import BooleanField, IntegerField, PasswordField, StringField
-        from wtforms.validators import Optional
-
-        # Airflow 2 drops a hook whose form has fields of any other class, so fractions are typed as text.
-        kinds = {"boolean": BooleanField, "number": StringField, "integer": IntegerField, "string": StringField}
-        widgets = {}
-        for name, field in _connection_type()["conn-fields"].items():
-            schema = field["schema"]
-            arguments: dict[str, Any] = {"description": field["description"]}
-            kind = kinds[schema["type"][0]]
-            if kind is not BooleanField:
-                secret = schema.get("format") == "password"
-                kind = PasswordField if secret else kind
-                arguments["widget"] = (BS3PasswordFieldWidget if secret else BS3TextFieldWidget)()
-                arguments["validators"] = [Optional()]
-            widgets[name] = kind(lazy_gettext(field["label"]), **arguments)
-        return widgets
-
-
-def _given_key(idempotency_key: str | None, part: str | None, resend_on_clear: bool) -> str | None:
-    """Return the key that the caller gave, after a look at what does not go together with it."""
-    if idempotency_key is not None and (part is not None or resend_on_clear):
-        raise FluxomailValidationError(
-            "part and resend_on_clear belong to a derived key: leave idempotency_key out, or make them part of it"
-        )
-    return idempotency_key
-
-
-def _connection_type() -> dict[str, Any]:
-    connection_type: dict[str, Any] = provider_info()["connection-types"][0]
-    return connection_type
+        """Return the connection form's own fields for Airflow before 3.2; later releases read the metadata."""
+        return connection_form.widgets(provider_info()["connection-types"][0])

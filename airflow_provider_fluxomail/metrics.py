@@ -21,7 +21,7 @@ from airflow_provider_fluxomail.client.observer import Observer
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.errors import FluxomailError
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult
 
 log = logging.getLogger(__name__)
 

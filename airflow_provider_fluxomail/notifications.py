@@ -17,8 +17,8 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailError,
     FluxomailIdempotencyConflictError,
     FluxomailValidationError,
-    redact,
 )
+from airflow_provider_fluxomail.client.redaction import redact
 
 # Whatever else a callback needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail.configuration import airflow_cfg

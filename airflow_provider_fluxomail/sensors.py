@@ -18,8 +18,9 @@ from airflow_provider_fluxomail.airflow_compat import (
     conf,
     is_deferral_timeout,
 )
-from airflow_provider_fluxomail.client.errors import FluxomailError, redact
+from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.event_types import FAILURES
+from airflow_provider_fluxomail.client.redaction import redact
 
 # Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail.configuration import airflow_cfg
@@ -95,7 +96,6 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait as the mode says."""
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.waiting import worker
 
         self.timeline_link = ""
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
@@ -104,7 +104,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                 options = hook.get_options()
             except FluxomailError as error:
                 # Before the first poll: a mistake in the Dag or the connection fails every mode, soft_fail or not.
-                worker.fail_or_retry(error)
+                tasks.fail_or_retry(error)
             keep_link(self, context, options.settings.base_url, wait.send_id)
             if self.deferrable:
                 return self._poll_then_defer(hook, wait)
@@ -134,7 +134,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                 wait, self, conn_id=self.fluxomail_conn_id, interval=self.poke_interval
             ),
             method_name=self.execute_complete.__name__,
-            timeout=worker.backstop(wait.deadline),
+            timeout=tasks.backstop(wait.deadline),
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import SharedStreamManager
 
-from airflow_provider_fluxomail.client.events import DECIDING, EventFilter
+from airflow_provider_fluxomail.client.event_types import DECIDING
+from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from benchmarks.protocol import Task
 from benchmarks.waiting import Waits, run

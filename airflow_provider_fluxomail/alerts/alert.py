@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.alerts.failed_tasks import failed_tasks, told
-from airflow_provider_fluxomail.client.errors import without_addresses
+from airflow_provider_fluxomail.client.redaction import without_addresses
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
     from airflow_provider_fluxomail.client.messages import EmailMessage
+    from airflow_provider_fluxomail.client.models import SendResult
     from airflow_provider_fluxomail.client.settings import ClientSettings
-    from airflow_provider_fluxomail.client.wire import SendResult
 
     Result = SendResult | BaseException
 

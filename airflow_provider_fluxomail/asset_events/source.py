@@ -222,7 +222,7 @@ class EventSource:
         connection = await look_up(self._conn_id)
         if self._turns is None:
             self._turns = Turns(Pacer(share=connection.poll_share))
-        async with AsyncFluxomailClient(connection.settings, on_answer=self._turns.pacer.saw) as client:
+        async with AsyncFluxomailClient(connection.settings, on_response=self._turns.pacer.on_response) as client:
             if self._feed is None:
                 self._feed = EventFeed(
                     client,

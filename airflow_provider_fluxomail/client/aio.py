@@ -1,4 +1,4 @@
-"""The asynchronous client, over ``httpx``: :mod:`.sync` for event loops."""
+"""The asynchronous client, over ``httpx``."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from airflow_provider_fluxomail.client import events, wire
+from airflow_provider_fluxomail.client import events, flows, headers, wire
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailError,
     FluxomailResponseError,
-    FluxomailValidationError,
 )
+from airflow_provider_fluxomail.client.flows import BaseClient, Call, Flow
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.pacing import server_time
-from airflow_provider_fluxomail.client.retries import Doubt, RetryPolicy
+from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.settings import ClientSettings
+from airflow_provider_fluxomail.client.sse import FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -30,21 +30,29 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from airflow_provider_fluxomail.client.timeline import Timeline
-
 T = TypeVar("T")
 
-#: An upload is given time for at least so many bytes per second.
-_LEAST_UPLOAD_RATE = 64 * 1024
+#: An upload gets time for at least this many bytes per second.
+_LEAST_UPLOAD_RATE: Final = 64 * 1024
 
 
-class AsyncFluxomailClient:
-    """Talks to Fluxomail from one event loop. Use it as ``async with``, which closes its connections.
+class AsyncFluxomailClient(BaseClient):
+    """Sends messages, reads timelines and follows events, from one event loop.
+
+    ::
+
+        async with AsyncFluxomailClient(ClientSettings(api_key="...")) as client:
+            message = EmailMessage(to="ops@example.org", subject="Nightly load", content="Loaded 20 rows.")
+            sent = await client.send(message, idempotency_key="nightly-load-2026-01-01")
+            print((await client.get_timeline(sent.send_id)).events)
+
+    .. seealso:: :doc:`/client`
 
     :param settings: where and how.
-    :param sleep: waits that many seconds between attempts.
-    :param on_answer: is shown every answer, refusals too.
+    :param sleep: waits this many seconds between attempts.
+    :param on_response: called with every response, refusals too.
     :param inline_images: shared by clients that send for the same task, so that it warns once.
+    :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
 
     def __init__(
@@ -52,30 +60,36 @@ class AsyncFluxomailClient:
         settings: ClientSettings,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_answer: Callable[[wire.Response], None] | None = None,
+        on_response: Callable[[Response], None] | None = None,
         inline_images: InlineImageWarning | None = None,
+        on_redirect: Callable[[], None] | None = None,
     ) -> None:
-        self.settings = settings
+        super().__init__(settings, on_response=on_response, inline_images=inline_images, on_redirect=on_redirect)
         self._sleep = sleep
-        self._on_answer = on_answer
-        self._inline_images = inline_images or InlineImageWarning()
         self._http: httpx.AsyncClient | None = None
 
-    async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
+    async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> SendResult:
         """Send one message, see :meth:`.FluxomailClient.send`."""
-        self._inline_images.check(message)
-        guarded = self.settings.guard.apply(message, self.settings.observer.redirected)
-        request = wire.send_request(guarded, idempotency_key)
-        with Doubt(self.settings.observer) as doubt:
-            sent = await self._call(request, wire.read_send, failures=doubt.failures)
-        return doubt.settle(sent)
+        return await self.run(self.send_flow(message, idempotency_key=idempotency_key))
 
     async def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, see :meth:`.FluxomailClient.get_timeline`."""
-        pages = wire.TimelineReader(send_id)
-        while (request := pages.next_request()) is not None:
-            await self._call(request, pages.read, max_attempts)
-        return pages.timeline
+        return await self.run(flows.timeline(send_id), max_attempts=max_attempts)
+
+    async def run(self, flow: Flow[T], *, max_attempts: int | None = None) -> T:
+        """Run an API call of one or more requests, see :meth:`.FluxomailClient.run`."""
+        with contextlib.closing(flow):
+            step: Callable[[], Call] = functools.partial(next, flow)
+            while True:
+                try:
+                    call = step()
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                try:
+                    step = functools.partial(flow.send, await self._make(call, max_attempts))
+                except FluxomailError as error:
+                    step = functools.partial(flow.throw, error)
 
     async def list_events(
         self,
@@ -85,17 +99,17 @@ class AsyncFluxomailClient:
         cursor: str | None = None,
         max_attempts: int | None = None,
     ) -> events.EventPage:
-        """Read a page of what has happened to the organization's messages, newest first.
+        """Read a page of what happened to the organization's messages, newest first.
 
         https://docs.fluxomail.com/api-reference/fluxomail/events
 
         :param since_ms: milliseconds since 1970, by Fluxomail's clock.
         :param cursor: of the page before.
         :param max_attempts: other than the settings' own.
-        :raises FluxomailError: the subclass says what to do.
+        :raises FluxomailError: see :mod:`.errors`.
         """
         request = events.list_request(wanted, since_ms=since_ms, cursor=cursor)
-        return await self._call(request, events.read_list, max_attempts)
+        return await self.run(flows.call(request, events.read_list), max_attempts=max_attempts)
 
     @contextlib.asynccontextmanager
     async def stream_events(
@@ -105,30 +119,29 @@ class AsyncFluxomailClient:
 
         https://docs.fluxomail.com/api-reference/fluxomail/events
 
-        :param since: id of the event to go on from; what happens from now on without it.
+        :param since: id of the event to continue after; without it, the stream starts with what happens from now on.
         :param silence: seconds without a byte after which the stream counts as broken.
-        :raises FluxomailError: the subclass says what to do.
+        :raises FluxomailError: see :mod:`.errors`.
         """
         request = events.stream_request(wanted, since=since)
         with self._transport_errors(request):
-            answer = await self._begin(request, read_timeout=silence)
-        async with contextlib.aclosing(answer):
-            kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-            streams = answer.status_code == 200 and kind == "text/event-stream"
+            response = await self._begin(request, read_timeout=silence)
+        async with contextlib.aclosing(response):
+            streams = response.status_code == 200 and headers.is_event_stream(response.headers)
             with self._transport_errors(request):
-                body = b"" if streams else await self._body(request, answer)
-            head = wire.Response(status=answer.status_code, headers=dict(answer.headers.items()), content=body)
-            self._saw(head)
+                body = b"" if streams else await self._body(request, response)
+            head = _response(response, body)
+            self._received(head)
             if not streams:
                 wire.read_payload(request, head, self.settings)
-                raise wire.response_error(request, head, "the answer is no event stream")
-            async with contextlib.aclosing(cast("AsyncGenerator[bytes]", answer.aiter_bytes())) as chunks:
+                raise wire.response_error(request, head, "the response is no event stream")
+            async with contextlib.aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
                 yield EventStream(
                     chunks,
                     functools.partial(self._transport_errors, request),
                     silence=silence,
                     since=since,
-                    opened_at=server_time(head.headers),
+                    opened_at=headers.server_time(head.headers),
                 )
 
     async def close(self) -> None:
@@ -145,44 +158,30 @@ class AsyncFluxomailClient:
     ) -> None:
         await self.close()
 
-    def _saw(self, answer: wire.Response) -> None:
-        if answer.status == 429:
-            self.settings.observer.rate_limited()
-        if self._on_answer:
-            self._on_answer(answer)
-
-    async def _call(
-        self,
-        request: wire.Request,
-        read: Callable[[wire.Request, wire.Response, ClientSettings], T],
-        max_attempts: int | None = None,
-        failures: list[FluxomailError] | None = None,
-    ) -> T:
+    async def _make(self, call: Call, max_attempts: int | None) -> Any:
         from tenacity import AsyncRetrying
 
-        async def attempt() -> T:
-            answer = await self._exchange(request)
-            self._saw(answer)
-            return read(request, answer, self.settings)
+        async def attempt() -> Any:
+            response = await self._exchange(call.request)
+            self._received(response)
+            return call.read(call.request, response, self.settings)
 
-        policy = RetryPolicy.of(self.settings, max_attempts, failures)
-        return await AsyncRetrying(sleep=self._sleep, **policy.options(request))(attempt)
+        return await AsyncRetrying(sleep=self._sleep, **self._retry_options(call, max_attempts))(attempt)
 
-    async def _exchange(self, request: wire.Request) -> wire.Response:
-        """Move the bytes of one request and its answer."""
+    async def _exchange(self, request: Request) -> Response:
+        """Move the bytes of one request and its response."""
         with self._transport_errors(request):
-            answer = await self._begin(request)
-            async with contextlib.aclosing(answer):
-                body = await self._body(request, answer)
-                return wire.Response(status=answer.status_code, headers=dict(answer.headers.items()), content=body)
+            response = await self._begin(request)
+            async with contextlib.aclosing(response):
+                return _response(response, await self._body(request, response))
 
-    async def _begin(self, request: wire.Request, *, read_timeout: float | None = None) -> httpx.Response:
-        """Send a request and return its answer, of which only the head was read."""
+    async def _begin(self, request: Request, *, read_timeout: float | None = None) -> httpx.Response:
+        """Send a request and return its response, of which only the head was read."""
         import httpx
 
         settings = self.settings
         if self._http is None:
-            # Reading the certificates takes some 50 ms, which is too long for an event loop that others use.
+            # Reading the certificates takes some 50 ms, too long for a shared event loop.
             verify = await asyncio.to_thread(_tls, settings.trusted)
             proxy = await asyncio.to_thread(settings.proxy)
             self._http = self._http or _http_client(settings, verify, proxy)
@@ -196,20 +195,20 @@ class AsyncFluxomailClient:
             content=request.content,
             timeout=httpx.Timeout(settings.timeout, read=read_timeout or settings.timeout),
         )
-        # httpx's own time-outs count from each byte anew.
+        # httpx's own timeouts start over with each byte.
         async with asyncio.timeout(2 * settings.timeout + len(request.content or b"") / _LEAST_UPLOAD_RATE):
             return await self._http.send(prepared, stream=True)
 
-    async def _body(self, request: wire.Request, answer: httpx.Response) -> bytes:
+    async def _body(self, request: Request, response: httpx.Response) -> bytes:
         body = wire.BoundedBody(request, self.settings.timeout)
         async with asyncio.timeout(self.settings.timeout):
-            async for chunk in answer.aiter_bytes():
+            async for chunk in response.aiter_bytes():
                 body.add(chunk)
         return body.content
 
     @contextlib.contextmanager
-    def _transport_errors(self, request: wire.Request) -> Iterator[None]:
-        """Say in this package's errors what went wrong on the way, without its cause, as in :mod:`.sync`."""
+    def _transport_errors(self, request: Request) -> Iterator[None]:
+        """Turn errors of the transport into this package's, without their cause, as in :mod:`.sync`."""
         import httpx
 
         try:
@@ -217,29 +216,30 @@ class AsyncFluxomailClient:
         except FluxomailError:
             raise
         except httpx.DecodingError:
-            raise FluxomailResponseError(
-                "the answer's compression is broken: it does not come from Fluxomail",
-                idempotency_key=request.idempotency_key,
-            ) from None
+            raise wire.bad_compression(request) from None
         except (ValueError, httpx.InvalidURL) as error:
-            # A host or proxy that no library can use.
-            raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from None
+            raise wire.unusable_connection(error) from None
         except (httpx.TransportError, OSError) as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
-                # anyio 4.10 and 4.13 were seen to lose a cancellation that comes when a read times out: the task
-                # would go on for ever.
+                # anyio 4.10 and 4.13 were seen to lose a cancellation that comes when a read times out: the task would
+                # never end.
                 raise asyncio.CancelledError from None
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
-            raise wire.no_answer(request, self.settings, error, ambiguous=not unsent) from None
+            raise wire.no_response(request, self.settings, error, ambiguous=not unsent) from None
 
 
 class EventStream:
-    """An open stream: iterate over it for the events, as they come.
+    """An open stream of events.
 
-    Each turn gives those that came together; none at all when there was only a sign of life. It ends when the server
-    ends it.
+    ::
 
-    :param opened_at: Fluxomail's clock when it was opened, epoch seconds.
+        async with client.stream_events(EventFilter(types=("bounced",)), silence=60) as stream:
+            async for events in stream:
+                print([(event.send_id, event.event.reason) for event in events])
+
+    Each step yields the events that arrived together, or none for a sign of life. It ends when the server ends it.
+
+    :param opened_at: Fluxomail's clock when the stream was opened, in epoch seconds.
     """
 
     def __init__(
@@ -254,23 +254,23 @@ class EventStream:
         self._chunks = chunks
         self._errors = errors
         self._silence = silence
-        self._frames = events.FrameReader()
+        self._frames = FrameReader()
         self._since = since
         self.opened_at = opened_at
 
     @property
     def last_id(self) -> str | None:
-        """The event to go on from once this stream has ended."""
+        """The event after which the next stream must continue."""
         return self._frames.last_id or self._since
 
     def __aiter__(self) -> EventStream:
         return self
 
     async def __anext__(self) -> tuple[events.FeedEvent, ...]:
-        """Wait for what comes next.
+        """Wait for the next events.
 
         :raises FluxomailConnectionError: the stream broke, or was silent for too long.
-        :raises FluxomailResponseError: what it sends is not Fluxomail's.
+        :raises FluxomailResponseError: its data is not Fluxomail's.
         """
         import httpx
 
@@ -290,8 +290,12 @@ def _feed_event(frame: str) -> events.FeedEvent | None:
     try:
         return events.FeedEvent.parse(json.loads(frame))
     except (ValueError, RecursionError):
-        # Not worth the stream: what it told is found on the send's timeline.
+        # No reason to end the stream: the event is on the send's timeline too.
         return None
+
+
+def _response(response: httpx.Response, body: bytes) -> Response:
+    return Response(status=response.status_code, headers=dict(response.headers.items()), content=body)
 
 
 def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool, proxy: str | None) -> httpx.AsyncClient:
@@ -308,7 +312,7 @@ def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool, proxy:
 
 @functools.lru_cache(maxsize=8)
 def _tls(verify: bool | str) -> ssl.SSLContext | bool:
-    """Return what httpx takes as ``verify``; the certificates are read once."""
+    """Return what httpx takes as ``verify``; the certificates are read only once."""
     import httpx
 
     if isinstance(verify, str):

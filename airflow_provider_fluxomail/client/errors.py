@@ -1,65 +1,79 @@
-"""What can go wrong, named for what the reader does next.
+"""Every error of this package, and which response is which error.
 
 ::
 
+    try:
+        client.send(message, idempotency_key="nightly-load-2026-01-01")
+    except FluxomailRateLimitError as error:
+        print("wait", error.retry_after, "s")
+    except FluxomailError as error:
+        print(error.status, error.code, error.request_id, error.permanent)
+
     FluxomailError
     ├── FluxomailAuthError                 401: replace the API key
-    ├── FluxomailPermissionError           403: give the key the scope that is named
+    ├── FluxomailPermissionError           403: give the key the named scope
     │   └── FluxomailTenantPausedError     403: a person must resume the organization
-    ├── FluxomailPlanRequiredError         402: the feature is not in the plan
-    ├── FluxomailRequestError              any other 4xx: the request itself must change
-    ├── FluxomailValidationError           400, 422, or refused here before sending: mend the field
+    ├── FluxomailPlanRequiredError         402: the plan lacks the feature
+    ├── FluxomailRequestError              any other 4xx: change the request
+    ├── FluxomailValidationError           400, 422, or refused before sending: fix the named field
     ├── FluxomailNotFoundError             404: no such send for this key
-    ├── FluxomailIdempotencyConflictError  409 that lasts: the key was used for another message
-    ├── FluxomailUnknownOutcomeError       a try too long ago may have sent: a person must look
+    ├── FluxomailIdempotencyConflictError  409 that lasts: the key belongs to another message
+    ├── FluxomailUnknownOutcomeError       an earlier try may have sent: look the key up in Fluxomail
     ├── FluxomailRateLimitError            429: wait ``retry_after`` seconds
-    ├── FluxomailServerError               5xx and 408: try again with the same key
-    ├── FluxomailConnectionError           no answer: try again with the same key
-    ├── FluxomailResponseError             an answer, but not one of Fluxomail's
-    └── FluxomailDeliveryError             the message bounced, was complained of, dropped, or failed
+    ├── FluxomailServerError               5xx and 408: retry with the same key
+    ├── FluxomailConnectionError           no response: retry with the same key
+    ├── FluxomailResponseError             a response that is not Fluxomail's
+    ├── FluxomailDeliveryError             the message bounced, was dropped, failed or got a complaint
+    ├── FluxomailClearedError              the task was cleared while this attempt was running
+    └── FluxomailBatchError                messages of a batch were rejected: fix these rows
+        └── FluxomailBatchUnfinishedError  some outcomes are unknown: a retry requests them again, with the same keys
 
-An error prints its status, code, request id and idempotency key. It never prints the API key, a recipient or a
-body: error texts end up in task logs, alerts and tickets. What the server said in full stays in
-:attr:`FluxomailError.body`.
+An error prints its status, code, request id and idempotency key. It never prints the API key, a recipient or a body.
+What the server said in full is in :attr:`FluxomailError.body`.
 """
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, ClassVar, Final
 
-#: Longest piece of a server's text that an error prints, in characters.
-MAX_TEXT = 300
-
-#: So many characters in common with a body are a quotation of it.
-_QUOTE = 12
-_ADDRESS = re.compile(r"[^\s<>\"'(),;:\[\]]+@[^\s<>\"'(),;\[\]]+")
+from airflow_provider_fluxomail.client.redaction import redact
 
 
 class FluxomailError(Exception):
     """Base of every error of this package.
 
+    ::
+
+        try:
+            client.send(message, idempotency_key="nightly-load-2026-01-01")
+        except FluxomailError as error:
+            print(error.status, error.code, error.request_id, error.permanent)
+
     .. seealso:: :doc:`/troubleshooting`
 
-    :param message: what happened and, where known, the cure.
-    :param status: HTTP status, ``None`` when no answer was read.
+    :param message: what happened and, where known, how to fix it.
+    :param status: HTTP status; ``None`` without a response.
     :param code: Fluxomail's error code, e.g. ``missing_scope``.
     :param request_id: quote it to Fluxomail's support.
     :param idempotency_key: the key that was sent, if one was.
     :param send_id: the send it is about, where known.
-    :param details: the answer's ``details``.
-    :param preview: the answer's ``preview`` (402: what the plan lacks).
-    :param body: the raw answer, cut; never printed.
-    :param retry_after: seconds the server asked to wait.
+    :param details: the response's ``details``.
+    :param preview: the response's ``preview`` (402: what the plan lacks).
+    :param body: the raw response, cut; never printed.
+    :param retry_after: seconds that the server asked to wait.
+    :param concerns_one_message: other than the class's default.
     """
 
-    #: True when trying again cannot help: an Airflow task fails at once instead of using up its retries.
+    #: True if a retry cannot succeed: an Airflow task fails at once and keeps its retries.
     permanent: ClassVar[bool] = False
-    #: True when the send may have been stored all the same; of several attempts of one call, by any of them.
+    #: True if the message may have been accepted all the same, by any attempt of the call.
     ambiguous: bool = False
+
+    _concerns_one_message: bool = False
 
     def __init__(
         self,
@@ -74,6 +88,7 @@ class FluxomailError(Exception):
         preview: object = None,
         body: str | None = None,
         retry_after: float | None = None,
+        concerns_one_message: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -86,6 +101,13 @@ class FluxomailError(Exception):
         self.preview = preview
         self.body = body
         self.retry_after = retry_after
+        if concerns_one_message is not None:
+            self._concerns_one_message = concerns_one_message
+
+    @property
+    def concerns_one_message(self) -> bool:
+        """True if the cause may lie in this message: others may be accepted. False if all would fail, as on a 401."""
+        return self._concerns_one_message
 
     def __str__(self) -> str:
         facts = {
@@ -96,8 +118,8 @@ class FluxomailError(Exception):
             "send id": self.send_id,
             "retry after": None if self.retry_after is None else f"{self.retry_after:g} s",
         }
-        told = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
-        return f"{self.message} ({told})" if told else self.message
+        known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
+        return f"{self.message} ({known})" if known else self.message
 
 
 class FluxomailAuthError(FluxomailError):
@@ -123,9 +145,10 @@ class FluxomailPlanRequiredError(FluxomailError):
 
 
 class FluxomailValidationError(FluxomailError, ValueError):
-    """400 or 422, or a message that was refused here, before anything was sent."""
+    """400 or 422, or a value that was refused before anything was sent."""
 
     permanent = True
+    _concerns_one_message = True
 
 
 class FluxomailNotFoundError(FluxomailError):
@@ -138,39 +161,48 @@ class FluxomailIdempotencyConflictError(FluxomailError):
     """409 that outlasted a few short waits, or a 422 that says so: the key belongs to another message."""
 
     permanent = True
+    _concerns_one_message = True
 
 
 class FluxomailUnknownOutcomeError(FluxomailError):
-    """An earlier try may have sent, longer ago than Fluxomail remembers keys: sending again might send twice."""
+    """An earlier try may have sent, longer ago than Fluxomail remembers keys: another request might send twice."""
 
     permanent = True
+    _concerns_one_message = True
 
 
 class FluxomailRateLimitError(FluxomailError):
-    """429: the key's cap per minute is used up. ``retry_after`` says for how many seconds, if known."""
+    """429: the key's rate limit is used up. ``retry_after`` is the wait in seconds, if known."""
 
 
 class FluxomailServerError(FluxomailError):
-    """5xx or 408: Fluxomail, or something before it, could not answer. Whether the mail was stored is unknown."""
+    """5xx or 408: Fluxomail, or something in front of it, failed. Whether the message was accepted is unknown."""
 
     ambiguous = True
+    _concerns_one_message = True
 
 
 class FluxomailConnectionError(FluxomailError):
-    """No answer: refused, reset, timed out.
+    """No response: refused, reset, timed out.
 
-    :param ambiguous: False when the request certainly never reached the server.
+    :param ambiguous: False if the request certainly never reached the server.
     """
 
     def __init__(self, message: str, *, ambiguous: bool = True, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.ambiguous = ambiguous
 
+    @property
+    def concerns_one_message(self) -> bool:
+        """True unless no server was reached: then no message has a chance."""
+        return self.ambiguous
+
 
 class FluxomailResponseError(FluxomailError):
-    """An answer that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``."""
+    """A response that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``."""
 
     ambiguous = True
+    _concerns_one_message = True
 
 
 class FluxomailRequestError(FluxomailError):
@@ -192,7 +224,54 @@ class FluxomailDeliveryError(FluxomailError):
         self.event = event
 
 
-_BY_STATUS: dict[int, type[FluxomailError]] = {
+class FluxomailClearedError(FluxomailError):
+    """The task was cleared while this attempt was running; this attempt must not send."""
+
+    permanent = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchCounts:
+    """Number of messages in a batch, by outcome.
+
+    :param total: all of them.
+    :param replayed: sent before with the same key.
+    :param unknown: may or may not have been sent.
+    """
+
+    total: int = 0
+    sent: int = 0
+    replayed: int = 0
+    rejected: int = 0
+    unknown: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Messages that have an outcome."""
+        return self.sent + self.replayed + self.rejected + self.unknown
+
+
+class FluxomailBatchError(FluxomailError):
+    """Messages of a batch were rejected, and a retry would be rejected too.
+
+    :param counts: messages by outcome.
+    """
+
+    permanent = True
+
+    def __init__(self, message: str, *, counts: BatchCounts | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.counts = counts or BatchCounts()
+
+
+class FluxomailBatchUnfinishedError(FluxomailBatchError):
+    """The outcome of some messages is unknown; a retry requests these again, with the same keys."""
+
+    permanent = False
+
+
+#: Which status is which error. 403 and 422 have exceptions by code, see :func:`_kind`.
+_BY_STATUS: Final[Mapping[int, type[FluxomailError]]] = {
     400: FluxomailValidationError,
     401: FluxomailAuthError,
     402: FluxomailPlanRequiredError,
@@ -204,56 +283,12 @@ _BY_STATUS: dict[int, type[FluxomailError]] = {
     429: FluxomailRateLimitError,
 }
 
-_CURES: dict[type[FluxomailError], str] = {
+_FIXES: Final[Mapping[type[FluxomailError], str]] = {
     FluxomailAuthError: "check the connection's password: it holds the API key",
     FluxomailTenantPausedError: "resume the organization in Fluxomail under Settings > Deliverability",
     FluxomailPlanRequiredError: "the organization's plan does not include this feature",
     FluxomailIdempotencyConflictError: "the idempotency key was already used for another message",
 }
-
-
-def redact(text: str, private: Iterable[str] = ()) -> str:
-    """Return ``text`` on one line, cut, without any address and without the ``private`` strings.
-
-    Servers quote what they refuse: a 400 names the address, a bounce's reason holds the whole recipient.
-
-    :param text: what a server said.
-    :param private: strings to hide as well: the API key, names of people, the subject, the bodies.
-    """
-    text = text[: 4 * MAX_TEXT]
-    # A server that quotes JSON quotes it escaped.
-    secrets = {form for value in private for form in (value, json.dumps(value)[1:-1], _escaped(value))}
-    for secret in sorted((value for value in secrets if len(value) > 3), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    text = without_addresses(_without_quotes(text, secrets))
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
-
-
-def without_addresses(text: str) -> str:
-    """Return ``text`` with ``<address>`` in place of each address."""
-    return _ADDRESS.sub("<address>", text)
-
-
-def _escaped(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)[1:-1]
-
-
-def _without_quotes(text: str, secrets: Iterable[str]) -> str:
-    """Blank out what a server quotes of a secret in part: every run of :data:`_QUOTE` characters or more."""
-    long = [secret for secret in secrets if len(secret) >= _QUOTE]
-    hidden = [False] * len(text)
-    for start in range(len(text) - _QUOTE + 1):
-        piece = text[start : start + _QUOTE]
-        if any(piece in secret for secret in long):
-            hidden[start : start + _QUOTE] = [True] * _QUOTE
-    for address in _ADDRESS.finditer(text):
-        # Of another person's at the recipient's domain, the domain alone would go, and the name would stay.
-        start, end = address.span()
-        if any(hidden[start:end]):
-            hidden[start:end] = [True] * (end - start)
-    runs = itertools.groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
-    return "".join("***" if private else "".join(character for character, _ in run) for private, run in runs)
 
 
 def error_from_response(
@@ -264,15 +299,17 @@ def error_from_response(
     idempotency_key: str | None = None,
     retry_after: float | None = None,
     private: Iterable[str] = (),
+    optional_fields: Collection[str] = (),
 ) -> FluxomailError:
-    """Turn a status and a body in any of the documented forms into the error that says what to do.
+    """Return the error that a status and a body in any of the documented forms stand for.
 
-    Text is ``message``, else ``error`` (a string or a nested object), else the raw text; the code is ``code``,
+    Its text is ``message``, else ``error`` (a string or a nested object), else the raw text; its code is ``code``,
     else the nested object's. https://docs.fluxomail.com/api-reference/fluxomail/errors
 
-    :param status: HTTP status of an answer that is not a 2xx.
+    :param status: HTTP status of a response that is not a 2xx.
     :param content: the body, already bounded.
-    :param private: strings the printed text must not hold (see :func:`redact`).
+    :param private: strings that the printed text must not hold (see :func:`.redact`).
+    :param optional_fields: of the request, see :class:`.Request`.
     """
     raw = content.decode("utf-8", "replace")
     payload = _json_object(raw)
@@ -284,13 +321,13 @@ def error_from_response(
     code = _first_text(payload.get("code"), inner.get("code")) or None
     details = payload.get("details", inner.get("details"))
     kind = _kind(status, code, text)
-    said = redact(text, private) or "no error text"
+    message = redact(text, private) or "no error text"
     if isinstance(details, dict | list) and details and issubclass(kind, FluxomailValidationError):
-        said += f"; details: {redact(json.dumps(details, ensure_ascii=False, default=str), private)}"
-    cure = _CURES.get(kind)
+        message += f"; details: {redact(json.dumps(details, ensure_ascii=False, default=str), private)}"
+    fix = _FIXES.get(kind)
     send_id = _first_text(payload.get("sendId"), details.get("sendId") if isinstance(details, dict) else None)
     return kind(
-        f"Fluxomail answered {status}: {said}" + (f"; {cure}" if cure else ""),
+        f"Fluxomail returned {status}: {message}" + (f"; {fix}" if fix else ""),
         status=status,
         code=redact(code, private) if code else None,
         request_id=request_id,
@@ -300,6 +337,7 @@ def error_from_response(
         preview=payload.get("preview", inner.get("preview")),
         body=raw[:4096],
         retry_after=retry_after,
+        concerns_one_message=_is_about_its_fields(status, kind, code, text, optional_fields) or None,
     )
 
 
@@ -315,6 +353,18 @@ def _kind(status: int, code: str | None, text: str) -> type[FluxomailError]:
     return FluxomailRequestError if status >= 400 else FluxomailResponseError
 
 
+def _is_about_its_fields(
+    status: int, kind: type[FluxomailError], code: str | None, text: str, optional_fields: Collection[str]
+) -> bool:
+    """Tell whether an error that usually concerns all messages is about what this one holds."""
+    if kind is FluxomailPlanRequiredError:
+        return "attachments" in optional_fields
+    if kind is FluxomailPermissionError:
+        # Neither code nor text name the key's scope, so it is the message's policy that forbids it.
+        return "policyKey" in optional_fields and code != "missing_scope" and "missing scope" not in text
+    return status == 413
+
+
 def _json_object(raw: str) -> dict[str, Any]:
     try:
         payload = json.loads(raw)
@@ -328,8 +378,8 @@ def _first_text(*candidates: object) -> str:
 
 
 def _plain(raw: str) -> str:
-    """Make a proxy's HTML page readable as one line; its markup tells nobody anything."""
+    """Return a proxy's HTML page as one readable line."""
     if "<html" in raw[:1024].lower() or "<!doctype" in raw[:1024].lower():
-        title = re.search(r"<title[^>]*>(.*?)</title>", raw, re.IGNORECASE | re.DOTALL)
+        title = re.search(r"<title[^>]*>(.*?)</title>", raw[:4096], re.IGNORECASE | re.DOTALL)
         return f"an HTML page{f' titled {title.group(1).strip()!r}' if title else ''}"
     return raw

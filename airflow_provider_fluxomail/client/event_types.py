@@ -1,4 +1,7 @@
-"""What a wait can wait for, and what fails it. Parsing a Dag imports this, so it imports next to nothing."""
+"""The names of all events: what a wait can wait for, what fails it, which event proves which.
+
+Parsing a Dag imports this module, so it imports next to nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,39 @@ from typing import Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 
-#: What a wait can wait for, each with the events that prove it: a click proves the opening, an opening the delivery.
+#: The targets of a wait, each with the events that prove it: a click proves the opening, an opening the delivery.
 TARGETS: Final[Mapping[str, frozenset[str]]] = {
     "delivered": frozenset({"delivered", "opened", "clicked"}),
     "opened": frozenset({"opened", "clicked"}),
     "clicked": frozenset({"clicked"}),
 }
-#: Events that can end a wait as a failure.
+#: Events that can fail a wait.
 FAILURES: Final[tuple[str, ...]] = ("bounced", "complained", "dropped", "failed")
+#: Events that can decide a wait.
+DECIDING: Final[tuple[str, ...]] = (*TARGETS, *FAILURES)
+#: The way of a message that does not fail.
+STAGES: Final[tuple[str, ...]] = ("sent", "delayed", *TARGETS)
+#: Every event that the API documents.
+EVENT_TYPES: Final[tuple[str, ...]] = (*STAGES, *FAILURES)
+
+# Event streams and lists name events "email.delivered", timelines "delivered". This package uses the short form.
+_PREFIX: Final = "email."
+
+
+def without_prefix(name: str) -> str:
+    """Return the short form of an event's name."""
+    return name.removeprefix(_PREFIX)
+
+
+def with_prefix(name: str) -> str:
+    """Return the form that filters of the events API take."""
+    return _PREFIX + without_prefix(name)
 
 
 def check_target(target: str) -> str:
     """Return ``target``.
 
-    :raises FluxomailValidationError: when no event can reach it; lists those that can.
+    :raises FluxomailValidationError: no event can reach it; lists the targets.
     """
     if not isinstance(target, str) or target not in TARGETS:
         raise FluxomailValidationError(f"unknown target {target!r}: use one of {', '.join(TARGETS)}")
@@ -30,7 +52,7 @@ def check_target(target: str) -> str:
 def check_fail_on(fail_on: Iterable[str]) -> tuple[str, ...]:
     """Return ``fail_on`` as a tuple.
 
-    :raises FluxomailValidationError: when it names an event that is not a failure; lists those that are.
+    :raises FluxomailValidationError: it names an event that is not a failure; lists the failures.
     """
     if isinstance(fail_on, str):
         fail_on = (fail_on,)

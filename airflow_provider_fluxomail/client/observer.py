@@ -1,4 +1,4 @@
-"""What clients, batches and watchers tell of what happens to them, to whoever counts it."""
+"""Hooks for counting: what clients, batches and watchers report while they work."""
 
 from __future__ import annotations
 
@@ -6,17 +6,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.errors import FluxomailError
-    from airflow_provider_fluxomail.client.wire import SendResult
+    from airflow_provider_fluxomail.client.models import SendResult
 
 
 class Observer:
-    """Is told, in the thread or on the event loop where it happens; must be quick and never raise. This one is deaf."""
+    """Called on the thread or event loop where something happens. The default does nothing.
+
+    ::
+
+        class Counter(Observer):
+            sends = 0
+
+            def sent(self, result: SendResult) -> None:
+                self.sends += not result.reused
+
+
+        settings = ClientSettings(api_key="...", observer=Counter())
+
+    Methods must return quickly and must not raise.
+    """
 
     def sent(self, result: SendResult) -> None:
-        """Take in that a send was accepted, or was answered with what an earlier one has sent."""
+        """Called when a send was accepted, or returned the result of an earlier one."""
 
     def not_sent(self, error: FluxomailError) -> None:
-        """Take in that a send has ended in an error."""
+        """Called when a send ended in an error."""
 
     def redirected(self, messages: int = 1) -> None:
         """Called before a message goes to ``redirect_to`` instead of its recipients.
@@ -25,16 +39,17 @@ class Observer:
         """
 
     def retrying(self, error: FluxomailError, seconds: float) -> None:
-        """Take in that a request failed and is made again after so many seconds."""
+        """Called when a request failed and is retried after this many seconds."""
 
     def rate_limited(self) -> None:
-        """Take in that a request was answered with 429."""
+        """Called for each response with status 429."""
 
     def held(self, seconds: float) -> None:
-        """Take in that the key's cap has let somebody wait so many seconds, or will."""
+        """Called when the rate limit made something wait this many seconds, or will."""
 
     def watching(self, watcher: object, waits: int, *, by_events: bool) -> None:
-        """Take in how many waits a watcher has, and whether they follow the event stream.
+        """Called when the number of waits of a watcher changes, or how they are served.
 
-        :param waits: 0: it has ended.
+        :param waits: 0: the watcher has ended.
+        :param by_events: whether they follow the event stream.
         """

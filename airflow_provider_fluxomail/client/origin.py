@@ -2,25 +2,24 @@
 
 What the API's documentation promises:
 
-* Every response names its request: ``X-Request-Id``, with the client's value if it sent one, or
+* Every response carries the request's id: ``X-Request-Id``, with the client's value if it sent one, or
   ``Fluxomail-Request-Id``; sources differ on the name, so either will do.
 * An error is a JSON object: ``{"error": "..."}`` alone, or ``code`` and ``message``, with or without ``error``,
   ``details`` and ``preview``. For 401 and 429 one source has both ``code`` and ``message`` optional. The 404 of a
   send has the code ``not_found``, where it has one. It is never HTML or XML.
 
-What is inferred: no other server uses the name ``Fluxomail-Request-Id``. Many use ``X-Request-Id``, so that this name
-counts only together with a documented code, or with the value that was sent and a documented form. A 404 with any
-other code is not about a send.
-https://docs.fluxomail.com/api-reference/fluxomail/errors
+What is inferred: no other server uses the name ``Fluxomail-Request-Id``. Many use ``X-Request-Id``, so that name counts
+only together with a documented code, or with the value that was sent and a documented form. A 404 with any other code
+is not about a send. https://docs.fluxomail.com/api-reference/fluxomail/errors
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.wire import Response
+from airflow_provider_fluxomail.client.headers import common_request_id, fluxomail_request_id
+from airflow_provider_fluxomail.client.models import Response
 
 _CODES: Final[dict[int, frozenset[str]]] = {
     401: frozenset({"invalid_key"}),
@@ -33,14 +32,14 @@ _FIELDS: Final = frozenset({"code", "message", "error", "details", "preview", "s
 
 
 def is_from_fluxomail(response: Response, *, request_id: str | None = None) -> bool:
-    """Tell whether a response has what marks Fluxomail's.
+    """Return whether a response has what marks Fluxomail's.
 
     A success is judged by its headers alone: what its body must hold depends on the request.
 
     :param request_id: the ``X-Request-Id`` that was sent with the request, if one was.
     """
-    named = response.headers.get("x-request-id")
-    own = bool(response.headers.get("fluxomail-request-id"))
+    named = common_request_id(response.headers)
+    own = bool(fluxomail_request_id(response.headers))
     if not named and not own:
         return False
     echoed = request_id is None or named == request_id
@@ -59,7 +58,7 @@ def is_from_fluxomail(response: Response, *, request_id: str | None = None) -> b
 
 
 def _is_documented(status: int, payload: dict[str, Any]) -> bool:
-    # A 404 with a message alone is that of many gateways, and in no source.
+    # Many gateways send a 404 with only a message; no source documents one.
     texts = [payload.get("error"), *([] if status == 404 else [payload.get("message")])]
     return any(texts) and _FIELDS.issuperset(payload)
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import math
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Callable
+from typing import Final
 
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.wire import Response
+from airflow_provider_fluxomail.client.headers import rate_limit, retry_after
+from airflow_provider_fluxomail.client.models import Response
 
 #: So much of what is left in a window, as a part, may be on its way at once: others use the key too, and what they have
 #: sent shows only in the next answer.
@@ -36,52 +33,6 @@ _GUESS: Final = 0.4
 _WINDOW: Final = 60.0
 #: A new window is begun up to so many seconds late, so that not all who wait for it begin together.
 _LATE: Final = 0.5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RateLimit:
-    """The key's cap as an answer told it (``X-RateLimit-*``); ``None`` where it said nothing.
-
-    :param limit: requests a minute.
-    :param remaining: those left in this window.
-    :param reset: when the window ends, as the server wrote it; tells one window from another.
-    :param reset_after: the same in seconds from now, never too early.
-    """
-
-    limit: int | None
-    remaining: int | None
-    reset: float | None
-    reset_after: float | None
-
-
-def rate_limit(headers: Mapping[str, str]) -> RateLimit:
-    """Read ``X-RateLimit-*``. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
-    limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
-    reset = _number(headers.get("x-ratelimit-reset"))
-    return RateLimit(
-        limit=int(limit) if limit is not None else None,
-        remaining=int(remaining) if remaining is not None else None,
-        reset=reset,
-        reset_after=max(0.0, reset - server_time(headers)) if reset is not None else None,
-    )
-
-
-def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
-    """Return how many seconds the server asks to wait, ``None`` if it said nothing one can use.
-
-    ``Retry-After`` in seconds (fractions too) or as an HTTP date, whatever the status; on a 429 without it,
-    ``X-RateLimit-Reset``. Dates are taken against the answer's own ``Date``, so that a clock that is off on this
-    machine neither hammers nor stalls. A date in the past is a wait of 0; nonsense is no wait at all.
-    """
-    value = headers.get("retry-after", "").strip()
-    seconds = _number(value)
-    if seconds is not None:
-        return seconds
-    if value:
-        moment = _http_date(value)
-        if moment is not None:
-            return max(0.0, moment - server_time(headers))
-    return rate_limit(headers).reset_after if status == 429 else None
 
 
 class Pacer:
@@ -164,7 +115,7 @@ class Pacer:
                 # Rather early than late: what is not used by the end of the window is lost.
                 self._next_at = now + gap * (0.8 + 0.2 * self._draw())
 
-    def saw(self, response: Response) -> None:
+    def on_response(self, response: Response) -> None:
         """Take in an answer, whatever its status."""
         told = rate_limit(response.headers)
         asked = retry_after(response.status, response.headers)
@@ -254,26 +205,3 @@ class Turns:
         if (held := self._held_until - time.monotonic()) > 0:
             return held
         return None if self._in_flight >= self._most else self.pacer.delay(self._in_flight)
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _http_date(value: str) -> float | None:
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def server_time(headers: Mapping[str, str]) -> float:
-    """Return the server's clock, epoch seconds, as the answer's ``Date`` tells it; this machine's without one."""
-    moment = _http_date(headers.get("date", ""))
-    if moment is not None:
-        return moment
-    return time.time()

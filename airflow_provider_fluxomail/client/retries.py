@@ -1,8 +1,8 @@
-"""When a request is made again, and after how long: one decision and one wait for both transports.
+"""When a request is retried, and after how long: one decision and one wait for both transports.
 
 The decision rests on what a second request could do. A ``POST`` that carries an idempotency key may always be repeated.
-One without a key may be repeated only when the first certainly did nothing (no connection, or refused with a 429):
-after a reset or a 500 the mail may be on its way.
+One without a key may be repeated only if the first certainly did nothing (no connection, or refused with a 429): after
+a reset or a 500 the email may be on its way.
 """
 
 from __future__ import annotations
@@ -13,77 +13,104 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailConnectionError,
-    FluxomailError,
-    FluxomailIdempotencyConflictError,
-    FluxomailRateLimitError,
-    FluxomailResponseError,
-    FluxomailServerError,
-)
+from airflow_provider_fluxomail.client import defaults
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailIdempotencyConflictError
 from airflow_provider_fluxomail.client.observer import Observer
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+    from airflow_provider_fluxomail.client.models import Request, SendResult
     from airflow_provider_fluxomail.client.settings import ClientSettings
-    from airflow_provider_fluxomail.client.wire import Request, SendResult
 
 log = logging.getLogger(__name__)
 
-#: First step and ceiling of the exponential wait, seconds. Full jitter: anything from 0 to the step.
-BACKOFF_FIRST: Final = 0.5
-BACKOFF_MAX: Final = 15.0
-#: A 409 may be a twin of this request that is still being worked on: wait this long, at least and at most, seconds.
-CONFLICT_WAIT: Final = (0.2, 1.0)
-#: Added to a wait that the server named, as a part of it: a thousand tasks must not come back in the same instant.
-JITTER: Final = 0.1
+#: Returns a random number from 0 to 1.
+Draw = Callable[[], float]
 
 
-def is_repeatable(error: BaseException, request: Request) -> bool:
-    """Decide whether ``request`` may be made again after ``error``."""
-    if isinstance(error, FluxomailRateLimitError):
-        return True
-    if isinstance(error, FluxomailConnectionError):
-        return request.repeatable or not error.ambiguous
-    if isinstance(error, FluxomailResponseError):
-        # A redirect answers the same each time.
-        return request.repeatable and not 300 <= (error.status or 0) < 400
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """How long to wait after failures in a row: exponential, with jitter so that clients do not retry in step.
+
+    ::
+
+        Backoff(first=0.5, longest=15).seconds(3)  # from 0 to 2 s
+        Backoff(first=1, longest=30, jitter=0.5).seconds(9)  # from 15 to 30 s
+        Backoff(first=60, longest=60, jitter=0.2).seconds()  # from 48 to 60 s
+
+    :param first: seconds after the first failure.
+    :param longest: seconds at most.
+    :param factor: by which each further failure lengthens the wait.
+    :param jitter: the part of the wait that is random, from 0 (none) to 1 (anything from 0 on).
+    """
+
+    first: float
+    longest: float
+    factor: float = 2.0
+    jitter: float = 1.0
+
+    def seconds(self, failures: int = 1, *, at_least: float | None = None, draw: Draw = random.random) -> float:
+        """Return the wait after this many failures in a row.
+
+        :param at_least: seconds that the server asked to wait, if it did.
+        """
+        # No wait doubles more often; a larger exponent would overflow.
+        step = min(self.longest, self.first * self.factor ** min(failures - 1, 64))
+        return max(at_least or 0.0, step * (1 - self.jitter + self.jitter * draw()))
+
+
+def spread(seconds: float, part: float, *, least: float = 0.0, draw: Draw = random.random) -> float:
+    """Return a wait that is up to ``part`` longer, so that tasks refused in the same second do not retry in step.
+
+    :param least: seconds by which it may be longer in any case.
+    """
+    return seconds + draw() * max(least, part * seconds)
+
+
+#: Between the attempts of one call.
+BACKOFF: Final = Backoff(first=0.5, longest=15.0)
+#: After a 409: it may be a twin of this request that is still in progress.
+CONFLICT_BACKOFF: Final = Backoff(first=1.0, longest=1.0, jitter=0.8)
+#: By this part, and at least by this many seconds, is a wait longer that the server asked for.
+NAMED_WAIT_SPREAD: Final = 0.1
+
+
+def is_retried(error: BaseException, request: Request) -> bool:
+    """Return whether ``request`` may be made again after ``error``."""
+    if not isinstance(error, FluxomailError):
+        return False
     if isinstance(error, FluxomailIdempotencyConflictError):
         return error.status == 409 and request.idempotency_key is not None
-    return isinstance(error, FluxomailServerError) and request.repeatable
+    if error.permanent or 300 <= (error.status or 0) < 400:
+        # A redirect is the same each time.
+        return False
+    return request.repeatable or not error.ambiguous
 
 
-def seconds_to_wait(error: BaseException, attempt: int, draw: Callable[[], float] = random.random) -> float:
-    """Return how long to wait after the ``attempt``-th attempt (from 1) failed with ``error``, in seconds.
-
-    :param draw: a random number from 0 to 1.
-    """
+def seconds_to_wait(error: BaseException, attempt: int, draw: Draw = random.random) -> float:
+    """Return how many seconds to wait after the ``attempt``-th attempt (from 1) failed with ``error``."""
     if isinstance(error, FluxomailIdempotencyConflictError):
-        least, most = CONFLICT_WAIT
-        return least + (most - least) * draw()
-    step = draw() * min(BACKOFF_MAX, BACKOFF_FIRST * 2.0 ** (attempt - 1))
-    asked = error.retry_after if isinstance(error, FluxomailError) else None
-    if asked:
-        return asked + draw() * max(JITTER, JITTER * asked)
-    return step
+        return CONFLICT_BACKOFF.seconds(draw=draw)
+    if isinstance(error, FluxomailError) and error.retry_after:
+        return spread(error.retry_after, NAMED_WAIT_SPREAD, least=NAMED_WAIT_SPREAD, draw=draw)
+    return BACKOFF.seconds(attempt, draw=draw)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often and how long one call tries.
+    """How often and for how long one call is retried.
 
     :param max_attempts: requests at most.
-    :param max_wait: seconds between attempts, all together, at most. A server that asks for more gets no wait at all:
-        the error says how much it asked for, and who called decides.
-    :param draw: a random number from 0 to 1.
-    :param failures: takes the error of each attempt that failed.
-    :param observer: is told of each request that is made again.
+    :param max_wait: seconds between attempts, all together, at most. If the server asks for more, the call does not
+        wait: the error says how long it asked for, and the caller decides.
+    :param failures: collects the error of each attempt that failed.
+    :param observer: called before each retry.
     """
 
-    max_attempts: int = 4
-    max_wait: float = 60.0
-    draw: Callable[[], float] = random.random
+    max_attempts: int = defaults.MAX_ATTEMPTS
+    max_wait: float = defaults.MAX_WAIT
+    draw: Draw = random.random
     failures: list[FluxomailError] = dataclasses.field(default_factory=list)
     observer: Observer = dataclasses.field(default_factory=Observer)
 
@@ -109,13 +136,13 @@ class RetryPolicy:
             error = _error(state)
             if isinstance(error, FluxomailError):
                 self.failures.append(error)
-            return error is not None and is_repeatable(error, request)
+            return error is not None and is_retried(error, request)
 
         def wait(state: RetryCallState) -> float:
             error = _error(state)
             seconds = seconds_to_wait(error, state.attempt_number, self.draw) if error else 0.0
             asked, left = getattr(error, "retry_after", None), self.max_wait - state.idle_for
-            # What is added to a wait that the server named must not make it one that is not allowed.
+            # The jitter must not push a wait that is allowed over the limit.
             return min(seconds, left) if asked and asked <= left else seconds
 
         def stop(state: RetryCallState) -> bool:
@@ -126,7 +153,7 @@ class RetryPolicy:
         def before_sleep(state: RetryCallState) -> None:
             error = _error(state)
             log.info(
-                "Attempt %s of %s failed: %s. Trying again in %.1f s%s.",
+                "Attempt %s of %s failed: %s. Retrying in %.1f s%s.",
                 state.attempt_number,
                 self.max_attempts,
                 error,
@@ -139,35 +166,36 @@ class RetryPolicy:
         return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": before_sleep, "reraise": True}
 
 
-class Doubt:
-    """Whether an attempt of one send may have stored the mail although it failed.
+class AmbiguityTracker:
+    """Keeps track of whether an attempt of one send may have been accepted although it failed.
 
-    Of an error the caller must know that, whichever attempt raised it; of a replay, that it may be the call's own.
+    An error then says so, whichever attempt raised it; a replay may then be the call's own.
 
-    :param observer: is told how the send ends.
+    :param observer: called with the outcome of the send.
     """
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
+        #: The errors of the attempts so far.
         self.failures: list[FluxomailError] = []
 
-    def __enter__(self) -> Doubt:
+    def __enter__(self) -> AmbiguityTracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FluxomailError):
-            error.ambiguous = error.ambiguous or self.there
+            error.ambiguous = error.ambiguous or self.ambiguous
             self._observer.not_sent(error)
 
-    def settle(self, sent: SendResult) -> SendResult:
+    def finish(self, sent: SendResult) -> SendResult:
         """Return the result of the send, with what is known of its replay."""
-        sent = dataclasses.replace(sent, own_replay=sent.reused and self.there)
+        sent = dataclasses.replace(sent, own_replay=sent.reused and self.ambiguous)
         self._observer.sent(sent)
         return sent
 
     @property
-    def there(self) -> bool:
-        """True when an attempt that failed so far may have stored it."""
+    def ambiguous(self) -> bool:
+        """True if an attempt that failed so far may have been accepted."""
         return any(error.ambiguous for error in self.failures)
 
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.observer import Observer
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 
 DEFAULT_BASE_URL = "https://api.fluxomail.com"
 API_PREFIX = "/api/v1"
-API_VERSION = "2025-09-01"
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -25,29 +25,35 @@ _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClientSettings:
-    """All that a client needs to know. Checked when made, so that a wrong connection fails before a request.
+    """Where Fluxomail is and how to talk to it. Checked when created, so that a mistake fails before a request.
+
+    ::
+
+        ClientSettings(api_key="fm_sandbox", base_url="http://127.0.0.1:8026", max_wait=20)
+
+    .. seealso:: :doc:`/client`
 
     :param api_key: the bearer key; never printed.
     :param base_url: with or without scheme, trailing slash or ``/api/v1``.
-    :param timeout: seconds to connect, to wait for each part of an answer, and to read one answer whole.
+    :param timeout: seconds to connect, to wait for each part of a response, and to read one response whole.
     :param max_attempts: requests made at most for one call.
-    :param max_wait: seconds spent waiting between attempts, at most, in one call.
+    :param max_wait: seconds that one call waits between its attempts, all together, at most.
     :param api_version: ``Fluxomail-Version`` header; empty sends none.
     :param verify: check TLS certificates; a path names a CA bundle.
     :param proxies: proxy URL by scheme, e.g. ``{"https": "http://proxy:3128"}``; empty uses the environment.
     :param allow_http: send the key unencrypted to a host that is not this machine.
     :param user_agent: ``User-Agent`` header.
-    :param guard: which recipients a message may have; holds for every send.
-    :param observer: is told what is sent, refused, tried again and held back.
-    :raises FluxomailValidationError: names the setting and the cure.
+    :param guard: which recipients a message may have; applies to every send.
+    :param observer: called for what is sent, refused, retried and held back.
+    :raises FluxomailValidationError: names the setting and how to fix it.
     """
 
     api_key: str = dataclasses.field(repr=False)
     base_url: str = DEFAULT_BASE_URL
-    timeout: float = 15.0
-    max_attempts: int = 4
-    max_wait: float = 60.0
-    api_version: str = API_VERSION
+    timeout: float = defaults.TIMEOUT
+    max_attempts: int = defaults.MAX_ATTEMPTS
+    max_wait: float = defaults.MAX_WAIT
+    api_version: str = defaults.API_VERSION
     verify: bool | str = True
     proxies: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     allow_http: bool = False
@@ -59,7 +65,7 @@ class ClientSettings:
         if not self.api_key:
             raise FluxomailValidationError("no API key: put it into the connection's password")
         if not _VISIBLE.fullmatch(self.api_key):
-            # Said without the key: most such keys are right but for a line break that was pasted with them.
+            # Does not print the key: most such keys are right but for a line break that was pasted with them.
             raise FluxomailValidationError(
                 "the API key holds white space, a line break or a character outside ASCII: paste it again"
             )
@@ -75,7 +81,7 @@ class ClientSettings:
                 raise FluxomailValidationError(f"{name} must be printable ASCII on one line: it is a header")
         for proxy in self.proxies.values():
             if not _is_proxy(proxy):
-                # Said without the URL: it may hold a password.
+                # Does not print the URL: it may hold a password.
                 raise FluxomailValidationError("proxies must be URLs like http://proxy:3128 (SOCKS is not supported)")
         if isinstance(self.verify, str) and not Path(self.verify).exists():
             raise FluxomailValidationError(f"verify names {self.verify!r}, which does not exist on this machine")
@@ -85,7 +91,7 @@ class ClientSettings:
     def trusted(self) -> bool | str:
         """What to verify certificates with: ``verify``, or the bundle that the environment names.
 
-        Decided here, for each HTTP library reads other variables: the send would trust a server that the wait does not.
+        Decided here, because each HTTP library reads other variables: sends would trust a server that waits do not.
         """
         if self.verify is not True:
             return self.verify
@@ -95,7 +101,7 @@ class ClientSettings:
     def proxy(self) -> str | None:
         """Return the URL of the proxy on the way to Fluxomail: the connection's, or that of the environment.
 
-        Decided here, because each HTTP library reads the environment in its own way: httpx also refuses a SOCKS proxy
+        Decided here, because each HTTP library reads the environment in its own way: httpx even refuses a SOCKS proxy
         that it would not use. The first call imports requests and may block.
 
         :raises FluxomailValidationError: the environment names a proxy that is not supported.
@@ -107,10 +113,11 @@ class ClientSettings:
         proxy = select_proxy(self.base_url, get_environ_proxies(self.base_url, no_proxy=None))
         if proxy and not _is_proxy(proxy := proxy if "://" in proxy else f"http://{proxy}"):
             parts = urlsplit(self.base_url)
-            # Said without the URL: it may hold a password.
+            # Does not print the URL: it may hold a password.
             raise FluxomailValidationError(
                 f"{parts.scheme.upper()}_PROXY or ALL_PROXY in the environment must be a URL like http://proxy:3128 "
-                f"(SOCKS is not supported): set the connection's extra proxies, or add {parts.hostname} to NO_PROXY"
+                f"(SOCKS is not supported): set the connection's extra proxies, or add {parts.hostname} to NO_PROXY",
+                concerns_one_message=False,
             )
         return proxy or None
 
@@ -118,13 +125,13 @@ class ClientSettings:
 def normalise_base_url(url: str, *, allow_http: bool = False) -> str:
     """Return ``url`` as scheme, host and optional path, without ``/api/v1`` and trailing slash.
 
-    :raises FluxomailValidationError: when it is no URL, carries credentials, or is ``http://`` to another machine.
+    :raises FluxomailValidationError: it is no URL, holds credentials, or is ``http://`` to another machine.
     """
     text = url.strip() or DEFAULT_BASE_URL
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
         if "://" not in text and _is_loopback(parts.hostname or ""):
-            # Nobody serves TLS there; a sandbox does not.
+            # A sandbox has no TLS.
             parts = parts._replace(scheme="http")
         port = parts.port
         # Labels that are empty or too long fail here, not in the middle of a send.

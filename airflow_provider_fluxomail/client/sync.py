@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_fluxomail.client import wire
-from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailResponseError, FluxomailValidationError
+from airflow_provider_fluxomail.client import flows, wire
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
+from airflow_provider_fluxomail.client.flows import BaseClient, Call, Flow
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.retries import Doubt, RetryPolicy
+from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -19,17 +21,26 @@ if TYPE_CHECKING:
 
     import requests
 
-    from airflow_provider_fluxomail.client.timeline import Timeline
-
 T = TypeVar("T")
 
 
-class FluxomailClient:
-    """Talks to Fluxomail from threads that may block. One per thread; keeps its connection open between calls.
+class FluxomailClient(BaseClient):
+    """Sends messages and reads timelines, from threads that may block.
+
+    ::
+
+        with FluxomailClient(ClientSettings(api_key="...")) as client:
+            message = EmailMessage(to="ops@example.org", subject="Nightly load", content="Loaded 20 rows.")
+            sent = client.send(message, idempotency_key="nightly-load-2026-01-01")
+            print(client.get_timeline(sent.send_id).events)
+
+    Use one per thread; it keeps its connection open between calls.
+
+    .. seealso:: :doc:`/client`
 
     :param settings: where and how.
-    :param sleep: waits that many seconds between attempts.
-    :param on_answer: is shown every answer, refusals too.
+    :param sleep: waits this many seconds between attempts.
+    :param on_response: called with every response, refusals too.
     :param inline_images: shared by clients that send for the same task, so that it warns once.
     :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
@@ -39,42 +50,51 @@ class FluxomailClient:
         settings: ClientSettings,
         *,
         sleep: Callable[[float], None] = time.sleep,
-        on_answer: Callable[[wire.Response], None] | None = None,
+        on_response: Callable[[Response], None] | None = None,
         inline_images: InlineImageWarning | None = None,
         on_redirect: Callable[[], None] | None = None,
     ) -> None:
-        self.settings = settings
+        super().__init__(settings, on_response=on_response, inline_images=inline_images, on_redirect=on_redirect)
         self._sleep = sleep
-        self._on_answer = on_answer
-        self._inline_images = inline_images or InlineImageWarning()
-        self._on_redirect = on_redirect or settings.observer.redirected
 
-    def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> wire.SendResult:
+    def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> SendResult:
         """Send one message.
 
-        Without a key nothing is tried again after a failure that leaves open whether the mail went out.
+        Without a key, nothing is retried after a failure that leaves open whether the email went out.
 
-        :param idempotency_key: names the logical message; the same key never sends twice.
+        :param idempotency_key: identifies the logical message; the same key never sends twice.
         :raises FluxomailError: see :mod:`.errors`.
         """
-        self._inline_images.check(message)
-        request = wire.send_request(self.settings.guard.apply(message, self._on_redirect), idempotency_key)
-        with Doubt(self.settings.observer) as doubt:
-            sent = self._call(request, wire.read_send, failures=doubt.failures)
-        return doubt.settle(sent)
+        return self.run(self.send_flow(message, idempotency_key=idempotency_key))
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send, all pages of it.
 
-        :param max_attempts: other than the settings' ``max_attempts``.
+        :param max_attempts: for each page, other than the settings' ``max_attempts``.
         :raises FluxomailError: see :mod:`.errors`.
         """
-        pages = wire.TimelineReader(send_id)
-        while (request := pages.next_request()) is not None:
-            self._call(request, pages.read, max_attempts)
-        return pages.timeline
+        return self.run(flows.timeline(send_id), max_attempts=max_attempts)
 
-    def exchange(self, request: wire.Request) -> wire.Response:
+    def run(self, flow: Flow[T], *, max_attempts: int | None = None) -> T:
+        """Run an API call of one or more requests, see :mod:`.flows`.
+
+        :param max_attempts: for each request, other than the settings' ``max_attempts``.
+        :raises FluxomailError: see :mod:`.errors`.
+        """
+        with contextlib.closing(flow):
+            step: Callable[[], Call] = functools.partial(next, flow)
+            while True:
+                try:
+                    call = step()
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                try:
+                    step = functools.partial(flow.send, self._make(call, max_attempts))
+                except FluxomailError as error:
+                    step = functools.partial(flow.throw, error)
+
+    def exchange(self, request: Request) -> Response:
         """Make one request, once, and return the response, whatever its status.
 
         :raises FluxomailConnectionError: there was no response.
@@ -95,47 +115,34 @@ class FluxomailClient:
     ) -> None:
         self.close()
 
-    def _call(
-        self,
-        request: wire.Request,
-        read: Callable[[wire.Request, wire.Response, ClientSettings], T],
-        max_attempts: int | None = None,
-        failures: list[FluxomailError] | None = None,
-    ) -> T:
+    def _make(self, call: Call, max_attempts: int | None) -> Any:
         from tenacity import Retrying
 
-        policy = RetryPolicy.of(self.settings, max_attempts, failures)
-        retrying = Retrying(sleep=self._sleep, **policy.options(request))
+        def attempt() -> Any:
+            response = self._exchange(call.request)
+            self._received(response)
+            return call.read(call.request, response, self.settings)
 
-        def attempt() -> T:
-            answer = self._exchange(request)
-            if answer.status == 429:
-                self.settings.observer.rate_limited()
-            if self._on_answer:
-                self._on_answer(answer)
-            return read(request, answer, self.settings)
+        return Retrying(sleep=self._sleep, **self._retry_options(call, max_attempts))(attempt)
 
-        # The reading is tried again too: half an answer, or a proxy's, says nothing of what the server did.
-        return retrying(attempt)
-
-    @cached_property
+    @functools.cached_property
     def _session(self) -> requests.Session:
         from airflow_provider_fluxomail.client import read_deadline
 
         settings = self.settings
         session = read_deadline.session(settings.timeout)
-        # Read once, and outranked by the connection: requests would read the environment for each request, which takes
-        # it a tenth of the time of a send, and would let it replace the connection's certificates.
+        # The proxy is read once, and the connection's outranks the environment. requests would read the environment for
+        # each request, which takes a tenth of the time of a send, and would prefer it to the connection's certificates.
         session.trust_env = False
         proxy = settings.proxy()
         session.proxies = {"all": proxy} if proxy else {}
         return session
 
-    def _exchange(self, request: wire.Request) -> wire.Response:
-        """Move the bytes of one request and its answer.
+    def _exchange(self, request: Request) -> Response:
+        """Move the bytes of one request and its response.
 
         Errors come without their cause: a traceback that shows local variables would show the library's, and these are
-        the key, the recipient and the body. What the cause had to say is in the message.
+        the key, the recipient and the body. What the cause said is in the message.
         """
         # Imported here: importing requests costs a Dag parse some 100 ms, and no Dag parse sends.
         import requests
@@ -144,7 +151,7 @@ class FluxomailClient:
         settings = self.settings
 
         def authorize(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-            # As auth, not as a header: requests replaces the header by an entry of ~/.netrc for the host.
+            # As auth, not as a header: requests replaces the header with an entry of ~/.netrc for the host.
             prepared.headers["Authorization"] = f"Bearer {settings.api_key}"
             return prepared
 
@@ -159,33 +166,30 @@ class FluxomailClient:
                 allow_redirects=False,
                 stream=True,
                 verify=settings.trusted,
-            ) as answer:
+            ) as response:
                 body = wire.BoundedBody(request, settings.timeout)
                 # read1 returns what has arrived: a body that trickles in would hold read() past any timeout.
-                while chunk := answer.raw.read1(65536, decode_content=True):
+                while chunk := response.raw.read1(65536, decode_content=True):
                     body.add(chunk)
-                return wire.Response(
-                    status=answer.status_code,
-                    headers={name.lower(): value for name, value in answer.headers.items()},
+                return Response(
+                    status=response.status_code,
+                    headers={name.lower(): value for name, value in response.headers.items()},
                     content=body.content,
                 )
         except (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError):
-            raise FluxomailResponseError(
-                "the answer's compression is broken: it does not come from Fluxomail",
-                idempotency_key=request.idempotency_key,
-            ) from None
+            raise wire.bad_compression(request) from None
         except FluxomailValidationError:
             raise
         except ValueError as error:
-            # A host or proxy that no library can use: requests' InvalidURL and its like.
-            raise FluxomailValidationError(f"the connection cannot be used: {type(error).__name__}") from None
+            # requests' InvalidURL and its like.
+            raise wire.unusable_connection(error) from None
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # requests' own errors are OSErrors, and so are a missing CA bundle and a bare socket error.
-            raise wire.no_answer(request, settings, error, ambiguous=not _unsent(error)) from None
+            raise wire.no_response(request, settings, error, ambiguous=not _unsent(error)) from None
 
 
 def _unsent(error: BaseException) -> bool:
-    """True when the connection was never made, so the request certainly went nowhere."""
+    """True if the connection was never made, so the request certainly went nowhere."""
     import requests
     import urllib3.exceptions
 

@@ -52,7 +52,6 @@ def _probe(settings: ClientSettings) -> tuple[bool, str]:
     quick = dataclasses.replace(settings, max_attempts=1, timeout=settings.timeout / 3)
     # Fluxomail sends the id back, which few other servers do.
     request_id = f"airflow-{secrets.token_hex(8)}"
-    pages = wire.TimelineReader(PROBE_ID)
     request = dataclasses.replace(wire.timeline_request(PROBE_ID), headers={"X-Request-Id": request_id})
     try:
         with FluxomailClient(quick) as client:
@@ -65,7 +64,7 @@ def _probe(settings: ClientSettings) -> tuple[bool, str]:
                 f"{settings.base_url}{request.path} returned status {response.status} without what marks a response "
                 "of Fluxomail (request id, error code)."
             )
-        pages.read(request, response, quick)
+        wire.read_timeline(PROBE_ID, request, response, quick)
     except FluxomailNotFoundError:
         return _GOOD
     except FluxomailAuthError as error:

@@ -15,7 +15,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError, redact
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.redaction import redact
 from airflow_provider_fluxomail.configuration.options import EXTRAS
 
 log = logging.getLogger(__name__)

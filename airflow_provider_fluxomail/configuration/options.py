@@ -1,12 +1,14 @@
 """Every option once: an extra of a ``fluxomail`` connection, an option of the section ``[fluxomail]``, or both.
 
 The connection form, the reader of connections, the configuration section and the documentation's table are made from
-:data:`OPTIONS`. Airflow imports this module in every process, so it imports nothing itself.
+:data:`OPTIONS`. Airflow imports this module in every process, so it imports nothing but constants.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
+
+from airflow_provider_fluxomail.client import defaults
 
 #: The connection that is used where none is named.
 DEFAULT_CONN_NAME = "fluxomail_default"
@@ -44,16 +46,25 @@ class Option(NamedTuple):
 OPTIONS: dict[str, Option] = {
     "timeout": Option(
         "number",
-        15.0,
+        defaults.TIMEOUT,
         "Seconds to connect, and to wait for each part of a response.",
         "Timeout",
         schema={"minimum": 0},
     ),
     "max_attempts": Option(
-        "integer", 4, "Requests made at most for one call, all with one key.", "Attempts", schema={"minimum": 1}
+        "integer",
+        defaults.MAX_ATTEMPTS,
+        "Requests made at most for one call, all with one key.",
+        "Attempts",
+        schema={"minimum": 1},
     ),
     "max_wait": Option(
-        "number", 60.0, "Seconds that one call may wait inside a worker.", "Longest wait", "20", {"minimum": 0}
+        "number",
+        defaults.MAX_WAIT,
+        "Seconds that one call may wait inside a worker.",
+        "Longest wait",
+        "20",
+        {"minimum": 0},
     ),
     "idempotency_namespace": Option(
         "string",
@@ -64,7 +75,9 @@ OPTIONS: dict[str, Option] = {
     "key_retention_hours": Option(
         "number", 24.0, "Hours that Fluxomail remembers an idempotency key.", "Key retention", schema={"minimum": 0}
     ),
-    "api_version": Option("string", "2025-09-01", "The Fluxomail-Version header; a dash sends none.", "API version"),
+    "api_version": Option(
+        "string", defaults.API_VERSION, "The Fluxomail-Version header; a dash sends none.", "API version"
+    ),
     "verify": Option("string", True, "true, false, or the path of a CA bundle.", "Verify TLS"),
     "proxies": Option(
         "string",
@@ -76,7 +89,7 @@ OPTIONS: dict[str, Option] = {
     "allow_http": Option("boolean", False, "Send the API key unencrypted to another machine.", "Allow http://"),
     "poll_share": Option(
         "number",
-        0.5,
+        defaults.POLL_SHARE,
         "The part of a key's rate limit that the deferred waits of a triggerer may use, above 0 and at most 1.",
         "Share for waiting",
         "0.25",

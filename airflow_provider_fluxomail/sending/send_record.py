@@ -1,7 +1,7 @@
-"""What a task keeps of its send over tries, crashes and clears, where Airflow can keep it (task state store, 3.3).
+"""What a task remembers of its send across tries, crashes and clears, in Airflow's task state store (3.3 and later).
 
-Set before the request, it is two things more: a fence that stops an attempt whose task was cleared under it, and the
-knowledge of when the key was used first, after which Fluxomail may have forgotten it.
+Written before the request, the record also stops an attempt whose task was cleared while it was running, and says when
+the key was first used: after its retention Fluxomail may have forgotten it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from airflow_provider_fluxomail.airflow_compat import api_error_status
 from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import (
-    FluxomailError,
+    FluxomailClearedError,
     FluxomailIdempotencyConflictError,
     FluxomailUnknownOutcomeError,
 )
@@ -29,7 +29,7 @@ _NAME: Final = "fluxomail_send"
 
 
 class StateStore(Protocol):
-    """The part of Airflow's task state store that is used. Its values outlive retries and clears."""
+    """The part of Airflow's task state store that is used. Its values survive retries and clears."""
 
     def get(self, key: str, default: Any = None) -> Any: ...
 
@@ -39,22 +39,15 @@ class StateStore(Protocol):
 
 
 def state_store(context: Context) -> StateStore | None:
-    """Return the task's state store, ``None`` below Airflow 3.3."""
+    """Return the task's state store, ``None`` before Airflow 3.3."""
     store: StateStore | None = context.get("task_state_store")
     return store
 
 
-class FluxomailClearedError(FluxomailError):
-    """The task was cleared while this attempt of it was running: it must not send any more."""
-
-    permanent = True
-
-
 def save(store: StateStore, name: str, value: dict[str, Any]) -> bool:
-    """Write to the store, and see whether this attempt still is the task's own.
+    """Write to the store, and check that this attempt is still the current one.
 
-    :return: whether it was written. A store that is out of order does not stop a send: the key is what prevents a
-        second mail.
+    :return: whether it was written. A store that fails does not stop a send: the key prevents a second email.
     :raises FluxomailClearedError: Airflow no longer knows this attempt.
     """
     try:
@@ -62,31 +55,31 @@ def save(store: StateStore, name: str, value: dict[str, Any]) -> bool:
     except Exception as error:  # noqa: BLE001 - every version has its own classes
         if api_error_status(error) == 404:
             raise FluxomailClearedError(
-                "this attempt was cleared or replaced while it was running: it stops, the new one sends"
+                "this attempt was cleared while it was running; it stops without sending, the new attempt sends"
             ) from None
-        log.warning("Airflow's task state store cannot be written: %s. Going on without it.", error)
+        log.warning("Could not write to Airflow's task state store, continuing without it: %s", error)
         return False
     return True
 
 
 def load(store: StateStore, name: str) -> Mapping[str, Any]:
-    """Read from the store; empty if there is nothing that this package wrote."""
+    """Read from the store; empty if it holds nothing that this package wrote."""
     try:
         value = store.get(name)
     except Exception as error:  # noqa: BLE001 - every version has its own classes
-        log.warning("Airflow's task state store cannot be read: %s. Going on without it.", error)
+        log.warning("Could not read Airflow's task state store, continuing without it: %s", error)
         return {}
     return value if isinstance(value, Mapping) else {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SendRecord:
-    """What is kept.
+class StoredRecord:
+    """What the store holds. The names of the fields are stored, so they never change.
 
-    :param key: the idempotency key; a record of another one is of another send of the task.
-    :param recipient: digest of the address, which tells whether it is the same and not who it is.
+    :param key: the idempotency key. A record of another key belongs to another send of the task.
+    :param recipient: digest of the address: shows whether it is the same without revealing it.
     :param asked: epoch seconds of the first request with the key.
-    :param send_id: as Fluxomail answered; ``None`` as long as no answer came.
+    :param send_id: from Fluxomail's response; ``None`` until there is one.
     """
 
     key: str
@@ -95,8 +88,8 @@ class SendRecord:
     send_id: str | None = None
 
     @classmethod
-    def read(cls, value: Mapping[str, Any], key: str) -> SendRecord | None:
-        """Return the record of ``key``, ``None`` if ``value`` is none."""
+    def read(cls, value: Mapping[str, Any], key: str) -> StoredRecord | None:
+        """Return the record of ``key``, ``None`` if ``value`` is not one."""
         if value.get("key") != key or not isinstance(value.get("asked"), int | float):
             return None
         send_id, recipient = value.get("send_id"), value.get("recipient")
@@ -108,76 +101,76 @@ class SendRecord:
         )
 
 
-class SendState:
-    """The record of one send, in the store if there is one.
+class SendRecord:
+    """The record of one send. Without a store it does nothing.
 
     :param store: see :func:`state_store`.
     :param key: the send's idempotency key.
-    :param recipient: the address that it goes to.
-    :param name: what tells the send from others of its task.
+    :param recipient: the address it goes to.
+    :param name: distinguishes the send from others of its task.
     """
 
     def __init__(self, store: StateStore | None, key: str, recipient: str, *, name: str | None = None) -> None:
         self._store = store
         self._name = f"{_NAME}_{name}" if name else _NAME
-        self._record = SendRecord(key=key, recipient=recipient_digest(key, recipient), asked=0.0)
-        self._asked_before = False
+        self._stored = StoredRecord(key=key, recipient=recipient_digest(key, recipient), asked=0.0)
+        self._used_before = False
 
     def begin(self, now: float, *, retention: float) -> str | None:
-        """Note that the send is about to be asked for.
+        """Record that the request is about to be made.
 
         :param now: epoch seconds.
         :param retention: seconds for which Fluxomail remembers a key.
-        :return: ``None``: ask. Or the id of the send that an earlier try made, longer ago than that: asking again would
-            send again.
-        :raises FluxomailIdempotencyConflictError: the task used the key before, for another recipient.
-        :raises FluxomailUnknownOutcomeError: an earlier try may have sent, longer ago than ``retention``.
+        :return: ``None``: make the request. Otherwise the send id of an earlier try, from before ``retention``: another
+            request would send a second email.
+        :raises FluxomailIdempotencyConflictError: an earlier try used the key for another recipient.
+        :raises FluxomailUnknownOutcomeError: an earlier try may have sent, before ``retention``.
         :raises FluxomailClearedError: this attempt was cleared.
         """
         if self._store is None:
             return None
-        earlier = SendRecord.read(load(self._store, self._name), self._record.key)
-        if earlier and earlier.recipient and earlier.recipient != self._record.recipient:
+        earlier = StoredRecord.read(load(self._store, self._name), self._stored.key)
+        if earlier and earlier.recipient and earlier.recipient != self._stored.recipient:
             raise FluxomailIdempotencyConflictError(
-                "an earlier try of this task used the idempotency key for another recipient. This mail was not sent: "
-                "the list that the task is mapped over has changed its order, or the template of its recipient renders "
-                "to somebody else now. Clear the task with resend_on_clear=True to send it",
-                idempotency_key=self._record.key,
+                "an earlier try of this task used the idempotency key for another recipient. This email was not sent: "
+                "the list that the task is mapped over changed its order, or the template of its recipient renders to "
+                "another address now. Clear the task with resend_on_clear=True to send it",
+                idempotency_key=self._stored.key,
                 send_id=earlier.send_id,
             )
-        self._asked_before = earlier is not None
-        self._record = earlier or dataclasses.replace(self._record, asked=now)
-        save(self._store, self._name, dataclasses.asdict(self._record))
-        if now - self._record.asked <= retention:
+        self._used_before = earlier is not None
+        self._stored = earlier or dataclasses.replace(self._stored, asked=now)
+        save(self._store, self._name, dataclasses.asdict(self._stored))
+        if now - self._stored.asked <= retention:
             return None
-        if self._record.send_id is None:
+        if self._stored.send_id is None:
             raise FluxomailUnknownOutcomeError(
-                f"an earlier try asked for this send {(now - self._record.asked) / 3600:.1f} hours ago and got no "
-                f"answer. Fluxomail remembers a key for {retention / 3600:g} hours (key_retention_hours), so asking "
-                "again might send a second mail. Look the key up in Fluxomail: if it was sent, mark the task as "
-                "success; if not, clear the task with resend_on_clear=True, or give it another idempotency_key",
-                idempotency_key=self._record.key,
+                f"an earlier try requested this send {(now - self._stored.asked) / 3600:.1f} hours ago and got no "
+                f"response. Fluxomail remembers a key for {retention / 3600:g} hours (key_retention_hours), so another "
+                "request might send a second email. Search for the key in Fluxomail: if the email was sent, mark the "
+                "task as success; if not, clear the task with resend_on_clear=True, or give it another idempotency_key",
+                idempotency_key=self._stored.key,
             )
-        return self._record.send_id
+        return self._stored.send_id
 
-    def sent(self, send_id: str) -> None:
-        """Note the answer. That this attempt was cleared in the meantime is no error any more: the mail is out."""
+    def accepted(self, send_id: str) -> None:
+        """Record the response. A clear in the meantime is no error any more: the email is out."""
         if self._store is not None:
             try:
-                save(self._store, self._name, dataclasses.asdict(dataclasses.replace(self._record, send_id=send_id)))
-            except FluxomailClearedError as error:
-                log.warning("Send %s was accepted, and %s.", send_id, error)
+                save(self._store, self._name, dataclasses.asdict(dataclasses.replace(self._stored, send_id=send_id)))
+            except FluxomailClearedError:
+                log.warning("Send %s was accepted, but this attempt was cleared while it was running.", send_id)
 
     def refused(self) -> None:
-        """Note that the request certainly stored nothing, so that it does not count as a use of the key."""
-        if self._store is not None and not self._asked_before:
+        """Delete the record of a request that certainly stored nothing, so that the key counts as unused."""
+        if self._store is not None and not self._used_before:
             try:
                 self._store.delete(self._name)
             except Exception as error:  # noqa: BLE001 - every version has its own classes
-                log.warning("Airflow's task state store cannot be written: %s.", error)
+                log.warning("Could not write to Airflow's task state store, continuing without it: %s", error)
 
 
 def recipient_digest(key: str, recipient: str) -> str:
-    """Return what tells whether a key stands for the same recipient as before, and not who that is."""
-    # With the key in it: the digest of an address alone can be looked up in a list of addresses.
+    """Return a digest that shows whether a key has the same recipient as before, without revealing the recipient."""
+    # Includes the key: the digest of an address alone can be looked up in a list of addresses.
     return hashlib.sha256(f"{key}\n{normalised(recipient)}".encode()).hexdigest()[:32]

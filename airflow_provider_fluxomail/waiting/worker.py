@@ -9,9 +9,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException, AirflowSensorTimeout
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
 log = logging.getLogger(__name__)
-
-#: How long after the trigger's own deadline Airflow ends the deferral, should the trigger not. Seconds.
-BACKSTOP: Final = 300.0
 
 
 def poll(hook: FluxomailHook, wait: Wait) -> Ending | None:
@@ -99,21 +94,6 @@ def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: 
     return resume_at
 
 
-def give_up_time(event: object) -> float | None:
-    """Return when to stop retrying, from the event of a deferral for a rate limit."""
-    moment = event.get("give_up_at") if isinstance(event, Mapping) else None
-    if isinstance(moment, int | float):
-        return float(moment)
-    # Sending again is safe with the same key; only the limit of all deferrals together is lost.
-    log.warning("The trigger returned without its state; sending anyway.")
-    return None
-
-
-def backstop(deadline: float) -> timedelta:
-    """Return the ``timeout`` of a deferral: later than the trigger's own, whose message says more."""
-    return timedelta(seconds=max(0.0, deadline - now()) + BACKSTOP)
-
-
 def ended(ending: Ending, *, conn_id: str, began: float | None) -> Ending:
     """Count the ending of a wait in this worker, and return it; the trigger counts its own.
 
@@ -147,10 +127,3 @@ def ending_of(event: object) -> Ending:
         return Ending.from_json(event)
     except (ValueError, TypeError) as error:
         raise AirflowFailException(str(error)) from error
-
-
-def fail_or_retry(error: FluxomailError) -> NoReturn:
-    """Fail the task without retries on a permanent error; re-raise anything else so that Airflow retries."""
-    if error.permanent:
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
-    raise error

@@ -150,9 +150,9 @@ def test_parsing_a_dag_imports_nothing_that_only_a_worker_needs() -> None:
     imported -= {"provider_info"}
     classes = {"operators", "operators.batch", "operators.send", "operators.unrecorded", "sensors"}
     shared = {
-        "airflow_compat", "client", "client.errors", "client.event_types", "configuration",
-        "configuration.airflow_cfg", "configuration.old_arguments", "configuration.options", "links", "retry_policy",
-        "tasks",
+        "airflow_compat", "client", "client.defaults", "client.errors", "client.event_types", "client.redaction",
+        "configuration", "configuration.airflow_cfg", "configuration.old_arguments", "configuration.options", "links",
+        "retry_policy", "tasks",
     }  # fmt: skip
     assert imported == classes | shared
 

@@ -178,7 +178,7 @@ def test_promise_5_a_traceback_with_local_variables_shows_no_key_and_no_mail(
 
 
 def test_a_host_that_does_not_exist(call: Transport) -> None:
-    with pytest.raises(errors.FluxomailConnectionError, match=r"no answer from nowhere\.invalid") as caught:
+    with pytest.raises(errors.FluxomailConnectionError, match=r"no response from nowhere\.invalid") as caught:
         call(settings("https://nowhere.invalid"), "send", MESSAGE)
     assert not caught.value.ambiguous
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import logging
+import socket
 import threading
 import time
 import tracemalloc
@@ -15,15 +16,23 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client import retries
-from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError, FluxomailValidationError
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailBatchError,
+    FluxomailBatchUnfinishedError,
+    FluxomailConnectionError,
+    FluxomailRateLimitError,
+    FluxomailValidationError,
+)
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.sending.batch import batch as batch_module
-from airflow_provider_fluxomail.sending.batch.batch import Batch, FluxomailBatchError, FluxomailBatchUnfinishedError
-from airflow_provider_fluxomail.sending.batch.progress import Ledger
+from airflow_provider_fluxomail.sending.batch import outcomes as outcomes_module
+from airflow_provider_fluxomail.sending.batch.batch import Batch
+from airflow_provider_fluxomail.sending.batch.outcomes import Outcomes
+from airflow_provider_fluxomail.sending.batch.progress import Progress
 from airflow_provider_fluxomail.sending.batch.report import Report
-from airflow_provider_fluxomail.sending.batch.rows import BadRow, Rows
+from airflow_provider_fluxomail.sending.batch.rows import BadRow, Row, Rows
+from airflow_provider_fluxomail.sending.send_once import Identity
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 from tests.support.airflow_facts import stored
@@ -34,7 +43,7 @@ from tests.wire.test_sendstate import StateError, Store
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
     quick_waits(monkeypatch, rate_limit_spread=0.05)
 
 
@@ -129,15 +138,13 @@ class SandboxTime:
 
 def batch(sandbox: Sandbox, rows: list[dict[str, Any]], when: SandboxTime, **options: Any) -> Batch:
     settings = FluxomailHook().get_options().settings
-    arguments: dict[str, Any] = {"ledger": Ledger(), "report": Report(None, fresh=True), "save": lambda state: None}
-    return Batch(
-        Rows(rows),
-        settings=settings,
-        key_of=lambda row: f"{options.get('name', 'b')}:{row.part}".replace(" ", "_"),
-        clock=when.clock,
-        sleep=when.sleep,
-        **arguments,
-    )
+    outcomes = Outcomes(Progress(), Report(None, fresh=True), save=lambda _: None, clock=when.clock)
+
+    def identify(row: Row) -> Identity:
+        key = f"{options.get('name', 'b')}:{row.part}".replace(" ", "_")
+        return Identity(key=key, first_try=True, names_recipient=row.key is None)
+
+    return Batch(Rows(rows), outcomes, identify=identify, settings=settings, clock=when.clock, sleep=when.sleep)
 
 
 def test_promise_4_a_thousand_under_a_cap_of_sixty(sandbox: Sandbox) -> None:
@@ -248,13 +255,13 @@ def test_promise_1_another_order_asks_for_all_again(sandbox: Sandbox, caplog: py
     run(people(20), store=store)
     with caplog.at_level(logging.INFO):
         second = run(people(20)[::-1], store=store, ctx={"try_number": 2})
-    assert "come in another order" in caplog.text
+    assert "order changed" in caplog.text
     assert second.result["sent"] == 1
     sandbox.assert_sent(20)
 
 
 def test_promise_1_a_crash_goes_on_from_the_last_state(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
     store = Store()
 
     class Killed(BaseException):
@@ -285,7 +292,7 @@ class Told(BaseException):
 @pytest.mark.parametrize("how", ["on_kill", "raises"])
 def test_promise_1_a_task_that_is_told_to_end_does(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Airflow 2 raises in the task, Airflow 3 only calls ``on_kill``. No thread goes on sending behind its back."""
-    monkeypatch.setattr(batch_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
     sandbox.fail_next(503, to="p3@example.org", retry_after=20)
     store = Store()
     task = operator(people(200), concurrency=2)
@@ -346,12 +353,12 @@ def test_a_whole_minute_of_the_cap_is_within_a_longest_wait_of_a_minute(
     if waits:
         assert one.run().sent == 1
     else:
-        with pytest.raises(FluxomailRateLimitError, match="asks to wait 6"):
+        with pytest.raises(FluxomailRateLimitError, match="requires a wait of 6"):
             one.run()
 
 
 def test_promise_1_an_attempt_that_was_cleared_stops(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
     store = Store()
     written = store.set
 
@@ -467,7 +474,7 @@ def test_on_error(sandbox: Sandbox, on_error: str, sent: int) -> None:
         (403, {"error": "Tenant paused"}),
         (402, None),
         (404, None),
-        (413, None),
+        (415, None),
     ],
 )
 def test_what_holds_for_all_messages_ends_the_batch_at_once(sandbox: Sandbox, status: int, body: Any) -> None:
@@ -487,6 +494,25 @@ def test_a_plan_without_attachments_and_a_policy_concern_single_messages(sandbox
     done = run(rows)
     assert "2 of 4 messages failed (2 rejected" in str(done.error)
     sandbox.assert_sent(2)
+
+
+def test_a_message_that_is_too_large_is_rejected_alone(sandbox: Sandbox) -> None:
+    sandbox.fail_next(413, to="p1@example.org")
+    done = run(people(4))
+    assert "1 of 4 messages failed (1 rejected" in str(done.error)
+    sandbox.assert_sent(3)
+
+
+def test_a_server_that_is_not_there_ends_the_batch_and_a_later_try_goes_on(sandbox: Sandbox) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        sandbox.connect(host=f"http://127.0.0.1:{nobody.getsockname()[1]}", max_attempts=1)
+        done = run(people(500), concurrency=2)
+    assert isinstance(done.error, FluxomailConnectionError), "transient: Airflow retries it"
+    assert "Connection refused" in str(done.error)
+    sandbox.connect()
+    assert run(people(500), ctx={"try_number": 2}).kind == "success"
+    sandbox.assert_sent(500)
 
 
 def test_promise_1_two_deployments_with_one_organization(sandbox: Sandbox) -> None:
@@ -565,7 +591,7 @@ def test_rows_that_turn_bad_while_they_are_sent(sandbox: Sandbox, tmp_path: Path
     one._concurrency = 1
     with pytest.raises(FluxomailValidationError, match="changed while they were being sent: line 6"):
         one.run()
-    assert one.counts.sent == 5
+    assert one.outcomes.counts.sent == 5
 
 
 def test_none_at_all(sandbox: Sandbox) -> None:
@@ -592,7 +618,7 @@ def test_a_large_file_is_streamed(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_progress_is_told_now_and_then(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(batch_module, "PROGRESS_SECONDS", 0.05)
+    monkeypatch.setattr(outcomes_module, "PROGRESS_SECONDS", 0.05)
     with caplog.at_level(logging.INFO):
         run(people(100), concurrency=1)
     told = [record.message for record in caplog.records if "messages done" in record.message]

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client import errors, flows, wire
+from airflow_provider_fluxomail.client.flows import Flow
 from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
+from airflow_provider_fluxomail.client.models import Timeline
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.wire.conftest import Transport
@@ -232,3 +234,45 @@ def test_the_user_agent_and_version_are_sent(call: Transport, sandbox: Sandbox) 
     assert request.headers["fluxomail-version"] == "2030-01-01"
     assert request.headers["accept-encoding"] == "identity"
     assert request.path == "/api/v1/emails/send"
+
+
+def test_a_flow_catches_the_error_of_one_request_and_makes_another(
+    call: Transport, sandbox: Sandbox, settings: ClientSettings
+) -> None:
+    sent = call(settings, "send", MESSAGE, idempotency_key="k1")
+
+    def flow() -> Flow[tuple[int | None, Timeline]]:
+        try:
+            yield from flows.timeline("sends_unknown")
+        except errors.FluxomailNotFoundError as error:
+            return error.status, (yield from flows.timeline(sent.send_id))
+        raise AssertionError("there is no such send")
+
+    status, timeline = call(settings, "run", flow())
+    assert (status, [event.type for event in timeline.events]) == (404, ["sent", "delivered"])
+
+
+def test_an_error_that_a_flow_does_not_catch_comes_out_without_a_context(
+    call: Transport, settings: ClientSettings
+) -> None:
+    with pytest.raises(errors.FluxomailNotFoundError) as caught:
+        call(settings, "run", flows.timeline("sends_unknown"))
+    assert (caught.value.__context__, caught.value.__cause__) == (None, None)
+
+
+def test_a_flow_that_any_other_error_interrupts_is_closed_at_once(call: Transport, settings: ClientSettings) -> None:
+    closed: list[bool] = []
+
+    def read(*_: object) -> None:
+        raise KeyError("not Fluxomail's")
+
+    def flow() -> Flow[None]:
+        try:
+            yield from flows.call(wire.timeline_request("sends_unknown"), read)
+        finally:
+            closed.append(True)
+
+    kept = flow()
+    with pytest.raises(KeyError):
+        call(settings, "run", kept)
+    assert closed == [True]

@@ -33,7 +33,7 @@ BACKEND = "airflow_provider_fluxomail.email_backend.send_email"
 @pytest.fixture(autouse=True)
 def _backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", BACKEND)
-    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
 
 
 @pytest.fixture

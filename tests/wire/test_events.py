@@ -14,8 +14,8 @@ from airflow_provider_fluxomail.client import errors, events
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient, EventStream
 from airflow_provider_fluxomail.client.events import EventFilter, FeedEvent
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.models import Response
 from airflow_provider_fluxomail.client.settings import ClientSettings
-from airflow_provider_fluxomail.client.wire import Response
 from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.wire.conftest import RawServer
@@ -143,7 +143,7 @@ async def test_refusals(sandbox: Sandbox, what: str, status: int) -> None:
     asked: dict[str, Any] = {"retry_after": 7} if status == 429 else {}
     sandbox.fail_next(status, path=EVENTS, **asked)
     seen: list[Response] = []
-    async with client_of(sandbox.url, on_answer=seen.append) as client:
+    async with client_of(sandbox.url, on_response=seen.append) as client:
         with pytest.raises(REFUSED[status]) as caught:
             await ASK[what](client)
     assert type(caught.value) is REFUSED[status]

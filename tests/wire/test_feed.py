@@ -99,7 +99,9 @@ async def follow(sandbox: Sandbox) -> AsyncIterator[Follow]:
 
         def start(url: str = sandbox.url, *, key: str = "fm_sandbox", **how: Any) -> Following:
             pacer = Pacer()
-            client = AsyncFluxomailClient(ClientSettings(api_key=key, base_url=url, timeout=5), on_answer=pacer.saw)
+            client = AsyncFluxomailClient(
+                ClientSettings(api_key=key, base_url=url, timeout=5), on_response=pacer.on_response
+            )
             stack.push_async_exit(client)
             following = Following(client, pacer, how.pop("wanted", OPENED), **how)
             tasks.append(following.task)

@@ -87,8 +87,8 @@ def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
+    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
+    monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
     quick_waits(monkeypatch, rate_limit_spread=0.01, least_interval=0.02)
 
 

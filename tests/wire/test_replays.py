@@ -157,7 +157,7 @@ def test_a_gateways_404_while_comparing_is_airflows_to_retry(sandbox: Sandbox) -
 class RendersAnew(FluxomailSendOperator):
     """Has another subject after a deferral, as one with the time in it has."""
 
-    def send_after_rate_limit(self, context: Any, event: Any = None) -> dict[str, Any]:
+    def send_after_rate_limit(self, context: Any, event: Any = None) -> Any:
         self.subject = "Rendered later"
         return super().send_after_rate_limit(context, event)
 
@@ -175,7 +175,7 @@ def test_promise_1_a_subject_rendered_anew_after_a_deferral_is_harmless(
     assert sandbox.message().subject == "Rendered first"
 
 
-@pytest.mark.parametrize(("try_number", "told"), [(1, "idempotency_namespace"), (2, "has probably sent the mail")])
+@pytest.mark.parametrize(("try_number", "told"), [(1, "idempotency_namespace"), (2, "has probably sent the email")])
 def test_promise_1_a_conflict_that_the_server_finds(sandbox: Sandbox, try_number: int, told: str) -> None:
     sandbox.settings(idempotency_conflict="conflict")
     sandbox.connect(max_attempts=1)

@@ -334,7 +334,7 @@ def wrong_replay(scene: Scene) -> None:
 
 @scenario
 def conflict(scene: Scene) -> None:
-    scene.monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
+    scene.monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
     scene.fails(409, {"error": "Idempotency key reused", "code": "idempotency_conflict"}, times=None)
     scene.send()
 
@@ -482,7 +482,7 @@ def test_what_the_page_quotes_is_what_troubles_log(scene: Scene, caplog: pytest.
         caplog.clear()
         with pytest.MonkeyPatch.context() as scene.monkeypatch:
             wait_timing(scene.monkeypatch, least_interval=0.05)
-            scene.monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
+            scene.monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
             for kind in (FluxomailDeliverySensor, FluxomailSendOperator, FluxomailNotifier):
                 scene.monkeypatch.setattr(kind, "log", logging.getLogger("task"), raising=False)
             function(scene)

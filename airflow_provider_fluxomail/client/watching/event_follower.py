@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
-from airflow_provider_fluxomail.client.events import DECIDING, EventFilter
+from airflow_provider_fluxomail.client.event_types import DECIDING
+from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
 from airflow_provider_fluxomail.client.watching.recent_events import RecentEvents
 from airflow_provider_fluxomail.client.watching.wait import now
@@ -33,7 +34,6 @@ CLOCK_MARGIN: Final = 30.0
 LONGEST_BACK: Final = 3600.0
 #: One more page of the list may be read for this many waits that join.
 _WAITS_PER_PAGE: Final = 5
-_DECIDING: Final = frozenset(name.removeprefix("email.") for name in DECIDING)
 
 
 class EventFollower:
@@ -147,7 +147,7 @@ class EventFollower:
 
     def _receive(self, events: Sequence[FeedEvent]) -> None:
         for received in events:
-            if received.event.type in _DECIDING:
+            if received.event.type in DECIDING:
                 self._recent.add(received)
                 self._waits.on_event(received)
 

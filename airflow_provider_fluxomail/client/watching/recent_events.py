@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.events import FeedEvent
-    from airflow_provider_fluxomail.client.timeline import Event
+    from airflow_provider_fluxomail.client.models import Event
 
 #: A wait takes seconds from its worker's last poll to the triggerer, minutes when Airflow is busy.
 KEEP_SECONDS: Final = 300.0

@@ -14,7 +14,8 @@ from typing import Any, Final, Literal, get_args
 
 from airflow_provider_fluxomail.client.errors import FluxomailDeliveryError, FluxomailError, FluxomailNotFoundError
 from airflow_provider_fluxomail.client.event_types import FAILURES
-from airflow_provider_fluxomail.client.timeline import Timeline, judge
+from airflow_provider_fluxomail.client.models import Timeline
+from airflow_provider_fluxomail.client.timeline import judge
 
 #: Polls are spread over this part of the interval, so that a thousand waits do not poll in the same instant.
 JITTER: Final = 0.2

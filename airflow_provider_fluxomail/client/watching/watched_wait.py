@@ -41,7 +41,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.client.timeline import Event, Timeline, in_order
+from airflow_provider_fluxomail.client.models import Event, Timeline, in_order
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
 from airflow_provider_fluxomail.client.watching.poll_queue import PollQueue
 from airflow_provider_fluxomail.client.watching.wait import now

@@ -23,8 +23,8 @@ from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, READABL
 from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits, WatchTiming
 
 if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.models import Response
     from airflow_provider_fluxomail.client.settings import ClientSettings
-    from airflow_provider_fluxomail.client.wire import Response
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Watcher:
         self._on_end = on_end
         self._turns = Turns(Pacer(share=share), most=REQUESTS_AT_ONCE)
         self._outage = Outage(self._turns)
-        self._client = AsyncFluxomailClient(settings, on_answer=self._on_response)
+        self._client = AsyncFluxomailClient(settings, on_response=self._on_response)
         self._tasks = BackgroundTasks(self._on_failure)
         self._waits = WatchedWaits(self._timing)
         self._follower = EventFollower(
@@ -203,7 +203,7 @@ class Watcher:
             self.settings.observer.watching(self, state[0], by_events=state[1])
 
     def _on_response(self, response: Response) -> None:
-        self._turns.pacer.saw(response)
+        self._turns.pacer.on_response(response)
         self.accepted = self.accepted or (response.status != 401 and response.status < 500)
 
     def _on_failure(self, error: BaseException) -> None:

@@ -12,7 +12,7 @@ from airflow_provider_fluxomail.asset_events.source import Mark, Part
 from airflow_provider_fluxomail.asset_events.timing import EventTiming
 from airflow_provider_fluxomail.client.errors import FluxomailServerError, FluxomailValidationError
 from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
-from airflow_provider_fluxomail.client.timeline import Event
+from airflow_provider_fluxomail.client.models import Event
 
 T = 1_767_225_600
 WANTED = EventFilter(types=("email.bounced",))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 
 import pytest
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.client.errors import FluxomailError, error_from_response, redact
+from airflow_provider_fluxomail.client.errors import FluxomailError, error_from_response
+from airflow_provider_fluxomail.client.redaction import MAX_TEXT, redact, without_addresses
 
 BY_STATUS = {
     400: errors.FluxomailValidationError,
@@ -85,6 +87,45 @@ def test_402_keeps_the_preview() -> None:
     assert found.preview == {"plan": "pro"}
 
 
+@pytest.mark.parametrize(
+    ("status", "payload", "optional_fields", "concerns_one"),
+    [
+        (400, {}, (), True),
+        (401, {}, (), False),
+        (402, {}, (), False),
+        (402, {"code": "plan_required"}, ("attachments",), True),
+        (402, {}, ("policyKey",), False),
+        (403, {}, (), False),
+        (403, {"error": "policy forbids it"}, ("policyKey",), True),
+        (403, {"error": "policy forbids it"}, ("attachments",), False),
+        (403, {"code": "missing_scope"}, ("policyKey",), False),
+        (403, {"error": "Forbidden: missing scope send_email"}, ("policyKey",), False),
+        (403, {"error": "Tenant paused"}, ("policyKey",), False),
+        (404, {}, (), False),
+        (408, {}, (), True),
+        (409, {}, (), True),
+        (413, {}, (), True),
+        (415, {}, (), False),
+        (422, {}, (), True),
+        (422, {"code": "idempotency_mismatch"}, (), True),
+        (429, {}, (), False),
+        (500, {}, (), True),
+        (302, {}, (), True),
+    ],
+)
+def test_which_error_concerns_one_message_and_which_all(
+    status: int, payload: object, optional_fields: tuple[str, ...], concerns_one: bool
+) -> None:
+    assert error(status, payload, optional_fields=optional_fields).concerns_one_message is concerns_one
+
+
+def test_a_failed_connection_concerns_one_message_only_if_a_server_was_reached() -> None:
+    assert errors.FluxomailConnectionError("reset").concerns_one_message
+    assert not errors.FluxomailConnectionError("refused", ambiguous=False).concerns_one_message
+    assert not errors.FluxomailValidationError("proxy", concerns_one_message=False).concerns_one_message
+    assert not FluxomailError("x").concerns_one_message
+
+
 def test_a_send_id_in_an_error_is_kept() -> None:
     assert error(500, {"error": "x", "sendId": "sends_1"}).send_id == "sends_1"
     assert error(500, {"error": "x", "details": {"sendId": "sends_2"}}).send_id == "sends_2"
@@ -150,10 +191,50 @@ def test_promise_5_an_error_names_nobody_else_at_the_recipients_domain() -> None
     assert "is suppressed" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("said", "private", "printed"),
+    [
+        ("Ada said so", ("Ada",), "Ada said so"),
+        ("Adam said so", ("Adam",), "*** said so"),
+        ("code 4711 for Adam", ("4711", "Adam"), "code *** for ***"),
+        (
+            "the first eleven of abcdefghijklmnop: abcdefghijk",
+            ("abcdefghijklmnop",),
+            "the first eleven of ***: abcdefghijk",
+        ),
+        ("twelve from within: cdefghijklmn!", ("abcdefghijklmnop",), "twelve from within: ***!"),
+        ("<a@example.org>, not b@example.org", ("a@example.org",), "<***>, not ***"),
+        ("anna@other.net", ("a@example.org",), "<address>"),
+        ("", ("x" * 100,), ""),
+    ],
+)
+def test_what_is_hidden_and_what_stays(said: str, private: tuple[str, ...], printed: str) -> None:
+    assert redact(said, private) == printed
+
+
+def test_redaction_takes_time_in_proportion_to_the_texts() -> None:
+    """A body of megabytes, a page without spaces: in proportion they take a second, else hours."""
+    began = time.monotonic()
+    redact("a" * 10_000, ("a" * 1_000_000, "ab" * 500_000))
+    without_addresses("a" * 300_000)
+    without_addresses("@" * 300_000)
+    assert time.monotonic() - began < 20
+
+
 def test_redact_makes_one_short_line() -> None:
     assert redact("a\r\nb\tc") == "a b c"
-    assert len(redact("x" * 10_000)) == errors.MAX_TEXT
+    assert len(redact("x" * 10_000)) == MAX_TEXT
     assert redact("rejected <a.b+c@d-e.example>: 550") == "rejected <<address>>: 550"
+
+
+def every(kind: type[FluxomailError]) -> list[type[FluxomailError]]:
+    return [kind, *(kind for sub in kind.__subclasses__() for kind in every(sub))]
+
+
+@pytest.mark.parametrize("kind", every(FluxomailError))
+def test_every_error_survives_a_pickle(kind: type[FluxomailError]) -> None:
+    copy = pickle.loads(pickle.dumps(kind("text", status=500, concerns_one_message=True)))
+    assert (type(copy), copy.message, copy.status) == (kind, "text", 500)
 
 
 def test_errors_survive_a_pickle() -> None:

@@ -13,8 +13,8 @@ from email.utils import formatdate
 
 import pytest
 
+from airflow_provider_fluxomail.client.models import Response
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
-from airflow_provider_fluxomail.client.wire import Response
 
 WINDOW = 60
 
@@ -82,7 +82,7 @@ def simulate(
             sender.counts[math.floor((clock[0] + offset) / WINDOW)] += 1
             sender.in_flight -= 1
             sender.left -= answer.status == 200
-            sender.pacer.saw(answer)
+            sender.pacer.on_response(answer)
         while sender.in_flight < sender.concurrency and sender.left > sender.in_flight:
             delay = sender.pacer.delay(sender.in_flight)
             if delay is None:
@@ -152,7 +152,7 @@ def test_the_first_request_goes_alone_as_does_the_first_of_a_window() -> None:
     assert pacer.delay(0) == 0
     pacer.started()
     assert pacer.delay(1) is None
-    pacer.saw(server.answer(clock[0]))
+    pacer.on_response(server.answer(clock[0]))
     assert pacer.delay(0) == 0
     assert pacer.delay(1) == 0
     clock[0] += 2 * WINDOW
@@ -167,7 +167,7 @@ def test_others_who_use_the_key_are_believed() -> None:
     for _ in range(44):
         server.answer(clock[0])
     pacer.started()
-    pacer.saw(server.answer(clock[0]))
+    pacer.on_response(server.answer(clock[0]))
     pacer.started()
     assert pacer.delay(0) == pytest.approx(60 / 15, abs=0.5), "15 are left for the rest of the minute"
 
@@ -178,7 +178,7 @@ def test_a_429_holds_everybody(form: str) -> None:
     pacer = Pacer(clock=lambda: clock[0], draw=lambda: 0.0)
     value = "30" if form == "seconds" else formatdate(clock[0] + 30, usegmt=True)
     headers = {"retry-after": value, "date": formatdate(clock[0], usegmt=True)}
-    pacer.saw(Response(status=429, headers=headers, content=b""))
+    pacer.on_response(Response(status=429, headers=headers, content=b""))
     assert pacer.delay(0) == pytest.approx(30)
     assert pacer.delay(3) == pytest.approx(30)
     clock[0] += 30.1
@@ -192,8 +192,8 @@ def test_a_late_answer_of_an_old_window_changes_nothing() -> None:
         server.answer(clock[0] + 59)
     late = server.answer(clock[0] + 59)
     clock[0] += 61
-    pacer.saw(server.answer(clock[0]))
-    pacer.saw(late)
+    pacer.on_response(server.answer(clock[0]))
+    pacer.on_response(late)
     assert pacer.delay(0) == 0
 
 
@@ -235,7 +235,7 @@ def test_a_share_is_spread_over_the_window() -> None:
         if delay == 0:
             made.append(clock[0] - 999_960.0)
             pacer.started()
-            pacer.saw(server.answer(clock[0]))
+            pacer.on_response(server.answer(clock[0]))
         clock[0] += max(delay, 0.01)
     thirds = collections.Counter(int(moment // 20) for moment in made)
     assert min(thirds[third] for third in range(3)) >= 7, thirds
@@ -267,7 +267,7 @@ def test_a_share_leaves_alone_what_others_have_not_used_yet() -> None:
     for _ in range(29):
         server.answer(clock[0])
     pacer.started()
-    pacer.saw(server.answer(clock[0]))
+    pacer.on_response(server.answer(clock[0]))
     # 30 are left, and 30 belong to the others at the window's beginning: it has its trickle.
     made = 1
     while clock[0] < 999_960.0 + 5:
@@ -276,7 +276,7 @@ def test_a_share_leaves_alone_what_others_have_not_used_yet() -> None:
         if delay == 0:
             made += 1
             pacer.started()
-            pacer.saw(server.answer(clock[0]))
+            pacer.on_response(server.answer(clock[0]))
         clock[0] += max(delay, 0.01)
     assert made <= 5
 
@@ -302,7 +302,7 @@ def done(tasks: list[asyncio.Task[None]]) -> list[bool]:
 
 def uncapped(queue: Turns) -> None:
     """Let its pacer know that there is no cap."""
-    queue.pacer.saw(Response(status=200, headers={}, content=b""))
+    queue.pacer.on_response(Response(status=200, headers={}, content=b""))
 
 
 async def settled() -> None:
@@ -407,7 +407,7 @@ async def test_turns_keep_the_pace() -> None:
         "x-ratelimit-reset": str(int(now) + 60),
     }
     async with queue.turn():
-        queue.pacer.saw(Response(status=200, headers=headers, content=b""))
+        queue.pacer.on_response(Response(status=200, headers=headers, content=b""))
     tasks = await taken(queue, 2)
     assert done(tasks) == [False, False]
     for task in tasks:

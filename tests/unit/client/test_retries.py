@@ -8,9 +8,9 @@ import pytest
 from tenacity import Retrying
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.client.pacing import rate_limit, retry_after
-from airflow_provider_fluxomail.client.retries import RetryPolicy, is_repeatable, seconds_to_wait
-from airflow_provider_fluxomail.client.wire import Request
+from airflow_provider_fluxomail.client.headers import rate_limit, retry_after
+from airflow_provider_fluxomail.client.models import Request
+from airflow_provider_fluxomail.client.retries import RetryPolicy, is_retried, seconds_to_wait
 
 GET = Request(method="GET", path="/")
 KEYED = Request(method="POST", path="/", idempotency_key="k")
@@ -40,7 +40,7 @@ BARE = Request(method="POST", path="/")
     ],
 )
 def test_promise_1_what_is_repeated(error: Exception, get: bool, keyed: bool, bare: bool) -> None:
-    assert [is_repeatable(error, request) for request in (GET, KEYED, BARE)] == [get, keyed, bare]
+    assert [is_retried(error, request) for request in (GET, KEYED, BARE)] == [get, keyed, bare]
 
 
 DATE = "Sun, 22 Nov 2026 13:00:00 GMT"
@@ -105,7 +105,7 @@ def test_retry_after_of_zero_does_not_hammer() -> None:
 
 def test_a_conflict_gets_short_waits() -> None:
     error = errors.FluxomailIdempotencyConflictError("x", status=409)
-    assert [seconds_to_wait(error, 9, lambda draw=draw: draw) for draw in (0.0, 1.0)] == [0.2, 1.0]  # type: ignore[misc]
+    assert [seconds_to_wait(error, 9, lambda draw=draw: draw) for draw in (0.0, 1.0)] == pytest.approx([0.2, 1.0])  # type: ignore[misc]
 
 
 def run(policy: RetryPolicy, *failures: Exception) -> tuple[list[float], int, BaseException | None]:
@@ -169,5 +169,5 @@ def test_what_is_not_a_failure_is_not_retried() -> None:
 def test_the_log_names_no_secret(caplog: Any) -> None:
     with caplog.at_level("INFO"):
         run(RetryPolicy(), errors.FluxomailServerError("broken", status=500))
-    assert "Attempt 1 of 4 failed: broken (status 500). Trying again in" in caplog.text
+    assert "Attempt 1 of 4 failed: broken (status 500). Retrying in" in caplog.text
     assert "with the same idempotency key" in caplog.text

@@ -9,12 +9,8 @@ import pytest
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.event_types import FAILURES, check_fail_on, check_target
-from airflow_provider_fluxomail.client.timeline import (
-    Event,
-    Timeline,
-    judge,
-    parse_time,
-)
+from airflow_provider_fluxomail.client.models import Event, Timeline, parse_time
+from airflow_provider_fluxomail.client.timeline import judge
 
 AT = datetime(2026, 1, 1, 0, 0, 12, 345000, tzinfo=UTC)
 MS = 1767225612345

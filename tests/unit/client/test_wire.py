@@ -16,20 +16,21 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.models import Response, SendResult
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
 SETTINGS = ClientSettings(api_key="fm_key")
 MESSAGE = EmailMessage(to="a@b.example", subject="S", content="C\U0001f600 is the text")
 
 
-def answer(payload: object, status: int = 200, **headers: str) -> wire.Response:
+def answer(payload: object, status: int = 200, **headers: str) -> Response:
     content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return wire.Response(
+    return Response(
         status=status, headers={name.replace("_", "-"): value for name, value in headers.items()}, content=content
     )
 
 
-def read(response: wire.Response, key: str | None = "k") -> wire.SendResult:
+def read(response: Response, key: str | None = "k") -> SendResult:
     return wire.read_send(wire.send_request(MESSAGE, key), response, SETTINGS)
 
 
@@ -83,7 +84,7 @@ def test_no_send_id(send_id: Any) -> None:
 
 def test_the_first_answer_and_the_replay() -> None:
     first = read(answer({"sendId": "s1", "status": "sent", "messageId": "m1"}, x_request_id="r1"))
-    assert first == wire.SendResult(
+    assert first == SendResult(
         send_id="s1", message_id="m1", status="sent", reused=False, idempotency_key="k", request_id="r1"
     )
     assert read(answer({"sendId": "s1", "reused": True})).reused
@@ -139,37 +140,6 @@ def test_errors_hide_what_the_request_held() -> None:
     assert "is the text" not in str(caught.value)
 
 
-def pages(*payloads: dict[str, Any]) -> tuple[wire.TimelineReader, list[str]]:
-    reader, paths = wire.TimelineReader("s1"), []
-    answers = iter(payloads)
-    while (request := reader.next_request()) is not None:
-        paths.append(request.path.rpartition("/")[2])
-        reader.read(request, answer(next(answers)), SETTINGS)
-    return reader, paths
-
-
-def test_all_pages_of_a_timeline_are_read() -> None:
-    reader, paths = pages(
-        {"events": [{"type": "opened", "ts": 3}], "nextCursor": "c/1"},
-        {"events": [{"type": "delivered", "ts": 2}], "nextCursor": "c2"},
-        {"events": [{"type": "sent", "ts": 1}], "nextCursor": ""},
-    )
-    assert paths == ["s1", "s1?cursor=c%2F1", "s1?cursor=c2"]
-    assert [event.type for event in reader.timeline.events] == ["sent", "delivered", "opened"]
-
-
-def test_pages_in_a_circle_end() -> None:
-    page = {"events": [], "nextCursor": "same"}
-    assert pages(page, page)[1] == ["s1", "s1?cursor=same"]
-    endless = [{"events": [], "nextCursor": str(n)} for n in range(200)]
-    assert len(pages(*endless)[1]) == wire.MAX_TIMELINE_PAGES + 1
-
-
-def test_a_timeline_without_events_is_not_fluxomails() -> None:
-    with pytest.raises(FluxomailResponseError, match="list of events"):
-        pages({"send": {}})
-
-
 def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     request = wire.timeline_request("s1")
     body = wire.BoundedBody(request, 5)
@@ -187,9 +157,9 @@ def test_a_lost_connection_is_told_in_words() -> None:
     request = wire.send_request(MESSAGE, "k")
     error = OSError("wrapped")
     error.__cause__ = ConnectionRefusedError(111, "Connection refused")
-    told = wire.no_answer(request, SETTINGS, error, ambiguous=False)
-    assert str(told) == "no answer from api.fluxomail.com: Connection refused (idempotency key k)"
+    told = wire.no_response(request, SETTINGS, error, ambiguous=False)
+    assert str(told) == "no response from api.fluxomail.com: Connection refused (idempotency key k)"
     sandbox = ClientSettings(api_key="k", base_url="http://127.0.0.1:8026")
-    assert "no answer from 127.0.0.1:8026: " in str(wire.no_answer(request, sandbox, error, ambiguous=False))
-    assert "timed out after 15 s" in str(wire.no_answer(request, SETTINGS, TimeoutError(), ambiguous=True))
-    assert "closed before" in str(wire.no_answer(request, SETTINGS, RuntimeError("x"), ambiguous=True))
+    assert "no response from 127.0.0.1:8026: " in str(wire.no_response(request, sandbox, error, ambiguous=False))
+    assert "timed out after 15 s" in str(wire.no_response(request, SETTINGS, TimeoutError(), ambiguous=True))
+    assert "closed before" in str(wire.no_response(request, SETTINGS, RuntimeError("x"), ambiguous=True))

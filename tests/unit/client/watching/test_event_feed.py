@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client.events import EventFilter, FeedEvent
+from airflow_provider_fluxomail.client.models import Event
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
-from airflow_provider_fluxomail.client.timeline import Event
 from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
 
 COUNT = 200

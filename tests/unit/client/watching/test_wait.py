@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.client.timeline import Timeline
+from airflow_provider_fluxomail.client.models import Timeline
 from airflow_provider_fluxomail.client.watching.wait import Ending, Wait
 
 MS = 1767225612345

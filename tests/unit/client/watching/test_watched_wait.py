@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_fluxomail.client.events import FeedEvent
-from airflow_provider_fluxomail.client.timeline import Event
+from airflow_provider_fluxomail.client.models import Event
 from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
 from airflow_provider_fluxomail.client.watching.watched_wait import NEXT, State, WatchedWait, WatchedWaits, WatchTiming
 

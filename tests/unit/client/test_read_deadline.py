@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from urllib3.util.ssltransport import SSLTransport
 
-from airflow_provider_fluxomail.client import watchdog
-from airflow_provider_fluxomail.client.watchdog import Deadline
+from airflow_provider_fluxomail.client import read_deadline
+from airflow_provider_fluxomail.client.read_deadline import Deadline
 
-LATE = "the head of the answer came too slowly"
+LATE = "the head of the response came too slowly"
 Pair = tuple[socket.socket, socket.socket]
 
 
@@ -130,7 +130,7 @@ def test_many_at_once_each_by_its_own_deadline(pair: Callable[[], Pair]) -> None
 def test_one_thread_for_all_which_ends_when_there_is_nothing_left(
     pair: Callable[[], Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "_watchdog", watchdog._Watchdog())
+    monkeypatch.setattr(read_deadline, "_watchdog", read_deadline._Watchdog())
     before = set(threading.enumerate())
     (held, _), (ours, theirs) = pair(), pair()
     started: set[threading.Thread] = set()
@@ -150,7 +150,7 @@ def test_one_thread_for_all_which_ends_when_there_is_nothing_left(
 def test_a_thread_that_cannot_be_started_leaves_nothing_behind(
     pair: Callable[[], Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "_watchdog", watchdog._Watchdog())
+    monkeypatch.setattr(read_deadline, "_watchdog", read_deadline._Watchdog())
     ours, _ = pair()
 
     def refuse(thread: threading.Thread) -> None:
@@ -174,8 +174,8 @@ def test_tls_in_the_tls_of_a_proxy_is_shut_too(pair: Callable[[], Pair]) -> None
 def run(code: str) -> None:
     setup = (
         "import os, socket, sys, threading, time\n"
-        "from airflow_provider_fluxomail.client import watchdog\n"
-        "from airflow_provider_fluxomail.client.watchdog import Deadline\n"
+        "from airflow_provider_fluxomail.client import read_deadline\n"
+        "from airflow_provider_fluxomail.client.read_deadline import Deadline\n"
         "ours, theirs = socket.socketpair()\n"
         "ours.settimeout(10)\n"
     )
@@ -191,7 +191,7 @@ def test_a_forked_process_has_a_watchdog_of_its_own(held: bool) -> None:
             locked, forked = threading.Event(), threading.Event()
 
             def hold():
-                with watchdog._watchdog._earlier:
+                with read_deadline._read_deadline._earlier:
                     locked.set()
                     forked.wait(10)
 

@@ -1,0 +1,117 @@
+"""API calls of one or more requests, written once as generators that both clients drive.
+
+A flow yields the requests that it needs and receives what their responses mean; errors are raised within it::
+
+    def two_timelines(one: str, other: str) -> Flow[list[Timeline]]:
+        return [(yield from timeline(one)), (yield from timeline(other))]
+
+
+    client.run(two_timelines("sends_1", "sends_2"))  # FluxomailClient
+    await client.run(two_timelines("sends_1", "sends_2"))  # AsyncFluxomailClient
+
+The clients only move bytes: what a request is and what a response means is decided here and in :mod:`.wire`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Generator
+from typing import Any, Final, TypeAlias, TypeVar
+
+from airflow_provider_fluxomail.client import wire
+from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
+from airflow_provider_fluxomail.client.retries import AmbiguityTracker, RetryPolicy
+from airflow_provider_fluxomail.client.settings import ClientSettings
+
+T = TypeVar("T")
+
+#: Pages of one timeline that are read at most: a server that pages for ever must not hold a task for ever.
+MAX_TIMELINE_PAGES: Final = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """One step of a flow: a request, repeated as its errors allow.
+
+    :param request: what to send.
+    :param read: returns what its response means, or raises the error that it stands for. A client calls it within each
+        attempt: half a response, or that of a proxy, says nothing of what the server did, so it is retried.
+    :param failures: collects the error of each attempt that failed.
+    """
+
+    request: Request
+    read: Callable[[Request, Response, ClientSettings], Any]
+    failures: list[FluxomailError] = dataclasses.field(default_factory=list)
+
+
+Flow: TypeAlias = Generator[Call, Any, T]
+
+
+def call(
+    request: Request,
+    read: Callable[[Request, Response, ClientSettings], T],
+    failures: list[FluxomailError] | None = None,
+) -> Flow[T]:
+    """Make one request, see :class:`Call`."""
+    result: T = yield Call(request=request, read=read, failures=[] if failures is None else failures)
+    return result
+
+
+def timeline(send_id: str) -> Flow[Timeline]:
+    """Read all pages of a send's timeline.
+
+    A cursor that comes back a second time ends the reading: a server may page in circles.
+
+    :raises FluxomailValidationError: it is no send id.
+    """
+    read = functools.partial(wire.read_timeline, send_id)
+    whole = yield from call(wire.timeline_request(send_id), read)
+    cursors: set[str] = set()
+    while (cursor := whole.next_cursor) and cursor not in cursors and len(cursors) < MAX_TIMELINE_PAGES:
+        cursors.add(cursor)
+        whole = whole.joined((yield from call(wire.timeline_request(send_id, cursor), read)))
+    return whole
+
+
+class BaseClient:
+    """What both clients share: their settings, and the flows of a send.
+
+    :param settings: where and how.
+    :param on_response: called with every response, refusals too.
+    :param inline_images: shared by clients that send for the same task, so that it warns once.
+    :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        on_response: Callable[[Response], None] | None = None,
+        inline_images: InlineImageWarning | None = None,
+        on_redirect: Callable[[], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self._on_response = on_response
+        self._inline_images = inline_images or InlineImageWarning()
+        self._on_redirect = on_redirect or settings.observer.redirected
+
+    def send_flow(self, message: EmailMessage, *, idempotency_key: str | None = None) -> Flow[SendResult]:
+        """Send one message, see :meth:`.FluxomailClient.send`; a step of longer flows."""
+        self._inline_images.check(message)
+        request = wire.send_request(self.settings.guard.apply(message, self._on_redirect), idempotency_key)
+        with AmbiguityTracker(self.settings.observer) as attempts:
+            sent = yield from call(request, wire.read_send, attempts.failures)
+        return attempts.finish(sent)
+
+    def _retry_options(self, step: Call, max_attempts: int | None) -> dict[str, Any]:
+        return RetryPolicy.of(self.settings, max_attempts, step.failures).options(step.request)
+
+    def _received(self, response: Response) -> None:
+        if response.status == 429:
+            self.settings.observer.rate_limited()
+        if self._on_response:
+            self._on_response(response)

@@ -1,0 +1,116 @@
+"""What the headers of a response say: wait times, the rate limit, the server's clock, request ids, replays.
+
+Names are in lower case, as both transports hand them over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+Headers: TypeAlias = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """The key's rate limit as a response stated it (``X-RateLimit-*``); ``None`` where a header was missing.
+
+    :param limit: requests per minute.
+    :param remaining: requests left in this window.
+    :param reset: when the window ends, as the server wrote it; identifies the window.
+    :param reset_after: the same in seconds from now, never negative.
+    """
+
+    limit: int | None
+    remaining: int | None
+    reset: float | None
+    reset_after: float | None
+
+
+def rate_limit(headers: Headers) -> RateLimit:
+    """Read ``X-RateLimit-*``. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
+    limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
+    reset = _number(headers.get("x-ratelimit-reset"))
+    return RateLimit(
+        limit=int(limit) if limit is not None else None,
+        remaining=int(remaining) if remaining is not None else None,
+        reset=reset,
+        reset_after=max(0.0, reset - server_time(headers)) if reset is not None else None,
+    )
+
+
+def retry_after(status: int, headers: Headers) -> float | None:
+    """Return how many seconds the server asks to wait, ``None`` without a usable value.
+
+    ``Retry-After`` counts with any status, in seconds (fractions too) or as an HTTP date; on a 429 without it,
+    ``X-RateLimit-Reset`` does. Dates are compared with the response's own ``Date``, so a wrong clock on this machine
+    neither hammers nor stalls. A date in the past is a wait of 0.
+    """
+    value = headers.get("retry-after", "").strip()
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    if value and (moment := _http_date(value)) is not None:
+        return max(0.0, moment - server_time(headers))
+    return rate_limit(headers).reset_after if status == 429 else None
+
+
+def server_time(headers: Headers) -> float:
+    """Return the server's clock (``Date``) in epoch seconds; this machine's if the response has no ``Date``."""
+    moment = _http_date(headers.get("date", ""))
+    return time.time() if moment is None else moment
+
+
+def request_id(headers: Headers) -> str | None:
+    """Return the request id under either of its documented names, safe for a log line."""
+    value = common_request_id(headers) or fluxomail_request_id(headers)
+    return re.sub(r"[^\x21-\x7e]", "?", value)[:128] if value else None
+
+
+def common_request_id(headers: Headers) -> str | None:
+    """Return ``X-Request-Id``, which other servers use too."""
+    return headers.get("x-request-id")
+
+
+def fluxomail_request_id(headers: Headers) -> str | None:
+    """Return ``Fluxomail-Request-Id``, which no other server is known to use."""
+    return headers.get("fluxomail-request-id")
+
+
+def is_replay(headers: Headers) -> bool:
+    """Return whether the response repeats that of an earlier request with the same idempotency key."""
+    return headers.get("idempotency-replayed", "").strip().lower() == "true"
+
+
+def is_event_stream(headers: Headers) -> bool:
+    """Return whether the body is a stream of server-sent events."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def redirect_host(headers: Headers) -> str | None:
+    """Return the host that a redirect points to. Not the URL: a signed one is a secret."""
+    try:
+        return urlsplit(headers.get("location", "")).hostname
+    except ValueError:
+        return None
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _http_date(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

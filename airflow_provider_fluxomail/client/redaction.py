@@ -1,0 +1,70 @@
+"""Removes addresses and private text from what servers say: error texts end up in task logs, alerts and tickets.
+
+Servers quote what they refuse: a 400 names the address, the reason of a bounce holds the whole recipient.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+#: Longest piece of a server's text that an error prints, in characters.
+MAX_TEXT: Final = 300
+
+#: This many characters in a row that also occur in a private string are a quotation of it.
+_QUOTE: Final = 12
+#: Shorter private strings are not hidden: they occur in ordinary words.
+_SHORTEST: Final = 4
+# A match begins where a word does: looking for one from each character would take quadratic time.
+_ADDRESS: Final = re.compile(r"""(?<![^\s<>"'(),;:\[\]])[^\s<>"'(),;:\[\]]+@[^\s<>"'(),;\[\]]+""")
+
+
+def redact(text: str, private: Iterable[str] = ()) -> str:
+    """Return ``text`` on one line, cut, without addresses and without the ``private`` strings or parts of them.
+
+    :param text: what a server said.
+    :param private: strings to hide: the API key, names of people, the subject, the bodies.
+    """
+    text = text[: 4 * MAX_TEXT]
+    hidden = _quotations(text, private)
+    for address in _ADDRESS.finditer(text):
+        # Hiding only the quoted domain of another person's address would leave the name.
+        start, end = address.span()
+        if any(hidden[start:end]):
+            hidden[start:end] = b"\1" * (end - start)
+    runs = itertools.groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
+    text = "".join("***" if is_hidden else "".join(character for character, _ in run) for is_hidden, run in runs)
+    text = " ".join(without_addresses(text).split())
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def without_addresses(text: str) -> str:
+    """Return ``text`` with ``<address>`` in place of each address."""
+    return _ADDRESS.sub("<address>", text)
+
+
+def _quotations(text: str, private: Iterable[str]) -> bytearray:
+    """Mark the characters of ``text`` that quote a private string, in time linear in the length of all of them."""
+    # A server that quotes JSON quotes it escaped.
+    forms = {
+        form
+        for value in private
+        for form in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
+        if len(form) >= _SHORTEST
+    }
+    hidden = bytearray(len(text))
+    for size in {min(len(form), _QUOTE) for form in forms}:
+        pieces = set(_pieces(text, size))
+        same_size = (form for form in forms if min(len(form), _QUOTE) == size)
+        quoted = {piece for form in same_size for piece in _pieces(form, size) if piece in pieces}
+        for start, piece in enumerate(_pieces(text, size)):
+            if piece in quoted:
+                hidden[start : start + size] = b"\1" * size
+    return hidden
+
+
+def _pieces(text: str, size: int) -> Iterator[str]:
+    return (text[start : start + size] for start in range(len(text) - size + 1))
