@@ -163,6 +163,7 @@ class FluxomailUnknownOutcomeError(FluxomailError):
     """
 
     permanent = True
+    _concerns_one_message = True
 
 
 class FluxomailRateLimitError(FluxomailError):

@@ -1,11 +1,11 @@
-"""Arguments of other vendors' operators and notifiers: what to write in their place.
+"""Arguments of other vendors' operators and notifiers, and what to use instead.
 
 ::
 
     FluxomailSendOperator(task_id="report", to="ada@example.org", subject="Report", files=["report.csv"])
     # TypeError: FluxomailSendOperator has no such argument: 'files': use 'attachments'
 
-Airflow alone says "Invalid arguments were passed", or that another argument is missing. One table for every face;
+Airflow alone says "Invalid arguments were passed", or that another argument is missing. There is one table for all;
 ``docs/guides/migrating-from-*.md`` describe each argument.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-#: Fields of :class:`.EmailMessage`, which a Dag parse need not import.
+#: Fields of :class:`.EmailMessage`. Parsing a Dag need not import it.
 MESSAGE_FIELDS: Final = (
     "to", "subject", "content", "html_content", "cc", "bcc", "attachments", "policy_key", "extra_fields",
 )  # fmt: skip
@@ -34,8 +34,8 @@ _NOTHING_SENT: Final = (
     "leave it out: for a run that sends nothing to anybody use fluxomail-sandbox, or a connection with redirect_to"
 )
 
-#: Old names by what to write in their place. ``{to}`` and so on is how a face takes that field of a message. None of
-#: them is an argument of ``BaseOperator``, whose ``email`` and ``email_on_failure`` keep their meaning.
+#: What to use instead, by old name. ``{to}`` and so on is how a class takes that field of a message. None of the names
+#: is an argument of ``BaseOperator``, whose ``email`` and ``email_on_failure`` keep their meaning.
 OLD_ARGUMENTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("recipient", "recipients", "to_email", "to_emails", "to_address", "to_addresses", "email_to", "mail_to",
@@ -85,11 +85,15 @@ OLD_ARGUMENTS: Final[Mapping[str, str]] = {
 
 
 class Face:
-    """How one kind of task takes the fields of a message.
+    """How one class takes the fields of a message.
 
-    :param name: in errors; the name of the class when left out.
-    :param place: says where a field belongs; ``{}`` is its name.
-    :param refused: further names that are no arguments of it, by what to write in their place.
+    ::
+
+        Face(name="@task.fluxomail_send", place="'{}' in the message that the function returns")
+
+    :param name: in errors; the name of the class if left out.
+    :param place: where a field belongs; ``{}`` is its name.
+    :param refused: what to use instead of further names that are not arguments of the class.
     """
 
     def __init__(self, name: str = "", place: str = "'{}'", refused: Mapping[str, str] | None = None) -> None:
@@ -98,7 +102,7 @@ class Face:
         self.refused = refused or {}
 
     def advice(self, name: str) -> str:
-        """Return what to write in place of an argument."""
+        """Return what to use instead of an argument."""
         text = self.refused.get(name) or OLD_ARGUMENTS[name]
         return text.format(**{field: self.place.format(field) for field in MESSAGE_FIELDS})
 
@@ -128,10 +132,10 @@ NOTIFIER: Final = Face(
 
 
 def refuse(cls: type, face: Face, given: Iterable[str]) -> None:
-    """Refuse the arguments that another vendor's class has and this one has not.
+    """Refuse the arguments that another vendor's class has and this one lacks.
 
     :param given: names of arguments.
-    :raises TypeError: names each of them, and what to write in its place.
+    :raises TypeError: names each of them, and what to use instead.
     """
     old = [name for name in given if name in OLD_ARGUMENTS or name in face.refused]
     if old:
@@ -140,17 +144,17 @@ def refuse(cls: type, face: Face, given: Iterable[str]) -> None:
 
 
 def _is_ours(cls: Any) -> bool:
-    """Whether the class has the arguments of this package; a subclass may have others, by any name."""
+    """Return whether the class has the arguments of this package; a subclass may have others, with any name."""
     return str(cls.__init__.__module__).startswith("airflow_provider_fluxomail.")
 
 
 class RefusesOldArguments:
-    """Names what to write in place of other vendors' arguments. A base class of operators and notifier."""
+    """Names what to use instead of other vendors' arguments. A base class of operators and notifier."""
 
     face: ClassVar[Face] = OPERATOR
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Check before Airflow does, which only reports a missing ``to`` where ``recipients`` is given."""
+        """Check before Airflow does, which only reports that ``to`` is missing if ``recipients`` is given."""
         if _is_ours(cls):
             if args:
                 raise TypeError(f"{cls.__name__} takes its arguments by name, such as to=...")
@@ -158,7 +162,7 @@ class RefusesOldArguments:
         return super().__new__(cls)
 
     def __init__(self, **kwargs: Any) -> None:
-        # What is left of the arguments of a subclass.
+        # The arguments that a subclass passed on.
         refuse(type(self), self.face, kwargs)
         super().__init__(**kwargs)
 
@@ -168,7 +172,7 @@ class RefusesOldMappedArguments(RefusesOldArguments):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Begin a mapped task, see Airflow's own ``partial``."""
+        """Start a mapped task, see Airflow's own ``partial``."""
         if _is_ours(cls):
             refuse(cls, cls.face, kwargs)
         return super().partial(**kwargs)  # type: ignore[misc]

@@ -28,7 +28,7 @@ def send_each(mails: Sequence[T], send: Callable[[T], SendResult]) -> list[SendR
         try:
             sent.append(send(mail))
         except FluxomailError as error:
-            log.warning("Mail %d of %d was not accepted: %s: %s", number, len(mails), type(error).__name__, error)
+            log.warning("Message %d of %d was not accepted: %s: %s", number, len(mails), type(error).__name__, error)
             errors.append(error)
             if not error.concerns_one_message:
                 break
