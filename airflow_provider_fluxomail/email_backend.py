@@ -79,7 +79,7 @@ def send_email(
     The same email is sent once: in a running task once per task, however often it is retried; elsewhere once per clock
     hour. Two emails are the same if recipients, subject, body and attachments are equal.
 
-    .. seealso:: :doc:`/email-backend`
+    .. seealso:: :doc:`/guides/email-backend`
 
     :param to: addresses, as a list or with commas or semicolons between them. Each gets an email of its own.
     :param subject: Airflow's record of a task instance in it (3.2 and later) is shortened to ``dag.task run [failed]

@@ -24,7 +24,7 @@ class FluxomailTimelineLink(BaseOperatorLink):
         [fluxomail]
         inbox_link = https://mail.example.org/sends/{send_id}
 
-    .. seealso:: :doc:`/waiting`
+    .. seealso:: :doc:`/guides/waiting`
     """
 
     name = "Fluxomail timeline"

@@ -1,6 +1,6 @@
 """Metrics, emitted through Airflow's own stats: StatsD, Datadog or OpenTelemetry, as its section ``[metrics]`` says.
 
-The page *Operations* of the documentation lists their names. An error here is only logged: it must not cost a send.
+``docs/operate/operations.md`` lists them. A metric never costs a message: errors in here are only logged.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class FluxomailNotifier(RefusesOldArguments, NotifierRenderMixin, BaseNotifier):
     Everything is rendered for each call, so one instance may serve any number of tasks. It never raises: an alert that
     could not be sent is an ERROR in the log of the process that ran the callback.
 
-    .. seealso:: :doc:`/alerts`
+    .. seealso:: :doc:`/guides/alerts`
 
     :param to: one address, several with commas or semicolons between them, or a list. Each gets an email of its own.
         (templated)

@@ -44,7 +44,7 @@ class Alert:
 
         FluxomailNotifier(to="ops@example.org", subject="{{ alert.title }}: {{ alert.name }}")
 
-    .. seealso:: :doc:`/alerts`
+    .. seealso:: :doc:`/guides/alerts`
 
     :param kind: kind of the callback, one of :data:`TITLES`.
     :param task_id: empty for an alert about a run.
