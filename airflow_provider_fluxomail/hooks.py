@@ -11,7 +11,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailVa
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.configuration import airflow_cfg
-from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
+from airflow_provider_fluxomail.configuration.connection import FluxomailConnection, read_connection
 from airflow_provider_fluxomail.configuration.connection_test import probe
 from airflow_provider_fluxomail.configuration.form import FIELD_BEHAVIOUR, fab_widgets
 from airflow_provider_fluxomail.sending.send_once import Identity, asend_once, send_once
@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 class FluxomailHook(BaseHook):
     """Sends messages and reads timelines through an Airflow connection of type ``fluxomail``.
 
+    >>> hook = FluxomailHook()
+    >>> sent = hook.send(
+    ...     {"to": "ada@example.org", "subject": "Report", "content": "All rows were loaded."},
+    ...     idempotency_key="report-2026-01-01",  # in a running task, the key is derived from the task
+    ... )
+    >>> hook.get_timeline(sent.send_id).recipient
+    'ada@example.org'
+
     Every method has an asynchronous twin for triggers and asynchronous tasks; both raise the errors of
     :mod:`airflow_provider_fluxomail.client.errors`. The connection's ``redirect_to`` and ``allowed_recipient_domains``
-    hold for every message, whoever calls.
+    apply to every message.
 
     .. seealso:: :doc:`/operate/connection` and :doc:`/guides/sending`.
 
@@ -53,19 +61,20 @@ class FluxomailHook(BaseHook):
     ) -> SendResult:
         """Send one message. https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
-        In a running task the key is derived from the task, as the operator does, so that a retry of the task sends
-        nothing twice. Several messages of one task are told apart by ``part``.
+        In a running task the key is derived from the task, as by the operator, so that a retry of the task sends
+        nothing twice. ``part`` distinguishes several messages of one task.
 
         :param message: an :class:`.EmailMessage`, or a mapping of its fields.
         :param idempotency_key: names the logical message: the same key never sends twice. Required outside of a task.
-        :param part: names the message within the task; the same in every try. Left out, it is the recipient, and of
-            several messages to one recipient the how-manieth of them in this try.
-        :param resend_on_clear: derive another key when a person has cleared the task.
-        :raises FluxomailValidationError: a message, a key or a part that cannot be used, or no key outside of a task.
+        :param part: names the message within the task; the same in every try. If left out, it is the recipient, and
+            for several messages to one recipient also their position (first, second, ...) in this try.
+        :param resend_on_clear: derive another key after a person cleared the task.
+        :raises FluxomailValidationError: the message, the key or the part is invalid, or there is no key outside of a
+            task.
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: the subclass says what to do.
         """
-        # Under the same name: a traceback that shows local variables would show the mapping's values.
+        # Under the same name: a traceback that shows local variables would show the values of the mapping.
         message = EmailMessage.of(message)
         return send_once(message, self._identity(message, idempotency_key, part, resend_on_clear), self.get_conn())
 
@@ -73,7 +82,7 @@ class FluxomailHook(BaseHook):
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
 
         :param send_id: as ``send`` returned it.
-        :param max_attempts: other than the connection's ``max_attempts``.
+        :param max_attempts: replaces the connection's ``max_attempts``.
         :raises FluxomailError: the subclass says what to do.
         """
         return self.get_conn().get_timeline(send_id, max_attempts=max_attempts)
@@ -108,34 +117,32 @@ class FluxomailHook(BaseHook):
             return await client.get_timeline(send_id, max_attempts=max_attempts)
 
     def get_conn(self) -> FluxomailClient:
-        """Return the client; one per hook, its connection is kept open."""
+        """Return the client. There is one per hook, and it keeps its connection open."""
         if self._client is None:
             self._client = FluxomailClient(self.get_options().settings)
         return self._client
 
     async def aget_conn(self) -> AsyncFluxomailClient:
-        """Return a client of its own; use it as ``async with``."""
+        """Return a new client; use it with ``async with``."""
         return AsyncFluxomailClient((await self.aget_options()).settings)
 
     def get_options(self) -> FluxomailConnection:
-        """Return what the connection says, looked up once.
+        """Return the connection's options, looked up once.
 
-        :raises FluxomailValidationError: names the connection, the field and the cure.
+        :raises FluxomailValidationError: names the connection and the field, and says how to fix it.
         """
         if self._connection is None:
             self._connection = FluxomailConnection.of(self.get_connection(self.fluxomail_conn_id))
         return self._connection
 
     async def aget_options(self) -> FluxomailConnection:
-        """Return what the connection says, looked up once, as each Airflow version allows on an event loop."""
+        """Return the connection's options, looked up once, in the way each Airflow version allows on an event loop."""
         if self._connection is None:
-            from airflow_provider_fluxomail.airflow_compat import get_async_connection
-
-            self._connection = FluxomailConnection.of(await get_async_connection(self.fluxomail_conn_id))
+            self._connection = await read_connection(self.fluxomail_conn_id)
         return self._connection
 
     def forget(self) -> None:
-        """Close, and look the connection up again next time: its key may have been replaced."""
+        """Close, and look the connection up again for the next call: its key may have been replaced."""
         self.close()
         self._connection = None
 
@@ -146,7 +153,7 @@ class FluxomailHook(BaseHook):
             self._client = None
 
     def test_connection(self) -> tuple[bool, str]:
-        """Request a send that does not exist: tells whether the key is good, and sends nothing.
+        """Request a send that does not exist, which shows whether the key is valid without sending anything.
 
         Makes one request and returns within the connection's ``timeout``, whatever the network does.
         """

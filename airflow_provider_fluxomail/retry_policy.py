@@ -1,4 +1,4 @@
-"""When Airflow tries a task again, by what Fluxomail said. Airflow 3.3 and later."""
+"""When Airflow retries a task, according to Fluxomail's response. Airflow 3.3 and later."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ from airflow_provider_fluxomail.client.errors import FluxomailError
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context, RetryDecision
 
-#: A longer delay than a day is a mistake, which must not put a task off for good. Seconds; Airflow's own limit.
+#: A delay of more than a day is a mistake, which must not postpone a task for good. Seconds; also Airflow's limit.
 MAX_DELAY: Final = 24 * 3600.0
-#: Tasks that were refused in the same second come back spread over so much of the delay, and at least so many seconds.
+#: Tasks that were refused in the same second are retried spread over this part of the delay, or at least over this
+#: many seconds.
 SPREAD: Final = 0.25
 LEAST_SPREAD: Final = 1.0
 
 
 class FluxomailRetryPolicy(RetryPolicy):
-    """Retries a task when Fluxomail asked for it, and not at all where no retry helps.
+    """Waits as long as Fluxomail asks before a retry, and fails at once where a retry cannot help.
 
-    An error with ``retry_after`` (a 429 or 503 with ``Retry-After``) makes that the delay, plus up to a quarter of it,
-    in place of the task's ``retry_delay``. An error that is ``permanent`` fails the task at once. An error that was
-    raised ``from`` one of these counts as it. Anything else is left to Airflow. The task's ``retries`` hold in any
-    case.
+    ::
 
-    Operators and sensor of this package have it unless they are given another policy. It is of use to any task that
-    calls :class:`.FluxomailHook`.
+        @task(retries=3, retry_policy=FluxomailRetryPolicy())
+        def remind() -> str:
+            message = {"to": "ada@example.org", "subject": "Reminder", "content": "See you on Monday."}
+            return FluxomailHook().send(message).send_id
+
+    After an error with ``retry_after`` (a 429 or 503 with ``Retry-After``) that is the delay, plus up to a quarter of
+    it, instead of the task's ``retry_delay``. An error that is ``permanent`` fails the task at once. The same applies
+    to an error that was raised ``from`` one of these. Any other error is left to Airflow. The task's ``retries`` still
+    apply.
+
+    The operators and the sensor of this package use it by default. It helps any task that calls
+    :class:`.FluxomailHook`.
 
     .. seealso:: :doc:`/guides/retries`
 
@@ -47,7 +55,7 @@ class FluxomailRetryPolicy(RetryPolicy):
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
-        """Decide, in the worker, about the error that ended a try."""
+        """Decide in the worker, after a try ended with an error."""
         from airflow_provider_fluxomail.airflow_compat import RetryDecision
 
         error = _of_fluxomail(exception)
@@ -55,7 +63,7 @@ class FluxomailRetryPolicy(RetryPolicy):
             return RetryDecision.default()
         name = type(error).__name__
         if error.permanent:
-            return RetryDecision.fail(reason=f"{name}: no retry mends it")
+            return RetryDecision.fail(reason=f"{name}: a retry cannot help")
         if not error.retry_after or error.retry_after < 0:
             return RetryDecision.default()
         asked = min(error.retry_after, MAX_DELAY)
@@ -66,7 +74,7 @@ class FluxomailRetryPolicy(RetryPolicy):
 def _of_fluxomail(exception: BaseException) -> FluxomailError | None:
     """Return the error, or the one that it was raised from.
 
-    Not one that was merely being handled (``__context__``): what went wrong then may be something else.
+    Not one that was being handled at the time (``__context__``): the new error may have another cause.
     """
     seen: set[int] = set()
     error: BaseException | None = exception
@@ -79,11 +87,12 @@ def _of_fluxomail(exception: BaseException) -> FluxomailError | None:
 
 
 def give_retry_policy(arguments: dict[str, Any]) -> None:
-    """Give an operator the policy, in its ``__init__``, unless its author or the Dag gave it one.
+    """Make the policy an operator's default, in its ``__init__``, unless its author or the Dag set another one.
 
-    :param arguments: for Airflow's own ``__init__``. Of mapped tasks they hold ``None``, which ``setdefault`` keeps.
+    :param arguments: for Airflow's own ``__init__``. For mapped tasks they contain ``None``, which ``setdefault``
+        keeps.
     """
     if HAS_RETRY_POLICIES and not arguments.get("retry_policy"):
-        # Airflow puts a Dag's default_args only into arguments that the signature names.
+        # Airflow applies a Dag's default_args only to arguments that the signature names.
         defaults = arguments.get("default_args") or {}
         arguments["retry_policy"] = defaults.get("retry_policy") or FluxomailRetryPolicy()

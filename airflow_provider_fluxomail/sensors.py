@@ -19,10 +19,8 @@ from airflow_provider_fluxomail.airflow_compat import (
     is_deferral_timeout,
 )
 from airflow_provider_fluxomail.client.errors import FluxomailError
-from airflow_provider_fluxomail.client.event_types import FAILURES
+from airflow_provider_fluxomail.client.event_types import FAILURES, check_fail_on, check_target
 from airflow_provider_fluxomail.client.redaction import redact
-
-# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
@@ -36,12 +34,16 @@ if TYPE_CHECKING:
 
 
 class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
-    """Waits until a send's timeline shows that the message was delivered (opened, clicked).
+    """Waits until a message is delivered (opened, clicked), and fails when it bounces.
 
-    The first event, by its time, that is the target or a failure decides; a click proves the opening and an opening the
-    delivery. A failure event fails the task without retries, so does the time-out; with ``soft_fail`` both skip it.
-    Outages in between (5xx, resets, 429) are waited out. Poke, reschedule and deferrable end alike; deferrable holds no
-    worker: it looks for up to 10 s in the worker, where most waits end, and then in the triggerer.
+    >>> wait = FluxomailDeliverySensor(task_id="wait", send_id="{{ ti.xcom_pull('send')['send_id'] }}", deferrable=True)
+    >>> wait.target
+    'delivered'
+
+    The first event, by its time, that is the target or a failure decides; clicked implies opened, and opened implies
+    delivered. A failure event fails the task without retries, as does the timeout; with ``soft_fail`` both skip it.
+    The wait survives outages (5xx, resets, 429). Poke, reschedule and deferrable have the same outcomes; deferrable
+    holds no worker: it polls for up to 10 s in the worker, where most waits end, and then waits in the triggerer.
 
     .. seealso:: :doc:`/guides/waiting`, and https://docs.fluxomail.com/api-reference/fluxomail/get-send
 
@@ -50,9 +52,9 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
     :param fail_on: events that fail the wait, of ``bounced``, ``complained``, ``dropped`` and ``failed``.
     :param fluxomail_conn_id: id of the connection. (templated)
     :param deferrable: wait in the triggerer.
-    :param poke_interval: seconds or ``timedelta`` between looks, with jitter.
+    :param poke_interval: seconds or ``timedelta`` between polls, with jitter.
     :param timeout: seconds or ``timedelta`` after which the wait fails.
-    :return: ``send_id``, and ``event`` and ``time`` of what was reached.
+    :return: ``send_id``, and the ``event`` that was reached with its ``time``.
     :raises AirflowFailException: the message failed, the send is unknown, or the key may not read it.
     :raises AirflowSensorTimeout: neither target nor failure was seen in time.
     """
@@ -85,14 +87,13 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         tasks.check_while_parsing(self, self._check_constants)
 
     def resolve_template_files(self) -> None:
-        """Take part in the end of a parse: no argument is set any more."""
+        """Check the arguments at the end of a parse, when all of them are set."""
         super().resolve_template_files()
         tasks.check_while_parsing(self, self._check_constants, complete=True)
 
     def execute(self, context: Context) -> Any:
         """Wait as the mode says."""
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.waiting import worker
 
         self.timeline_link = ""
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
@@ -100,11 +101,11 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                 wait = self._new_wait()
                 options = hook.get_options()
             except FluxomailError as error:
-                # Before any look: a mistake in the Dag or the connection is one in every mode, soft_fail or not.
-                worker.fail_or_retry(error)
+                # Before the first poll: a mistake in the Dag or the connection fails every mode, soft_fail or not.
+                tasks.fail_or_retry(error)
             keep_link(self, context, options.settings.base_url, wait.send_id)
             if self.deferrable:
-                return self._look_then_defer(hook, wait)
+                return self._poll_then_defer(hook, wait)
             self._hook, self._wait = hook, wait
             try:
                 return super().execute(context)
@@ -116,29 +117,32 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                     # Airflow's never_fail, after an error that is not Fluxomail's.
                     self._log_skip(f"{type(error.__cause__).__name__}: {redact(str(error.__cause__))}")
                     raise
-                # Airflow's own timeout: its text and its skip say nothing of the message, and never_fail ignores it.
+                # Airflow's own timeout: its text and its skip do not name the message, and never_fail ignores it.
                 self._end_here(wait.timed_out())
 
-    def _look_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
+    def _poll_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
+        from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
         from airflow_provider_fluxomail.waiting import worker
 
-        if ending := worker.look_for(hook, wait, self.poke_interval, looks=worker.WORKER_LOOKS):
+        if ending := worker.poll_until_ended(hook, wait, self.poke_interval, deferrable=True):
             self._wait = wait
             return self._end_here(ending)
         self.defer(
-            trigger=worker.delivery_trigger(wait, self, conn_id=self.fluxomail_conn_id, interval=self.poke_interval),
+            trigger=FluxomailDeliveryTrigger.of(
+                wait, self, conn_id=self.fluxomail_conn_id, interval=self.poke_interval
+            ),
             method_name=self.execute_complete.__name__,
-            timeout=worker.backstop(wait.deadline),
+            timeout=tasks.backstop(wait.deadline),
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """End as the trigger found."""
+        """End the task with the trigger's event."""
         from airflow_provider_fluxomail.waiting import worker
 
         return self._conclude(worker.ending_of(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume; Airflow's own time-out of the deferral is a time-out of the sensor, on every version."""
+        """Resume; Airflow's own timeout of the deferral is a timeout of the sensor, on every version."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSensorTimeout as error:
@@ -151,16 +155,15 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
             raise
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Look once."""
+        """Poll once."""
         from airflow_provider_fluxomail.waiting import worker
 
-        assert self._hook is not None, "looks belong to execute"
-        assert self._wait is not None, "looks belong to execute"
-        ending = worker.look(self._hook, self._wait)
+        assert self._hook is not None, "only execute polls"
+        assert self._wait is not None, "only execute polls"
+        ending = worker.poll(self._hook, self._wait)
         return PokeReturnValue(is_done=True, xcom_value=self._end_here(ending)) if ending else False
 
     def _new_wait(self) -> Wait:
-        from airflow_provider_fluxomail.client.event_types import check_fail_on, check_target
         from airflow_provider_fluxomail.client.watching.wait import Wait, now
 
         started = now()
@@ -173,8 +176,6 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         )
 
     def _check_constants(self, constants: tasks.Constants) -> None:
-        from airflow_provider_fluxomail.client.event_types import check_fail_on, check_target
-
         for name, check in (("send_id", tasks.check_send_id), ("target", check_target), ("fail_on", check_fail_on)):
             if name in constants:
                 check(getattr(self, name))
@@ -190,7 +191,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         return self._conclude(worker.ended(ending, conn_id=self.fluxomail_conn_id, began=began))
 
     def _conclude(self, ending: Ending) -> dict[str, Any]:
-        """End the task. Skips by itself: Airflow's versions differ in what soft_fail covers after a deferral."""
+        """End the task. Skips here, because Airflow's versions differ in what soft_fail covers after a deferral."""
         from airflow_provider_fluxomail.waiting import worker
 
         try:
@@ -217,10 +218,10 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         from airflow_provider_fluxomail.client.watching.wait import now
 
         wait = self._wait
-        assert wait is not None, "looks belong to execute"
+        assert wait is not None, "only execute polls"
         wait.started = now() - elapsed
         wait.deadline = wait.started + self.timeout
-        if (trouble := wait.trouble) and (ending := wait.met(trouble, now())):
+        if (trouble := wait.trouble) and (ending := wait.on_error(trouble, now())):
             self._end_here(ending)
-        # A hair past the deadline, so that the look there is the last.
+        # Slightly past the deadline, so that the poll there is the last.
         return wait.delay(interval, now()) + 0.01

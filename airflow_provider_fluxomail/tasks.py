@@ -1,32 +1,41 @@
-"""What the operators, the sensor and the decorator share: arguments, checked while the Dag is parsed and in the worker.
+"""What the operators, the sensor and the decorator share: arguments, and what an error or a deferral means to a task.
 
-Every parse of a Dag imports this, so it imports next to nothing.
+Arguments are checked while the Dag is parsed and in the worker. Every parse of a Dag imports this module, so it imports
+very little.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from airflow_provider_fluxomail.airflow_compat import has_pre_execute_hook, is_unmapped
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, has_pre_execute_hook, is_unmapped
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_fluxomail.airflow_compat import BaseOperator
 
+#: How long after the trigger's own deadline Airflow ends the deferral, should the trigger not. Seconds.
+BACKSTOP: Final = 300.0
+
 _TEMPLATE: Final = re.compile(r"\{[{%#]")
 _PLAIN: Final = (type(None), bool, int, float, bytes, timedelta)
 
 
 class Constants:
-    """Which arguments of a task are constants: what they hold now is what they hold in the worker.
+    """Which arguments of a task are constants: they have the same value in the worker.
 
-    :param task: whose arguments they are.
-    :param complete: whether the Dag is complete. Before that, what is missing may still be set.
+    ::
+
+        "subject" in Constants(task, complete=False)
+
+    :param task: the task.
+    :param complete: whether the Dag is complete. Before that, missing arguments may still be set.
     """
 
     def __init__(self, task: BaseOperator, *, complete: bool) -> None:
@@ -40,7 +49,7 @@ class Constants:
         return is_constant(value) and (self.complete or not _is_empty(value))
 
     def _other_templates(self) -> bool:
-        """Tell whether the Dag's templates are of another kind: other marks, or texts that become lists and numbers."""
+        """Return whether the Dag has unusual templates: other delimiters, or text that renders to lists and numbers."""
         dag = self._task.dag
         options = getattr(dag, "jinja_environment_kwargs", None) or {}
         return bool(
@@ -50,7 +59,7 @@ class Constants:
 
 
 def is_constant(value: object) -> bool:
-    """Tell whether a value is what it will be in the worker: no template, no output of another task.
+    """Return whether a value is the same in the worker: no template, no output of another task.
 
     >>> is_constant("ops@example.org"), is_constant("{{ params.to }}"), is_constant(["a@example.org"])
     (True, False, True)
@@ -67,12 +76,12 @@ def is_constant(value: object) -> bool:
 def check_while_parsing(task: BaseOperator, check: Callable[[Constants], None], *, complete: bool = False) -> None:
     """Check the constants of a task while its Dag is parsed, so that a mistake is an import error of the Dag.
 
-    Left to the worker: tasks without a Dag (run by hand), mapped tasks, and subclasses and tasks with ``pre_execute``,
-    which may compute what is missing when they run.
+    Only the worker checks tasks without a Dag (run by hand), mapped tasks, and subclasses and tasks with
+    ``pre_execute``, which may set missing arguments when they run.
 
-    :param check: raises what the worker would raise, about constants only.
+    :param check: raises the errors that the worker would raise, about constants only.
     :param complete: see :class:`Constants`.
-    :raises FluxomailValidationError: names the task, the argument and the cure.
+    :raises FluxomailValidationError: names the task and the argument, and says how to fix it.
     """
     own = type(task).__module__.startswith("airflow_provider_fluxomail.")
     if not own or is_unmapped(task) or has_pre_execute_hook(task) or not task.has_dag():  # type: ignore[no-untyped-call]
@@ -86,7 +95,7 @@ def check_while_parsing(task: BaseOperator, check: Callable[[Constants], None], 
 def check_send_id(send_id: object) -> str:
     """Return the send id.
 
-    :raises FluxomailValidationError: when it came out empty, as it does after a skipped upstream task.
+    :raises FluxomailValidationError: it is empty, as it is after a skipped upstream task.
     """
     if send_id is None or (isinstance(send_id, str) and send_id.strip() in ("", "None")):
         raise FluxomailValidationError(
@@ -104,7 +113,7 @@ def check_send_id(send_id: object) -> str:
 def check_seconds(value: float | timedelta, field: str) -> float:
     """Return a duration in seconds.
 
-    :raises FluxomailValidationError: when it is negative or not a duration.
+    :raises FluxomailValidationError: it is negative or not a duration.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
@@ -115,16 +124,31 @@ def check_seconds(value: float | timedelta, field: str) -> float:
 def check_key_text(key: object) -> str:
     """Return an idempotency key that the author chose.
 
-    :raises FluxomailValidationError: when it came out empty or holds a line break.
+    :raises FluxomailValidationError: it is empty or contains a line break.
     """
     if isinstance(key, int) and not isinstance(key, bool):
-        key = str(key)  # what a Dag that renders native objects makes of "20260101"
+        key = str(key)  # a Dag that renders native objects turns "20260101" into a number
     if not isinstance(key, str) or key.strip() in ("", "None"):
-        # "None" is what a template makes of an XCom that is not there: one key for all such messages.
+        # "None" is what a template renders for a missing XCom: it would be one key for all such messages.
         raise FluxomailValidationError("idempotency_key came out empty: leave it out to have it derived from the task")
     if re.search(r"[\x00-\x1f\x7f]", key):
         raise FluxomailValidationError("idempotency_key holds a line break or control character: give one line")
     return key
+
+
+def fail_or_retry(error: FluxomailError) -> NoReturn:
+    """Fail the task without retries on a permanent error; re-raise anything else so that Airflow retries."""
+    if error.permanent:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+    raise error
+
+
+def backstop(deadline: float) -> timedelta:
+    """Return the ``timeout`` of a deferral: later than the trigger's own, whose message says more.
+
+    :param deadline: of the trigger, epoch seconds.
+    """
+    return timedelta(seconds=max(0.0, deadline - time.time()) + BACKSTOP)
 
 
 def _is_empty(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""How far a trigger is with the events, kept in Airflow's asset state store, and how it gets from there to now."""
+"""Stores each trigger's position in the events in Airflow's asset state store, and replays what it missed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.airflow_compat import asset_state_stores
+from airflow_provider_fluxomail.asset_events.timing import EventTiming, event_timing
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailError,
@@ -29,34 +30,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: An event may become visible so long after its own time, in milliseconds: the list is read from so much earlier.
-OVERLAP_MS: Final = 300_000
-#: Digests of events that were fired: kept here, and stored with the cursor (11 KB; Airflow warns above 64).
-KEPT: Final = 20_000
-STORED: Final = 1_000
-#: Milliseconds by which a cursor may lag behind when nothing happens.
-SAVE_EVERY_MS: Final = 60_000
-#: Least seconds between two changes of an asset. Airflow (3.3) lets a Dag run see what came until it first learned of a
-#: change; what comes before the run is made waits for the next change. So what comes close together goes together, and
-#: the scheduler has time to make the run.
-SPACING: Final = 5.0
-#: Events of one change, at most: Airflow stores them as one text, and logs it.
-TOGETHER: Final = 500
-#: Pages and seconds of reading the list within one part: Airflow fails a trigger that takes 300 s over a part.
-PAGES: Final = 10
-READING: Final = 60.0
-_LONGEST_PAUSE: Final = 300.0
 #: In place of a part's number: not fired yet.
-_WAITING: Final = 2**62
+_PENDING: Final = 2**62
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """How far a trigger is.
+    """The position of a trigger in the events.
+
+    >>> Cursor.parse({"since_ms": 5, "began_ms": 1, "seen": []})
+    Cursor(since_ms=5, began_ms=1, seen=())
 
     :param since_ms: every event before it was fired and stored. Milliseconds of Fluxomail's clock.
-    :param began_ms: where the trigger began for the first time: nothing before it counts.
-    :param seen: digests of events after ``since_ms``, or shortly before, that were fired and stored too.
+    :param began_ms: where the trigger began for the first time: earlier events do not count.
+    :param seen: digests of events after ``since_ms``, or shortly before, that were fired and stored as well.
     """
 
     since_ms: int
@@ -65,7 +52,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, stored: object) -> Cursor | None:
-        """Read what was stored; ``None`` if it is no cursor."""
+        """Read what was stored; return ``None`` if it is not a cursor."""
         if not isinstance(stored, Mapping):
             return None
         since, began, seen = (stored.get(name) for name in ("since_ms", "began_ms", "seen"))
@@ -77,6 +64,9 @@ class Cursor:
 class CursorStore:
     """A trigger's entry in the state stores of its assets.
 
+    >>> CursorStore(None, ["fluxomail_default", None, ["bounced"]]).key
+    'fluxomail_events_5b8383f2a35d15a9'
+
     :param stores: ``asset_state_store`` of the trigger; ``None`` where Airflow has none.
     :param identity: tells the watchers of an asset apart.
     """
@@ -86,7 +76,7 @@ class CursorStore:
         self.key = f"fluxomail_events_{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}"
 
     async def read(self) -> Cursor | None:
-        """Return the cursor; of several the earliest."""
+        """Return the cursor; if the assets have several, the earliest."""
         cursors = [Cursor.parse(await store.aget(self.key)) for store in self._stores]
         return min((one for one in cursors if one), key=lambda one: one.since_ms, default=None)
 
@@ -96,26 +86,31 @@ class CursorStore:
             await store.aset(self.key, {**dataclasses.asdict(cursor), "seen": list(cursor.seen)})
 
 
-class Follower:
+class TriggerCursor:
     """Turns the parts of a source into what one trigger fires, each event once, and moves its cursor.
 
-    First it reads in the list what has happened since its cursor, then it takes the events of the parts. The cursor
-    moves only over parts of which everything is in Airflow's database, and not before the list is read to its end.
+    First it reads from the list what has happened since its cursor, then it takes the events of the parts. The cursor
+    moves only over parts whose events are all in Airflow's database, and not before the list is read to its end.
+
+    >>> cursor = TriggerCursor(EventFilter(types=("email.bounced",)), store)  # doctest: +SKIP
+    >>> events = await cursor.on_part(part)  # doctest: +SKIP
 
     :param wanted: which events.
     """
 
-    def __init__(self, wanted: EventFilter, store: CursorStore) -> None:
+    def __init__(self, wanted: EventFilter, store: CursorStore, *, timing: EventTiming | None = None) -> None:
         self._wanted = wanted
         self._names = frozenset(name.removeprefix("email.") for name in wanted.types)
         self._store = store
+        self._timing = timing or event_timing()
+        self._overlap_ms = int(self._timing.overlap * 1000)
         self._started = time.time()
         self._cursor: Cursor | None = None
         #: Digests of the events, each with the number of the part in which it was fired, and its time.
         self._known: dict[str, tuple[int, int]] = {}
-        self._waiting: list[FeedEvent] = []
+        self._pending: list[FeedEvent] = []
         self._fire_at = 0.0
-        #: Parts in which everything was fired that had come until then. Those that are safe are dropped.
+        #: Parts after which nothing was pending. Those that are safe are dropped.
         self._fired: collections.deque[Mark] = collections.deque()
         self._safe_until = 0
         self._generation: int | None = None
@@ -124,24 +119,24 @@ class Follower:
         self._retry_at = 0.0
         self._trouble: str | None = None
 
-    async def take(self, part: Part) -> list[FeedEvent]:
-        """Return the events to fire now, together. They are fired before the next part is taken."""
+    async def on_part(self, part: Part) -> list[FeedEvent]:
+        """Return the events to fire now, together. They must be fired before the next part is passed."""
         if self._cursor is None and not await self._begin(part):
             return []
         if part.generation != self._generation:
-            # Until the list is read, parts are passed over: it has their events too.
+            # Until the list is read, parts are skipped: it has their events as well.
             self._pages = _Pages(self._cursor.since_ms if self._cursor else 0)
         else:
             self._gather(part.events, self._cursor.began_ms if self._cursor else 0)
-        if self._pages is not None and not self._waiting and part.safe.number >= self._pages.number:
+        if self._pages is not None and not self._pending and part.safe.number >= self._pages.number:
             await self._catch_up(part, self._pages)
         await self._move(part)
         return self._due(part)
 
     async def _catch_up(self, part: Part, pages: _Pages) -> None:
-        """Read some pages of the list. The next ones when Airflow has stored what came of these: it would pile up."""
-        reading_until = time.monotonic() + READING
-        for _ in range(PAGES):
+        """Read some pages of the list. The next ones follow when Airflow has stored the events of these."""
+        reading_until = time.monotonic() + self._timing.reading
+        for _ in range(self._timing.pages):
             page = await self._read(part, pages)
             if page is None:
                 return
@@ -149,7 +144,7 @@ class Follower:
                 self._generation = part.generation
                 self._gather(part.recent, self._floor_ms)
             self._gather(page.events, self._floor_ms)
-            part.source.tell_when_safe(part.mark)
+            part.source.wake_when_safe(part.mark)
             if pages.done:
                 self._pages = None
                 return
@@ -158,12 +153,12 @@ class Follower:
 
     @property
     def _floor_ms(self) -> int:
-        """Events of the list that are older do not count."""
+        """Older events of the list do not count."""
         assert self._cursor is not None
-        return max(self._cursor.since_ms - OVERLAP_MS, self._cursor.began_ms)
+        return max(self._cursor.since_ms - self._overlap_ms, self._cursor.began_ms)
 
     async def _begin(self, part: Part) -> bool:
-        """Read the cursor. The very first time, events count from now on. False if Airflow does not answer."""
+        """Read the cursor; the first time, events count from now on. Return False if Airflow does not respond."""
         try:
             cursor = await self._store.read()
             if cursor is None:
@@ -171,62 +166,62 @@ class Follower:
                 cursor = Cursor(since_ms=now_ms, began_ms=now_ms)
                 await self._store.write(cursor)
         except Exception as error:  # noqa: BLE001 - whatever it is: events must not begin at another moment
-            self._tell(f"the cursor cannot be read: {type(error).__name__}")
+            self._warn(f"the cursor cannot be read: {type(error).__name__}")
             return False
         self._cursor = cursor
         self._known = dict.fromkeys(cursor.seen, (0, cursor.since_ms))
         return True
 
     def _gather(self, events: Iterable[FeedEvent], floor_ms: int) -> None:
-        """Keep what this trigger wants and has not had yet."""
+        """Keep the events that this trigger wants and has not had yet."""
         for event in events:
             name, at = digest(event), _time_ms(event)
             if event.event.type in self._names and at >= floor_ms and name not in self._known:
-                self._known[name] = (_WAITING, at)
-                self._waiting.append(event)
-        for name in list(itertools.islice(self._known, max(0, len(self._known) - KEPT))):
+                self._known[name] = (_PENDING, at)
+                self._pending.append(event)
+        for name in list(itertools.islice(self._known, max(0, len(self._known) - self._timing.kept))):
             del self._known[name]
 
     def _due(self, part: Part) -> list[FeedEvent]:
-        """What is to be fired now, in order of its time."""
-        if not self._waiting:
+        """Return the events to fire now, in order of their time."""
+        if not self._pending:
             return []
         early = self._fire_at - time.monotonic()
         if early > 0:
             part.source.wake_in(early)
             return []
-        self._waiting.sort(key=_time_ms)
-        due, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+        self._pending.sort(key=_time_ms)
+        due, self._pending = self._pending[: self._timing.together], self._pending[self._timing.together :]
         for event in due:
             self._known[digest(event)] = (part.mark.number, _time_ms(event))
-        if self._waiting:
-            part.source.wake_in(SPACING)
+        if self._pending:
+            part.source.wake_in(self._timing.spacing)
         else:
             self._fired.append(part.mark)
         if self._pages is not None:
             self._pages.number = part.mark.number
-        part.source.tell_when_safe(part.mark)
-        self._fire_at = time.monotonic() + SPACING
+        part.source.wake_when_safe(part.mark)
+        self._fire_at = time.monotonic() + self._timing.spacing
         return due
 
     async def _read(self, part: Part, pages: _Pages) -> EventPage | None:
-        """Read the next page; ``None`` if it cannot be had now."""
+        """Read the next page; return ``None`` if it is not available now."""
         if time.monotonic() < self._retry_at:
             return None
         assert self._cursor is not None
+        since_ms = max(pages.since_ms - self._overlap_ms, self._cursor.began_ms)
         try:
-            async with asyncio.timeout(READING):
-                page = await part.source.read_page(
-                    self._wanted, since_ms=max(pages.since_ms - OVERLAP_MS, self._cursor.began_ms), cursor=pages.cursor
-                )
+            async with asyncio.timeout(self._timing.reading):
+                page = await part.source.read_page(self._wanted, since_ms=since_ms, cursor=pages.cursor)
         except (FluxomailError, TimeoutError) as error:
             if isinstance(error, FluxomailValidationError | FluxomailRequestError) and self._wanted.types:
-                # Not every server may know the filter; the types are looked at here in any case.
+                # Not every server may know the filter; types are checked here in any case.
                 self._wanted = dataclasses.replace(self._wanted, types=())
             elif not isinstance(error, FluxomailConnectionError):
-                self._tell(f"the list of events cannot be read: {error or type(error).__name__}")
+                self._warn(f"the list of events cannot be read: {error or type(error).__name__}")
             self._failures += 1
-            pause = min(_LONGEST_PAUSE, 2.0 ** min(self._failures, 10) / 2) * random.uniform(0.5, 1.0)
+            longest = self._timing.longest_pause
+            pause = min(longest, 2.0 ** min(self._failures, 10) / 2) * random.uniform(0.5, 1.0)
             self._retry_at = time.monotonic() + max(pause, getattr(error, "retry_after", None) or 0.0)
             return None
         self._failures, self._trouble = 0, None
@@ -234,7 +229,7 @@ class Follower:
         return page
 
     async def _move(self, part: Part) -> None:
-        """Move the cursor as far as everything was fired, and is in Airflow's database."""
+        """Move the cursor as far as every event was fired and is in Airflow's database."""
         cursor, reached = self._cursor, self._safe(part)
         if cursor is None or self._pages is not None or reached is None:
             return
@@ -242,37 +237,38 @@ class Follower:
             self._safe_until < number <= reached.number for number, _ in self._known.values()
         )
         if reached.reached_ms <= cursor.since_ms or not (
-            fresh or reached.reached_ms >= cursor.since_ms + SAVE_EVERY_MS
+            fresh or reached.reached_ms >= cursor.since_ms + self._timing.save_every * 1000
         ):
             return
-        oldest = reached.reached_ms - OVERLAP_MS
+        oldest = reached.reached_ms - self._overlap_ms
         stored = [name for name, (number, at) in self._known.items() if number <= reached.number and at >= oldest]
-        moved = dataclasses.replace(cursor, since_ms=reached.reached_ms, seen=tuple(stored[-STORED:]))
+        moved = dataclasses.replace(cursor, since_ms=reached.reached_ms, seen=tuple(stored[-self._timing.stored :]))
         try:
             await self._store.write(moved)
         except Exception as error:  # noqa: BLE001 - a cursor that lags behind loses nothing
-            self._tell(f"the cursor cannot be stored: {type(error).__name__}")
+            self._warn(f"the cursor cannot be stored: {type(error).__name__}")
             return
         self._cursor, self._safe_until = moved, reached.number
 
     def _safe(self, part: Part) -> Mark | None:
-        """The last part of which, and of those before, everything was fired and is stored."""
+        """Return the last part up to which every event was fired and is stored."""
         reached = None
         while self._fired and self._fired[0].number <= part.safe.number:
             reached = self._fired.popleft()
-        if not self._fired and not self._waiting:
-            # Nothing for this trigger was in the parts since.
+        if not self._fired and not self._pending:
+            # The parts since had nothing for this trigger.
             return part.safe
         return reached
 
-    def _tell(self, trouble: str) -> None:
+    def _warn(self, trouble: str) -> None:
+        """Log a problem, once."""
         if trouble != self._trouble:
             self._trouble = trouble
-            log.warning("Events are waited for, but %s. It is tried again.", trouble)
+            log.warning("Cannot process events: %s. Retrying.", trouble)
 
 
 class _Pages:
-    """How far the list is read, from the newest back to a moment.
+    """The position in the list, which is read from the newest event back to a moment.
 
     :param since_ms: the moment.
     """
@@ -286,9 +282,9 @@ class _Pages:
         self._seen: set[str] = set()
 
     def read(self, page: EventPage, part: Part) -> None:
-        """Take note of a page."""
+        """Note that a page was read."""
         self.number = part.mark.number
-        # A server that pages in circles must not make it read for ever.
+        # A server that pages in circles must not make it read without end.
         self.done = not page.cursor or page.cursor in self._seen
         self.cursor = page.cursor
         if page.cursor:
@@ -296,10 +292,10 @@ class _Pages:
 
 
 def digest(event: FeedEvent) -> str:
-    """Name an event: two that come with the same name are one. Ids alone are not unique: one may name two types."""
+    """Name an event: two with the same name are one. Ids alone are not unique: two types may share one."""
     own = event.event
-    told = [event.send_id, own.type, own.id or (own.time.isoformat() if own.time else None), own.provider_message_id]
-    return urlsafe_b64encode(hashlib.sha256(json.dumps(told).encode()).digest()[:6]).decode()
+    facts = [event.send_id, own.type, own.id or (own.time.isoformat() if own.time else None), own.provider_message_id]
+    return urlsafe_b64encode(hashlib.sha256(json.dumps(facts).encode()).digest()[:6]).decode()
 
 
 def _time_ms(event: FeedEvent) -> int:

@@ -1,7 +1,7 @@
 """The events of one connection, for all triggers that follow them: one stream, however many assets are watched.
 
-It plays the producer of Airflow's shared streams (3.3), in their acknowledging mode: Airflow says when what came of an
-event is in its database. Only then may a trigger's cursor go past it.
+It is the producer of Airflow's shared streams (3.3) in their acknowledging mode: Airflow calls it when the outcome of
+an event is in its database. Only then does a trigger's cursor move past the event.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from airflow_provider_fluxomail.asset_events.timing import EventTiming, event_timing
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
@@ -25,34 +26,22 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
-from airflow_provider_fluxomail.client.watching.event_feed import Feed, FeedTiming
-from airflow_provider_fluxomail.waiting.watcher_pool import look_up
+from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
+from airflow_provider_fluxomail.configuration.connection import look_up
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.events import EventPage, FeedEvent
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two parts when nothing happens.
-TICK: Final = 10.0
-#: Least seconds between two parts: a trigger's queue holds 1,024 of them, and a trigger may be reading the list.
-PAUSE: Final = 0.2
-#: What a trigger that joins gets of the stream's past, as the list may lag behind it: of so many seconds, at most so
-#: many events.
+#: A trigger that joins gets the last events of the stream, because the list may lag behind it: those of this many
+#: seconds, and at most this many.
 RECENT: Final = 60.0
 RECENT_EVENTS: Final = 2_000
-#: Seconds by which an event may become visible late when only the stream was interrupted.
-OVERLAP: Final = 60.0
-#: Seconds until a key that is not accepted is tried again. The connection is read anew each time.
-AUTH_WAIT: Final = 60.0
-#: Seconds until events that cannot be had (not in the plan, no permission, no such connection) are asked for again.
-REFUSED_WAIT: Final = 300.0
-#: Seconds until a connection that Airflow cannot give now is asked for again.
-OUTAGE_WAIT: Final = 10.0
 
 
 class Mark(NamedTuple):
-    """A part, and the moment that it reaches: everything before it is in it or in the parts before.
+    """A part, and the moment that it reaches: every earlier event is in this part or an earlier one.
 
     :param number: of the part.
     :param reached_ms: milliseconds of Fluxomail's clock.
@@ -64,11 +53,11 @@ class Mark(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Part:
-    """What the triggers get: events, or none when it only tells how far things are.
+    """What the triggers get: events, or none if it only reports progress.
 
     :param recent: events of the last minute, these among them.
-    :param generation: another one than before: events may be missing that only the list has.
-    :param safe: the last part of which everything is in Airflow's database, as of now.
+    :param generation: changes when events may be missing that only the list has.
+    :param safe: the last part whose events are all in Airflow's database.
     """
 
     source: EventSource
@@ -87,37 +76,42 @@ class _Resolved(Protocol):
 
 
 class EventSource:
-    """Follows a connection's events until it is closed. It waits out every fault.
+    """Follows a connection's events until it is closed, across every fault.
+
+    >>> source = EventSource("fluxomail_default", domain=None)  # doctest: +SKIP
+    >>> async for part, mark in source.open_stream(): ...  # doctest: +SKIP
 
     :param conn_id: id of the connection.
-    :param domain: of the recipients, if only theirs.
+    :param domain: only events of messages to recipients of this domain.
     """
 
-    def __init__(self, conn_id: str, domain: str | None, *, timing: FeedTiming | None = None) -> None:
+    def __init__(self, conn_id: str, domain: str | None, *, timing: EventTiming | None = None) -> None:
         self._conn_id = conn_id
         self._wanted = EventFilter(domain=domain)
-        self._timing = timing or FeedTiming(overlap=OVERLAP)
+        self._timing = timing or event_timing()
         self._client: AsyncFluxomailClient | None = None
         self._turns: Turns | None = None
-        self._feed: Feed | None = None
+        self._feed: EventFeed | None = None
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._pending: list[FeedEvent] = []
         self._recent: collections.deque[tuple[float, FeedEvent]] = collections.deque(maxlen=RECENT_EVENTS)
         self._number = 0
         self._safe = Mark(0, 0)
-        self._asked_for = 0
+        self._wake_at = 0
         self._trouble: str | None = None
 
     async def open_stream(self) -> AsyncGenerator[tuple[Part, Mark]]:
-        """Follow the events, and give a part whenever there are some, or none for a while. Never ends."""
-        # In no context of a trigger's: Airflow starts it within the first one.
-        self._task = asyncio.create_task(self._follow(), name=f"fluxomail-events-{self._conn_id}", context=_nobodys())
+        """Follow the events; yield a part when there are some, or none for a while. Never ends."""
+        # In a context of its own: Airflow starts it within the first trigger's.
+        self._task = asyncio.create_task(
+            self._follow(), name=f"fluxomail-events-{self._conn_id}", context=contextvars.Context()
+        )
         self._task.add_done_callback(lambda _: self._woken.set())
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TICK):
+                    async with asyncio.timeout(self._timing.tick):
                         await self._woken.wait()
                 self._woken.clear()
                 if self._task.done():
@@ -125,54 +119,54 @@ class EventSource:
                 if self._feed is not None and self._feed.generation:
                     part = self._next_part(self._feed)
                     yield part, part.mark
-                    await asyncio.sleep(PAUSE)
+                    await asyncio.sleep(self._timing.pause)
         finally:
             await self.aclose()
 
     async def advance(self, batch: Sequence[_Resolved]) -> None:
-        """Take note that all of some parts is in Airflow's database, or that the trigger which owes it has failed.
+        """Note that the events of some parts are in Airflow's database, or that their trigger has failed.
 
-        One that has failed gets no part any more, so it never hears of this. It goes on from its cursor.
+        A failed trigger gets no more parts, so it does not rely on this: it continues from its cursor.
         """
         self._safe = batch[-1].broker_payload
-        if self._asked_for and self._safe.number >= self._asked_for:
-            self._asked_for = 0
+        if self._wake_at and self._safe.number >= self._wake_at:
+            self._wake_at = 0
             self._woken.set()
 
     def get_advance_lane(self, payload: Mark) -> None:
         """Parts are confirmed in their order."""
 
     async def aclose(self) -> None:
-        """End what is running. May be called twice."""
+        """Stop following. May be called twice."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def tell_when_safe(self, mark: Mark) -> None:
-        """Give a part soon after this one is safe, so that cursors move and what is behind goes on."""
-        self._asked_for = max(self._asked_for, mark.number)
+    def wake_when_safe(self, mark: Mark) -> None:
+        """Yield a part soon after this one is safe, so that cursors move and triggers that catch up continue."""
+        self._wake_at = max(self._wake_at, mark.number)
 
     def wake_in(self, seconds: float) -> None:
-        """Give a part after some seconds, if none comes before."""
+        """Yield a part after some seconds, if none comes before."""
         asyncio.get_running_loop().call_later(seconds, self._woken.set)
 
     def server_ms(self, moment: float) -> int:
-        """Return a moment of this machine's clock, epoch seconds, in milliseconds of Fluxomail's. Not before a part."""
+        """Convert a moment of this machine's clock, epoch seconds, to milliseconds of Fluxomail's. Needs a part."""
         assert self._feed is not None
         return self._feed.server_ms(moment)
 
     async def read_page(self, wanted: EventFilter, *, since_ms: int, cursor: str | None) -> EventPage:
         """Read a page of the list, within the connection's share of the rate limit.
 
-        :raises FluxomailError: it cannot be had now.
+        :raises FluxomailError: it is not available now.
         """
         if self._client is None or self._turns is None:
             raise FluxomailConnectionError("the event stream is not connected", ambiguous=False)
         async with self._turns.turn():
             return await self._client.list_events(wanted, since_ms=since_ms, cursor=cursor, max_attempts=1)
 
-    def _next_part(self, feed: Feed) -> Part:
+    def _next_part(self, feed: EventFeed) -> Part:
         self._number += 1
         oldest = time.monotonic() - RECENT
         while self._recent and self._recent[0][0] < oldest:
@@ -197,32 +191,32 @@ class EventSource:
     def _changed(self) -> None:
         if self._feed is not None and self._feed.live:
             if self._trouble is not None:
-                log.info("The events of connection %s are followed again.", self._conn_id)
+                log.info("Following the events of connection %s again.", self._conn_id)
             self._trouble = None
             self._woken.set()
 
     async def _follow(self) -> None:
-        """Follow the events for ever: Airflow starts a trigger that has ended anew at once, again and again."""
+        """Follow the events without end: Airflow would restart a trigger that ends at once, again and again."""
         refused = 0
         while True:
             try:
                 await self._run_feed()
             except FluxomailAuthError as error:
-                # The key may just have been replaced: the first time, the connection is read anew at once.
+                # The key may just have been replaced: the first time, the connection is read again at once.
                 refused = refused + 1 if self._trouble else 1
-                self._tell(logging.ERROR, error)
-                await asyncio.sleep(AUTH_WAIT * random.uniform(0.8, 1.0) if refused > 1 else 1.0)
+                self._report(logging.ERROR, error)
+                await asyncio.sleep(self._timing.auth_wait * random.uniform(0.8, 1.0) if refused > 1 else 1.0)
             except FluxomailConnectionError as error:
-                self._tell(logging.WARNING, error)
-                await asyncio.sleep(OUTAGE_WAIT * random.uniform(0.5, 1.0))
+                self._report(logging.WARNING, error)
+                await asyncio.sleep(self._timing.outage_wait * random.uniform(0.5, 1.0))
             except FluxomailError as error:
-                self._tell(logging.ERROR, error)
-                await asyncio.sleep(REFUSED_WAIT * random.uniform(0.8, 1.0))
+                self._report(logging.ERROR, error)
+                await asyncio.sleep(self._timing.refused_wait * random.uniform(0.8, 1.0))
             except Exception as error:
-                # By its type alone: its text, or its variables, may hold what no log may.
-                self._tell(logging.ERROR, FluxomailError(f"a fault of this package: {type(error).__name__}"))
+                # Only its type: its text, or its variables, may hold what must not be logged.
+                self._report(logging.ERROR, FluxomailError(f"a fault of this package: {type(error).__name__}"))
                 log.debug("Following the events failed", exc_info=True)
-                await asyncio.sleep(AUTH_WAIT)
+                await asyncio.sleep(self._timing.auth_wait)
 
     async def _run_feed(self) -> None:
         connection = await look_up(self._conn_id)
@@ -230,21 +224,23 @@ class EventSource:
             self._turns = Turns(Pacer(share=connection.poll_share))
         async with AsyncFluxomailClient(connection.settings, on_response=self._turns.pacer.on_response) as client:
             if self._feed is None:
-                self._feed = Feed(client, self._wanted, turns=self._turns, receive=self._receive, timing=self._timing)
-                self._feed.on_change = self._changed
+                self._feed = EventFeed(
+                    client,
+                    self._wanted,
+                    turns=self._turns,
+                    receive=self._receive,
+                    on_change=self._changed,
+                    timing=self._timing.feed,
+                )
             self._feed.client = self._client = client
             try:
                 await self._feed.run()
             finally:
                 self._client = None
 
-    def _tell(self, level: int, error: FluxomailError) -> None:
-        """Write the trouble to the log, once."""
-        told = f"{type(error).__name__}: {error.message}"
-        if told != self._trouble:
-            self._trouble = told
-            log.log(level, "The events of connection %s cannot be followed: %s", self._conn_id, error)
-
-
-def _nobodys() -> contextvars.Context:
-    return contextvars.Context()
+    def _report(self, level: int, error: FluxomailError) -> None:
+        """Log a problem, once."""
+        trouble = f"{type(error).__name__}: {error.message}"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.log(level, "Cannot follow the events of connection %s: %s", self._conn_id, error)

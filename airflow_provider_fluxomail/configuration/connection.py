@@ -14,8 +14,9 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail import __version__
+from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, get_async_connection
 from airflow_provider_fluxomail.client.addresses import normalised_domain, one_address
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration import airflow_cfg
@@ -95,6 +96,32 @@ class FluxomailConnection:
             key_retention_hours=retention,
             poll_share=poll_share,
         )
+
+
+async def read_connection(conn_id: str) -> FluxomailConnection:
+    """Look a connection up on an event loop, and read it.
+
+    :raises FluxomailValidationError: names the connection, the field and the cure.
+    """
+    return FluxomailConnection.of(await get_async_connection(conn_id))
+
+
+async def look_up(conn_id: str) -> FluxomailConnection:
+    """Look a connection up for a wait, which survives an outage of Airflow or of a secrets backend.
+
+    :raises FluxomailConnectionError: Airflow could not return it. A retry can help.
+    :raises FluxomailValidationError: it does not exist, or is wrong.
+    """
+    try:
+        return await read_connection(conn_id)
+    except FluxomailError:
+        raise
+    except AirflowNotFoundException as error:
+        raise FluxomailValidationError(f"connection {conn_id!r} does not exist: create it") from error
+    except Exception as error:
+        raise FluxomailConnectionError(
+            f"Airflow cannot return connection {conn_id!r}: {error}", ambiguous=False
+        ) from error
 
 
 def user_agent() -> str:

@@ -1,4 +1,4 @@
-"""The operators: each message exactly once."""
+"""The operators, which send each message exactly once."""
 
 from __future__ import annotations
 

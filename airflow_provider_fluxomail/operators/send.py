@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fluxomail import tasks
-from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, BaseOperator, conf, storable_result
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailError,
-    FluxomailRateLimitError,
-    FluxomailValidationError,
-)
-
-# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
+from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.event_types import check_target
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldMappedArguments
-from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
+from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.operators.unrecorded import Unrecorded, unwrap
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
@@ -28,22 +21,24 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_fluxomail.airflow_compat import Context
-    from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
-    from airflow_provider_fluxomail.client.models import SendResult
-    from airflow_provider_fluxomail.client.watching.wait import Ending
-    from airflow_provider_fluxomail.hooks import FluxomailHook
-
-#: What asset events carry of a result.
-_IN_EVENTS: Final = ("send_id", "message_id")
+    from airflow_provider_fluxomail.client.messages import Attachment
 
 
 class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
     """Sends one message with Fluxomail, and waits for its delivery if asked.
 
-    However often Airflow retries the task, one message goes out: its idempotency key is derived from Dag, run, task and
-    map index. Permanent errors fail the task without using up its retries. A rate limit that asks for a longer wait
-    than the connection's ``max_wait`` gives the worker slot back: the task is deferred until then when ``deferrable``,
-    else retried by Airflow.
+    >>> FluxomailSendOperator(
+    ...     task_id="report",
+    ...     to="ada@example.org",
+    ...     subject="Report of {{ ds }}",
+    ...     content="All rows were loaded.",
+    ...     wait_for="delivered",
+    ... )
+    <Task(FluxomailSendOperator): report>
+
+    However often Airflow retries the task, one message is sent: its idempotency key is derived from Dag, run, task and
+    map index. Permanent errors fail the task without using up its retries. If a rate limit requires a wait longer than
+    the connection's ``max_wait``, a ``deferrable`` task is deferred until then; any other is retried by Airflow.
 
     .. seealso:: :doc:`/guides/sending`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
@@ -53,28 +48,28 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         space); derived from ``html_content`` when left out. (templated)
     :param html_content: HTML, or the name of a template file. (templated)
     :param cc: addresses that all recipients see. (templated)
-    :param bcc: addresses that nobody sees. (templated)
+    :param bcc: addresses that no recipient sees. (templated)
     :param attachments: paths of files, on this machine or as a URL that ``ObjectStoragePath`` opens;
         ``ObjectStoragePath`` and ``pathlib.Path``; :class:`.Attachment`; or mappings of its fields. At most 5, together
         10 MiB. (templated)
     :param policy_key: name of a sending policy. (templated)
-    :param extra_fields: sent as they are, for what the API takes but does not document. (templated)
+    :param extra_fields: sent unchanged, for fields that the API accepts but does not document. (templated)
     :param idempotency_key: replaces the derived key; a mapped task appends its map index. (templated)
     :param resend_on_clear: send again when a person clears the task. A retry never does.
-    :param durable: keep the send in the task state store (Airflow 3.3 and later), so that no try sends again after the
-        key's retention, nor one whose task was cleared. ``False`` leaves it to the key alone.
+    :param durable: record the send in the task state store (Airflow 3.3 and later), so that no try sends again after
+        the key's retention, nor an attempt that was cleared while it was running. ``False`` relies on the key alone.
     :param wait_for: ``delivered``, ``opened`` or ``clicked``: end when the timeline shows it, fail when the message
         bounces. ``opened`` and ``clicked`` need ``html_content``.
     :param wait_timeout: seconds or ``timedelta`` that the wait may take.
-    :param poll_interval: seconds or ``timedelta`` between looks at the timeline, with jitter.
+    :param poll_interval: seconds or ``timedelta`` between polls of the timeline, with jitter.
     :param deferrable: wait in the triggerer, both for the delivery and for a long rate limit.
-    :param max_rate_limit_wait: seconds or ``timedelta`` of deferral, all together, that a rate limit may cost.
+    :param max_rate_limit_wait: seconds or ``timedelta`` of deferral for rate limits, in total.
     :param fluxomail_conn_id: id of the connection. (templated)
     :return: ``send_id``, ``message_id``, ``status``, ``reused``, ``idempotency_key``, ``request_id``; with ``wait_for``
-        also ``event`` and ``time`` of what was reached. Each is an XCom of its own as well.
+        also the ``event`` that was reached with its ``time``. Each is an XCom of its own as well.
     :raises AirflowFailException: the message, the key or the connection is wrong, the message bounced, or the wait for
         it timed out. Airflow does not retry these.
-    :raises FluxomailError: what a retry may mend.
+    :raises FluxomailError: a transient error.
     """
 
     template_fields: Sequence[str] = (
@@ -138,30 +133,31 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         self.fluxomail_conn_id = fluxomail_conn_id
         tasks.check_while_parsing(self, self._check_constants)
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         """Send, and wait if asked."""
         self.timeline_link = ""
-        return self._told(context, self._run(context, give_up_at=None))
+        return self._run(context)
 
-    def send_after_rate_limit(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Send after a deferral for a rate limit. Rendered anew, with the same key."""
-        from airflow_provider_fluxomail.waiting import worker
-
+    def send_after_rate_limit(self, context: Context, event: Any = None) -> Any:
+        """Send after a deferral for a rate limit. Rendered again, with the same key."""
         self.timeline_link = ""
-        return self._told(context, self._run(context, give_up_at=worker.give_up_time(event), resumed=True))
+        return self._run(context, resumed=event if isinstance(event, Mapping) else {})
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """End the wait as the trigger found."""
-        from airflow_provider_fluxomail.waiting import worker
+        """End the wait with the trigger's event."""
+        from airflow_provider_fluxomail.operators import run
 
-        ending = worker.ending_of(event)
-        result = event.get("result")
-        return self._told(context, {**(result if isinstance(result, Mapping) else {}), **self._conclude(ending)})
+        return run.finish_wait(self, context, event)
+
+    def _run(self, context: Context, *, resumed: Mapping[str, Any] | None = None) -> Any:
+        from airflow_provider_fluxomail.operators import run
+
+        return run.send(self, context, resumed=resumed)
 
     def resolve_template_files(self) -> None:
-        """Leave file names in place: only a worker reads them, so that no body is stored with the Dag.
+        """Keep file names: only a worker reads the files, so that no body is stored with the Dag.
 
-        Airflow calls this for each task of a Dag that has been parsed: no argument is set any more.
+        Airflow calls this for each task of a parsed Dag, when all arguments are set.
         """
         self.prepare_template()
         tasks.check_while_parsing(self, self._check_constants, complete=True)
@@ -171,8 +167,6 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
 
         :raises FluxomailValidationError: as in the worker.
         """
-        from airflow_provider_fluxomail.client.event_types import check_target
-
         for name in ("wait_timeout", "poll_interval", "max_rate_limit_wait"):
             if name in constants:
                 tasks.check_seconds(getattr(self, name), name)
@@ -183,27 +177,27 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         self._check_constant_message(constants)
 
     def _check_constant_message(self, constants: tasks.Constants) -> None:
-        # Some 2 ms, for Dags that have such a task.
+        # Costs about 2 ms, only in Dags that have such a task.
         from airflow_provider_fluxomail.client.messages import check_bodies, check_fields
 
-        check_fields({name: value for name, value in self._fields().items() if name in constants})
+        check_fields({name: value for name, value in self.message_fields().items() if name in constants})
         if constants.complete and "content" in constants and "html_content" in constants:
             check_bodies(unwrap(self.content), unwrap(self.html_content))
         if constants.complete and "html_content" in constants and "wait_for" in constants:
-            self._check_tracked(unwrap(self.html_content))
+            self.check_tracked(unwrap(self.html_content))
 
     def render_template(
         self, content: Any, context: Context, jinja_env: Environment | None = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """Render, taking only bodies for the names of template files.
+        """Render, treating only bodies as names of template files.
 
-        Airflow takes any field's value for one by its ending: an address in Moldova (``.md``), an attachment's path.
+        Airflow treats any field's value as one by its suffix: an address in Moldova (``.md``), an attachment's path.
         """
         if isinstance(content, Unrecorded):
-            # A new one: mapped tasks and, in one process, later tries share the one that the Dag holds.
+            # A new object: mapped tasks, and later tries in the same process, share the Dag's.
             return Unrecorded(self.render_template(content.text, context, jinja_env, seen_oids))
         if isinstance(content, str) and content.endswith(tuple(self.template_ext)) and not self._is_file(content):
-            # An empty comment changes the ending, not the text.
+            # An empty comment changes the suffix, not the text.
             content += "{##}"
         return super().render_template(content, context, jinja_env, seen_oids)
 
@@ -212,100 +206,18 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         wrapped = tuple(body.text for body in bodies if isinstance(body, Unrecorded))
         return text in (*bodies, *wrapped) and not re.search(r"\s|://", text)
 
-    def _told(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
-        """Say which message it was in the events of the assets that the task changes, and return the result."""
-        events = context.get("outlet_events")
-        for outlet in self.outlets or ():
-            if events is not None and isinstance(outlet, Asset):
-                events[outlet].extra.update(self._event_extra(result))
-        return storable_result(self, result)
+    def check_tracked(self, html_content: str | None) -> None:
+        """Check that the event to wait for can happen.
 
-    def _event_extra(self, result: Any) -> dict[str, Any]:
-        """Return what an asset event carries of a result."""
-        return {name: result.get(name) for name in _IN_EVENTS}
-
-    def _run(self, context: Context, *, give_up_at: float | None, resumed: bool = False) -> dict[str, Any]:
-        from airflow_provider_fluxomail.client.watching.wait import now
-        from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.waiting import worker
-
-        with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
-            try:
-                message = self._message()
-                wait_timeout = tasks.check_seconds(self.wait_timeout, "wait_timeout")
-                interval = tasks.check_seconds(self.poll_interval, "poll_interval")
-                longest = tasks.check_seconds(self.max_rate_limit_wait, "max_rate_limit_wait")
-                try:
-                    sent = self._send(context, hook, message, resumed=resumed)
-                except FluxomailRateLimitError as error:
-                    self._defer_rate_limit(error, give_up_at or now() + longest)
-                    raise
-            except FluxomailError as error:
-                worker.fail_or_retry(error)
-            keep_link(self, context, hook.get_options().settings.base_url, sent.send_id)
-            result = self._result(sent)
-            if self.wait_for is None:
-                return result
-            return self._await_delivery(hook, result, timeout=wait_timeout, interval=interval)
-
-    def _send(
-        self,
-        context: Context,
-        hook: FluxomailHook,
-        message: EmailMessage,
-        *,
-        part: str = "",
-        resumed: bool = False,
-        name: str | None = None,
-    ) -> SendResult:
-        from airflow_provider_fluxomail.sending.send_once import Identity, send_once
-
-        identity = Identity.of_task(
-            context,
-            hook.get_options(),
-            idempotency_key=self.idempotency_key,
-            part=part,
-            resend_on_clear=self.resend_on_clear,
-            durable=self.durable,
-            resumed=resumed,
-            record_name=name,
-        )
-        return send_once(message, identity, hook.get_conn())
-
-    def _result(self, sent: SendResult) -> dict[str, Any]:
-        self.log.info(
-            "Fluxomail %s send %s (status %s, idempotency key %s, request id %s).",
-            "had already accepted" if sent.reused else "accepted",
-            sent.send_id,
-            sent.status,
-            sent.idempotency_key,
-            sent.request_id,
-        )
-        result = dataclasses.asdict(sent)
-        del result["own_replay"]
-        return result
-
-    def _message(self) -> EmailMessage:
-        message = self._made_message()
-        self._check_tracked(message.html_content)
-        return message
-
-    def _check_tracked(self, html_content: str | None) -> None:
-        from airflow_provider_fluxomail.client.event_types import check_target
-
+        :raises FluxomailValidationError: ``wait_for`` needs HTML, or is unknown.
+        """
         if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not html_content:
             raise FluxomailValidationError(
-                f"wait_for={self.wait_for!r} needs html_content: a text-only mail is never tracked"
+                f"wait_for={self.wait_for!r} needs html_content: a text-only email is never tracked"
             )
 
-    def _made_message(self) -> EmailMessage:
-        from airflow_provider_fluxomail.client.messages import EmailMessage
-        from airflow_provider_fluxomail.sending.attachments import read_attachments
-
-        return EmailMessage(**self._fields(), attachments=read_attachments(self.attachments))
-
-    def _fields(self) -> dict[str, Any]:
-        """Return the fields of the message but for its attachments, which only a worker reads."""
+    def message_fields(self) -> dict[str, Any]:
+        """Return the fields of the message without its attachments, which only a worker reads."""
         return {
             "to": self.to,
             "subject": self.subject,
@@ -316,44 +228,3 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
             "policy_key": self.policy_key or None,
             "extra_fields": self.extra_fields or {},
         }
-
-    def _defer_rate_limit(self, error: FluxomailRateLimitError, give_up_at: float) -> None:
-        """Give the worker slot back until the cap allows another try; return if that is not possible."""
-        from airflow_provider_fluxomail.waiting import worker
-
-        if self.deferrable and (
-            trigger := worker.rate_limit_trigger(error.retry_after, give_up_at, conn_id=self.fluxomail_conn_id)
-        ):
-            self.defer(
-                trigger=trigger,
-                method_name=self.send_after_rate_limit.__name__,
-                timeout=worker.backstop(trigger.resume_at),
-            )
-
-    def _await_delivery(
-        self, hook: FluxomailHook, result: dict[str, Any], *, timeout: float, interval: float
-    ) -> dict[str, Any]:
-        from airflow_provider_fluxomail.client.watching.wait import Wait, now
-        from airflow_provider_fluxomail.waiting import worker
-
-        started = now()
-        wait = Wait(result["send_id"], target=str(self.wait_for), started=started, deadline=started + timeout)
-        looks = worker.WORKER_LOOKS if self.deferrable else None
-        if ending := worker.look_for(hook, wait, interval, looks=looks):
-            ending = worker.ended(ending, conn_id=self.fluxomail_conn_id, began=started)
-            return {**result, **self._conclude(ending)}
-        self.defer(
-            trigger=worker.delivery_trigger(
-                wait, self, conn_id=self.fluxomail_conn_id, interval=interval, result=result
-            ),
-            method_name=self.execute_complete.__name__,
-            timeout=worker.backstop(wait.deadline),
-        )
-
-    def _conclude(self, ending: Ending) -> dict[str, Any]:
-        """End the task; a time-out fails it without retries, which would only send the same key and wait again."""
-        from airflow_provider_fluxomail.waiting import worker
-
-        if ending.status == "timeout":
-            raise AirflowFailException(ending.message)
-        return worker.conclude(ending)

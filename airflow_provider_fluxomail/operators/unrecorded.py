@@ -6,8 +6,13 @@ from __future__ import annotations
 class Unrecorded:
     """A templated text that Airflow does not store.
 
-    Airflow keeps the rendered value of every templated field in its database and shows it in the UI. Wrapped in
-    this, a body is rendered and sent, but ``***`` is what is kept: ``content=Unrecorded("Your code: {{ ... }}")``.
+    >>> FluxomailSendOperator(
+    ...     task_id="code", to="ada@example.org", subject="Your code", content=Unrecorded("It is {{ params.code }}.")
+    ... ).content
+    ***
+
+    Airflow stores the rendered value of every templated field in its database and shows it in the UI. A body in this
+    wrapper is rendered and sent, but ``***`` is stored.
 
     :param text: the text. (templated)
     """

@@ -1,4 +1,4 @@
-"""Files to attach, read from wherever a Dag names them."""
+"""Reads files to attach, from local paths and object storage."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def read_attachments(items: object) -> list[Attachment]:
-    """Read attachments that are paths; take others as they are.
+    """Read attachments that are paths; return others unchanged.
 
-    Sizes are checked before a file is read: a wrong path to a 40 GB dump must not fill a worker's memory.
+    No more than the allowed size is read: a wrong path to a 40 GB dump must not fill a worker's memory.
 
     :param items: paths as text (with ``://``: a URL that ``ObjectStoragePath`` opens), ``Path`` and
         ``ObjectStoragePath`` objects, :class:`.Attachment`, or mappings of its fields.
-    :raises FluxomailValidationError: names the attachment and the cure.
+    :raises FluxomailValidationError: names the attachment, and says how to fix it.
     """
     if items is None:
         return []
@@ -53,20 +53,20 @@ def _read(item: Any, field: str, taken: int) -> Attachment:
     path = open_path(item, field)
     try:
         if not path.is_file():
-            raise FluxomailValidationError(  # noqa: TRY301 - found out here, told as it is
+            raise FluxomailValidationError(  # noqa: TRY301 - re-raised unchanged below
                 f"{field}: there is no file {str(path)!r} on this worker: give a path that every worker sees, such as "
                 "a shared volume or an ObjectStoragePath"
             )
         with path.open("rb") as file:
-            # One byte more than allowed tells a file that is too large, whatever its size was said to be.
+            # One byte more than allowed reveals a file that is too large, whatever size was reported for it.
             content = file.read(MAX_ATTACHMENT_BYTES - taken + 1)
         if taken + len(content) > MAX_ATTACHMENT_BYTES:
-            # Says how large it is, where the loop below would know only of what was read.
+            # The error names the file's whole size; the caller only knows how much was read.
             check_attachment_limits([taken, path.stat().st_size])
     except FluxomailValidationError:
         raise
     except (OSError, ValueError, TypeError, ImportError) as error:
-        # A file system without its package, or an unknown scheme, shows only when it is used.
+        # A file system without its package, or an unknown scheme, only fails when it is used.
         why = getattr(error, "strerror", None) or error
         raise FluxomailValidationError(f"{field}: cannot read {str(item)!r}: {why}") from error
     return Attachment(filename=path.name, content=content, content_type=mimetypes.guess_type(path.name)[0])
@@ -76,7 +76,7 @@ def open_path(item: Any, field: str) -> Path | ObjectStoragePath:
     """Return a path, on this machine or as a URL that ``ObjectStoragePath`` opens.
 
     :param item: text, ``Path`` or ``ObjectStoragePath``.
-    :raises FluxomailValidationError: names ``field`` and the cure.
+    :raises FluxomailValidationError: names ``field``, and says how to fix it.
     """
     if isinstance(item, str) and not item.strip():
         raise FluxomailValidationError(f"{field} is empty: give a path")

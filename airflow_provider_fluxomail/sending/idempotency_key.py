@@ -1,7 +1,7 @@
-"""The idempotency key of a task: the same for all its tries, another for every other logical message.
+"""What makes two messages the same one: the idempotency key, which is the same for all tries of a task.
 
-The form of derived keys never changes: a key that changed between two versions would send a second mail to every task
-that is retried across an upgrade.
+The form of derived keys never changes: if a key changed between two versions, every task that is retried across an
+upgrade would send a second email.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.airflow_compat import COUNTS_EVERY_CLEAR
@@ -43,13 +44,13 @@ def derive_key(
 ) -> str:
     """Return ``af1:<dag_id>.<task_id>:<digest>``, at most 128 characters of ``[A-Za-z0-9_.:-]``.
 
-    The digest is over a JSON list, not over joined text, so that ``("a", "b.c")`` and ``("a.b", "c")`` stay apart. The
-    readable part is there for people who search Fluxomail's log; it identifies nothing.
+    The digest is over a JSON list, not over joined text, so that ``("a", "b.c")`` and ``("a.b", "c")`` differ. The
+    readable part is for people who search Fluxomail's log; it identifies nothing.
 
     :param namespace: of the deployment, from the connection.
     :param map_index: -1 for a task that is not mapped.
-    :param generation: empty, or what changes when a person clears the task (see :func:`task_generation`).
-    :param part: one of several messages of the task.
+    :param generation: empty, or a value that changes when a person clears the task (see :func:`task_generation`).
+    :param part: names one of several messages of the task.
     """
     identity = json.dumps(
         [namespace, dag_id, run_id, task_id, map_index, generation, part], ensure_ascii=True, separators=(",", ":")
@@ -59,10 +60,10 @@ def derive_key(
 
 
 def task_key(context: Context, *, namespace: str, resend_on_clear: bool = False, part: str = "") -> str:
-    """Return the key of the task that is running.
+    """Return the key of the running task.
 
-    :param context: as ``execute`` got it, in a worker. A triggerer does not know all that the key is made of.
-    :param resend_on_clear: give a task that a person clears a new key.
+    :param context: as ``execute`` got it, in a worker. A triggerer does not know all parts of the key.
+    :param resend_on_clear: derive a new key after a person cleared the task.
     """
     ti = context["ti"]
     return derive_key(
@@ -91,24 +92,24 @@ def notification_key(
 ) -> str:
     """Return the key of one alert to one recipient, in the form of :func:`derive_key`.
 
-    Airflow fires some callbacks twice, and the second time it knows other things (no exception, no times). So the key
-    is made of what the notifier is, not of what it says.
+    Airflow calls some callbacks twice, the second time with less information (no exception, no times). So the key is
+    derived from the notifier's configuration, not from its text.
 
     :param task_id: empty for an alert about a whole run.
     :param occasion: the task's try, the run's number of clears, or the id of the deadline.
     :param kind: of the callback, see :mod:`.alerts`.
-    :param configuration: of the notifier, before it is rendered, without the arguments that were left out. A version
-        that brings a new argument changes no key of those who do not use it.
-    :param part: tells alerts apart that are otherwise the same.
+    :param configuration: of the notifier, before it is rendered, without the arguments that were left out: a version
+        that adds an argument changes no key of notifiers that do not use it.
+    :param part: distinguishes alerts that are otherwise the same.
     """
     about = [namespace, dag_id, run_id, task_id, map_index, occasion]
-    # Led by a word: no list of another length or kind can be equal.
+    # Starts with a word: no list of another length or kind can be equal.
     identity = json.dumps(
         ["notification", *about, kind, normalised(recipient), configuration, part],
         ensure_ascii=True,
         separators=(",", ":"),
         sort_keys=True,
-        # By its class alone: what an object prints may differ from process to process.
+        # By its class alone: the repr of an object may differ between processes.
         default=lambda value: type(value).__qualname__,
     )
     digest = hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_LENGTH]
@@ -117,11 +118,11 @@ def notification_key(
 
 
 def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False) -> str:
-    """Return a key that the author chose, told apart for mapped tasks and, if asked, for clears.
+    """Return a key that the author chose, different for each mapped task and, if requested, after a clear.
 
-    A key that is too long, or holds other characters than a header takes, is cut and gets a digest of the whole.
+    A key that is too long, or contains characters that a header cannot, is cut and gets a digest of the whole.
 
-    :raises FluxomailValidationError: when it came out empty or holds a line break.
+    :raises FluxomailValidationError: it is empty or contains a line break.
     """
     key = check_key_text(key)
     map_index = _map_index(context["ti"])
@@ -139,11 +140,11 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
 def running_task_key(
     message: EmailMessage, *, namespace: str, part: str | None, resend_on_clear: bool = False
 ) -> tuple[str, Context]:
-    """Return the key of a message that the running task sends by hand, and the context of that task.
+    """Return the key of a message that the running task's own code sends, and the context of that task.
 
-    :param part: names the message within the task. Left out, it is :func:`recipient_part` of the recipient and its
-        ordinal among the equal ones of this try, over all hooks.
-    :raises FluxomailValidationError: no task is running, or ``part`` cannot be used.
+    :param part: names the message within the task. If left out, it is :func:`recipient_part` of the recipient and its
+        position among the messages to it in this try, across all hooks.
+    :raises FluxomailValidationError: no task is running, or ``part`` is empty.
     """
     context = _running_context()
     if part is None:
@@ -157,7 +158,7 @@ def running_task_key(
 
 
 def recipient_part(recipient: str, ordinal: int) -> str:
-    """Return the ``part`` of a message that is known by its recipient.
+    """Return the ``part`` of a message that is identified by its recipient.
 
     :param ordinal: 0 for the first message to that recipient, 1 for the second.
     """
@@ -165,15 +166,15 @@ def recipient_part(recipient: str, ordinal: int) -> str:
 
 
 def named_part(name: str) -> str:
-    """Return the ``part`` of a message that its author named; never equal to one that is known by its recipient."""
+    """Return the ``part`` of a message that its author named; never equal to a :func:`recipient_part`."""
     return f"key:{name}"
 
 
 def content_part(message: EmailMessage) -> str | None:
-    """Return the ``part`` of a message that is known by all that it says, ``None`` where no task is running.
+    """Return the ``part`` of a message that is identified by its content, ``None`` if no task is running.
 
-    Two messages of a task are the same one if each word and file is. Of several such in one try, the how-manieth of
-    them it is counts too.
+    Two messages of a task are the same if every word and file is. If a try sends identical messages, their position
+    (first, second, ...) is part of the key.
     """
     try:
         context = _running_context()
@@ -184,9 +185,9 @@ def content_part(message: EmailMessage) -> str | None:
 
 
 def content_digest(message: EmailMessage) -> str:
-    """Return a digest of what the author wrote.
+    """Return a digest of the message as its author wrote it.
 
-    A text that was derived from HTML is not part of it: another version may derive it in another way.
+    Text that was derived from HTML is not part of it: another version may derive it differently.
     """
     files = [[file.filename, hashlib.sha256(file.data).hexdigest()] for file in message.attachments]
     body = message.html_content if message.html_content is not None else message.content
@@ -194,16 +195,29 @@ def content_digest(message: EmailMessage) -> str:
     return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
+def email_key(message: EmailMessage, *, namespace: str, now: datetime) -> str:
+    """Return the key of an email that is sent outside of a task: ``af1:email:<digest>``.
+
+    Equal emails in the same clock hour (UTC) have one key: Airflow may request the email of one failure several times.
+
+    :param now: current time; compute the key once, so that retries of the request keep it.
+    """
+    hour = f"{now.astimezone(UTC):%Y-%m-%dT%H}"
+    # Starts with a word, so that it equals no list of another kind.
+    identity = json.dumps(["email", namespace, content_digest(message), hour], ensure_ascii=True, separators=(",", ":"))
+    return f"{_SCHEME}:email:{hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_LENGTH]}"
+
+
 def is_first_try(context: Context) -> bool:
-    """Tell whether the task was neither tried nor cleared before: then nothing of it can have sent."""
+    """Return whether the task was neither tried nor cleared before, so that no try of it can have sent."""
     return int(getattr(context["ti"], "try_number", 0) or 0) <= 1
 
 
 def is_first_try_after_clear(context: Context) -> bool:
-    """Tell whether this is the first try since a person cleared the task, as far as Airflow knows.
+    """Return whether this is the first try after a person cleared the task, as far as Airflow knows.
 
-    A clear sets ``max_tries`` to the tries made plus ``retries``; Airflow's own retries leave it as it is. Lowering
-    ``retries`` between two tries looks the same, so the run must have been cleared, where Airflow counts that.
+    A clear sets ``max_tries`` to the tries made plus ``retries``; Airflow's own retries do not change it. Lowering
+    ``retries`` between two tries looks the same, so the run must also have been cleared, if Airflow counts that.
     """
     ti, retries = context["ti"], getattr(context.get("task"), "retries", None)
     if not isinstance(retries, int):
@@ -229,7 +243,7 @@ def _running_context() -> Context:
 
 
 def _ordinal(context: Context, name: str) -> int:
-    """Count messages of one name. Kept with the context, which lives exactly as long as one try."""
+    """Count messages with one name. The counter is kept in the context, which exists for exactly one try."""
     with _COUNTING:
         values: dict[str, Any] = context  # type: ignore[assignment]
         counts: Counter[str] = values.setdefault(_ORDINALS, Counter())
@@ -238,10 +252,10 @@ def _ordinal(context: Context, name: str) -> int:
 
 
 def task_generation(context: Context) -> int:
-    """Return the number that stays over retries, crashes, deferrals and reschedules, and changes with a clear.
+    """Return the number that survives retries, crashes, deferrals and reschedules, and changes with a clear.
 
-    That is the raw ``max_tries``: a clear sets it to the tries made plus ``retries``. Not ``max_tries - retries``:
-    that moves when somebody edits ``retries`` between two tries and would send a second mail.
+    That is the raw ``max_tries``: a clear sets it to the tries made plus ``retries``. Not ``max_tries - retries``,
+    which changes when ``retries`` is edited between two tries, and would send a second email.
     """
     return int(context["ti"].max_tries or 0)
 

@@ -1,7 +1,7 @@
-"""Triggers: what goes on while no worker is held. They only read and wait; they never send.
+"""Triggers: the part of a wait that holds no worker. They only read and wait; they never send.
 
-Their class paths and arguments are stored in plain text in Airflow's database, and serialized triggers of released
-versions still load. No key, body or recipient is among the arguments.
+Airflow stores their class paths and arguments as plain text in its database, and serialized triggers of released
+versions still load. No API key, body or recipient is among the arguments.
 """
 
 from __future__ import annotations

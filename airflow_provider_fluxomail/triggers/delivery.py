@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_fluxomail.airflow_compat import (
+    TRIGGERS_CAN_END_TASKS,
+    BaseOperator,
+    conf,
+    has_post_execute_hook,
+)
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.event_types import FAILURES
-from airflow_provider_fluxomail.client.watching.wait import TROUBLE, Ending, Wait, now
-from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Ending, Wait, now, timing
+from airflow_provider_fluxomail.configuration import airflow_cfg
+from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.metrics import Metrics
-from airflow_provider_fluxomail.waiting.watcher_pool import Watchers
+from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.watching.watcher import Watcher
+
+#: The arguments that Airflow stores.
+_STORED: Final = (
+    "send_id", "target", "fail_on", "fluxomail_conn_id", "poll_interval", "started", "deadline", "resume_after",
+    "next_look", "seen", "result", "end_from_trigger", "multiple_outputs",
+)  # fmt: skip
 
 
 class FluxomailDeliveryTrigger(BaseTrigger):
     """Waits for a send's event. Survives restarts: its deadline is a moment, not a duration.
 
-    All waits of a triggerer on one key share a watcher, which reads timelines in turns, or follows the event stream if
-    they are many.
+    >>> trigger = FluxomailDeliveryTrigger(send_id="s1", started=1767225600.0, deadline=1767229200.0)
+    >>> trigger.serialize()[0]
+    'airflow_provider_fluxomail.triggers.FluxomailDeliveryTrigger'
 
-    :param send_id: which send.
-    :param target: the event hoped for.
+    All waits of a triggerer on one key share a watcher, which polls timelines within a share of the rate limit, or
+    follows the event stream if there are many.
+
+    .. seealso:: :doc:`/guides/waiting`
+
+    :param send_id: the send to wait for.
+    :param target: the event to wait for: ``delivered``, ``opened`` or ``clicked``.
     :param fail_on: events that end the wait as a failure.
     :param fluxomail_conn_id: id of the connection.
-    :param poll_interval: seconds between looks, with jitter, where timelines are read.
-    :param started: epoch seconds of the wait's first look, which a worker made.
-    :param deadline: epoch seconds at which it fires as timed out.
+    :param poll_interval: seconds between polls, with jitter.
+    :param started: time of the wait's first poll, in a worker; epoch seconds.
+    :param deadline: time at which the wait times out; epoch seconds.
     :param resume_after: epoch seconds before which it does not fire: Airflow may kill a task that resumes at once.
-    :param next_look: epoch seconds before which it does not look: the worker's last look was told to wait.
-    :param seen: epoch seconds of the last look that showed the timeline; ``None`` if none did.
-    :param result: comes back with the event; what the task that deferred wants to return.
+    :param next_look: epoch seconds before which it does not poll: the server asked the worker to wait.
+    :param seen: time of the last poll that returned the timeline, epoch seconds; ``None`` if there was none.
+    :param result: returned with the event; the result so far of the task that deferred.
     :param end_from_trigger: end the task here when the target is reached, without a worker (Airflow 3.3 and later).
-    :param multiple_outputs: then push each entry of the result as an XCom of its own, too.
+    :param multiple_outputs: then push each entry of the result as an XCom of its own as well.
     """
 
     def __init__(
@@ -48,7 +67,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         started: float,
         target: str = "delivered",
         fail_on: Sequence[str] = FAILURES,
-        fluxomail_conn_id: str = FluxomailHook.default_conn_name,
+        fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
         poll_interval: float = 30.0,
         resume_after: float = 0.0,
         next_look: float = 0.0,
@@ -72,25 +91,36 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         self.end_from_trigger = end_from_trigger
         self.multiple_outputs = multiple_outputs
 
+    @classmethod
+    def of(
+        cls, wait: Wait, task: BaseOperator, *, conn_id: str, interval: float, result: dict[str, Any] | None = None
+    ) -> FluxomailDeliveryTrigger:
+        """Return the trigger that continues a wait which a worker began.
+
+        :param task: the task that defers.
+        :param result: the result of the task so far.
+        """
+        return cls(
+            send_id=wait.send_id,
+            target=wait.target,
+            fail_on=list(wait.fail_on),
+            fluxomail_conn_id=conn_id,
+            poll_interval=interval,
+            started=wait.started,
+            deadline=wait.deadline,
+            resume_after=now() + timing().resume_after,
+            next_look=now() + wait.asked,
+            seen=wait.seen,
+            result=result,
+            end_from_trigger=can_end_in_triggerer(task),
+            multiple_outputs=bool(getattr(task, "multiple_outputs", False)),
+        )
+
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make this trigger anew after a restart."""
+        """Return the class path and the arguments from which Airflow makes this trigger again after a restart."""
         return (
             "airflow_provider_fluxomail.triggers.FluxomailDeliveryTrigger",
-            {
-                "send_id": self.send_id,
-                "target": self.target,
-                "fail_on": self.fail_on,
-                "fluxomail_conn_id": self.fluxomail_conn_id,
-                "poll_interval": self.poll_interval,
-                "started": self.started,
-                "deadline": self.deadline,
-                "resume_after": self.resume_after,
-                "next_look": self.next_look,
-                "seen": self.seen,
-                "result": self.result,
-                "end_from_trigger": self.end_from_trigger,
-                "multiple_outputs": self.multiple_outputs,
-            },
+            {name: getattr(self, name) for name in _STORED},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -115,35 +145,35 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         yield TriggerEvent({**ending.to_json(), "result": self.result})
 
     async def _wait(self, wait: Wait) -> Ending:
-        """Have the wait looked after. A key that is refused is looked up anew: it may have been replaced."""
+        """Let the watcher look after the wait. After a 401 the connection is looked up again: its key may be new."""
         refused: Watcher | None = None
         while True:
             try:
-                watcher = await Watchers.here().get(self.fluxomail_conn_id, instead_of=refused)
+                watcher = await WatcherPool.here().get(self.fluxomail_conn_id, instead_of=refused)
                 if watcher.ended:
-                    # Its last wait left before this one came.
+                    # Its last wait left before this one joined.
                     continue
                 try:
                     return await watcher.watch(
-                        wait, interval=self.poll_interval, tell=self.log.log, hold=self.next_look
+                        wait, interval=self.poll_interval, log=self.log.log, not_before=self.next_look
                     )
                 except FluxomailAuthError:
                     if refused is not None and not watcher.accepted:
                         raise
                     refused = watcher
             except FluxomailError as error:
-                if ending := wait.met(error, now()):
+                if ending := wait.on_error(error, now()):
                     return ending
                 if wait.trouble_is_new:
-                    self.log.warning(TROUBLE, error)
+                    self.log.warning(CANNOT_READ, error)
                 if now() >= wait.deadline:
                     return wait.timed_out()
                 await asyncio.sleep(wait.delay(self.poll_interval, now()))
 
     async def _push(self, ending: Ending) -> bool:
-        """Push what the task returns; False if that is a worker's to do.
+        """Push the task's return value; return False if a worker has to do it.
 
-        Not with the event: what an event brings, Airflow 3.3 stores as text, and other tasks get ``'{"event": ...'``.
+        Not with the event: Airflow 3.3 stores an event's XComs as text, and other tasks get ``'{"event": ...'``.
         """
         from airflow_provider_fluxomail.airflow_compat import XCom
 
@@ -158,6 +188,32 @@ class FluxomailDeliveryTrigger(BaseTrigger):
             for name, one in xcoms.items():
                 await asyncio.to_thread(XCom.set, key=name, value=one, **where)
         except Exception as error:  # noqa: BLE001 - whatever it is, a worker can do it
-            self.log.warning("The result cannot be stored from here, a worker does it: %s", type(error).__name__)
+            self.log.warning(
+                "Could not store the result from the triggerer, resuming in a worker: %s", type(error).__name__
+            )
             return False
         return True
+
+
+def can_end_in_triggerer(task: BaseOperator) -> bool:
+    """Tell whether a success needs no worker, which would start a process only to return the result.
+
+    In the triggerer, Airflow runs no callback, no ``post_execute``, no custom XCom backend and no operator link (this
+    package's own is stored before the wait), and registers no asset event and no length to map over.
+    """
+    if not TRIGGERS_CAN_END_TASKS:
+        return False
+    own = type(task)
+    return (
+        bool(task.do_xcom_push)
+        and not task.on_success_callback
+        and not task.outlets
+        and all(isinstance(link, FluxomailTimelineLink) for link in task.operator_extra_links)
+        and not has_post_execute_hook(task)
+        and own.post_execute is BaseOperator.post_execute
+        # A subclass may do more.
+        and own.execute_complete.__module__.startswith("airflow_provider_fluxomail.")  # type: ignore[attr-defined]
+        and task.has_dag()
+        and next(iter(task.iter_mapped_dependants()), None) is None
+        and conf.get("core", "xcom_backend", fallback="BaseXCom").endswith("BaseXCom")
+    )

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_fluxomail.airflow_compat import HAS_ASSET_WATCHERS, BaseEventTrigger
-from airflow_provider_fluxomail.asset_events.cursor import CursorStore, Follower
+from airflow_provider_fluxomail.asset_events.cursor import CursorStore, TriggerCursor
 from airflow_provider_fluxomail.asset_events.source import EventSource, Mark, Part
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.events import EventFilter
-from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.configuration import airflow_cfg
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import SharedStreamProducer
     from airflow_provider_fluxomail.client.events import FeedEvent
 
-#: What can be waited for.
+#: The types that a trigger can follow.
 EVENT_TYPES: Final = (
     "sent",
     "delayed",
@@ -34,14 +34,17 @@ EVENT_TYPES: Final = (
 
 
 class FluxomailEventTrigger(BaseEventTrigger):
-    """Changes an asset when something happens to messages: a Dag that is scheduled on the asset runs.
+    """Changes an asset when something happens to messages, so that Dags which are scheduled on the asset run.
 
-    Needs Airflow 3. On Airflow 3.3 all triggers on one connection share a stream, and none loses an event when the
-    triggerer is restarted; before, each has a stream of its own, and begins anew with what happens from then on.
+    >>> bounces = FluxomailEventTrigger(types="bounced")
+    >>> Asset("bounces", watchers=[AssetWatcher(name="bounces", trigger=bounces)])  # doctest: +SKIP
 
-    Events that come close together change the asset once. The payload is ``{"events": [...]}``; each of them says
-    ``type``, ``send_id``, ``message_id``, ``time``, ``event_id`` and ``reason``, and not who the recipient is:
-    :meth:`.FluxomailHook.get_timeline` does.
+    Needs Airflow 3. On Airflow 3.3 all triggers on one connection share a stream, and none loses an event across
+    restarts of the triggerer; before, each has a stream of its own, and starts with the events from then on.
+
+    Events close together change the asset once. The payload is ``{"events": [...]}``; each event has ``type``,
+    ``send_id``, ``message_id``, ``time``, ``event_id`` and ``reason``, but not the recipient:
+    :meth:`.FluxomailHook.get_timeline` has.
 
     .. seealso:: :doc:`/guides/event-driven`.
 
@@ -56,7 +59,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
         *,
         types: str | Sequence[str],
         domain: str | None = None,
-        fluxomail_conn_id: str = FluxomailHook.default_conn_name,
+        fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
     ) -> None:
         if not HAS_ASSET_WATCHERS:
             from airflow_provider_fluxomail.airflow_compat import AirflowOptionalProviderFeatureException
@@ -70,7 +73,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
         self.fluxomail_conn_id = fluxomail_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make this trigger anew after a restart."""
+        """Return the class path and the arguments from which Airflow makes this trigger again after a restart."""
         return (
             # Under its public name, wherever the class lies.
             "airflow_provider_fluxomail.triggers.FluxomailEventTrigger",
@@ -78,7 +81,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Fire for each event, with a stream of its own and no cursor: where Airflow has no shared streams."""
+        """Fire for each event, with a stream of its own and no cursor, where Airflow has no shared streams."""
         source = EventSource(self.fluxomail_conn_id, self.domain)
         async with (
             contextlib.aclosing(source.open_stream()) as stream,
@@ -88,20 +91,20 @@ class FluxomailEventTrigger(BaseEventTrigger):
                 yield event
 
     def shared_stream_key(self) -> Hashable | None:
-        """Return what all triggers on one connection and domain share."""
+        """Return the key of the stream that all triggers on one connection and domain share."""
         return ("airflow_provider_fluxomail.events", self.fluxomail_conn_id, self.domain or "")
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
-        """Return what follows the events for all of them. It has every type: their ``types`` differ."""
+        """Return the source of their events. It has events of every type, because their ``types`` differ."""
         from airflow_provider_fluxomail.airflow_compat import SharedStreamProducer
 
-        # Not derived from it, as it is needed where Airflow has no such class.
+        # Registered, not derived: EventSource is needed where Airflow has no such class.
         SharedStreamProducer.register(EventSource)
         return cast("SharedStreamProducer", EventSource(kwargs["fluxomail_conn_id"], kwargs["domain"]))
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """Fire for each event that this trigger waits for, from its own cursor on."""
+        """Fire for each event of this trigger's types, from its own cursor on."""
         async with contextlib.aclosing(self._events(shared_stream, self.asset_state_store)) as events:
             async for event in events:
                 yield event
@@ -109,11 +112,11 @@ class FluxomailEventTrigger(BaseEventTrigger):
     async def _events(self, parts: AsyncIterator[Part], stores: Any) -> AsyncGenerator[TriggerEvent]:
         wanted = EventFilter(types=tuple(f"email.{name}" for name in self.types), domain=self.domain)
         identity = [self.fluxomail_conn_id, self.domain, self.types]
-        follower = Follower(wanted, CursorStore(stores, identity))
+        cursor = TriggerCursor(wanted, CursorStore(stores, identity))
         self.log.info("Following events (%s) of connection %s.", ", ".join(self.types), self.fluxomail_conn_id)
         async for part in parts:
-            if events := await follower.take(part):
-                yield TriggerEvent({"events": [told(event) for event in events]})
+            if events := await cursor.on_part(part):
+                yield TriggerEvent({"events": [payload(event) for event in events]})
 
 
 class _Consumed(NamedTuple):
@@ -123,14 +126,14 @@ class _Consumed(NamedTuple):
 
 
 async def _alone(source: EventSource, stream: AsyncIterator[tuple[Part, Mark]]) -> AsyncGenerator[Part]:
-    """Give the parts to one trigger. Nobody tells when its events are stored: they count as such when it goes on."""
+    """Yield the parts to one trigger. Its events count as stored when it requests the next part."""
     async for part, mark in stream:
         yield part
         await source.advance([_Consumed(mark)])
 
 
-def told(event: FeedEvent) -> dict[str, str | None]:
-    """Return what a Dag is told of an event: nothing of the recipient, for Airflow keeps it and logs it."""
+def payload(event: FeedEvent) -> dict[str, str | None]:
+    """Return an event as Dags get it, without the recipient, because Airflow stores and logs it."""
     own = event.event
     return {
         "type": own.type,
@@ -145,7 +148,7 @@ def told(event: FeedEvent) -> dict[str, str | None]:
 def check_types(types: str | Iterable[str]) -> list[str]:
     """Return the types in one order, each once: Airflow tells triggers apart by their arguments.
 
-    :raises FluxomailValidationError: there is none, or one that no event has; it lists those that are.
+    :raises FluxomailValidationError: there is none, or an unknown one; lists the known ones.
     """
     names = {types} if isinstance(types, str) else set(types)
     if unknown := sorted(str(name) for name in names if name not in EVENT_TYPES):
@@ -156,14 +159,14 @@ def check_types(types: str | Iterable[str]) -> list[str]:
 
 
 def check_domain(domain: str | None) -> str | None:
-    """Return the domain in small letters.
+    """Return the domain in lower case.
 
-    :raises FluxomailValidationError: it is none, such as an address.
+    :raises FluxomailValidationError: it is not a domain, such as an address.
     """
     if domain is None:
         return None
     name = domain.strip().lower().removeprefix("@")
     if not name or "@" in name or any(character.isspace() for character in name):
-        # Not quoted: it may be somebody's address.
+        # Not quoted: it may be an address.
         raise FluxomailValidationError("domain is not a domain: give what comes after the @, such as example.org")
     return name

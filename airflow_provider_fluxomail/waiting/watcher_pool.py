@@ -1,4 +1,4 @@
-"""The watchers of a triggerer: connections looked up once, and one watcher for all waits on one key.
+"""The watchers of a triggerer: each connection is looked up once, and all waits on one key share a watcher.
 
 A triggerer runs its triggers on one event loop; so does Airflow 2, in a thread. What they share is kept by loop.
 """
@@ -11,26 +11,23 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailConnectionError,
-    FluxomailError,
-    FluxomailValidationError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.watching.wait import timing
 from airflow_provider_fluxomail.client.watching.watcher import Watcher
 from airflow_provider_fluxomail.configuration import airflow_cfg
-from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.configuration.connection import look_up
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 
-#: So long a lookup that failed stands for those that come after it. Seconds.
-_FAILED_FOR: Final = 5.0
 
+class WatcherPool:
+    """The watchers of one event loop.
 
-class Watchers:
-    """Those of one event loop."""
+    >>> watcher = await WatcherPool.here().get("fluxomail_default")  # doctest: +SKIP
+    """
 
-    _of_loops: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Watchers]] = weakref.WeakKeyDictionary()
+    _of_loops: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, WatcherPool]] = weakref.WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._lookups: dict[str, asyncio.Task[Watcher]] = {}
@@ -38,19 +35,19 @@ class Watchers:
         self._watchers: list[tuple[FluxomailConnection, Watcher]] = []
 
     @classmethod
-    def here(cls) -> Watchers:
-        """Return those of the running event loop. By the loop itself: its id comes again once it is gone."""
+    def here(cls) -> WatcherPool:
+        """Return the pool of the running event loop. Kept by the loop itself, because ids are used again."""
         return cls._of_loops.setdefault(asyncio.get_running_loop(), cls())
 
     async def get(self, conn_id: str, *, instead_of: Watcher | None = None) -> Watcher:
-        """Return the watcher for a connection. The connection is looked up once for as long as the watcher lives.
+        """Return the watcher for a connection, which is looked up once for as long as the watcher lives.
 
-        :param instead_of: one that the key was refused to: look the connection up anew, unless somebody has.
-        :raises FluxomailError: the connection cannot be had, or is wrong.
+        :param instead_of: a watcher whose key was refused: look the connection up again, unless that has been done.
+        :raises FluxomailError: the connection is not available, or is wrong.
         """
         lookup = self._lookups.get(conn_id)
         if lookup is None or self._is_over(lookup, conn_id, instead_of):
-            # In no context of a trigger's, and not in its task: the one that comes first may be cancelled.
+            # In a task and a context of its own: the trigger that comes first may be cancelled.
             lookup = asyncio.get_running_loop().create_task(self._find(conn_id), context=contextvars.Context())
             self._lookups[conn_id] = lookup
         return await asyncio.shield(lookup)
@@ -59,7 +56,7 @@ class Watchers:
         if not lookup.done():
             return False
         if lookup.cancelled() or lookup.exception() is not None:
-            return time.monotonic() > self._failed_at.get(conn_id, 0.0) + _FAILED_FOR
+            return time.monotonic() > self._failed_at.get(conn_id, 0.0) + timing().failed_lookup
         return lookup.result().ended or lookup.result() is instead_of
 
     async def _find(self, conn_id: str) -> Watcher:
@@ -82,19 +79,3 @@ class Watchers:
         for conn_id, lookup in list(self._lookups.items()):
             if lookup.done() and not lookup.cancelled() and not lookup.exception() and lookup.result() is watcher:
                 del self._lookups[conn_id]
-
-
-async def look_up(conn_id: str) -> FluxomailConnection:
-    """Look the connection up. Airflow's own outage is one that a wait survives; a missing connection is not."""
-    from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException
-
-    try:
-        return await FluxomailHook(conn_id).aget_options()
-    except FluxomailError:
-        raise
-    except AirflowNotFoundException as error:
-        raise FluxomailValidationError(f"connection {conn_id!r} does not exist: create it") from error
-    except Exception as error:
-        raise FluxomailConnectionError(
-            f"Airflow cannot give connection {conn_id!r}: {error}", ambiguous=False
-        ) from error

@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from unittest import mock
 
-from airflow_provider_fluxomail.client.watching import wait
-from airflow_provider_fluxomail.waiting import worker
+from airflow_provider_fluxomail.client.watching.wait import WaitTiming, set_timing
 from tests.wire.airflow_runs import DagRuns
 
 
 def main(folder: str, dag_id: str) -> None:
-    with (
-        mock.patch.object(worker, "WORKER_LOOKS", (0.0,)),
-        mock.patch.object(worker, "RESUME_AFTER", 0.0),
-        mock.patch.object(wait, "LEAST_INTERVAL", 0.2),
-        mock.patch.object(worker, "RATE_LIMIT_SPREAD", 0.1),
-    ):
-        DagRuns(Path(folder)).run(dag_id, {})
+    set_timing(WaitTiming(worker_polls=(0.0,), resume_after=0.0, least_interval=0.2, rate_limit_spread=0.1))
+    DagRuns(Path(folder)).run(dag_id, {})
 
 
 if __name__ == "__main__":

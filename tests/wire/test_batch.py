@@ -26,15 +26,17 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.sending.batch import batch as batch_module
+from airflow_provider_fluxomail.sending.batch import outcomes as outcomes_module
 from airflow_provider_fluxomail.sending.batch.batch import Batch
-from airflow_provider_fluxomail.sending.batch.progress import Ledger
+from airflow_provider_fluxomail.sending.batch.outcomes import Outcomes
+from airflow_provider_fluxomail.sending.batch.progress import Progress
 from airflow_provider_fluxomail.sending.batch.report import Report
-from airflow_provider_fluxomail.sending.batch.rows import BadRow, Rows
+from airflow_provider_fluxomail.sending.batch.rows import BadRow, Row, Rows
+from airflow_provider_fluxomail.sending.send_once import Identity
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_facts import stored
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 from tests.wire.test_sendstate import StateError, Store
 
@@ -42,8 +44,7 @@ from tests.wire.test_sendstate import StateError, Store
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.05)
+    quick_waits(monkeypatch, rate_limit_spread=0.05)
 
 
 def people(count: int, **fields: Any) -> list[dict[str, Any]]:
@@ -137,15 +138,13 @@ class SandboxTime:
 
 def batch(sandbox: Sandbox, rows: list[dict[str, Any]], when: SandboxTime, **options: Any) -> Batch:
     settings = FluxomailHook().get_options().settings
-    arguments: dict[str, Any] = {"ledger": Ledger(), "report": Report(None, fresh=True), "save": lambda state: None}
-    return Batch(
-        Rows(rows),
-        settings=settings,
-        key_of=lambda row: f"{options.get('name', 'b')}:{row.part}".replace(" ", "_"),
-        clock=when.clock,
-        sleep=when.sleep,
-        **arguments,
-    )
+    outcomes = Outcomes(Progress(), Report(None, fresh=True), save=lambda _: None, clock=when.clock)
+
+    def identify(row: Row) -> Identity:
+        key = f"{options.get('name', 'b')}:{row.part}".replace(" ", "_")
+        return Identity(key=key, first_try=True, names_recipient=row.key is None)
+
+    return Batch(Rows(rows), outcomes, identify=identify, settings=settings, clock=when.clock, sleep=when.sleep)
 
 
 def test_promise_4_a_thousand_under_a_cap_of_sixty(sandbox: Sandbox) -> None:
@@ -256,13 +255,13 @@ def test_promise_1_another_order_asks_for_all_again(sandbox: Sandbox, caplog: py
     run(people(20), store=store)
     with caplog.at_level(logging.INFO):
         second = run(people(20)[::-1], store=store, ctx={"try_number": 2})
-    assert "come in another order" in caplog.text
+    assert "order changed" in caplog.text
     assert second.result["sent"] == 1
     sandbox.assert_sent(20)
 
 
 def test_promise_1_a_crash_goes_on_from_the_last_state(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
     store = Store()
 
     class Killed(BaseException):
@@ -293,7 +292,7 @@ class Told(BaseException):
 @pytest.mark.parametrize("how", ["on_kill", "raises"])
 def test_promise_1_a_task_that_is_told_to_end_does(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Airflow 2 raises in the task, Airflow 3 only calls ``on_kill``. No thread goes on sending behind its back."""
-    monkeypatch.setattr(batch_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
     sandbox.fail_next(503, to="p3@example.org", retry_after=20)
     store = Store()
     task = operator(people(200), concurrency=2)
@@ -354,12 +353,12 @@ def test_a_whole_minute_of_the_cap_is_within_a_longest_wait_of_a_minute(
     if waits:
         assert one.run().sent == 1
     else:
-        with pytest.raises(FluxomailRateLimitError, match="asks to wait 6"):
+        with pytest.raises(FluxomailRateLimitError, match="requires a wait of 6"):
             one.run()
 
 
 def test_promise_1_an_attempt_that_was_cleared_stops(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
     store = Store()
     written = store.set
 
@@ -592,7 +591,7 @@ def test_rows_that_turn_bad_while_they_are_sent(sandbox: Sandbox, tmp_path: Path
     one._concurrency = 1
     with pytest.raises(FluxomailValidationError, match="changed while they were being sent: line 6"):
         one.run()
-    assert one.counts.sent == 5
+    assert one.outcomes.counts.sent == 5
 
 
 def test_none_at_all(sandbox: Sandbox) -> None:
@@ -619,7 +618,7 @@ def test_a_large_file_is_streamed(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_progress_is_told_now_and_then(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(batch_module, "PROGRESS_SECONDS", 0.05)
+    monkeypatch.setattr(outcomes_module, "PROGRESS_SECONDS", 0.05)
     with caplog.at_level(logging.INFO):
         run(people(100), concurrency=1)
     told = [record.message for record in caplog.records if "messages done" in record.message]

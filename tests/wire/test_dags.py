@@ -13,20 +13,16 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, HAS_RETRY_POLICIES
-from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, CAN_POKE_AGAIN
+from tests.support.timing import quick_waits
 from tests.wire.airflow_runs import DagRunResult, DagRuns
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(wait, "NOT_FOUND_GRACE", 1.0)
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.2)
+    quick_waits(monkeypatch, least_interval=0.2, not_found_grace=1.0)
 
 
 @pytest.fixture

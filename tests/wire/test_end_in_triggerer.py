@@ -23,8 +23,9 @@ from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
-from airflow_provider_fluxomail.waiting import worker
+from airflow_provider_fluxomail.triggers.delivery import can_end_in_triggerer
 from tests.support.airflow_names import DAG
+from tests.support.timing import wait_timing
 from tests.wire.watching import send
 
 WORKER, TRIGGERER = False, TRIGGERS_CAN_END_TASKS
@@ -79,7 +80,7 @@ def wait(kind: type[FluxomailDeliverySensor] = FluxomailDeliverySensor, **fields
 )
 def test_what_needs_a_worker_for_its_success(fields: dict[str, Any], where: bool) -> None:
     with dag():
-        assert worker.can_end_in_triggerer(wait(**fields)) is where
+        assert can_end_in_triggerer(wait(**fields)) is where
 
 
 def test_what_is_mapped_over_needs_its_length() -> None:
@@ -90,19 +91,19 @@ def test_what_is_mapped_over_needs_its_length() -> None:
     with dag():
         task = wait()
         Down.partial(task_id="down").expand(values=task.output)
-        assert worker.can_end_in_triggerer(task) is WORKER
+        assert can_end_in_triggerer(task) is WORKER
 
 
 def test_another_xcom_backend_needs_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "my.Backend")
     with dag():
-        assert worker.can_end_in_triggerer(wait()) is WORKER
+        assert can_end_in_triggerer(wait()) is WORKER
 
 
 def test_the_operator_that_waits_too() -> None:
     with dag():
         task = FluxomailSendOperator(task_id="send", to="ops@example.org", subject="Hi", content="Text")
-        assert worker.can_end_in_triggerer(task) is TRIGGERER
+        assert can_end_in_triggerer(task) is TRIGGERER
 
 
 def fired(where: Any = None, **fields: Any) -> Any:
@@ -163,7 +164,7 @@ def test_a_result_that_cannot_be_pushed_is_a_workers(
 
 @pytest.mark.parametrize("to", ["bounced@example.org", "unknown"])
 def test_all_but_a_success_resumes_in_a_worker(sandbox: Sandbox, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.wait.NOT_FOUND_GRACE", 0.0)
+    wait_timing(monkeypatch, not_found_grace=0.0)
     sent = "s1" if to == "unknown" else send(sandbox, to=to)[0]
     event = fired(TASK, send_id=sent, end_from_trigger=True)
     assert type(event).__name__ == "TriggerEvent"

@@ -16,12 +16,13 @@ from urllib.parse import parse_qs
 import pytest
 
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
-from airflow_provider_fluxomail.asset_events import cursor, source
+from airflow_provider_fluxomail.asset_events import cursor
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.watching import event_feed
+from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
+from tests.support.timing import event_timing
 from tests.wire import running
 
 EVENTS = "/api/v1/events"
@@ -37,13 +38,16 @@ on_airflow_3_3 = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """As patient as tests are."""
-    monkeypatch.setattr(source, "TICK", 0.2)
-    monkeypatch.setattr(source, "PAUSE", 0.02)
-    monkeypatch.setattr(source, "AUTH_WAIT", 0.5)
-    monkeypatch.setattr(source, "REFUSED_WAIT", 0.5)
-    monkeypatch.setattr(source, "OUTAGE_WAIT", 0.2)
-    monkeypatch.setattr(cursor, "SAVE_EVERY_MS", 500)
-    monkeypatch.setattr(cursor, "SPACING", 0.0)
+    event_timing(
+        monkeypatch,
+        tick=0.2,
+        pause=0.02,
+        auth_wait=0.5,
+        refused_wait=0.5,
+        outage_wait=0.2,
+        save_every=0.5,
+        spacing=0.0,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -476,7 +480,7 @@ async def test_events_close_together_change_the_asset_once(
     sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow lets a run see the first of several quick changes, and the others when there is another one."""
-    monkeypatch.setattr(cursor, "SPACING", 2.0)
+    event_timing(monkeypatch, spacing=2.0)
     triggerer, store = triggerers(), Stores()
     triggerer.start(store)
     await live(triggerer, store)
@@ -498,11 +502,11 @@ async def test_events_close_together_change_the_asset_once(
 async def test_what_waits_to_be_fired_is_not_lost(
     sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    event_timing(monkeypatch, spacing=3600.0)
     sandbox.settings(stream_heartbeat=0.1)
     triggerer, store = triggerers(), Stores()
     triggerer.start(store)
     await live(triggerer, store)
-    monkeypatch.setattr(cursor, "SPACING", 3600.0)
     bounce(sandbox, first := next(moments))
     await triggerer.has(first)
     bounce(sandbox, second := next(moments))
@@ -519,8 +523,7 @@ async def test_what_waits_to_be_fired_is_not_lost(
 async def test_a_change_has_so_many_events_at_most(
     sandbox: Sandbox, triggerers: Callable[..., Triggerer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursor, "TOGETHER", 4)
-    monkeypatch.setattr(cursor, "SPACING", 0.1)
+    event_timing(monkeypatch, together=4, spacing=0.1)
     triggerer, store = triggerers(), Stores()
     triggerer.start(store)
     await live(triggerer, store)
@@ -538,7 +541,7 @@ async def test_a_change_has_so_many_events_at_most(
 async def test_a_long_absence_is_made_up_for_in_pages(
     sandbox: Sandbox, triggerers: Callable[..., Triggerer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursor, "PAGES", 2)
+    event_timing(monkeypatch, pages=2)
     sandbox.settings(page_size=3)
     triggerer, store = triggerers(), Stores()
     triggerer.start(store)
@@ -562,7 +565,7 @@ async def test_a_long_absence_is_made_up_for_in_pages(
 async def test_killed_while_it_catches_up_it_begins_with_that_again(
     sandbox: Sandbox, triggerers: Callable[..., Triggerer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursor, "PAGES", 1)
+    event_timing(monkeypatch, pages=1)
     sandbox.settings(page_size=2)
     triggerer, store = triggerers(), Stores()
     triggerer.start(store)
@@ -595,9 +598,7 @@ async def test_no_fault_of_the_stream_loses_or_doubles_an_event(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setattr(
-        event_feed.FeedTiming.__init__, "__kwdefaults__", {"silence": 0.5, "overlap": 10.0, "backoff": 0.5}
-    )
+    event_timing(monkeypatch, feed=FeedTiming(silence=0.5, overlap=60.0, backoff=0.5))
     sandbox.fail_next("stream_gap", times=None)
     triggerer, store = triggerers(), Stores()
     triggerer.start(store)
@@ -616,7 +617,7 @@ async def test_no_fault_of_the_stream_loses_or_doubles_an_event(
 async def test_a_gap_too_large_for_the_stream_is_read_from_the_cursor(
     sandbox: Sandbox, triggerers: Callable[..., Triggerer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_feed, "GAP_PAGES", 1)
+    event_timing(monkeypatch, feed=FeedTiming(overlap=60.0, gap_pages=1))
     sandbox.settings(page_size=2)
     sandbox.fail_next("stream_gap", times=None)
     triggerer, store = triggerers(), Stores()
@@ -739,9 +740,9 @@ async def test_what_cannot_be_had_is_told_and_asked_for_again(
     await triggerer.has(at)
     errors = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert len(errors) == 1
-    assert "cannot be followed" in errors[0].getMessage()
+    assert "Cannot follow the events" in errors[0].getMessage()
     assert f"HTTP {status}" in errors[0].getMessage() or str(status) in errors[0].getMessage()
-    assert "followed again" in caplog.text
+    assert "Following the events of connection fluxomail_default again" in caplog.text
     assert min(sandbox.requests("GET", STREAM).gaps) >= 0.8 * 0.5
 
 
@@ -760,7 +761,7 @@ async def test_a_key_that_was_replaced_is_read_anew(
     sandbox.connect(key=sandbox.key("fm_new_secret"))
     await triggerer.has(at)
     assert triggerer.moments == [at]
-    assert caplog.text.count("cannot be followed") == 1
+    assert caplog.text.count("Cannot follow the events") == 1
     assert "_secret" not in caplog.text, "promise 5"
 
 
@@ -768,7 +769,7 @@ async def test_a_key_that_was_replaced_is_read_anew(
 async def test_a_key_that_has_just_been_replaced_is_read_at_once(
     sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "AUTH_WAIT", 3600.0)
+    event_timing(monkeypatch, auth_wait=3600.0)
     old = sandbox.key("fm_old")
     sandbox.connect(key=old)
     triggerer, store = triggerers(), Stores()
@@ -786,7 +787,7 @@ async def test_a_connection_that_does_not_exist_is_told_and_looked_up_again(
 ) -> None:
     triggerer, store = triggerers(), Stores()
     triggerer.start(store, fluxomail_conn_id="later")
-    await triggerer.until(lambda: "cannot be followed" in caplog.text)
+    await triggerer.until(lambda: "Cannot follow the events" in caplog.text)
     sandbox.connect("later")
     await live(triggerer, store)
     bounce(sandbox, at := next(moments))
@@ -906,8 +907,7 @@ async def test_alone_it_fires_from_now_on_over_breaks(sandbox: Sandbox, moments:
 
 @on_airflow_3
 async def test_alone_it_reads_a_large_gap_to_its_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_feed, "GAP_PAGES", 1)
-    monkeypatch.setattr(cursor, "PAGES", 1)
+    event_timing(monkeypatch, pages=1, feed=FeedTiming(overlap=60.0, gap_pages=1))
     sandbox.settings(page_size=2)
     sandbox.fail_next("stream_gap", times=None)
     async with running_alone(types=["bounced"]) as found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,8 +19,7 @@ from airflow_provider_fluxomail.client.events import EventFilter, FeedEvent
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.settings import ClientSettings
-from airflow_provider_fluxomail.client.watching import event_feed
-from airflow_provider_fluxomail.client.watching.event_feed import Feed, FeedTiming
+from airflow_provider_fluxomail.client.watching.event_feed import EventFeed, FeedTiming
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.wire.conftest import RawServer
 
@@ -40,8 +40,9 @@ class Following:
         self.changes: list[tuple[bool, int]] = []
         self._changed = asyncio.Event()
         how = {"timing": QUICK, **how}
-        self.feed = Feed(client, wanted, turns=Turns(pacer), receive=self._receive, **how)
-        self.feed.on_change = self._on_change
+        self.feed = EventFeed(
+            client, wanted, turns=Turns(pacer), receive=self._receive, on_change=self._on_change, **how
+        )
         self.task = asyncio.create_task(self.feed.run())
 
     def _receive(self, events: Sequence[FeedEvent]) -> None:
@@ -342,13 +343,10 @@ async def test_a_cap_is_kept(sandbox: Sandbox, follow: Follow) -> None:
     assert max(Counter(one.at // 60 for one in sandbox.requests("GET")).values()) <= 4
 
 
-async def test_a_gap_too_large_to_be_read_is_told(
-    sandbox: Sandbox, follow: Follow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(event_feed, "GAP_PAGES", 2)
+async def test_a_gap_too_large_to_be_read_raises_the_generation(sandbox: Sandbox, follow: Follow) -> None:
     sandbox.settings(page_size=2)
     sandbox.fail_next("stream_gap", times=None)
-    following = follow()
+    following = follow(timing=dataclasses.replace(QUICK, gap_pages=2))
     await following.until_live()
     now = int(sandbox.now()) - T
     sandbox.fail_next(503, path=STREAM)

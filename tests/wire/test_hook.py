@@ -289,9 +289,9 @@ def test_a_gateways_404_says_nothing_of_the_send(
     with pytest.raises(FluxomailResponseError, match="does not come from Fluxomail") as caught:
         call(FluxomailHook("probe"), "get_timeline", "s1", max_attempts=1)
     assert not caught.value.permanent
-    assert Wait("s1", started=0, deadline=1000).met(caught.value, now=500) is None
+    assert Wait("s1", started=0, deadline=1000).on_error(caught.value, now=500) is None
     with pytest.raises(FluxomailNotFoundError) as own:
         call(FluxomailHook(), "get_timeline", "s1")
-    ending = Wait("s1", started=0, deadline=1000).met(own.value, now=500)
+    ending = Wait("s1", started=0, deadline=1000).on_error(own.value, now=500)
     assert ending
     assert ending.status == "error"

@@ -12,7 +12,6 @@ from unittest import mock
 import pytest
 
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
-from airflow_provider_fluxomail.client.watching import wait as waiting
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -21,7 +20,7 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
-from airflow_provider_fluxomail.waiting import worker
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 from tests.wire.test_sendstate import Store
 
@@ -35,9 +34,7 @@ Face = Callable[[Any, bool], None]
 @pytest.fixture(autouse=True)
 def _log_everything(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(FluxomailDeliverySensor, "log", logging.getLogger("sensor under test"), raising=False)
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(waiting, "LEAST_INTERVAL", 0.05)
+    quick_waits(monkeypatch)
     with caplog.at_level(logging.INFO):
         yield
 
@@ -232,7 +229,7 @@ def wait(mode: str, to: str, **fields: Any) -> tuple[str, Run]:
         ("veiled+bounced@example.org", {}, ": 550 5.1.1"),
         ("veiled+dropped@example.org", {}, "the message was dropped at 2"),
         ("veiled+never@example.org", {"timeout": 0.5}, "not delivered within 0 s; last event: sent at 2"),
-        ("veiled+delivered@example.org", {}, "cannot look at the timeline: "),
+        ("veiled+delivered@example.org", {}, "cannot read the timeline: "),
     ],
 )
 def test_a_sensor_that_skips_says_first_what_it_would_have_failed_with(
@@ -244,7 +241,7 @@ def test_a_sensor_that_skips_says_first_what_it_would_have_failed_with(
     fields: dict[str, Any],
     told: str,
 ) -> None:
-    if told.startswith("cannot look"):
+    if told.startswith("cannot read"):
         sandbox.fail_next(403, times=None, path="/api/v1/sends")
     sandbox.settings(event_delay=0.2)
     send_id, run = wait(mode, to, **{option: True, **fields})

@@ -21,6 +21,7 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from tests.support.timing import wait_timing
 from tests.wire.running import Run, context
 from tests.wire.test_batch import SandboxTime, batch, people
 from tests.wire.watching import Mail, send, until, watching
@@ -141,8 +142,7 @@ def test_a_rate_limit_that_is_waited_out(sandbox: Sandbox, statsd: StatsD) -> No
 
 
 def test_a_rate_limit_that_defers(sandbox: Sandbox, statsd: StatsD, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_fluxomail.waiting.worker.RESUME_AFTER", 0.2)
-    monkeypatch.setattr("airflow_provider_fluxomail.waiting.worker.RATE_LIMIT_SPREAD", 0.1)
+    wait_timing(monkeypatch, resume_after=0.2, rate_limit_spread=0.1)
     sandbox.connect(max_wait=0)
     sandbox.fail_next(429, retry_after=1)
     run = Run(operator(deferrable=True))
@@ -193,8 +193,7 @@ def test_a_wait_that_times_out_is_counted_once(sandbox: Sandbox, statsd: StatsD,
 
 
 def test_a_wait_that_ends_in_the_trigger(sandbox: Sandbox, statsd: StatsD, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_fluxomail.waiting.worker.WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr("airflow_provider_fluxomail.waiting.worker.RESUME_AFTER", 0.1)
+    wait_timing(monkeypatch, worker_polls=(0.0,), resume_after=0.1)
     sandbox.settings(event_delay=1.5)
     (sent,) = send(sandbox, to="ops@example.org")
     run = Run(FluxomailDeliverySensor(task_id="wait", send_id=sent, deferrable=True, poke_interval=0.2))

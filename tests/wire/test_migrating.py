@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_facts import HAS_FAILURE_MAILS, NO_FAILURE_MAILS
+from tests.support.timing import quick_waits
 from tests.wire.airflow_runs import DagRuns
 from tests.wire.old_services import HttpStub, SmtpStub, running
 
@@ -26,9 +25,7 @@ REASON = "needs the dependency group migrating"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.2)
+    quick_waits(monkeypatch, least_interval=0.2)
 
 
 @pytest.fixture

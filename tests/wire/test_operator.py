@@ -13,13 +13,12 @@ import pytest
 
 from airflow_provider_fluxomail.airflow_compat import Asset
 from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError, FluxomailServerError
-from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.client.watching.wait import now
 from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecorded
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_names import DAG
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 
 
@@ -31,10 +30,7 @@ def operator(**fields: Any) -> FluxomailSendOperator:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Defer at once and resume at once: outside a scheduler nothing kills a task that resumes too soon."""
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.05)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.1)
+    quick_waits(monkeypatch)
 
 
 def test_the_result(sandbox: Sandbox) -> None:
@@ -241,7 +237,7 @@ def test_wait_for_ends_in_the_worker_when_the_mail_is_quick(sandbox: Sandbox) ->
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "fine"}])
 def test_a_wait_does_not_go_green_on_nonsense(sandbox: Sandbox, event: Any) -> None:
-    with pytest.raises(Exception, match="says nothing of the delivery"):
+    with pytest.raises(Exception, match="is not the outcome of a wait"):
         operator(wait_for="delivered").execute_complete(context(), event=event)
 
 

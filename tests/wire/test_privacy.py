@@ -22,7 +22,6 @@ from typing import Any, Final
 import pytest
 
 from airflow_provider_fluxomail.client import retries
-from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -31,8 +30,8 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_facts import PRINTS_ITS_REQUESTS
+from tests.support.timing import quick_waits
 from tests.wire.airflow_runs import DagRuns
 from tests.wire.running import Run, context
 
@@ -90,10 +89,7 @@ def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
     monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.01)
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.02)
+    quick_waits(monkeypatch, rate_limit_spread=0.01, least_interval=0.02)
 
 
 class Store(dict[str, Any]):

@@ -17,7 +17,7 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
-from airflow_provider_fluxomail.waiting import worker
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 
 ADA, BOB = "ada@example.org", "bob@example.org"
@@ -157,7 +157,7 @@ def test_a_gateways_404_while_comparing_is_airflows_to_retry(sandbox: Sandbox) -
 class RendersAnew(FluxomailSendOperator):
     """Has another subject after a deferral, as one with the time in it has."""
 
-    def send_after_rate_limit(self, context: Any, event: Any = None) -> dict[str, Any]:
+    def send_after_rate_limit(self, context: Any, event: Any = None) -> Any:
         self.subject = "Rendered later"
         return super().send_after_rate_limit(context, event)
 
@@ -165,8 +165,7 @@ class RendersAnew(FluxomailSendOperator):
 def test_promise_1_a_subject_rendered_anew_after_a_deferral_is_harmless(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.1)
+    quick_waits(monkeypatch)
     sandbox.connect(max_wait=0.5)
     sandbox.fail_next("error_after_store")
     sandbox.fail_next(429, retry_after=1)
@@ -275,6 +274,7 @@ def test_by_hand_outside_of_a_task_a_key_is_required(sandbox: Sandbox, by_hand: 
     [
         ({"part": ""}, "part came out empty"),
         ({"part": 3}, "part came out empty"),
+        ({"idempotency_key": ""}, "idempotency_key must be 1 to 128"),
         ({"idempotency_key": "k", "part": "x"}, "belong to a derived key"),
         ({"idempotency_key": "k", "resend_on_clear": True}, "belong to a derived key"),
     ],

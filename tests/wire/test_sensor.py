@@ -19,11 +19,12 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_fluxomail import triggers
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
 from airflow_provider_fluxomail.client.watching import wait
+from airflow_provider_fluxomail.configuration import connection
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.waiting import watcher_pool, worker
+from tests.support.timing import quick_waits, wait_timing
 from tests.wire.running import Run, context, fire, rebuilt
 
 PACKAGE = "airflow_provider_fluxomail"
@@ -33,9 +34,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden_triggers.json").read_text(e
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.05)
+    quick_waits(monkeypatch)
 
 
 def send(to: str = "ops@example.org", **fields: Any) -> str:
@@ -178,7 +177,7 @@ def test_an_outage_until_the_deadline_times_out_and_says_so(sandbox: Sandbox, mo
     sandbox.fail_next(503, times=1000, path=TIMELINE)
     run = Run(sensor(mode, send_id=send_id, timeout=0.5))
     assert run.kind == "AirflowSensorTimeout"
-    assert "the last look failed" in str(run.error)
+    assert "the last poll failed" in str(run.error)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -198,7 +197,7 @@ def test_not_found_is_tolerated_for_a_while_and_then_fails(
     send_id = send()
     sandbox.fail_next(404, times=3, path=TIMELINE)
     assert Run(sensor(mode, send_id=send_id)).kind == "success"
-    monkeypatch.setattr(wait, "NOT_FOUND_GRACE", 0.5)
+    wait_timing(monkeypatch, not_found_grace=0.5)
     run = Run(sensor(mode, send_id="sends_unknown"))
     assert run.kind == "AirflowFailException"
     assert "was not found for" in str(run.error)
@@ -209,24 +208,24 @@ def rotated(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Key rotation: the connection holds a key that Fluxomail refuses, and from its second reading on a good one."""
     read: list[str] = []
     sandbox.connect(key="old")
-    real, real_async = FluxomailHook.get_options, FluxomailHook.aget_options
+    real, real_async = FluxomailHook.get_options, connection.read_connection
 
-    def note(hook: FluxomailHook) -> None:
-        if hook._connection is None:
-            if read:
-                sandbox.connect()
-            read.append("read")
+    def note() -> None:
+        if read:
+            sandbox.connect()
+        read.append("read")
 
     def get_options(hook: FluxomailHook) -> Any:
-        note(hook)
+        if hook._connection is None:
+            note()
         return real(hook)
 
-    async def aget_options(hook: FluxomailHook) -> Any:
-        note(hook)
-        return await real_async(hook)
+    async def read_connection(conn_id: str) -> Any:
+        note()
+        return await real_async(conn_id)
 
     monkeypatch.setattr(FluxomailHook, "get_options", get_options)
-    monkeypatch.setattr(FluxomailHook, "aget_options", aget_options)
+    monkeypatch.setattr(connection, "read_connection", read_connection)
     return read
 
 
@@ -296,14 +295,14 @@ def deferred(sandbox: Sandbox, **fields: Any) -> Any:
 def test_a_deferral_does_not_resume_before_airflow_can_take_it(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "RESUME_AFTER", 8.0)
+    wait_timing(monkeypatch, resume_after=8.0)
     assert deferred(sandbox).trigger.resume_after == pytest.approx(wait.now() + 8, abs=1)
 
 
 def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0, 1.0, 2.5, 4.5, 7.0, 10.0))
+    wait_timing(monkeypatch, worker_polls=wait.WaitTiming().worker_polls)
     sandbox.fail_next(429, times=9, path=TIMELINE, retry_after=600)
     started = wait.now()
     trigger = deferred(sandbox, timeout=9999).trigger
@@ -324,14 +323,14 @@ def test_the_hold_ends_at_the_deadline(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_interval_of_zero_does_not_hammer(sandbox: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 1.0)
+    wait_timing(monkeypatch, least_interval=1.0)
     Run(sensor(mode, send_id=send("never@example.org"), poke_interval=0, timeout=1.5))
     assert len(sandbox.requests("GET")) <= 5
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_404_past_the_deadline_is_a_timeout(sandbox: Sandbox, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait, "NOT_FOUND_GRACE", 0.5)
+    wait_timing(monkeypatch, not_found_grace=0.5)
     assert Run(sensor(mode, send_id="sends_unknown", timeout=0.5)).kind == "AirflowSensorTimeout"
 
 
@@ -384,16 +383,16 @@ def test_a_trigger_without_a_usable_connection_ends(sandbox: Sandbox, problem: s
 
 
 def test_airflows_own_outage_is_waited_out(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher_pool, "_FAILED_FOR", 0.0)
+    wait_timing(monkeypatch, failed_lookup=0.0)
     answers = iter([RuntimeError("no API server"), RuntimeError("no API server")])
-    real = FluxomailHook.aget_options
+    real = connection.read_connection
 
-    async def sometimes(hook: FluxomailHook) -> Any:
+    async def sometimes(conn_id: str) -> Any:
         for error in answers:
             raise error
-        return await real(hook)
+        return await real(conn_id)
 
-    monkeypatch.setattr(FluxomailHook, "aget_options", sometimes)
+    monkeypatch.setattr(connection, "read_connection", sometimes)
     now = wait.now()
     trigger = FluxomailDeliveryTrigger(send_id=send(), started=now, deadline=now + 50, poll_interval=0.1)
     assert asyncio.run(fire(trigger))["status"] == "reached"

@@ -26,6 +26,7 @@ from airflow_provider_fluxomail.sending import send_record
 from airflow_provider_fluxomail.sending.batch import batch
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
+from tests.support.timing import wait_timing
 from tests.wire.running import Run
 from tests.wire.test_bad_servers import answers, certificate, head, tls_url  # noqa: F401 - fixtures
 from tests.wire.test_log_lines import running
@@ -124,7 +125,7 @@ def refused_by_the_server(scene: Scene) -> None:
 
 @scenario
 def not_found(scene: Scene) -> None:
-    scene.monkeypatch.setattr(wait, "NOT_FOUND_GRACE", 0.0)
+    wait_timing(scene.monkeypatch, not_found_grace=0.0)
     scene.wait(send_id="snd_unknown")
 
 
@@ -480,11 +481,8 @@ def test_what_the_page_quotes_is_what_troubles_log(scene: Scene, caplog: pytest.
         scene.sandbox.connect()
         caplog.clear()
         with pytest.MonkeyPatch.context() as scene.monkeypatch:
-            for module, name, value in (
-                (wait, "LEAST_INTERVAL", 0.05),
-                (retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0)),
-            ):
-                scene.monkeypatch.setattr(module, name, value)
+            wait_timing(scene.monkeypatch, least_interval=0.05)
+            scene.monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
             for kind in (FluxomailDeliverySensor, FluxomailSendOperator, FluxomailNotifier):
                 scene.monkeypatch.setattr(kind, "log", logging.getLogger("task"), raising=False)
             function(scene)

@@ -17,7 +17,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.watching.wait import Ending, Status
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.sending.batch.progress import Ledger
+from airflow_provider_fluxomail.sending.batch.progress import Progress
 from airflow_provider_fluxomail.sending.send_record import StoredRecord
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.wire.running import Run, context
@@ -85,7 +85,7 @@ def test_promise_6_every_kind_of_event_and_state_is_golden() -> None:
     methods = {path.partition(".")[2] for case in TRIGGERS for path in case["resumes"]}
     assert {resumes for case in EVENTS for resumes in case["resumes"]} == methods
     (state,) = (case["event"]["state"] for case in EVENTS if case["event"].get("state"))
-    assert set(state) == set(Ledger().state())
+    assert set(state) == set(Progress().state())
     kept = [case["store"] for case in STATES]
     assert all(set(one["fluxomail_batch"]) == set(state) for one in kept if "fluxomail_batch" in one)
     names = {field.name for field in dataclasses.fields(StoredRecord)}

@@ -13,8 +13,9 @@ import pytest
 
 from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.client.watching.wait import now
-from airflow_provider_fluxomail.client.watching.watcher import BY_EVENTS, BY_TIMELINES
+from airflow_provider_fluxomail.client.watching.watched_wait import FOLLOWING_EVENTS
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from tests.support.timing import wait_timing
 from tests.wire.watching import (
     Mail,
     Waits,
@@ -29,6 +30,7 @@ from tests.wire.watching import (
     watching,
 )
 
+POLLING = "Polling the send's timeline every"
 EVENTS = "/api/v1/events"
 STREAM = f"{EVENTS}/stream"
 TIMELINES = "/api/v1/sends"
@@ -39,7 +41,7 @@ async def following(sandbox: Sandbox, waits: Waits) -> None:
     await until(
         lambda: (
             waits.started == len(waits.log)
-            and all(any(BY_EVENTS in line for line in lines) for lines in list(waits.log.values()))
+            and all(any(FOLLOWING_EVENTS in line for line in lines) for lines in list(waits.log.values()))
         ),
         "following",
     )
@@ -56,7 +58,7 @@ async def test_few_waits_read_timelines_and_no_stream(sandbox: Sandbox) -> None:
         assert set((await waits.all_ended()).values()) == {"reached"}
     assert streams(sandbox) == lists(sandbox) == 0
     assert waits.log[sent[0]][0].startswith(f"INFO Waiting for send {sent[0]} to be delivered, since 2")
-    assert waits.log[sent[0]][0].endswith(BY_TIMELINES)
+    assert waits.log[sent[0]][0].endswith(f"{POLLING} 1 s, within poll_share of the rate limit.")
 
 
 async def test_young_waits_are_looked_at_soon_whatever_the_interval(sandbox: Sandbox) -> None:
@@ -186,7 +188,7 @@ async def test_timelines_are_read_where_the_events_cannot_be_had(sandbox: Sandbo
 async def test_the_events_are_asked_for_again_now_and_then(sandbox: Sandbox) -> None:
     sandbox.settings(events_in_plan=False)
     sent = send(sandbox, 5)
-    async with watching(sandbox, timing(ask_again=1.5)) as waits:
+    async with watching(sandbox, timing(retry_events=1.5)) as waits:
         waits.start(sent)
         await until(lambda: streams(sandbox) >= 1)
         sandbox.settings(events_in_plan=True)
@@ -261,13 +263,13 @@ async def test_a_stream_that_is_away_for_long_lets_timelines_be_read(sandbox: Sa
         await following(sandbox, waits)
         sandbox.fail_next(503, path=STREAM, method="GET", times=None)
         sandbox.fail_next("stream_drop")
-        await until(lambda: BY_TIMELINES in waits.log[sent[1]][-1], "timelines are read")
+        await until(lambda: POLLING in waits.log[sent[1]][-1], "timelines are read")
         mail.event("delivered", sent[0])
         assert await waits.all_ended(sent[:1]) == {sent[0]: "reached"}
         sandbox.clear_faults()
-        await until(lambda: BY_EVENTS in waits.log[sent[1]][-1])
-    modes = [mode for line in waits.log[sent[1]] for mode in (BY_EVENTS, BY_TIMELINES) if mode in line]
-    assert modes == [BY_TIMELINES, BY_EVENTS, BY_TIMELINES, BY_EVENTS]
+        await until(lambda: FOLLOWING_EVENTS in waits.log[sent[1]][-1])
+    modes = [mode for line in waits.log[sent[1]] for mode in (FOLLOWING_EVENTS, POLLING) if mode in line]
+    assert modes == [POLLING, FOLLOWING_EVENTS, POLLING, FOLLOWING_EVENTS]
 
 
 async def test_an_event_that_the_stream_has_lost_costs_minutes_not_for_ever(sandbox: Sandbox) -> None:
@@ -287,14 +289,12 @@ async def test_an_event_that_the_stream_has_lost_costs_minutes_not_for_ever(sand
 
 
 async def test_after_a_gap_that_cannot_be_closed_the_timeline_decides(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox,
 ) -> None:
     """An event of the stream says nothing while what came before it may be missing."""
-    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.event_feed.GAP_PAGES", 1)
-    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.follower._LEAST_PAGES", 1)
     sent = send(sandbox, 5)
     mail = Mail(sandbox)
-    async with watching(sandbox) as waits:
+    async with watching(sandbox, timing(gap_pages=1, list_pages=1)) as waits:
         waits.start(sent, interval=1)
         await following(sandbox, waits)
         await until(lambda: lists(sandbox) >= 1)
@@ -330,7 +330,7 @@ async def test_promise_4_reads_stay_within_the_share(sandbox: Sandbox) -> None:
 async def test_promise_4_retry_after_holds_the_whole_watcher(sandbox: Sandbox) -> None:
     sent = send(sandbox, 20)
     sandbox.fail_next(429, path=TIMELINES, method="GET", retry_after=600)
-    async with watching(sandbox, timing(feed_above=99)) as waits:
+    async with watching(sandbox, timing(follow_above=99)) as waits:
         waits.start(sent, ago=None, interval=0.1)
         await until(lambda: reads(sandbox) >= 1)
         await asyncio.sleep(1.5)
@@ -340,7 +340,7 @@ async def test_promise_4_retry_after_holds_the_whole_watcher(sandbox: Sandbox) -
 async def test_young_waits_come_before_old_ones(sandbox: Sandbox) -> None:
     sandbox.key("capped", rate_limit_per_minute=1200)
     old, young = send(sandbox, 20), send(sandbox, 5)
-    async with watching(sandbox, timing(feed_above=99), key="capped") as waits:
+    async with watching(sandbox, timing(follow_above=99), key="capped") as waits:
         waits.start(old, ago=None, interval=30)
         for wait in list(waits._tasks):
             assert wait in old
@@ -368,11 +368,10 @@ async def test_the_deadline_has_a_last_look(sandbox: Sandbox) -> None:
     assert "not delivered within 2 s" in ending.message or "not delivered within 3 s" in ending.message
 
 
-async def test_a_hold_does_not_keep_a_wait_beyond_its_deadline(sandbox: Sandbox, monkeypatch: Any) -> None:
-    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.watcher.LAST_LOOK", 0.5)
+async def test_a_hold_does_not_keep_a_wait_beyond_its_deadline(sandbox: Sandbox) -> None:
     sent = send(sandbox, 3)
     sandbox.fail_next(429, path=TIMELINES, method="GET", retry_after=9999, times=None)
-    async with watching(sandbox) as waits:
+    async with watching(sandbox, timing(last_poll=0.5)) as waits:
         waits.start(sent, ago=None, timeout=1)
         assert set((await waits.all_ended()).values()) == {"timeout"}
 
@@ -429,11 +428,11 @@ async def test_waits_that_leave_at_once(sandbox: Sandbox) -> None:
 async def test_few_waits_give_the_stream_up_again(sandbox: Sandbox) -> None:
     sent = send(sandbox, 8)
     mail = Mail(sandbox)
-    async with watching(sandbox, timing(feed_below=3)) as waits:
+    async with watching(sandbox, timing(follow_below=3)) as waits:
         waits.start(sent, interval=1)
         await following(sandbox, waits)
         await waits.leave(sent[1:])
-        await until(lambda: BY_TIMELINES in waits.log[sent[0]][-1])
+        await until(lambda: POLLING in waits.log[sent[0]][-1])
         mail.event("delivered", sent[0])
         assert await waits.all_ended() == {sent[0]: "reached"}
     assert reads(sandbox) >= 1
@@ -458,7 +457,7 @@ async def test_two_waits_for_one_send(sandbox: Sandbox) -> None:
 
 
 async def test_unknown_sends_end_with_an_error(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.wait.NOT_FOUND_GRACE", 1.0)
+    wait_timing(monkeypatch, not_found_grace=1.0)
     async with watching(sandbox) as waits:
         waits.start([f"s{number}" for number in range(6)], ago=None, interval=1)
         assert set((await waits.all_ended()).values()) == {"error"}
@@ -474,7 +473,7 @@ async def test_a_bug_ends_the_waits_instead_of_hanging_them(
     async with watching(sandbox) as waits:
         waits.start(["s1"], ago=None)
         with caplog.at_level(logging.ERROR):
-            assert await waits.all_ended() == {"s1": "FluxomailError"}
+            assert await waits.all_ended() == {"s1": "WatcherFailedError"}
     assert "The watcher of waits failed" in caplog.text
 
 
@@ -537,6 +536,6 @@ async def test_promise_3_a_task_that_loses_its_first_cancellation_still_ends(san
     async with asyncio.timeout(20):
         async with watching(sandbox) as waits:
             waits.start(send(sandbox, 1, to="never@example.org"), target="delivered")
-            waits._watcher()._start(stubborn())
+            waits._watcher()._tasks.start(stubborn())
             await asyncio.sleep(0)
     assert lost.is_set()

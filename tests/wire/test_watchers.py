@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client.watching.wait import now
-from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.configuration import connection
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
-from airflow_provider_fluxomail.waiting.watcher_pool import Watchers
+from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
 from tests.wire.running import fire
 from tests.wire.watching import Mail, reads, send, streams, until
 
@@ -30,14 +30,14 @@ def trigger(send_id: str, **fields: Any) -> FluxomailDeliveryTrigger:
 def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The connections that were looked up."""
     found: list[str] = []
-    real = FluxomailHook.aget_options
+    real = connection.read_connection
 
-    async def aget_options(hook: FluxomailHook) -> Any:
-        found.append(hook.fluxomail_conn_id)
+    async def read_connection(conn_id: str) -> Any:
+        found.append(conn_id)
         await asyncio.sleep(0.05)
-        return await real(hook)
+        return await real(conn_id)
 
-    monkeypatch.setattr(FluxomailHook, "aget_options", aget_options)
+    monkeypatch.setattr(connection, "read_connection", read_connection)
     return found
 
 
@@ -67,8 +67,8 @@ async def test_promise_4_the_connection_is_looked_up_once_for_all(sandbox: Sandb
     assert lookups == ["fluxomail_default"]
     assert streams(sandbox) == 1
     assert reads(sandbox) == 0
-    assert not Watchers.here()._lookups
-    assert not Watchers.here()._watchers
+    assert not WatcherPool.here()._lookups
+    assert not WatcherPool.here()._watchers
 
 
 async def test_connections_with_equal_settings_share_a_watcher(sandbox: Sandbox, lookups: list[str]) -> None:
@@ -79,7 +79,7 @@ async def test_connections_with_equal_settings_share_a_watcher(sandbox: Sandbox,
         await until(lambda: streams(sandbox) == 1)
         async with waits(sent[40:42], fluxomail_conn_id="third", seen=None):
             await until(lambda: reads(sandbox) == 2)
-            assert len(Watchers.here()._watchers) == 2
+            assert len(WatcherPool.here()._watchers) == 2
     assert sorted(lookups) == ["fluxomail_default", "other", "third"]
 
 
@@ -128,8 +128,8 @@ async def test_a_key_that_stays_refused_ends_all_waits(sandbox: Sandbox, lookups
 def test_each_event_loop_has_its_own_and_leaves_nothing(sandbox: Sandbox) -> None:
     sent = send(sandbox, 2, to="ops@example.org")
     gc.collect()
-    before = len(Watchers._of_loops)
+    before = len(WatcherPool._of_loops)
     for send_id in sent:
         assert asyncio.run(fire(trigger(send_id, seen=None)))["status"] == "reached"
     gc.collect()
-    assert len(Watchers._of_loops) == before
+    assert len(WatcherPool._of_loops) == before

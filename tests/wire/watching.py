@@ -17,9 +17,9 @@ from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.client.timeline import judge
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
-from airflow_provider_fluxomail.client.watching.follower import FollowTiming
 from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
-from airflow_provider_fluxomail.client.watching.watcher import Watcher, WatchTiming
+from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
+from airflow_provider_fluxomail.client.watching.watcher import Watcher
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 
 #: A test waits so long for what must happen, in seconds.
@@ -37,21 +37,15 @@ def send(sandbox: Sandbox, count: int = 1, to: str = "never@example.org") -> lis
         return [client.send(message, idempotency_key=uuid.uuid4().hex).send_id for _ in range(count)]
 
 
-def timing(
-    *, feed_above: int = 3, feed_below: int = 2, reconcile: float = 600.0, silence: float = 45.0, **follow: Any
-) -> WatchTiming:
+def timing(*, silence: float = 45.0, gap_pages: int = 50, **fields: Any) -> WatchTiming:
     """Few waits are many already."""
-    return WatchTiming(
-        feed_above=feed_above,
-        feed_below=feed_below,
-        reconcile=reconcile,
-        follow=FollowTiming(feed=FeedTiming(silence=silence, backoff=0.5), **follow),
-    )
+    feed = FeedTiming(silence=silence, backoff=0.5, gap_pages=gap_pages)
+    return WatchTiming(**{"follow_above": 3, "follow_below": 2, "feed": feed, **fields})
 
 
 def never_below(**more: Any) -> WatchTiming:
     """The events are followed from the first wait on, and to the last."""
-    return timing(feed_above=0, feed_below=0, **more)
+    return timing(follow_above=0, follow_below=0, **more)
 
 
 class Waits:
@@ -92,7 +86,7 @@ class Waits:
     async def one(self, send_id: str, seen: float) -> Ending:
         """Start a wait that a worker has looked for at ``seen``, and return its ending."""
         wait = Wait(send_id, started=seen, deadline=seen + 600.0, seen=seen)
-        return await self._watcher().watch(wait, interval=600.0, tell=lambda level, text: None)
+        return await self._watcher().watch(wait, interval=600.0, log=lambda level, text: None)
 
     @property
     def started(self) -> int:
@@ -106,7 +100,7 @@ class Waits:
             said.append(f"{logging.getLevelName(level)} {text}")
 
         try:
-            ended: Ending | Exception = await self._watcher().watch(wait, interval=interval, tell=tell, hold=hold)
+            ended: Ending | Exception = await self._watcher().watch(wait, interval=interval, log=tell, not_before=hold)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is how the wait ended
             ended = error
         self.endings.setdefault(wait.send_id, []).append(ended)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import tempfile
 import time
@@ -18,14 +19,14 @@ import pytest
 from airflow_provider_fluxomail import triggers
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client import errors, retries
-from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from airflow_provider_fluxomail.sending import idempotency_key, send_once
-from airflow_provider_fluxomail.waiting import worker
+from airflow_provider_fluxomail.sending import idempotency_key
+from airflow_provider_fluxomail.sending.batch.sender import Sender
+from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
@@ -229,27 +230,27 @@ def by_decorator(number: int, store: Store | None = None) -> list[Outcome]:
 
 
 def by_decorator_of_many(number: int, *, recipients: tuple[str, ...]) -> list[Outcome]:
-    """The task raises one error of several: what became of each message is what the hook made of it."""
-    told: list[Outcome] = []
-    send = send_once.send_once
+    """The task raises one error for all: the outcome of each message is the one that the batch got."""
+    outcomes: dict[str, tuple[Any, Any]] = {}
+    send = Sender.send
 
-    def kept(*args: Any) -> Any:
-        try:
-            sent = send(*args)
-        except errors.FluxomailError as error:
-            told.append(_failed(error, final=error.permanent))
-            raise
-        told.append(_of(sent))
-        return sent
+    def kept(sender: Sender, flight: Any) -> Any:
+        got = send(sender, flight)
+        outcomes[flight.row.message.to] = got.sent, got.error
+        return got
 
     operator = decorated(lambda: [{**MESSAGE, "to": recipient} for recipient in recipients])
-    with mock.patch.object(send_once, "send_once", kept):
+    with mock.patch.object(Sender, "send", kept):
         run = Run(operator, context(try_number=number))
-    assert (run.error is None) == (not any(one.error for one in told))
+    assert (run.error is None) == (not any(error for _, error in outcomes.values()))
     if run.error is None:
-        assert [one["idempotency_key"] for one in run.result] == [one.key for one in told]
-        return told
-    return [*told, *[outcome(run)] * (len(recipients) - len(told))]
+        assert [one["send_id"] for one in run.result] == [outcomes[recipient][0].send_id for recipient in recipients]
+    else:
+        outcomes = {recipient: outcomes.get(recipient, (None, run.error)) for recipient in recipients}
+    return [
+        _of(sent) if sent else _failed(error, final=_is_final(run))
+        for sent, error in (outcomes[recipient] for recipient in recipients)
+    ]
 
 
 def decorated(function: Callable[[], Any]) -> FluxomailSendDecoratedOperator:
@@ -276,8 +277,9 @@ def by_deferring_operator(number: int, store: Store | None = None) -> list[Outco
 
 
 def deferring(operator: Any, number: int, store: Store | None = None) -> Run:
-    """Meets 429s that last longer than a worker waits; the triggerer's clock is ahead, so that nobody waits."""
-    with mock.patch.object(triggers, "now", return_value=time.time() + 2 * LONG):
+    """Meets 429s that last longer than a worker waits; the deferral's clock runs ahead, so that nothing waits."""
+    clock = itertools.count(time.time(), LONG)
+    with mock.patch.object(triggers.rate_limit, "now", side_effect=clock):
         run = Run(operator, {**context(try_number=number), "task_state_store": store})
     assert all(isinstance(deferral.trigger, triggers.FluxomailRetryAfterTrigger) for deferral in run.deferrals)
     return run
@@ -356,11 +358,7 @@ def quick(fluxomail_sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) 
     fluxomail_sandbox.connect(timeout=TIMEOUT, max_attempts=ATTEMPTS)
     monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
     monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
-    monkeypatch.setattr(worker, "WORKER_LOOKS", (0.0,))
-    monkeypatch.setattr(worker, "RESUME_AFTER", 0.0)
-    monkeypatch.setattr(worker, "RATE_LIMIT_SPREAD", 0.01)
-    monkeypatch.setattr(worker, "DEFAULT_RATE_LIMIT_WAIT", 0.01)
-    monkeypatch.setattr(wait, "LEAST_INTERVAL", 0.02)
+    quick_waits(monkeypatch, rate_limit_spread=0.01, rate_limit_wait=0.01, least_interval=0.02)
 
 
 def connect(sandbox: FluxomailSandbox, fault: Fault, **extras: Any) -> None:

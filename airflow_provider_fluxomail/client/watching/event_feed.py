@@ -1,4 +1,4 @@
-"""The event stream, followed over all its breaks: what it missed is read from the list.
+"""Reads the organization's events across breaks of the stream: what a break has missed is read from the list.
 
 https://docs.fluxomail.com/api-reference/fluxomail/events
 """
@@ -29,39 +29,43 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Pages that are read at most to close one gap.
-GAP_PAGES: Final = 50
-#: A stream that lived so long, in seconds, or brought an event, was a good one: the next failure is the first again.
+#: A stream that lived this long, in seconds, or brought an event, resets the count of failures.
 _GOOD: Final = 10.0
-#: Events of so long are read in one go, at most every other time. Seconds.
+#: While events come, they are collected for this long at most every other time. Seconds.
 _GATHER: Final = 0.1
-#: What a server may answer to an id or a filter that it does not take.
+#: How a server may refuse an id or a filter that it does not know.
 _REFUSALS: Final = (FluxomailValidationError, FluxomailRequestError, FluxomailNotFoundError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeedTiming:
-    """How patient a feed is. All in seconds.
+    """How patient a feed is. Times in seconds.
 
-    :param silence: without a byte, after which a stream counts as broken. Fluxomail documents no sign of life; a stream
-        that has none is opened anew so often.
-    :param overlap: what the list repeats of the time before a break: events become visible a little late.
+    :param silence: a stream that brings no byte for this long counts as broken. Fluxomail documents no heartbeat; if
+        there is none, the stream is reopened this often.
+    :param overlap: how much of the time before a break the list repeats: events become visible a little late.
     :param backoff: longest wait between two attempts to open the stream.
+    :param gap_pages: pages that are read at most to close one gap.
     """
 
     silence: float = 45.0
     overlap: float = 10.0
     backoff: float = 30.0
+    gap_pages: int = 50
 
 
-class Feed:
-    """Follows the organization's events. An event may come twice, and out of order.
+class EventFeed:
+    """Reads the organization's events, from the stream and the list. An event may come twice, and out of order.
 
-    :param client: its answers must be shown to the pacer of ``turns``.
+    >>> feed = EventFeed(client, EventFilter(), turns=turns, receive=print)  # doctest: +SKIP
+    >>> await feed.run()  # doctest: +SKIP
+
+    :param client: shows its responses to the pacer of ``turns``.
     :param wanted: which events.
     :param turns: when a request may be made.
     :param receive: takes the events.
-    :param since_ms: where to begin, in milliseconds of Fluxomail's clock; when the stream opens if it is left out.
+    :param on_change: called after :attr:`live` has changed.
+    :param since_ms: where to begin, in milliseconds of Fluxomail's clock; by default when the stream opens.
     """
 
     def __init__(
@@ -71,63 +75,63 @@ class Feed:
         *,
         turns: Turns,
         receive: Callable[[Sequence[FeedEvent]], None],
+        on_change: Callable[[], None] = lambda: None,
         since_ms: int | None = None,
         timing: FeedTiming | None = None,
     ) -> None:
-        #: May be replaced while the feed does not run, as when its key was.
+        #: May be replaced while the feed does not run, after its key was replaced.
         self.client = client
         self._wanted = wanted
         self._turns = turns
         self._receive = receive
+        self._on_change = on_change
         self._timing = timing or FeedTiming()
         self._last_id: str | None = None
         self._failures = 0
         self._brought = False
-        #: Up to which moment of Fluxomail's clock every event has been received, milliseconds.
+        #: Every event until this moment has been received. Milliseconds of Fluxomail's clock.
         self.reached_ms = since_ms
-        #: True while a stream is open and nothing is missing before it.
+        #: Whether a stream is open and nothing is missing before it.
         self.live = False
-        #: Raised when events may have been missed for good: only the timelines know them. 0 before the first stream.
+        #: Raised when events may have been missed for good: only the timelines have them. 0 before the first stream.
         self.generation = 0
         #: Fluxomail's clock minus this machine's, seconds.
         self.clock_offset = 0.0
-        #: Told after :attr:`live` or :attr:`generation` has changed.
-        self.on_change: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
-        """Follow the events until cancelled. Outages of any length are waited out.
+        """Read the events until cancelled, across outages of any length.
 
-        :raises FluxomailAuthError: the key is not accepted (any more).
-        :raises FluxomailError: the events cannot be had with this key: 402, 403, 404 and the like.
+        :raises FluxomailAuthError: the key is not accepted.
+        :raises FluxomailError: the events are not available with this key: 402, 403, 404 and the like.
         """
         while True:
             began = time.monotonic()
-            asked = 0.0
+            retry_after = 0.0
             self._brought = False
             try:
                 await self._follow()
             except FluxomailError as error:
-                if isinstance(error, _REFUSALS) and self._asks_less():
+                if isinstance(error, _REFUSALS) and self._request_less():
                     continue
                 if isinstance(error, FluxomailAuthError) or error.permanent:
                     raise
-                asked = error.retry_after or 0.0
+                retry_after = error.retry_after or 0.0
                 if isinstance(error, FluxomailRateLimitError):
-                    self._turns.hold(asked)
+                    self._turns.hold(retry_after)
                 log.info("The event stream is interrupted: %s", error)
             finally:
                 self._set_live(live=False)
             self._failures = 0 if self._brought or time.monotonic() - began >= _GOOD else self._failures + 1
             step = min(self._timing.backoff, 2.0 ** min(self._failures, 10) / 4)
-            await asyncio.sleep(max(asked, step * random.uniform(0.2, 1.0)))
+            await asyncio.sleep(max(retry_after, step * random.uniform(0.2, 1.0)))
 
     async def read_back(self, since_ms: int, pages: int) -> int:
         """Receive what the list has since a moment, newest first.
 
         :param since_ms: in milliseconds of Fluxomail's clock.
-        :param pages: read at most so many.
-        :return: back to when everything was read: ``since_ms`` unless the pages did not suffice.
-        :raises FluxomailError: it cannot be read now.
+        :param pages: read at most this many.
+        :return: the moment since which everything was read: ``since_ms``, or later if there are more pages.
+        :raises FluxomailError: the list could not be read.
         """
         cursor: str | None = None
         seen: set[str] = set()
@@ -137,7 +141,7 @@ class Feed:
                 page = await self.client.list_events(self._wanted, since_ms=since_ms, cursor=cursor, max_attempts=1)
             self._receive(page.events)
             times = [int(event.event.time.timestamp() * 1000) for event in page.events if event.event.time]
-            # A server that begins with the oldest, or pages in circles, must not make it read for ever.
+            # A server that starts with the oldest, or pages in circles, must not make it read without end.
             if not page.cursor or page.cursor in seen or (times and max(times) < since_ms):
                 return since_ms
             seen.add(page.cursor)
@@ -146,15 +150,15 @@ class Feed:
         return max(reached, since_ms)
 
     async def _follow(self) -> None:
-        """Open the stream, read from the list what came before it, then take what comes."""
+        """Open the stream, read from the list what came before it, then read the stream."""
         await self._turns.acquire()
-        waiting = True
+        opening = True
         try:
             async with self.client.stream_events(
                 self._wanted, since=self._last_id, silence=self._timing.silence
             ) as stream:
                 self._turns.release()
-                waiting = False
+                opening = False
                 await self._close_gap(stream)
                 paused_at = 0.0
                 try:
@@ -163,38 +167,38 @@ class Feed:
                         if events:
                             self._brought = True
                             self._receive(events)
-                            # What comes in the meantime is read in one go: waking up costs more than an event. As long
-                            # again without a pause, for each turn gives but one chunk of what has come.
+                            # What comes during a pause is read in one go: waking up costs more than an event. Then
+                            # no pause for a while, because each turn reads only one chunk of what has come.
                             if time.monotonic() > paused_at + 2 * _GATHER:
                                 paused_at = time.monotonic()
                                 await asyncio.sleep(_GATHER)
                 finally:
                     self._last_id = stream.last_id
         finally:
-            if waiting:
+            if opening:
                 self._turns.release()
 
     async def _close_gap(self, stream: EventStream) -> None:
-        """Read the list while the stream's first events wait in the socket: so they come after those of the list."""
+        """Read the list while the stream's first events are in the socket, so that they come after the list's."""
         self.clock_offset = stream.opened_at - time.time()
         opened_ms = int(stream.opened_at * 1000)
         complete = True
         if self.reached_ms is not None:
             since_ms = self.reached_ms - int(self._timing.overlap * 1000)
-            complete = await self.read_back(since_ms, GAP_PAGES) <= since_ms
+            complete = await self.read_back(since_ms, self._timing.gap_pages) <= since_ms
         self.reached_ms = max(self.reached_ms or 0, opened_ms)
         if not complete or not self.generation:
             self.generation += 1
         self._set_live(live=True)
 
     def server_ms(self, moment: float) -> int:
-        """Return a moment of this machine's clock, epoch seconds, in milliseconds of Fluxomail's."""
+        """Convert a moment of this machine's clock, epoch seconds, to milliseconds of Fluxomail's."""
         return int((moment + self.clock_offset) * 1000)
 
-    def _asks_less(self) -> bool:
-        """Leave out what the server may have refused; say whether there was anything.
+    def _request_less(self) -> bool:
+        """Leave out what the server may have refused; return whether there was anything.
 
-        First the id to go on from, which it may have forgotten (the list has what came after it), then the filter by
+        First the id to continue from, which it may have forgotten (the list has what came after it), then the filter by
         type, which not every server may know.
         """
         if self._last_id is not None:
@@ -208,4 +212,4 @@ class Feed:
     def _set_live(self, *, live: bool) -> None:
         if self.live != live:
             self.live = live
-            self.on_change()
+            self._on_change()

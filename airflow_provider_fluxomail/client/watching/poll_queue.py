@@ -1,8 +1,7 @@
-"""Whose turn it is: of many waits under one cap, which is looked at next.
+"""Poll queue: which pending wait is polled next when the rate limit does not allow polling all that are due.
 
-A wait is due when its interval is over. Where more are due than the cap allows, young waits come before old ones: most
-mail is delivered within a minute, and who has waited for a day does not mind ten minutes. Nobody waits for ever, as the
-time for which somebody has been due counts too.
+A wait is due when its interval is over. New waits go first: most mail is delivered within a minute, and a wait that has
+lasted a day can spare ten minutes. No wait starves, because the time for which it has been due counts as well.
 """
 
 from __future__ import annotations
@@ -12,130 +11,92 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_fluxomail.client.watching.wait import now
+
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.errors import FluxomailError
-    from airflow_provider_fluxomail.client.models import Event
-    from airflow_provider_fluxomail.client.watching.wait import Ending, Wait
+    from airflow_provider_fluxomail.client.watching.watched_wait import WatchedWait
 
-#: A wait is young for so long, in seconds; from then on it yields to younger ones in proportion to its age.
-YOUNG: Final = 60.0
-#: How many intervals an old wait yields at most.
+#: A wait is new for this long, in seconds; from then on it gives way to newer ones in proportion to its age.
+NEW: Final = 60.0
+#: How many intervals an old wait gives way at most.
 MOST_YIELDED: Final = 10.0
-#: Forgotten plans are swept out once there are so many more plans than waits.
-_SWEEP: Final = 256
+#: Outdated entries are removed once there are this many more entries than waits.
+_OUTDATED: Final = 256
 
 
-class Watched:
-    """One wait that a watcher looks after.
+class PollQueue:
+    """The polls that are planned and those that are due. Each wait has one at most.
 
-    :param wait: what is waited for.
-    :param interval: seconds between looks.
+    >>> queue = PollQueue()
+    >>> queue.pop() is None
+    True
     """
 
-    __slots__ = ("due", "ending", "events", "generation", "interval", "joining", "notes", "settling", "wait", "woken")
-
-    def __init__(self, wait: Wait, interval: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.wait = wait
-        self.interval = interval
-        #: Epoch seconds of the next look that is planned; 0 if none is.
-        self.due = 0.0
-        #: Generation of the feed that has told all since the last look; 0 if none has.
-        self.generation = 0
-        #: Whether the list is still to be asked for what came before the feed.
-        self.joining = False
-        #: What the feed has told and nobody has judged yet.
-        self.events: tuple[Event, ...] = ()
-        self.settling = False
-        self.ending: Ending | FluxomailError | None = None
-        #: Lines for the log of whoever waits: level, text.
-        self.notes: tuple[tuple[int, str], ...] = ()
-        self.woken = loop.create_future()
-
-    def note(self, level: int, text: str) -> None:
-        """Give whoever waits a line for its log."""
-        self.notes = (*self.notes, (level, text))
-        self.wake()
-
-    def end(self, ending: Ending | FluxomailError) -> None:
-        """End the wait, once."""
-        if self.ending is None:
-            self.ending = ending
-            self.wake()
-
-    def wake(self) -> None:
-        """Let whoever waits go on."""
-        if not self.woken.done():
-            self.woken.set_result(None)
-
-    def age(self, now: float) -> float:
-        """Seconds since the wait's first look."""
-        return max(0.0, now - self.wait.started)
-
-
-class Looks:
-    """The looks that are planned, and those that are due."""
-
     def __init__(self) -> None:
-        self._planned: list[tuple[float, int, Watched]] = []
-        self._due: list[tuple[float, int, Watched]] = []
-        # Heaps compare what follows; no two are alike.
+        # A poll moves from the first heap, by time, to the second, by rank, when it becomes due. Entries whose time is
+        # no longer the wait's ``due`` are outdated. The number keeps heaps from comparing waits.
+        self._planned: list[tuple[float, int, WatchedWait]] = []
+        self._due: list[tuple[float, int, WatchedWait]] = []
         self._number = itertools.count()
+        self._changed = asyncio.Event()
 
-    def plan(self, watched: Watched, due: float) -> None:
-        """Plan the next look of a wait, in place of the one that was planned; never after its deadline.
+    def plan(self, watched: WatchedWait, due: float) -> None:
+        """Plan the next poll of a wait, in place of the one before; at its deadline at the latest.
 
-        :param due: epoch seconds.
+        :param due: epoch seconds; a time in the past means now.
         """
-        due = min(due, watched.wait.deadline)
+        due = min(max(due, now()), watched.wait.deadline)
         if watched.due != due:
             watched.due = due
             heapq.heappush(self._planned, (due, next(self._number), watched))
+            self._changed.set()
 
-    def forget(self, watched: Watched) -> None:
-        """Plan no look of it any more."""
-        watched.due = 0.0
+    def remove(self, watched: WatchedWait, waits: int) -> None:
+        """Cancel the poll of a wait that has left.
 
-    def take(self, now: float) -> Watched | None:
-        """Return the wait that is looked at next, ``None`` if none is due."""
-        self._sort_out(now)
-        while self._due:
-            watched = heapq.heappop(self._due)[-1]
-            if 0 < watched.due <= now:
-                watched.due = 0.0
-                return watched
-        return None
-
-    def next_due(self, now: float) -> float | None:
-        """Return when the next look is due, epoch seconds, ``None`` if none is planned."""
-        self._sort_out(now)
-        while self._due and not 0 < self._due[0][-1].due <= now:
-            heapq.heappop(self._due)
-        if self._due:
-            return now
-        return self._planned[0][0] if self._planned else None
-
-    def sweep(self, waits: int) -> None:
-        """Let go of the plans of waits that have ended.
-
-        :param waits: how many there are.
+        :param waits: how many are left.
         """
-        if len(self._planned) + len(self._due) > 2 * waits + _SWEEP:
+        watched.due = 0.0
+        if len(self._planned) + len(self._due) > 2 * waits + _OUTDATED:
             self._planned = [item for item in self._planned if item[0] == item[-1].due]
             self._due = [item for item in self._due if item[-1].due > 0]
             heapq.heapify(self._planned)
             heapq.heapify(self._due)
 
-    def _sort_out(self, now: float) -> None:
-        """Move what has become due to where age counts."""
-        while self._planned and (self._planned[0][0] <= now or self._planned[0][0] != self._planned[0][-1].due):
+    def pop(self) -> WatchedWait | None:
+        """Return the wait to poll next, ``None`` if none is due."""
+        moment = now()
+        if not self.is_due(moment):
+            return None
+        watched = heapq.heappop(self._due)[-1]
+        watched.due = 0.0
+        return watched
+
+    def is_due(self, moment: float) -> bool:
+        """Tell whether a poll is due."""
+        while self._planned and (self._planned[0][0] <= moment or self._planned[0][0] != self._planned[0][-1].due):
             due, _, watched = heapq.heappop(self._planned)
             if due == watched.due:
-                heapq.heappush(self._due, (_rank(watched, now), next(self._number), watched))
+                heapq.heappush(self._due, (_rank(watched, moment), next(self._number), watched))
+        while self._due and not 0 < self._due[0][-1].due <= moment:
+            heapq.heappop(self._due)
+        return bool(self._due)
+
+    async def until_due(self) -> None:
+        """Return once a poll is due."""
+        while not self.is_due(moment := now()):
+            self._changed.clear()
+            try:
+                # At most a minute: when a machine sleeps, the event loop's clock stops and the calendar's does not.
+                async with asyncio.timeout(min(self._planned[0][0] - moment, 60.0) if self._planned else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
 
 
-def _rank(watched: Watched, now: float) -> float:
-    """Lower is sooner: when it was due, and later the older it is. The last look of a wait comes first."""
-    if now >= watched.wait.deadline:
+def _rank(watched: WatchedWait, moment: float) -> float:
+    """Lower is sooner: when it was due, and later the older the wait is. Last polls, at the deadline, come first."""
+    if moment >= watched.wait.deadline:
         return 0.0
-    yielded = min(MOST_YIELDED, watched.age(now) / YOUNG)
+    yielded = min(MOST_YIELDED, watched.age / NEW)
     return watched.due + watched.interval * yielded if yielded > 1 else watched.due

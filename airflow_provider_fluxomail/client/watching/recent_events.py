@@ -1,4 +1,4 @@
-"""The last events of a feed, kept for the waits that join after them."""
+"""The last events of the stream, kept for the waits that join after them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,40 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.events import FeedEvent
     from airflow_provider_fluxomail.client.models import Event
 
-#: A task takes some seconds from its worker's last look to the triggerer, minutes when Airflow is busy.
+#: A wait takes seconds from its worker's last poll to the triggerer, minutes when Airflow is busy.
 KEEP_SECONDS: Final = 300.0
 KEEP_EVENTS: Final = 10_000
 
 
 class RecentEvents:
-    """Events by their send, for a while."""
+    """The events of the last minutes, by their send.
+
+    >>> RecentEvents().of("s1")
+    ()
+    """
 
     def __init__(self) -> None:
-        #: From which moment on nothing is missing, milliseconds of Fluxomail's clock; ``None`` if nothing is known.
+        #: No event after this time is missing, in milliseconds of Fluxomail's clock; ``None`` if nothing is known.
         self.complete_since_ms: int | None = None
         self._by_send: dict[str, dict[tuple[str | None, str], Event]] = {}
         self._order: collections.deque[tuple[float, str, tuple[str | None, str]]] = collections.deque()
 
-    def add(self, told: FeedEvent) -> None:
-        """Keep an event; one that is there already is the same."""
-        events = self._by_send.setdefault(told.send_id, {})
-        name = (told.event.id, told.event.type)
+    def add(self, received: FeedEvent) -> None:
+        """Keep an event, once."""
+        events = self._by_send.setdefault(received.send_id, {})
+        name = (received.event.id, received.event.type)
         if name not in events:
-            events[name] = told.event
-            self._order.append((time.monotonic(), told.send_id, name))
+            events[name] = received.event
+            self._order.append((time.monotonic(), received.send_id, name))
         while self._order and (len(self._order) > KEEP_EVENTS or time.monotonic() - self._order[0][0] > KEEP_SECONDS):
             self._drop_oldest()
 
     def of(self, send_id: str) -> tuple[Event, ...]:
-        """What is kept of a send."""
+        """Return the events of a send."""
         return tuple(self._by_send.get(send_id, {}).values())
 
-    def clear(self, complete_since_ms: int | None) -> None:
-        """Begin anew."""
+    def clear(self, complete_since_ms: int) -> None:
+        """Drop all events: some before this time may have been missed."""
         self._by_send.clear()
         self._order.clear()
         self.complete_since_ms = complete_since_ms
@@ -51,6 +55,6 @@ class RecentEvents:
         if not events:
             del self._by_send[send_id]
         if self.complete_since_ms is not None:
-            # An event without a time may belong to any moment: what is known begins now.
+            # An event without a time may belong to any moment, so nothing before now is certain.
             moment = event.time.timestamp() if event.time else time.time()
             self.complete_since_ms = max(self.complete_since_ms, int(moment * 1000) + 1)

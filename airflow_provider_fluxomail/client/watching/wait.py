@@ -1,6 +1,6 @@
-"""One wait for one send, whoever does the waiting: what each look means, when to look again, how it ends.
+"""What a poll or an event means to a wait: whether the wait ends, how, and when to poll again. No I/O.
 
-Worker and triggerer, poke and deferrable: all of them ask this, so all of them end alike. No I/O.
+Worker and triggerer, poke, reschedule and deferrable all use this module, so all of them have the same outcomes.
 """
 
 from __future__ import annotations
@@ -12,29 +12,57 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
 
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailConnectionError,
-    FluxomailDeliveryError,
-    FluxomailError,
-    FluxomailNotFoundError,
-    FluxomailRateLimitError,
-    FluxomailResponseError,
-    FluxomailServerError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailDeliveryError, FluxomailError, FluxomailNotFoundError
 from airflow_provider_fluxomail.client.event_types import FAILURES
 from airflow_provider_fluxomail.client.models import Timeline
 from airflow_provider_fluxomail.client.timeline import judge
 
-#: A send that was just accepted may not be readable yet: a 404 counts only this long after the first look, seconds.
-NOT_FOUND_GRACE: Final = 60.0
-#: Looks are spread over this part of the interval, so that a thousand waits do not look in the same instant.
+#: Polls are spread over this part of the interval, so that a thousand waits do not poll in the same instant.
 JITTER: Final = 0.2
+#: Logged once for each new kind of error.
+CANNOT_READ: Final = "Could not read the send's timeline; still waiting: %s"
+READABLE_AGAIN: Final = "The send's timeline is readable again."
 
-#: Nobody looks more often than this, whatever the interval: an interval of 0 would hammer the API. Seconds.
-LEAST_INTERVAL: Final = 1.0
-#: Logged once for each new trouble.
-TROUBLE: Final = "Could not read the send's timeline; still waiting: %s"
-SEEN_AGAIN: Final = "The send's timeline can be read again."
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WaitTiming:
+    """How long the steps of a wait take, in seconds. Tests replace it with :func:`set_timing`.
+
+    :param not_found_grace: a send that was just accepted may not be readable yet: a 404 counts as an error only this
+        long after the first poll.
+    :param least_interval: the shortest interval between polls, whatever the task asks for.
+    :param worker_polls: when a task polls before it defers, counted from the first poll. Most mail is delivered by the
+        last of them, and a deferral costs Airflow about 3 s and a second worker process.
+    :param resume_after: a task that resumes sooner than this after it deferred is at times killed by Airflow's
+        scheduler, which still sees the old process.
+    :param rate_limit_wait: the wait after a 429 that names no time. The API's rate limits are per minute.
+    :param rate_limit_spread: tasks that were refused in the same second resume spread over at least this time.
+    :param failed_lookup: for how long a failed lookup of a connection counts for the other waits as well.
+    """
+
+    not_found_grace: float = 60.0
+    least_interval: float = 1.0
+    worker_polls: tuple[float, ...] = (0.0, 1.0, 2.5, 4.5, 7.0, 10.0)
+    resume_after: float = 8.0
+    rate_limit_wait: float = 60.0
+    rate_limit_spread: float = 10.0
+    failed_lookup: float = 5.0
+
+
+_timing = WaitTiming()
+
+
+def timing() -> WaitTiming:
+    """Return the timing of waits in this process."""
+    return _timing
+
+
+def set_timing(new: WaitTiming) -> WaitTiming:
+    """Replace the timing of waits in this process; return the one before. For tests."""
+    global _timing
+    before, _timing = _timing, new
+    return before
+
 
 Status = Literal["reached", "failed", "timeout", "error"]
 
@@ -43,10 +71,14 @@ Status = Literal["reached", "failed", "timeout", "error"]
 class Ending:
     """How a wait ended. Travels from the triggerer to the worker as JSON; holds no recipient and no secret.
 
-    :param status: ``reached`` (the target), ``failed`` (a failure event), ``timeout``, or ``error`` (nobody can look).
+    >>> Ending(status="reached", send_id="s1", target="delivered", event="opened").result
+    {'send_id': 's1', 'event': 'opened', 'time': None}
+
+    :param status: ``reached`` (the target), ``failed`` (a failure event), ``timeout``, or ``error`` (the timeline
+        cannot be read).
     :param event: the deciding event, for ``reached`` and ``failed``.
-    :param time: when that was, ISO 8601 in UTC.
-    :param message: for ``failed``, ``timeout`` and ``error``: what to tell the reader.
+    :param time: when it happened, ISO 8601 in UTC.
+    :param message: the reason, for ``failed``, ``timeout`` and ``error``.
     """
 
     status: Status
@@ -64,28 +96,32 @@ class Ending:
     def from_json(cls, payload: object) -> Ending:
         """Read a trigger event's payload.
 
-        :raises ValueError: when it is none of ours: a task must not go green on it.
+        :raises ValueError: it is not from this package's trigger: a task must not succeed because of it.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(payload, Mapping) or payload.get("status") not in get_args(Status):
-            raise ValueError(f"the trigger came back with {payload!r}, which says nothing of the delivery")
+            raise ValueError(f"the trigger came back with {payload!r}, which is not the outcome of a wait")
         return cls(**{name: value for name, value in payload.items() if name in names})
 
     @property
     def result(self) -> dict[str, Any]:
-        """What a task that reached its target returns."""
+        """The return value of a task that reached its target."""
         return {"send_id": self.send_id, "event": self.event, "time": self.time}
 
 
 class Wait:
-    """The state of one wait.
+    """One wait for one send: takes timelines and errors, and returns an :class:`Ending` once one of them decides.
 
-    :param send_id: which send.
-    :param target: the event hoped for, see :data:`~.targets.TARGETS`.
+    >>> wait = Wait("s1", target="opened", started=now(), deadline=now() + 3600)
+    >>> wait.on_timeline(Timeline(send_id="s1", events=())) is None
+    True
+
+    :param send_id: the send to wait for.
+    :param target: the event to wait for, see :data:`~.event_types.TARGETS`.
     :param fail_on: events that end the wait as a failure.
-    :param started: epoch seconds of the first look.
-    :param deadline: epoch seconds after which the wait times out.
-    :param seen: epoch seconds of the last look that showed the timeline; ``None`` if none did.
+    :param started: time of the first poll, epoch seconds.
+    :param deadline: time after which the wait times out, epoch seconds.
+    :param seen: time of the last poll that returned the timeline, epoch seconds; ``None`` if there was none.
     """
 
     __slots__ = (
@@ -116,14 +152,14 @@ class Wait:
         self.started = started
         self.deadline = deadline
         self.seen = seen
-        #: The trouble the last look met, ``None`` if it went well.
+        #: The error of the last poll, ``None`` if it succeeded.
         self.trouble: FluxomailError | None = None
-        #: True when the last look met trouble of another kind than the one before: it is worth a line in the log.
+        #: Whether the last poll failed in another way than the one before. Only then is the error logged.
         self.trouble_is_new = False
         self._last_event = "nothing on its timeline"
 
-    def saw(self, timeline: Timeline) -> Ending | None:
-        """Take in what a look showed; ``None`` means: go on."""
+    def on_timeline(self, timeline: Timeline) -> Ending | None:
+        """Judge a timeline, or the new events of one; return ``None`` if the wait continues."""
         self.trouble, self.trouble_is_new = None, False
         if timeline.events:
             last = timeline.events[-1]
@@ -136,7 +172,7 @@ class Wait:
         if outcome.reached:
             return self._end("reached", event=event.type, time=when)
         error = FluxomailDeliveryError(
-            f"the message {_SAID.get(event.type, event.type)}"
+            f"the message {_PHRASES.get(event.type, event.type)}"
             + (f" at {when}" if when else "")
             + (f": {event.reason}" if event.reason else ""),
             event=event.type,
@@ -144,28 +180,29 @@ class Wait:
         )
         return self._end("failed", event=event.type, time=when, message=str(error))
 
-    def met(self, error: FluxomailError, now: float) -> Ending | None:
-        """Take in that a look failed; ``None`` means: go on, it may pass.
+    def on_error(self, error: FluxomailError, now: float) -> Ending | None:
+        """Judge the error of a poll; return ``None`` if the wait continues.
 
-        Past the deadline a 404 is no longer told from a send without events: the wait has timed out, in every mode.
+        Past the deadline a 404 counts like a timeline without events: the wait times out, in every mode.
         """
         self.trouble_is_new = type(error) is not type(self.trouble)
         self.trouble = error
         if isinstance(error, FluxomailNotFoundError):
-            if now - self.started < NOT_FOUND_GRACE or now >= self.deadline:
+            grace = timing().not_found_grace
+            if now - self.started < grace or now >= self.deadline:
                 return None
             return self._end(
                 "error",
-                message=f"{error}. It was not found for {NOT_FOUND_GRACE:.0f} s: check the send id, and that the "
+                message=f"{error}. It was not found for {grace:.0f} s: check the send id, and that the "
                 "connection belongs to the organization that sent it",
             )
-        if isinstance(error, _PASSING):
+        if not error.permanent:
             return None
-        return self._end("error", message=f"cannot look at the timeline: {error}")
+        return self._end("error", message=f"cannot read the timeline: {error}")
 
     def timed_out(self) -> Ending:
         """End the wait at its deadline."""
-        trouble = f"; the last look failed: {self.trouble}" if self.trouble else ""
+        trouble = f"; the last poll failed: {self.trouble}" if self.trouble else ""
         return self._end(
             "timeout",
             message=f"not {self.target} within {self.deadline - self.started:.0f} s; {self._last_event}{trouble} "
@@ -173,29 +210,23 @@ class Wait:
         )
 
     def delay(self, interval: float, now: float, draw: Callable[[], float] = random.random) -> float:
-        """Return the seconds until the next look: ``interval`` with jitter, never before the server allows it.
+        """Return the seconds until the next poll: ``interval`` with jitter, but never before the server allows it.
 
-        The last look falls on the deadline, so that an event just before it still counts.
+        The last poll is at the deadline, so that an event just before it still counts.
         """
-        spread = max(interval, LEAST_INTERVAL) * (1 - JITTER + 2 * JITTER * draw())
+        spread = max(interval, timing().least_interval) * (1 - JITTER + 2 * JITTER * draw())
         return max(0.0, min(max(spread, self.asked), self.deadline - now))
 
     @property
     def asked(self) -> float:
-        """Seconds that the server asked to wait at the last look, 0 if it did not."""
+        """Seconds that the server asked to wait in its last response, 0 if it did not."""
         return (self.trouble.retry_after if self.trouble else None) or 0.0
 
     def _end(self, status: Status, **facts: Any) -> Ending:
         return Ending(status=status, send_id=self.send_id, target=self.target, **facts)
 
 
-_PASSING = (
-    FluxomailConnectionError,
-    FluxomailRateLimitError,
-    FluxomailResponseError,
-    FluxomailServerError,
-)
-_SAID = {
+_PHRASES = {
     "bounced": "bounced",
     "complained": "was complained of as spam",
     "dropped": "was dropped",
@@ -207,11 +238,11 @@ def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def told_time(moment: float) -> str:
-    """Return epoch seconds as a log shows them."""
+def format_time(moment: float) -> str:
+    """Return epoch seconds as logs show them: ISO 8601 in UTC."""
     return _iso(datetime.fromtimestamp(moment, UTC))
 
 
 def now() -> float:
-    """Epoch seconds: deadlines cross processes and machines, where a monotonic clock means nothing."""
+    """Return epoch seconds. Deadlines pass between processes and machines, so a monotonic clock is of no use."""
     return time.time()

@@ -1,27 +1,26 @@
 """One watcher for all waits of an event loop on one key: few requests, however many waits.
 
-Few waits are looked after by reading their timelines, in turns and within a share of the key's cap. Many follow the
-organization's event stream together: each event goes to the wait that it is about, and timelines are read only now and
-then, in case the stream has lost one. Where the events cannot be had (402, 403, 404), many waits read timelines too.
+Few waits are polled, within a share of the key's rate limit. Many follow the organization's event stream together, and
+their timelines are polled only seldom, in case the stream has lost an event. Where the events are not available (402,
+403, 404), many waits are polled too. :mod:`.watched_wait` has the states of a wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import copy
-import dataclasses
 import logging
-import random
-from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
-from airflow_provider_fluxomail.client.watching.follower import Follower, FollowTiming
-from airflow_provider_fluxomail.client.watching.poll_queue import Looks, Watched
-from airflow_provider_fluxomail.client.watching.wait import SEEN_AGAIN, TROUBLE, Ending, Wait, now, told_time
+from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
+from airflow_provider_fluxomail.client.watching.event_follower import EventFollower
+from airflow_provider_fluxomail.client.watching.outage import Outage
+from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, READABLE_AGAIN, Ending, Wait, format_time, now
+from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits, WatchTiming
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.models import Response
@@ -29,42 +28,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Timelines that are read at once, at most.
-READS_AT_ONCE: Final = 4
-#: So long after its deadline a wait ends without a last look, if the cap or an outage allows none. Seconds.
-LAST_LOOK: Final = 30.0
-#: A young wait is looked at after half its age, and not before so many seconds: most mail is delivered soon.
-_YOUNGEST: Final = 5.0
-#: Reads that may fail in a row before all pause, and the longest pause in seconds.
-_FAILURES: Final = 3
-_LONGEST_PAUSE: Final = 30.0
-
-BY_EVENTS: Final = "The event stream, which many waits share, tells what happens to the message."
-BY_TIMELINES: Final = "The send's timeline is read now and then, within the share of the rate limit that waiting has."
+#: Requests in flight at once, at most.
+REQUESTS_AT_ONCE: Final = 4
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WatchTiming:
-    """When a watcher does what.
+class WatcherFailedError(FluxomailError):
+    """A fault of this package has ended a watcher and its waits."""
 
-    :param feed_above: more waits than these follow the event stream.
-    :param feed_below: fewer than these read timelines again.
-    :param reconcile: least seconds between two looks at the timeline of a wait that follows the stream.
-    """
-
-    feed_above: int = 25
-    feed_below: int = 10
-    reconcile: float = 600.0
-    follow: FollowTiming = dataclasses.field(default_factory=FollowTiming)
+    permanent = True
 
 
 class Watcher:
     """Looks after waits until the last of them has left. Belongs to one event loop.
 
-    :param settings: whose key it uses.
-    :param share: the part of the key's cap that it may use.
-    :param follow: whether many waits may follow the events.
-    :param on_end: told once it takes no more waits.
+    >>> watcher = Watcher(settings)  # doctest: +SKIP
+    >>> ending = await watcher.watch(Wait("s1", started=now(), deadline=now() + 60), interval=30, log=print)
+    ... # doctest: +SKIP
+
+    :param settings: of the client, with the key.
+    :param share: the part of the key's rate limit that it may use.
+    :param follow: whether many waits may follow the event stream.
+    :param on_end: called once it takes no more waits.
     """
 
     def __init__(
@@ -77,256 +61,155 @@ class Watcher:
         on_end: Callable[[Watcher], None] = lambda _: None,
     ) -> None:
         self.settings = settings
-        #: Whether Fluxomail has taken the key at least once.
+        #: Whether Fluxomail has accepted the key at least once.
         self.accepted = False
         #: Whether it takes no more waits.
         self.ended = False
         self._timing = timing or WatchTiming()
-        self._follow = follow
         self._on_end = on_end
-        self._pacer = Pacer(share=share)
-        self._turns = Turns(self._pacer, most=READS_AT_ONCE)
-        self._client = AsyncFluxomailClient(settings, on_response=self._answered)
-        self._loop = asyncio.get_running_loop()
-        self._waits: dict[str, list[Watched]] = {}
-        self._count = 0
-        self._looks = Looks()
-        self._planned = asyncio.Event()
-        self._failures = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._told: tuple[int, bool] | None = None
-        self._follower = Follower(
-            self._client,
-            self._turns,
-            self._waits,
-            timing=self._timing.follow,
-            start=self._start,
-            look=lambda watched: self._plan(watched, now()),
-            covered=self._plan_next,
-            on_mode=self._mode_changed,
-            on_error=self._failed,
+        self._turns = Turns(Pacer(share=share), most=REQUESTS_AT_ONCE)
+        self._outage = Outage(self._turns)
+        self._client = AsyncFluxomailClient(settings, on_response=self._on_response)
+        self._tasks = BackgroundTasks(self._on_failure)
+        self._waits = WatchedWaits(self._timing)
+        self._follower = EventFollower(
+            self._client, self._outage, self._waits, self._tasks, timing=self._timing, allowed=follow
         )
+        self._reported: tuple[int, bool] | None = None
         self._main: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
 
     async def watch(
-        self, wait: Wait, *, interval: float, tell: Callable[[int, str], None], hold: float = 0.0
+        self, wait: Wait, *, interval: float, log: Callable[[int, str], None], not_before: float = 0.0
     ) -> Ending:
         """Look after a wait until it ends; may be cancelled.
 
-        :param interval: seconds between two looks at its timeline, where those are read.
-        :param tell: writes to the log of whoever waits.
-        :param hold: epoch seconds before which its timeline is not read.
-        :raises FluxomailAuthError: the key is not accepted (any more).
+        :param interval: seconds between polls of its timeline.
+        :param log: writes a line to the log of the waiting task: level, text.
+        :param not_before: epoch seconds before which its timeline is not polled.
+        :raises FluxomailAuthError: the key is not accepted.
+        :raises WatcherFailedError: this package has a fault.
         """
         if self.ended:
             raise RuntimeError("this watcher has ended")
-        watched = Watched(wait, interval, self._loop)
-        self._join(watched, hold)
+        watched = WatchedWait(wait, interval, log, not_before)
+        self._add(watched)
         try:
-            span = f"since {told_time(wait.started)} and until {told_time(wait.deadline)}"
-            tell(logging.INFO, f"Waiting for send {wait.send_id} to be {wait.target}, {span}. {self._mode}")
-            while watched.ending is None:
-                await watched.woken
-                watched.woken = self._loop.create_future()
-                notes, watched.notes = watched.notes, ()
-                for level, text in notes:
-                    tell(level, text)
+            span = f"since {format_time(wait.started)} and until {format_time(wait.deadline)}"
+            mode = self._waits.mode(watched)
+            log(logging.INFO, f"Waiting for send {wait.send_id} to be {wait.target}, {span}. {mode}")
+            ending = await watched.until_ended()
         finally:
-            self._leave(watched)
+            self._waits.remove(watched)
+            if not len(self._waits):
+                self._end()
             if self.ended and self._main is not None:
-                # Nothing is left behind when the last one goes, not even for a moment.
+                # The last wait leaves nothing behind, not even for a moment.
                 await asyncio.shield(self._main)
-        if isinstance(watched.ending, FluxomailError):
-            # A copy: a thousand waits raising the same one would make its traceback grow.
-            raise copy.copy(watched.ending)
-        return watched.ending
+        if isinstance(ending, FluxomailError):
+            # A copy: a thousand waits that raise the same one would make its traceback grow.
+            raise copy.copy(ending)
+        assert ending is not None, "only a wait that leaves has no ending"
+        return ending
 
-    @property
-    def _mode(self) -> str:
-        return BY_EVENTS if self._follower.counts else BY_TIMELINES
-
-    def _all(self) -> Iterator[Watched]:
-        return (watched for waits in self._waits.values() for watched in waits)
-
-    def _join(self, watched: Watched, hold: float) -> None:
-        self._waits.setdefault(watched.wait.send_id, []).append(watched)
-        self._count += 1
+    def _add(self, watched: WatchedWait) -> None:
+        self._waits.add(watched)
         if self._main is None:
-            # Not before: a watcher that nobody came to has nothing to end.
-            self._main = self._start(self._run())
-        self._choose_mode()
-        if watched.wait.seen is None:
-            self._plan(watched, hold)
-        else:
-            self._plan_next(watched, hold)
-            self._follower.join([watched])
-
-    def _leave(self, watched: Watched) -> None:
-        self._looks.forget(watched)
-        waits = self._waits[watched.wait.send_id]
-        waits.remove(watched)
-        if not waits:
-            del self._waits[watched.wait.send_id]
-        self._count -= 1
-        self._looks.sweep(self._count)
-        if watched.ending is None:
-            # Cancelled: what is under way has nobody to tell.
-            watched.ending = _LEFT
-        if self._count == 0:
-            self._end()
+            # Only now: a watcher without waits has nothing to close.
+            self._main = self._tasks.start(self._run())
+        self._follower.adjust()
+        self._follower.join(watched)
 
     def _end(self, error: FluxomailError | None = None) -> None:
         """Take no more waits; those that are left end with ``error``."""
         if not self.ended:
             self.ended = True
             self._on_end(self)
-            # Not cancelled: whoever ends the whole loop does that, and twice would break the closing off.
+            # Not cancelled: when the event loop ends, its runner does that, and twice would interrupt the closing.
             self._over.set()
             self.settings.observer.watching(self, 0, by_events=False)
-        if error is not None:
-            for watched in self._all():
-                watched.end(error)
-
-    def _choose_mode(self) -> None:
-        """Follow the events or not, as many as there are."""
-        if self._follow and self._count > self._timing.feed_above:
-            self._follower.turn_on()
-        elif self._count < self._timing.feed_below:
-            self._follower.turn_off()
-
-    def _mode_changed(self) -> None:
-        if self.ended:
-            return
-        for watched in self._all():
-            watched.note(logging.INFO, self._mode)
-            if not self._follower.counts:
-                self._plan(watched, now() + random.uniform(0, watched.interval))
+        for watched in list(self._waits):
+            self._waits.end(watched, error)
 
     async def _run(self) -> None:
         """Work until the end, then close everything."""
         try:
-            self._start(self._look_at_all())
-            self._start(self._tick())
+            self._tasks.start(self._poll_all())
+            self._tasks.start(self._tick())
             await self._over.wait()
         finally:
-            pending = {task for task in self._tasks if task is not asyncio.current_task()}
-            while pending:
-                for task in pending:
-                    task.cancel()
-                # Again after a second: anyio 4.10 and 4.13 were seen to lose a cancellation.
-                _, pending = await asyncio.wait(pending, timeout=1.0)
+            await self._tasks.cancel()
             await self._client.close()
 
-    async def _look_at_all(self) -> None:
-        """Give each wait that is due its look."""
+    async def _poll_all(self) -> None:
+        """Poll each wait that is due, in the order of the queue."""
         while True:
-            self._planned.clear()
-            due = self._looks.next_due(now())
-            if due is not None and due <= now():
-                await self._turns.acquire()
-                if watched := self._looks.take(now()):
-                    self._start(self._look(watched))
-                else:
-                    self._turns.release()
-                continue
-            try:
-                # In pieces: a machine that sleeps stops the loop's clock, not the calendar's.
-                async with asyncio.timeout(None if due is None else min(due - now(), 60.0)):
-                    await self._planned.wait()
-            except TimeoutError:
-                pass
+            await self._waits.queue.until_due()
+            await self._turns.acquire()
+            if watched := self._waits.queue.pop():
+                self._tasks.start(self._poll(watched))
+            else:
+                self._turns.release()
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            moment = now()
-            due = self._looks.next_due(moment)
-            if due is not None and due <= moment:
-                # The cap, or an outage, holds them.
-                for watched in [one for one in self._all() if moment > one.wait.deadline + LAST_LOOK]:
-                    watched.end(watched.wait.timed_out())
-            self._follower.check()
-            self._choose_mode()
-            self._looks.sweep(self._count)
-            self._tell()
-
-    def _tell(self) -> None:
-        """Say how many waits there are, if it has changed: not at each of a thousand that come at once."""
-        state = self._count, self._follower.counts
-        if state != self._told and not self.ended:
-            self._told = state
-            self.settings.observer.watching(self, self._count, by_events=self._follower.counts)
-
-    async def _look(self, watched: Watched) -> None:
-        """Read one timeline, within a turn that was taken."""
+    async def _poll(self, watched: WatchedWait) -> None:
+        """Read one timeline, within a turn that was acquired."""
         wait = watched.wait
-        # What happens from here on the events tell, be the stream broken: what it misses is read from the list.
-        generation = self._follower.generation
-        started, trouble = now(), wait.trouble
+        # The stream has every event from here on; should it break, what it misses is read from the list.
+        generation, began, trouble = self._follower.generation, now(), wait.trouble
         try:
             timeline = await self._client.get_timeline(wait.send_id, max_attempts=1)
+        except FluxomailAuthError:
+            raise
         except FluxomailError as error:
-            self._failed(error)
-            ending = None if isinstance(error, FluxomailAuthError) else wait.met(error, now())
+            self._outage.on_error(error)
+            ending = wait.on_error(error, now())
             if wait.trouble_is_new:
-                watched.note(logging.WARNING, TROUBLE % error)
+                watched.note(logging.WARNING, CANNOT_READ % error)
         else:
-            self._failures = 0
-            ending = wait.saw(timeline)
-            wait.seen, watched.generation, watched.joining = started, generation, False
+            self._outage.on_success()
+            ending = wait.on_timeline(timeline)
+            wait.seen = began
             if trouble:
-                watched.note(logging.INFO, SEEN_AGAIN)
+                watched.note(logging.INFO, READABLE_AGAIN)
         finally:
             self._turns.release()
         if ending is None and now() >= wait.deadline:
             ending = wait.timed_out()
         if ending is not None:
-            watched.end(ending)
-        elif watched.ending is None:
-            self._plan_next(watched)
+            self._waits.end(watched, ending)
+        if watched.state is not State.ENDED:
+            if wait.trouble is None:
+                self._follower.join(watched, polled_in=generation)
+            if not watched.due:
+                self._waits.plan_next(watched)
 
-    def _plan(self, watched: Watched, due: float) -> None:
-        self._looks.plan(watched, max(due, now()))
-        self._planned.set()
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            moment = now()
+            if self._waits.queue.is_due(moment):
+                # The rate limit, or an outage, holds the polls.
+                for watched in list(self._waits):
+                    if moment > watched.wait.deadline + self._timing.last_poll:
+                        self._waits.end(watched, watched.wait.timed_out())
+            self._follower.adjust()
+            self._report()
 
-    def _plan_next(self, watched: Watched, hold: float = 0.0) -> None:
-        interval = min(watched.interval, max(_YOUNGEST, watched.age(now()) / 2))
-        delay = watched.wait.delay(interval, now())
-        if self._follower.covers(watched):
-            delay = max(self._timing.reconcile, watched.age(now()) / 6) * random.uniform(0.8, 1.2)
-        self._plan(watched, max(hold, now() + delay))
+    def _report(self) -> None:
+        """Report how many waits there are, if it has changed: not for each of a thousand that come at once."""
+        state = len(self._waits), self._waits.stream_is_up
+        if state != self._reported and not self.ended:
+            self._reported = state
+            self.settings.observer.watching(self, state[0], by_events=state[1])
 
-    def _answered(self, response: Response) -> None:
-        self._pacer.on_response(response)
+    def _on_response(self, response: Response) -> None:
+        self._turns.pacer.on_response(response)
         self.accepted = self.accepted or (response.status != 401 and response.status < 500)
 
-    def _failed(self, error: FluxomailError) -> None:
-        """Pause after failures: what the server asks for holds all, and a broken server is not hammered."""
+    def _on_failure(self, error: BaseException) -> None:
+        """End all waits with the error of a task: none must hang because of it."""
         if isinstance(error, FluxomailAuthError):
             self._end(error)
-            return
-        pause = error.retry_after or 0.0
-        if not error.permanent:
-            self._failures += 1
-            over = min(10, self._failures - _FAILURES)
-            if over > 0:
-                pause = max(pause, min(_LONGEST_PAUSE, 2.0**over / 2) * random.uniform(0.5, 1.0))
-        self._turns.hold(pause)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something in no context of a trigger's: its lines belong to no task's log."""
-        task = self._loop.create_task(work, context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # Whatever it is: no wait must hang because of it.
+        else:
             log.error("The watcher of waits failed", exc_info=error)
-            self._end(FluxomailError(f"the watcher of waits failed: {type(error).__name__}: {error}"))
-
-
-_LEFT: Final = FluxomailError("nobody waits any more")
+            self._end(WatcherFailedError(f"the watcher of waits failed: {type(error).__name__}: {error}"))

@@ -1,4 +1,4 @@
-"""Many messages in one task: where they come from, what became of each, and how they go out.
+"""Many messages in one task: where they come from, how they are sent, and the outcome of each.
 
-Nothing here knows how a task is run; the operator brings the keys, and a place for what must survive.
+Nothing here knows how a task runs. The operator passes the identity of each message, and where to store the progress.
 """

@@ -1,7 +1,7 @@
-"""What is known of a batch's messages: enough to go on after a retry or a deferral, and of a size that does not grow.
+"""What is known about a batch's messages: enough to continue after a retry or a deferral, in a size that does not grow.
 
-Positions instead of messages: all below one position have been asked for, but for a few that are listed. A digest of
-the keys and recipients up to there tells whether the positions still mean the same messages.
+It holds positions, not messages: all below one position were requested, except for a few that are listed. A digest of
+the keys and recipients up to there shows whether the positions still mean the same messages.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from airflow_provider_fluxomail.client.errors import BatchCounts
 
 Kind = Literal["sent", "replayed", "rejected", "unknown"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
-#: Ranges of positions that one list of the state may hold. What does not fit is asked for again, which the same key
-#: makes safe.
+#: Ranges of positions that one list of the state may hold. What does not fit is requested again, which is safe with the
+#: same key.
 MAX_RANGES: Final = 400
 
 
-class Ledger:
-    """Keeps account of each message of one task.
+class Progress:
+    """Tracks the outcome of each message of one task.
 
-    :param state: what :meth:`state` said earlier.
-    :param same_try: whether that was in the same try of the task. A new try asks again for what was rejected: the cause
-        may be mended.
+    :param state: an earlier result of :meth:`state`.
+    :param same_try: whether it is from the same try of the task. A new try requests rejected messages again: the cause
+        may have been fixed.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None, *, same_try: bool = False) -> None:
         read = _State.read(state or {})
-        #: Whether what is known comes from the same try.
+        #: Whether the state is from the same try.
         self.same_try = same_try
         self._digest = RowDigest()
         self._known = self._visited = read.done
@@ -47,7 +47,7 @@ class Ledger:
 
     @property
     def known(self) -> int:
-        """The position below which messages were asked for earlier."""
+        """The position below which messages were requested earlier."""
         return self._known
 
     @property
@@ -55,11 +55,11 @@ class Ledger:
         """The digest of the messages below it."""
         return self._known_digest
 
-    def wanted(self, position: int, name: str) -> bool:
-        """Take in the next message; return whether it must be asked for.
+    def wants(self, position: int, name: str) -> bool:
+        """Count the next message; return whether it must be requested.
 
-        :param position: counted from 0, each once and in order.
-        :param name: tells the message from every other one.
+        :param position: from 0, each once and in order.
+        :param name: identifies the message.
         """
         self._digest.add(name)
         if position < self._known:
@@ -69,7 +69,7 @@ class Ledger:
         return True
 
     def settle(self, position: int, kind: Kind) -> None:
-        """Note what became of a message."""
+        """Record the outcome of a message."""
         self._pending.discard(position)
         if kind == "replayed":
             self._replayed += 1
@@ -79,15 +79,15 @@ class Ledger:
             self._unknown.add(position)
 
     def counts(self, total: int) -> BatchCounts:
-        """Count what became of the messages."""
+        """Count the messages by outcome."""
         rejected, unknown = len(self._rejected), len(self._unknown)
         good = self._visited - len(self._pending) - rejected - unknown
-        # What did not fit into the state and was asked for again was counted as replayed before, perhaps.
+        # What did not fit into the state and was requested again may have been counted as replayed before.
         replayed = min(self._replayed, good)
         return BatchCounts(total=total, sent=good - replayed, replayed=replayed, rejected=rejected, unknown=unknown)
 
     def state(self) -> dict[str, Any]:
-        """Return what a later :class:`Ledger` needs, as JSON of at most some 20 KB."""
+        """Return what a later :class:`Progress` needs, as JSON of at most about 20 KB."""
         rejected, pending = _ranges(self._rejected), set(self._pending)
         unknown = _ranges(self._unknown)
         for kept in (rejected, unknown):
@@ -96,7 +96,7 @@ class Ledger:
             del kept[MAX_RANGES:]
         return {
             "done": self._visited,
-            # Before the messages that are known have gone by again, their digest is still the one of then.
+            # Until the known messages have been counted again, their digest is still the earlier one.
             "digest": self._digest.value if self._digest.count >= self._visited else self._known_digest,
             "replayed": self._replayed,
             "rejected": rejected,
@@ -106,14 +106,14 @@ class Ledger:
 
 
 class RowDigest:
-    """The digest of the names of messages in their order, taken in one by one."""
+    """The digest of the names of messages in their order, added one by one."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self.count = 0
 
     def add(self, name: str) -> None:
-        """Take in the next one."""
+        """Add the next name."""
         self._hash.update(name.encode() + b"\n")
         self.count += 1
 
@@ -134,7 +134,7 @@ class _State:
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> _State:
-        """Read a state; one that is not ours is as good as none, as the same keys may be asked for again."""
+        """Read a state; anything else counts as none, as requesting the same keys again is safe."""
         try:
             lists = {
                 name: frozenset(
@@ -148,7 +148,7 @@ class _State:
 
 
 def _ranges(positions: Iterable[int]) -> list[list[int]]:
-    """Write positions as ranges, both ends included."""
+    """Return positions as ranges, both ends included."""
     ranges: list[list[int]] = []
     for position in sorted(positions):
         if ranges and ranges[-1][1] == position - 1:

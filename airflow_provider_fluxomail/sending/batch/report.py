@@ -1,4 +1,4 @@
-"""The report of a batch: one line of JSON for each message as soon as something became of it."""
+"""The report of a batch: one line of JSON for each message as soon as its outcome is known."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Report:
     ends or pauses.
 
     :param path: text, ``Path`` or ``ObjectStoragePath``; ``None`` writes nothing.
-    :param fresh: begin anew; else go on behind the lines of earlier tries.
+    :param fresh: start a new file; otherwise append to the lines of earlier tries.
     :raises FluxomailValidationError: it cannot be written.
     """
 
@@ -40,20 +40,20 @@ class Report:
 
     @property
     def path(self) -> str | None:
-        """Where it is."""
+        """Its path."""
         return None if self._path is None else str(self._path)
 
     def sent(self) -> dict[str, str]:
-        """Return what earlier tries are known to have sent: digests of recipients by idempotency key."""
+        """Return what earlier tries sent: digests of recipients by idempotency key."""
         known: dict[str, str] = {}
         if self._path is not None and not self._fresh:
             with (
-                self._told(),
+                self._name_errors(),
                 contextlib.suppress(FileNotFoundError),
                 self._path.open("r", encoding="utf-8") as file,
             ):
                 for line in lines_of(file):
-                    # The last line of a try that was killed may be half a one.
+                    # The last line of a try that was killed may be incomplete.
                     with contextlib.suppress(ValueError, AttributeError):
                         row = json.loads(line)
                         if row.get("outcome") in ("sent", "replayed"):
@@ -63,7 +63,7 @@ class Report:
     def __enter__(self) -> Report:
         if self._path is None:
             return self
-        with self._told():
+        with self._name_errors():
             if is_local(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._lines = self._path.open("w" if self._fresh else "a", encoding="utf-8")
@@ -72,12 +72,12 @@ class Report:
                 if not self._fresh:
                     with contextlib.suppress(FileNotFoundError), self._path.open("r", encoding="utf-8") as earlier:
                         shutil.copyfileobj(earlier, self._lines)
-                # Written at once as well: that it can't be is to be known before the first send.
+                # Also written at the start, so that a path that cannot be written is known before the first send.
                 self._upload()
         return self
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line. A report that cannot be written any more is a warning: the messages go out all the same."""
+        """Add a line. Only warn if the report cannot be written any more: the messages are sent anyway."""
         if self._lines is not None and not self._broken:
             try:
                 self._lines.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -99,7 +99,7 @@ class Report:
 
     def _breaks(self, why: Exception) -> None:
         if not self._broken:
-            log.warning("The report %s is not complete, it cannot be written: %s", self._path, why)
+            log.warning("The report %s is incomplete, it can no longer be written: %s", self._path, why)
         self._broken = True
 
     def _upload(self) -> None:
@@ -109,7 +109,7 @@ class Report:
             shutil.copyfileobj(self._lines, target)
 
     @contextlib.contextmanager
-    def _told(self) -> Any:
+    def _name_errors(self) -> Any:
         try:
             yield
         except (OSError, ValueError, TypeError, ImportError) as error:

@@ -1,4 +1,4 @@
-"""The messages of a batch, from wherever a Dag has them: a list, or a file that is streamed, not loaded."""
+"""Reads the messages of a batch, from a list or from a file that is streamed, not loaded."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 FIELDS: Final = (*(field.name for field in dataclasses.fields(EmailMessage)), "key")
 FORMATS: Final[Mapping[str, str]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-#: Bad rows that an error names; of the others it says how many there are.
+#: Invalid rows that an error names; it only counts the others.
 MAX_NAMED: Final = 20
-#: Characters in a cell of a CSV file, at most: a quote that is not closed must not load the rest of the file.
+#: Longest cell of a CSV file, in characters: a quote that is not closed must not load the rest of the file.
 MAX_CELL: Final = 2**24
-#: Cells of a CSV file that hold JSON.
+#: Cells of a CSV file that contain JSON.
 _JSON_CELLS: Final = frozenset({"attachments", "extra_fields"})
 
 
@@ -35,10 +35,10 @@ _JSON_CELLS: Final = frozenset({"attachments", "extra_fields"})
 class Row:
     """One message of a batch.
 
-    :param where: what names it to a person: ``line 7`` of a file, ``messages[7]`` of a list.
+    :param where: its name for people: ``line 7`` of a file, ``messages[7]`` of a list.
     :param message: the message.
-    :param key: what its author named it, ``None`` if it is known by its recipient.
-    :param part: what tells it from the others in an idempotency key, the same in every try and in any order.
+    :param key: the name that its author gave it, ``None`` if it is identified by its recipient.
+    :param part: distinguishes it in an idempotency key, the same in every try and in any order.
     """
 
     where: str
@@ -49,20 +49,25 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class BadRow:
-    """A row that is no message; ``why`` names the field and the cure, and nothing that the field holds."""
+    """An invalid row; ``why`` names the field and says how to fix it, without the field's value."""
 
     where: str
     why: str
 
 
 class Rows:
-    """All messages of a batch, as often as they are asked for.
+    """The messages of a batch. Can be iterated more than once.
+
+    ::
+
+        for row in Rows("invitations.csv", defaults={"subject": "Welcome"}).check():
+            print(row.where, row.message.subject)
 
     :param source: mappings of a message's fields (and ``key``) or :class:`.EmailMessage` objects; or the path of a file
         of them, JSON Lines or CSV, as text, ``Path`` or ``ObjectStoragePath``.
-    :param defaults: fields that each message has unless it brings its own.
-    :param file_format: ``jsonl`` or ``csv`` where the name of the file does not tell.
-    :raises FluxomailValidationError: the source or the defaults can't be read; says what to give instead.
+    :param defaults: fields that each message has unless it has its own.
+    :param file_format: ``jsonl`` or ``csv``, if the name of the file does not show it.
+    :raises FluxomailValidationError: the source or the defaults are invalid; says what to use instead.
     """
 
     def __init__(
@@ -85,7 +90,7 @@ class Rows:
             self._items = source
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        """Go through all rows in their order, from the start."""
+        """Iterate over all rows in their order, from the start."""
         seen: Counter[str] = Counter()
         for where, fields in self._raw():
             if isinstance(fields, BadRow):
@@ -105,9 +110,9 @@ class Rows:
             yield Row(where, message, key, part)
 
     def check(self) -> Iterator[Row]:
-        """Go through all rows before anything is sent.
+        """Iterate over all rows before anything is sent.
 
-        :raises FluxomailValidationError: after the last row, if any of them is bad: names them by line or index.
+        :raises FluxomailValidationError: after the last row, if any row is invalid: names them by line or index.
         """
         bad: list[str] = []
         count = 0
@@ -128,7 +133,9 @@ class Rows:
             bad.append(f"and {count - MAX_NAMED} more")
         if bad:
             raise FluxomailValidationError(
-                f"{count} of the messages cannot be sent, so none was: {'; '.join(bad)}. Mend them and run it again"
+                f"{count} messages are invalid, nothing was sent: {'; '.join(bad)}. Fix them and run the task again"
+                if count > 1
+                else f"1 message is invalid, nothing was sent: {bad[0]}. Fix it and run the task again"
             )
 
     def _read(self, fields: object) -> tuple[EmailMessage, str | None]:
@@ -136,7 +143,7 @@ class Rows:
             return fields, None
         if not isinstance(fields, Mapping):
             raise FluxomailValidationError(f"is {type(fields).__name__}, not a mapping of a message's fields")
-        # What writes JSON from a table says null where a cell is empty.
+        # JSON that is written from a table has null for an empty cell.
         given = {str(name): value for name, value in fields.items() if value is not None}
         for name in given:
             if name not in FIELDS:
@@ -151,7 +158,7 @@ class Rows:
                 yield f"messages[{index}]", item
             return
         try:
-            # A byte order mark is what spreadsheets begin their files with.
+            # Spreadsheets start their files with a byte order mark.
             with self._path.open("r", encoding="utf-8-sig", newline="") as file:
                 lines = lines_of(file)
                 yield from _csv(lines) if self._format == "csv" else _json_lines(lines)
@@ -197,9 +204,9 @@ def _file(source: Any) -> Path | ObjectStoragePath:
 
 
 def check_format(file_format: object) -> None:
-    """Check an argument.
+    """Check the argument ``file_format``.
 
-    :raises FluxomailValidationError: when no file has that format.
+    :raises FluxomailValidationError: it is no known format.
     """
     if file_format not in FORMATS.values():
         raise FluxomailValidationError("file_format must be jsonl or csv")
@@ -211,7 +218,7 @@ def _format(name: str, given: str | None) -> str:
     found = next((kind for ending, kind in FORMATS.items() if name.lower().endswith(ending)), None)
     if found is None:
         raise FluxomailValidationError(
-            f"messages: {name!r} does not tell what the file holds: use {', '.join(FORMATS)}, or set file_format"
+            f"messages: {name!r} does not show the format of the file: use {', '.join(FORMATS)}, or set file_format"
         )
     return found
 
@@ -224,12 +231,12 @@ def _json_lines(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
         try:
             yield where, json.loads(line)
         except (ValueError, RecursionError):
-            # Without the parser's words, which quote the line.
+            # Without the parser's message, which quotes the line.
             yield where, BadRow(where, "is not JSON: each line holds one object")
 
 
 def _csv(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    # One limit for the process, which others may have raised: 128 KiB are less than some newsletters.
+    # The limit applies to the whole process, and others may have raised it. Some newsletters exceed 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     reader = csv.reader(lines)
     try:
@@ -238,7 +245,7 @@ def _csv(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
         raise FluxomailValidationError(f"messages: line 1 is not CSV: {error}") from None
     for number, name in enumerate(names, start=1):
         if name not in FIELDS:
-            # Not quoted: without a header, the first line is somebody's address.
+            # Not quoted: without a header, the first line contains an address.
             raise FluxomailValidationError(
                 f"messages: column {number} in line 1 is no field: the first line holds the names of the fields; "
                 f"{_meant(name)}"
@@ -246,7 +253,7 @@ def _csv(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
     if len(set(names)) != len(names):
         raise FluxomailValidationError("messages: line 1 names a column twice")
     while True:
-        # A cell may hold line breaks: a row is named by the line that it begins on.
+        # A cell may contain line breaks: a row is named by the line that it starts on.
         where = f"line {reader.line_num + 1}"
         try:
             cells = next(reader, None)

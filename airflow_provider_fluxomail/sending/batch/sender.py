@@ -1,4 +1,4 @@
-"""Sends single messages of a batch, from several threads, and says what became of each."""
+"""Sends single messages of a batch, from several threads, and returns the outcome of each."""
 
 from __future__ import annotations
 
@@ -9,54 +9,67 @@ from typing import TYPE_CHECKING
 from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.sync import FluxomailClient
-from airflow_provider_fluxomail.sending import replay
-from airflow_provider_fluxomail.sending.send_once import Identity, send_once
+from airflow_provider_fluxomail.sending.replay import is_foreign
+from airflow_provider_fluxomail.sending.send_once import send_once
 
 if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.models import SendResult
     from airflow_provider_fluxomail.client.pacing import Pacer
     from airflow_provider_fluxomail.client.settings import ClientSettings
     from airflow_provider_fluxomail.sending.batch.progress import Kind
     from airflow_provider_fluxomail.sending.batch.rows import Row
+    from airflow_provider_fluxomail.sending.send_once import Identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Flight:
+    """A message that is being sent.
+
+    :param position: in the batch, from 0.
+    """
+
+    position: int
+    row: Row
+    identity: Identity
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one message; ``kind`` is ``None`` if nothing did: it waits, or ends the batch."""
+    """The outcome of one message.
+
+    :param kind: ``None``: the error concerns all messages, and this one has no outcome yet.
+    """
 
     kind: Kind | None
-    send_id: str | None = None
-    message_id: str | None = None
+    sent: SendResult | None = None
     error: FluxomailError | None = None
 
 
 class Sender:
     """Sends one message at a time in each thread that uses it.
 
-    :param settings: of the clients, of which each thread has its own.
-    :param pacer: is shown every answer.
-    :param first_try: of a task that was never cleared: a replay then is somebody else's.
+    :param settings: of the clients; each thread has a client of its own.
+    :param pacer: gets every response.
     """
 
-    def __init__(self, settings: ClientSettings, pacer: Pacer, *, first_try: bool) -> None:
+    def __init__(self, settings: ClientSettings, pacer: Pacer) -> None:
         self._settings = settings
         self._pacer = pacer
-        self._first_try = first_try
         self._inline_images = InlineImageWarning()
         self._local = threading.local()
         self._clients: list[FluxomailClient] = []
         self._ended = threading.Event()
         self._counting = threading.Lock()
-        #: Messages that went to ``redirect_to``: one line of the log stands for all.
+        #: Messages that went to ``redirect_to``: one line in the log stands for all.
         self.redirected = 0
 
-    def send(self, row: Row, key: str) -> Outcome:
-        """Send a message, and look whether the answer is about it."""
+    def send(self, flight: Flight) -> Outcome:
+        """Send a message once."""
         try:
-            identity = Identity(key=key, first_try=self._first_try, names_recipient=row.key is None)
-            sent = send_once(row.message, identity, self._client())
+            sent = send_once(flight.row.message, flight.identity, self._client())
         except FluxomailError as error:
             return Outcome(_kind_of(error), error=error)
-        return Outcome("replayed" if replay.is_foreign(sent) else "sent", sent.send_id, sent.message_id)
+        return Outcome("replayed" if is_foreign(sent) else "sent", sent)
 
     @property
     def ended(self) -> bool:
@@ -64,11 +77,11 @@ class Sender:
         return self._ended.is_set()
 
     def end(self) -> None:
-        """Let no thread try a message again: the task ends, and what it sent later nobody would know of."""
+        """Stop all retries: the task is ending, and a later success could no longer be recorded."""
         self._ended.set()
 
     def close(self) -> None:
-        """Close the connections that are kept open."""
+        """Close the open connections."""
         for client in self._clients:
             client.close()
 
@@ -93,11 +106,11 @@ class Sender:
 
     def _sleep(self, seconds: float) -> None:
         if self._ended.wait(seconds):
-            raise FluxomailConnectionError("the task was told to end before the message was tried again")
+            raise FluxomailConnectionError("the task was told to end before the message was retried")
 
 
 def _kind_of(error: FluxomailError) -> Kind | None:
-    """Return what an error means for the message; ``None`` if it holds for all messages."""
+    """Return what an error means for the message; ``None`` if it concerns all messages."""
     if not error.concerns_one_message:
         return None
     return "rejected" if error.permanent else "unknown"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_fluxomail.airflow_compat import Asset, BaseOperator
+from airflow_provider_fluxomail.client.watching.wait import WaitTiming, set_timing
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
-from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_names import DAG
 
-# Else each worker looks for 10 s before it defers.
-worker.WORKER_LOOKS = (0.0,)  # type: ignore[misc, assignment]
+# Otherwise each worker polls for 10 s before it defers.
+set_timing(WaitTiming(worker_polls=(0.0,)))
 
 CALLS = Path(os.environ["ENDINGS_CALLS"])
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from airflow_provider_fluxomail.asset_events import cursor
-from airflow_provider_fluxomail.asset_events.cursor import Cursor, CursorStore, Follower, digest
+from airflow_provider_fluxomail.asset_events.cursor import Cursor, CursorStore, TriggerCursor, digest
 from airflow_provider_fluxomail.asset_events.source import Mark, Part
+from airflow_provider_fluxomail.asset_events.timing import EventTiming
 from airflow_provider_fluxomail.client.errors import FluxomailServerError, FluxomailValidationError
 from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
 from airflow_provider_fluxomail.client.models import Event
@@ -36,7 +36,7 @@ class Source:
     def server_ms(self, moment: float) -> int:
         return T * 1000
 
-    def tell_when_safe(self, mark: Mark) -> None: ...
+    def wake_when_safe(self, mark: Mark) -> None: ...
 
     def wake_in(self, seconds: float) -> None: ...
 
@@ -80,129 +80,122 @@ def page(*events: FeedEvent, cursor: str | None = None) -> EventPage:
     return EventPage(events=events, cursor=cursor)
 
 
-def follower(store: Store | None = None) -> Follower:
-    return Follower(WANTED, CursorStore(store or Store(), []))
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cursor, "SPACING", 0.0)
+def trigger_cursor(store: Store | None = None, **timing: Any) -> TriggerCursor:
+    when = EventTiming(**{"spacing": 0.0, **timing})
+    return TriggerCursor(WANTED, CursorStore(store or Store(), []), timing=when)
 
 
 async def test_what_the_list_does_not_show_yet_is_taken_from_the_streams_past() -> None:
     """The trigger joins a stream that has brought an event already, and the list lags behind."""
-    source, one = Source(page()), follower()
-    assert await one.take(source.part(recent=(event(1), event(2, "opened")))) == [event(1)]
-    assert await one.take(source.part(event(1), event(3))) == [event(3)]
+    source, one = Source(page()), trigger_cursor()
+    assert await one.on_part(source.part(recent=(event(1), event(2, "opened")))) == [event(1)]
+    assert await one.on_part(source.part(event(1), event(3))) == [event(3)]
 
 
 async def test_events_before_the_first_start_do_not_count() -> None:
-    source, one = Source(page(event(-5), event(5))), follower()
-    assert await one.take(source.part(recent=(event(-9),))) == [event(5)]
-    assert await one.take(source.part(event(-30), event(6))) == [event(6)], "a gap is read from before it"
+    source, one = Source(page(event(-5), event(5))), trigger_cursor()
+    assert await one.on_part(source.part(recent=(event(-9),))) == [event(5)]
+    assert await one.on_part(source.part(event(-30), event(6))) == [event(6)], "a gap is read from before it"
 
 
 async def test_an_event_that_the_stream_brings_late_counts() -> None:
     store = Store({"since_ms": (T + 7200) * 1000, "began_ms": T * 1000, "seen": []})
-    source, one = Source(page(event(1))), follower(store)
-    assert await one.take(source.part()) == [], "the list is full of those that were fired long ago"
-    assert await one.take(source.part(event(60))) == [event(60)]
+    source, one = Source(page(event(1))), trigger_cursor(store)
+    assert await one.on_part(source.part()) == [], "the list is full of those that were fired long ago"
+    assert await one.on_part(source.part(event(60))) == [event(60)]
 
 
 async def test_after_a_restart_the_list_is_read_from_before_the_cursor() -> None:
     seen = digest(event(101))
     store = Store({"since_ms": (T + 1000) * 1000, "began_ms": T * 1000, "seen": [seen]})
-    source, one = Source(page(event(1010), event(990), event(101))), follower(store)
-    assert await one.take(source.part()) == [event(990), event(1010)]
+    source, one = Source(page(event(1010), event(990), event(101))), trigger_cursor(store)
+    assert await one.on_part(source.part()) == [event(990), event(1010)]
     ((_, since_ms, _),) = source.asked
-    assert since_ms == (T + 1000) * 1000 - cursor.OVERLAP_MS
+    assert since_ms == (T + 1000) * 1000 - 300_000
 
 
 async def test_pages_that_go_in_circles_are_left() -> None:
-    source, one = Source(page(event(1), cursor="a"), page(event(2), cursor="b"), page(event(3), cursor="a")), follower()
-    assert await one.take(source.part()) == [event(1), event(2), event(3)]
+    source, one = (
+        Source(page(event(1), cursor="a"), page(event(2), cursor="b"), page(event(3), cursor="a")),
+        trigger_cursor(),
+    )
+    assert await one.on_part(source.part()) == [event(1), event(2), event(3)]
     assert [cursor for _, _, cursor in source.asked] == [None, "a", "b"]
-    await one.take(source.part())
+    await one.on_part(source.part())
     assert len(source.asked) == 3
 
 
-async def test_a_list_that_does_not_know_types_is_read_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cursor, "_LONGEST_PAUSE", 0.0)
+async def test_a_list_that_does_not_know_types_is_read_without() -> None:
     source = Source(FluxomailValidationError("no such parameter"), page(event(1), event(2, "opened")))
-    one = follower()
-    assert await one.take(source.part()) == []
-    assert await one.take(source.part()) == [event(1)]
+    one = trigger_cursor(longest_pause=0.0)
+    assert await one.on_part(source.part()) == []
+    assert await one.on_part(source.part()) == [event(1)]
     assert [wanted.types for wanted, _, _ in source.asked] == [("email.bounced",), ()]
 
 
 async def test_promise_4_a_list_that_fails_is_not_hammered() -> None:
-    source, one = Source(*[FluxomailServerError("down", status=503, retry_after=3600.0)] * 9), follower()
+    source, one = Source(*[FluxomailServerError("down", status=503, retry_after=3600.0)] * 9), trigger_cursor()
     for _ in range(9):
-        await one.take(source.part())
+        await one.on_part(source.part())
     assert len(source.asked) == 1
 
 
-async def test_parts_before_the_list_was_read_are_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cursor, "_LONGEST_PAUSE", 0.0)
+async def test_parts_before_the_list_was_read_are_in_the_list() -> None:
     source, store = Source(FluxomailServerError("down"), page(event(1))), Store()
-    one = follower(store)
-    assert await one.take(source.part(event(1))) == []
+    one = trigger_cursor(store, longest_pause=0.0)
+    assert await one.on_part(source.part(event(1))) == []
     began = store.value
-    assert await one.take(source.part()) == [event(1)]
+    assert await one.on_part(source.part()) == [event(1)]
     assert store.value == began, "the cursor waits for the list, and for Airflow"
-    await one.take(source.part())
+    await one.on_part(source.part())
     assert store.value["seen"] == [digest(event(1))]
     assert store.value["since_ms"] == (T + 2) * 1000, "of the part in which it was fired"
 
 
-async def test_what_has_waited_is_safe_when_the_part_is_in_which_it_was_fired(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_has_waited_is_safe_when_the_part_is_in_which_it_was_fired() -> None:
     """Not when the part is that brought it: nothing had come of it, so Airflow was done with it at once."""
-    monkeypatch.setattr(cursor, "SPACING", 3600.0)
-    monkeypatch.setattr(cursor, "SAVE_EVERY_MS", 0)
     source, store = Source(page()), Store()
-    one = follower(store)
-    assert await one.take(source.part(event(1))) == [event(1)]
-    assert await one.take(source.part(event(2))) == []
-    await one.take(source.part())
+    one = trigger_cursor(store, spacing=3600.0, save_every=0.0)
+    assert await one.on_part(source.part(event(1))) == [event(1)]
+    assert await one.on_part(source.part(event(2))) == []
+    await one.on_part(source.part())
     assert (store.value["since_ms"], store.value["seen"]) == ((T + 1) * 1000, [digest(event(1))])
     one._fire_at = 0.0
-    assert await one.take(source.part()) == [event(2)]
+    assert await one.on_part(source.part()) == [event(2)]
     for _ in range(3):
-        await one.take(source.part(safe=3))
+        await one.on_part(source.part(safe=3))
     assert (store.value["since_ms"], store.value["seen"]) == ((T + 1) * 1000, [digest(event(1))])
-    await one.take(source.part(safe=4))
+    await one.on_part(source.part(safe=4))
     assert store.value["since_ms"] == (T + 4) * 1000
     assert store.value["seen"] == [digest(event(1)), digest(event(2))]
 
 
 async def test_a_new_generation_is_read_from_the_cursor() -> None:
-    source, one = Source(page(), page(event(2), event(3))), follower()
-    await one.take(source.part())
-    assert await one.take(source.part(event(3), generation=2)) == [event(2), event(3)]
+    source, one = Source(page(), page(event(2), event(3))), trigger_cursor()
+    await one.on_part(source.part())
+    assert await one.on_part(source.part(event(3), generation=2)) == [event(2), event(3)]
     assert len(source.asked) == 2
 
 
 async def test_two_types_under_one_id_are_two_events() -> None:
-    one = Follower(EventFilter(types=("email.bounced", "email.opened")), CursorStore(Store(), []))
+    wanted = EventFilter(types=("email.bounced", "email.opened"))
+    one = TriggerCursor(wanted, CursorStore(Store(), []), timing=EventTiming(spacing=0.0))
     source = Source(page(event(1), event(1, "opened"), event(1)))
-    assert await one.take(source.part()) == [event(1), event(1, "opened")]
+    assert await one.on_part(source.part()) == [event(1), event(1, "opened")]
 
 
 async def test_an_event_without_a_time_or_an_id_is_one() -> None:
-    source, one = Source(page()), follower()
+    source, one = Source(page()), trigger_cursor()
     bare = event(1, time=None, id=None)
-    assert await one.take(source.part(bare, bare)) == [bare]
+    assert await one.on_part(source.part(bare, bare)) == [bare]
 
 
-async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cursor, "KEPT", 50)
-    monkeypatch.setattr(cursor, "STORED", 20)
-    monkeypatch.setattr(cursor, "OVERLAP_MS", 10**9)
+async def test_what_is_kept_is_bounded() -> None:
     store = Store()
-    source, one = Source(page()), follower(store)
+    source, one = Source(page()), trigger_cursor(store, kept=50, stored=20, overlap=10.0**6)
     for number in range(40):
-        await one.take(source.part(*(event(number * 10 + n) for n in range(10))))
-    await one.take(source.part())
+        await one.on_part(source.part(*(event(number * 10 + n) for n in range(10))))
+    await one.on_part(source.part())
     assert len(one._known) == 50
     assert store.value["seen"] == [digest(event(number)) for number in range(380, 400)]
 
@@ -225,7 +218,7 @@ async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_is_no_cursor_is_none(stored: Any) -> None:
     assert Cursor.parse(stored) is None
     store = Store(stored)
-    await follower(store).take(Source().part())
+    await trigger_cursor(store).on_part(Source().part())
     assert store.value == {"since_ms": T * 1000, "began_ms": T * 1000, "seen": []}
 
 
@@ -257,9 +250,12 @@ async def test_of_the_cursors_of_several_assets_the_earliest_counts() -> None:
 
 
 async def test_without_a_store_it_is_kept_in_memory() -> None:
-    source, one = Source(page(), page(event(7))), Follower(WANTED, CursorStore(None, []))
-    await one.take(source.part(event(5)))
+    source, one = (
+        Source(page(), page(event(7))),
+        TriggerCursor(WANTED, CursorStore(None, []), timing=EventTiming(spacing=0.0)),
+    )
+    await one.on_part(source.part(event(5)))
     for _ in range(3):
-        await one.take(source.part())
-    await one.take(source.part(generation=2))
+        await one.on_part(source.part())
+    await one.on_part(source.part(generation=2))
     assert source.asked[1][1] == T * 1000, "no earlier than the first start"

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_fluxomail.client.events import EventFilter, FeedEvent
 from airflow_provider_fluxomail.client.models import Event
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
-from airflow_provider_fluxomail.client.watching.event_feed import Feed
+from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
 
 COUNT = 200
 
@@ -47,7 +47,7 @@ async def test_a_pause_to_gather_events_does_not_let_it_fall_behind(monkeypatch:
 
     monkeypatch.setattr("airflow_provider_fluxomail.client.watching.event_feed.asyncio.sleep", sleep)
     client: Any = SimpleNamespace(stream_events=stream_events)
-    feed = Feed(client, EventFilter(), turns=Turns(Pacer()), receive=received.extend)
+    feed = EventFeed(client, EventFilter(), turns=Turns(Pacer()), receive=received.extend)
     with pytest.raises(asyncio.CancelledError):
         await feed.run()
     assert len(received) == COUNT

@@ -21,9 +21,9 @@ def timeline(*types: str) -> Timeline:
 
 def test_it_goes_on_until_something_decides() -> None:
     one = wait()
-    assert one.saw(timeline()) is None
-    assert one.saw(timeline("sent")) is None
-    ending = one.saw(timeline("sent", "delivered"))
+    assert one.on_timeline(timeline()) is None
+    assert one.on_timeline(timeline("sent")) is None
+    ending = one.on_timeline(timeline("sent", "delivered"))
     assert ending == Ending(
         status="reached", send_id="s1", target="delivered", event="delivered", time="2026-01-01T00:00:12.346Z"
     )
@@ -36,7 +36,7 @@ def test_it_goes_on_until_something_decides() -> None:
 )
 def test_a_failure_names_event_time_reason_and_send_id(event: str, said: str) -> None:
     row = {"type": event, "ts": MS, "reason": "550 no such user"}
-    ending = wait().saw(Timeline.parse("s1", {"events": [row]}))
+    ending = wait().on_timeline(Timeline.parse("s1", {"events": [row]}))
     assert ending is not None
     assert (ending.status, ending.event) == ("failed", event)
     for told in (said, "2026-01-01T00:00:12.345Z", "550 no such user", "s1"):
@@ -54,7 +54,7 @@ def test_a_failure_names_event_time_reason_and_send_id(event: str, said: str) ->
     ],
 )
 def test_promise_3_an_outage_of_any_length_is_waited_out(error: errors.FluxomailError) -> None:
-    assert wait().met(error, now=1_000_000.0) is None
+    assert wait().on_error(error, now=1_000_000.0) is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_promise_3_an_outage_of_any_length_is_waited_out(error: errors.Fluxomail
     ],
 )
 def test_what_waiting_cannot_mend_ends_it(error: errors.FluxomailError) -> None:
-    ending = wait().met(error, now=1000.0)
+    ending = wait().on_error(error, now=1000.0)
     assert ending is not None
     assert ending.status == "error"
     assert error.message in (ending.message or "")
@@ -75,9 +75,9 @@ def test_what_waiting_cannot_mend_ends_it(error: errors.FluxomailError) -> None:
 
 def test_not_found_is_tolerated_for_a_minute_from_the_first_look() -> None:
     error = errors.FluxomailNotFoundError("gone", status=404)
-    assert wait().met(error, now=1059.9) is None
-    assert wait(deadline=1060.0).met(error, now=1060.0) is None, "past the deadline it is a time-out"
-    ending = wait().met(error, now=1060.0)
+    assert wait().on_error(error, now=1059.9) is None
+    assert wait(deadline=1060.0).on_error(error, now=1060.0) is None, "past the deadline it is a time-out"
+    ending = wait().on_error(error, now=1060.0)
     assert ending is not None
     assert ending.status == "error"
     assert "60 s" in (ending.message or "")
@@ -86,10 +86,10 @@ def test_not_found_is_tolerated_for_a_minute_from_the_first_look() -> None:
 def test_a_timeout_says_what_was_seen_last_and_what_was_in_the_way() -> None:
     one = wait()
     assert "nothing on its timeline" in (one.timed_out().message or "")
-    one.saw(timeline("sent"))
+    one.on_timeline(timeline("sent"))
     assert "last event: sent at 2026" in (one.timed_out().message or "")
-    one.met(errors.FluxomailServerError("broken", status=500), now=1.0)
-    assert "the last look failed: broken" in (one.timed_out().message or "")
+    one.on_error(errors.FluxomailServerError("broken", status=500), now=1.0)
+    assert "the last poll failed: broken" in (one.timed_out().message or "")
     assert "not delivered within 100 s" in (one.timed_out().message or "")
 
 
@@ -103,10 +103,10 @@ def test_looks_are_spread_and_end_at_the_deadline() -> None:
 
 def test_promise_4_retry_after_holds_the_next_look() -> None:
     one = wait()
-    one.met(errors.FluxomailRateLimitError("x", status=429, retry_after=50), now=1000.0)
+    one.on_error(errors.FluxomailRateLimitError("x", status=429, retry_after=50), now=1000.0)
     assert one.delay(1, 1000.0) == 50
     assert one.delay(1, 1080.0) == 20, "but not past the deadline"
-    one.saw(timeline())
+    one.on_timeline(timeline())
     assert one.delay(1, 1000.0) < 2
     assert one.asked == 0
 
@@ -118,5 +118,5 @@ def test_an_ending_survives_the_way_through_airflow() -> None:
 
 @pytest.mark.parametrize("event", [None, {}, "reached", {"status": "success"}, {"status": None}, []])
 def test_what_is_not_ours_is_doubted(event: object) -> None:
-    with pytest.raises(ValueError, match="says nothing of the delivery"):
+    with pytest.raises(ValueError, match="is not the outcome of a wait"):
         Ending.from_json(event)

@@ -7,33 +7,33 @@ import random
 
 import pytest
 
-from airflow_provider_fluxomail.sending.batch.progress import Kind, Ledger
+from airflow_provider_fluxomail.sending.batch.progress import Kind, Progress
 
 
 def keys(count: int) -> list[str]:
     return [f"key-{number}" for number in range(count)]
 
 
-def leg(ledger: Ledger, count: int, outcomes: dict[int, Kind | None], stop: int | None = None) -> list[int]:
+def leg(progress: Progress, count: int, outcomes: dict[int, Kind | None], stop: int | None = None) -> list[int]:
     """Ask for what is wanted, up to ``stop``; a ``None`` outcome stays open."""
     asked = []
     for position, key in enumerate(keys(count)):
         if position == stop:
             break
-        if ledger.wanted(position, key):
+        if progress.wants(position, key):
             asked.append(position)
             kind = outcomes.get(position, "sent")
             if kind is not None:
-                ledger.settle(position, kind)
+                progress.settle(position, kind)
     return asked
 
 
-def again(ledger: Ledger, *, same_try: bool) -> Ledger:
-    return Ledger(json.loads(json.dumps(ledger.state())), same_try=same_try)
+def again(progress: Progress, *, same_try: bool) -> Progress:
+    return Progress(json.loads(json.dumps(progress.state())), same_try=same_try)
 
 
 def test_a_new_try_asks_for_what_is_not_known_to_be_sent() -> None:
-    first = Ledger()
+    first = Progress()
     leg(first, 10, {2: "rejected", 4: "unknown", 6: None, 1: "replayed"}, stop=8)
     assert vars(first.counts(10)) == {"total": 10, "sent": 4, "replayed": 1, "rejected": 1, "unknown": 1}
     second = again(first, same_try=False)
@@ -42,7 +42,7 @@ def test_a_new_try_asks_for_what_is_not_known_to_be_sent() -> None:
 
 
 def test_the_same_try_goes_on_where_it_stopped() -> None:
-    first = Ledger()
+    first = Progress()
     leg(first, 10, {2: "rejected", 4: "unknown", 6: None}, stop=8)
     second = again(first, same_try=True)
     assert leg(second, 10, {}) == [6, 8, 9]
@@ -50,7 +50,7 @@ def test_the_same_try_goes_on_where_it_stopped() -> None:
 
 
 def test_a_leg_that_stops_before_it_has_passed_what_is_known_loses_nothing() -> None:
-    first = Ledger()
+    first = Progress()
     leg(first, 10, {2: None, 7: "unknown"}, stop=9)
     second = again(first, same_try=False)
     leg(second, 10, {2: None}, stop=4)
@@ -69,16 +69,16 @@ def test_the_state_stays_small_and_never_skips_what_was_not_sent(pattern: str, k
         for number in range(50_000)
         if pattern == "all" or (number % 2 if pattern == "every other" else draw.random() < 0.3)
     ]
-    first = Ledger()
+    first = Progress()
     leg(first, 50_000, dict.fromkeys(open_, kind))
     state = first.state()
     assert len(json.dumps(state)) < 32 * 1024
-    asked = set(leg(Ledger(state), 50_000, {}))
+    asked = set(leg(Progress(state), 50_000, {}))
     assert set(open_) <= asked
 
 
 def test_what_was_counted_before_and_is_asked_for_again_makes_no_count_negative() -> None:
-    first = Ledger()
+    first = Progress()
     leg(first, 5_000, {number: "replayed" if number % 2 else "unknown" for number in range(5_000)})
     second = again(first, same_try=False)
     asked = leg(second, 5_000, dict.fromkeys(range(5_000), "replayed"))
@@ -88,4 +88,4 @@ def test_what_was_counted_before_and_is_asked_for_again_makes_no_count_negative(
 
 @pytest.mark.parametrize("state", [{}, {"done": "x"}, {"done": 3}, {"done": 1, "pending": [[1]]}, {"text": "nonsense"}])
 def test_a_state_that_is_not_ours_is_none(state: dict[str, object]) -> None:
-    assert leg(Ledger(state), 3, {}) == [0, 1, 2]
+    assert leg(Progress(state), 3, {}) == [0, 1, 2]

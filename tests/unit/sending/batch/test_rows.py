@@ -130,7 +130,7 @@ def test_bad_rows_are_named_all_together_and_quoted_nowhere(tmp_path: Path) -> N
         '"secret words"',
     ]
     told = refused(write(tmp_path, "mails.jsonl", "\n".join(lines)))
-    assert "7 of the messages cannot be sent, so none was" in told
+    assert "7 messages are invalid, nothing was sent" in told
     for words in (
         "line 2: is not JSON",
         "line 3: to is not an e-mail address",

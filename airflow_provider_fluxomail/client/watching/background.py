@@ -1,0 +1,42 @@
+"""Tasks that run beside the waits of a watcher, until it closes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class BackgroundTasks:
+    """Starts tasks, reports those that fail, and ends them all.
+
+    >>> asyncio.run(BackgroundTasks(on_failure=print).cancel())
+
+    :param on_failure: called with the error of a task that has failed.
+    """
+
+    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
+        self._on_failure = on_failure
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something, in no context of a trigger's: its lines belong to no task's log."""
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def cancel(self) -> None:
+        """Cancel all tasks but the one that calls this, and wait until they have ended."""
+        pending = self._running - {asyncio.current_task()}
+        while pending:
+            for task in pending:
+                task.cancel()
+            # Again each second: anyio 4.10 and 4.13 were seen to lose a cancellation.
+            _, pending = await asyncio.wait(pending, timeout=1.0)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failure(error)

@@ -1,0 +1,189 @@
+"""Follows the organization's event stream for the waits of a watcher.
+
+A wait relies on the stream only once every event since its last poll is known: from those that were kept, or from the
+list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
+from airflow_provider_fluxomail.client.event_types import DECIDING
+from airflow_provider_fluxomail.client.events import EventFilter
+from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
+from airflow_provider_fluxomail.client.watching.recent_events import RecentEvents
+from airflow_provider_fluxomail.client.watching.wait import now
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
+    from airflow_provider_fluxomail.client.events import FeedEvent
+    from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
+    from airflow_provider_fluxomail.client.watching.outage import Outage
+    from airflow_provider_fluxomail.client.watching.watched_wait import WatchedWait, WatchedWaits, WatchTiming
+
+log = logging.getLogger(__name__)
+
+#: The list is read from this long before a wait's last poll: clocks of machines differ. Seconds.
+CLOCK_MARGIN: Final = 30.0
+#: The list is not read for what is older: polling a timeline takes one request. Seconds.
+LONGEST_BACK: Final = 3600.0
+#: One more page of the list may be read for this many waits that join.
+_WAITS_PER_PAGE: Final = 5
+
+
+class EventFollower:
+    """Follows the events while there are many waits, and moves the waits from polling to the stream and back.
+
+    :param client: shows its responses to the pacer.
+    :param outage: when a request may be made.
+    :param waits: the waits that the events are for.
+    :param tasks: runs the requests.
+    :param allowed: whether the stream may be followed at all.
+    """
+
+    def __init__(
+        self,
+        client: AsyncFluxomailClient,
+        outage: Outage,
+        waits: WatchedWaits,
+        tasks: BackgroundTasks,
+        *,
+        timing: WatchTiming,
+        allowed: bool = True,
+    ) -> None:
+        self._client = client
+        self._outage = outage
+        self._waits = waits
+        self._tasks = tasks
+        self._timing = timing
+        self._allowed = allowed
+        self._task: asyncio.Task[None] | None = None
+        self._feed: EventFeed | None = None
+        self._not_before = 0.0
+        self._down_since: float | None = None
+        #: Raised when events may have been missed for good. 0 until a stream has been up.
+        self.generation = 0
+        self._feed_generation = 0
+        self._recent = RecentEvents()
+        self._catching_up: asyncio.Task[None] | None = None
+
+    def adjust(self) -> None:
+        """Follow the events or not, by the number of waits; give up a stream that is down for too long."""
+        waits = len(self._waits)
+        if waits > self._timing.follow_above and self._allowed:
+            self._start()
+        elif waits < self._timing.follow_below and self._task is not None:
+            self._task.cancel()
+        if self._down_since is not None and now() > self._down_since + self._timing.patience:
+            self._waits.stream_down()
+
+    def join(self, watched: WatchedWait, *, polled_in: int | None = None) -> None:
+        """Let a wait follow the stream, once nothing since its last poll is missing.
+
+        :param polled_in: the generation in which its last poll began: then nothing is missing.
+        """
+        if self._feed is None or not self._waits.stream_is_up or watched.wait.seen is None:
+            return
+        known_ms = self._recent.complete_since_ms
+        if polled_in == self.generation:
+            self._waits.follow(watched)
+        elif known_ms is not None and known_ms <= self._joins_at_ms(self._feed, watched):
+            self._waits.follow(watched, self._recent.of(watched.wait.send_id))
+        else:
+            self._waits.join(watched)
+            if self._catching_up is None or self._catching_up.done():
+                self._catching_up = self._tasks.start(self._catch_up())
+
+    def _start(self) -> None:
+        """Begin to follow the events, unless they were not available a while ago."""
+        if self._task is None and now() >= self._not_before:
+            self._feed = EventFeed(
+                self._client,
+                EventFilter(types=DECIDING),
+                turns=self._outage.turns,
+                receive=self._receive,
+                on_change=self._on_change,
+                timing=self._timing.feed,
+            )
+            self._down_since = now()
+            self._task = self._tasks.start(self._run(self._feed))
+
+    async def _run(self, feed: EventFeed) -> None:
+        try:
+            await feed.run()
+        except FluxomailAuthError:
+            raise
+        except FluxomailError as error:
+            log.info("The event stream is not available, polling timelines instead: %s", error)
+            self._not_before = now() + self._timing.retry_events * random.uniform(0.8, 1.2)
+        finally:
+            self._feed = self._task = self._down_since = None
+            self._feed_generation = 0
+            self._waits.stream_down()
+
+    def _on_change(self) -> None:
+        """The stream went up or down."""
+        feed = self._feed
+        if feed is None:
+            return
+        if not feed.live:
+            self._down_since = now()
+            return
+        self._down_since = None
+        new = feed.generation != self._feed_generation
+        if new:
+            self._feed_generation = feed.generation
+            self.generation += 1
+            self._recent.clear(feed.server_ms(now()))
+        self._waits.stream_up()
+        for watched in self._waits:
+            if new or not watched.follows:
+                self.join(watched)
+
+    def _receive(self, events: Sequence[FeedEvent]) -> None:
+        for received in events:
+            if received.event.type in DECIDING:
+                self._recent.add(received)
+                self._waits.on_event(received)
+
+    def _joins_at_ms(self, feed: EventFeed, watched: WatchedWait) -> int:
+        """Return the moment since which a wait must know every event."""
+        return feed.server_ms((watched.wait.seen or 0.0) - CLOCK_MARGIN)
+
+    async def _catch_up(self) -> None:
+        """Read from the list what happened between the last polls of the waits that join and the stream."""
+        while self._waits.joining and (feed := self._feed):
+            # Waits that join together are read for together.
+            await asyncio.sleep(self._timing.settle)
+            if not feed.live:
+                continue
+            joining, generation = len(self._waits.joining), self.generation
+            oldest = min((watched.wait.seen or 0.0 for watched in self._waits.joining), default=now())
+            # Somewhat further back than needed: the next waits that join were polled a little earlier or later.
+            since_ms = feed.server_ms(max(oldest, now() - LONGEST_BACK) - 2 * CLOCK_MARGIN)
+            known_ms = self._recent.complete_since_ms
+            try:
+                reached_ms = await feed.read_back(
+                    since_ms, pages=max(self._timing.list_pages, joining // _WAITS_PER_PAGE)
+                )
+            except FluxomailAuthError:
+                raise
+            except FluxomailError as error:
+                self._outage.on_error(error)
+                if not error.permanent:
+                    continue
+                reached_ms = feed.server_ms(now())
+            if generation == self.generation:
+                if known_ms is not None and known_ms == self._recent.complete_since_ms:
+                    # Else there were so many events that some were dropped again.
+                    self._recent.complete_since_ms = min(known_ms, reached_ms)
+                for watched in list(self._waits.joining):
+                    if reached_ms <= self._joins_at_ms(feed, watched):
+                        self._waits.follow(watched, self._recent.of(watched.wait.send_id))
+                    else:
+                        self._waits.poll(watched)

@@ -1,0 +1,368 @@
+"""What the operators and the decorator do when their task runs. Only workers import it, to keep parsing cheap."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from airflow_provider_fluxomail import tasks
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, storable_result
+from airflow_provider_fluxomail.client.errors import (
+    BatchCounts,
+    FluxomailError,
+    FluxomailRateLimitError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
+from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.links import keep_link
+from airflow_provider_fluxomail.sending import send_record
+from airflow_provider_fluxomail.sending.attachments import read_attachments
+from airflow_provider_fluxomail.sending.batch.batch import Batch
+from airflow_provider_fluxomail.sending.batch.outcomes import Outcomes
+from airflow_provider_fluxomail.sending.batch.progress import Progress
+from airflow_provider_fluxomail.sending.batch.report import Report
+from airflow_provider_fluxomail.sending.batch.rows import Row, Rows
+from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear
+from airflow_provider_fluxomail.sending.send_once import Identity, send_once
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
+from airflow_provider_fluxomail.waiting import worker
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.airflow_compat import Context
+    from airflow_provider_fluxomail.client.models import SendResult
+    from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
+    from airflow_provider_fluxomail.operators.batch import FluxomailSendBatchOperator
+    from airflow_provider_fluxomail.operators.send import FluxomailSendOperator
+
+    SendTask: TypeAlias = FluxomailSendOperator | FluxomailSendBatchOperator
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result", dict[str, Any], list[dict[str, Any]])
+
+_BATCH_STATE: Final = "fluxomail_batch"
+#: The part of a result that asset events contain.
+_IN_EVENTS: Final = ("send_id", "message_id")
+
+
+# One message
+
+
+def send(
+    task: FluxomailSendOperator,
+    context: Context,
+    *,
+    message: EmailMessage | None = None,
+    resumed: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Send the task's message, and wait for its delivery if ``wait_for`` is set.
+
+    :param message: in place of the one that the task's arguments make.
+    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
+    """
+    give_up_at = None if resumed is None else _give_up_time(resumed)
+    with contextlib.closing(FluxomailHook(task.fluxomail_conn_id)) as hook:
+        try:
+            message = message or EmailMessage(**task.message_fields(), attachments=read_attachments(task.attachments))
+            task.check_tracked(message.html_content)
+            identity = Identity.of_task(
+                context,
+                hook.get_options(),
+                idempotency_key=task.idempotency_key,
+                resend_on_clear=task.resend_on_clear,
+                durable=task.durable,
+                resumed=resumed is not None,
+            )
+            timeout = tasks.check_seconds(task.wait_timeout, "wait_timeout")
+            interval = tasks.check_seconds(task.poll_interval, "poll_interval")
+            longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
+            try:
+                sent = send_once(message, identity, hook.get_conn())
+            except FluxomailRateLimitError as error:
+                _defer_rate_limit(task, error, give_up_at or now() + longest)
+                raise
+        except FluxomailError as error:
+            tasks.fail_or_retry(error)
+        keep_link(task, context, hook.get_options().settings.base_url, sent.send_id)
+        result = _log_accepted(sent)
+        if task.wait_for is not None:
+            result |= _await_delivery(task, hook, result, timeout=timeout, interval=interval)
+        return _finish(task, context, result)
+
+
+def finish_wait(task: FluxomailSendOperator, context: Context, event: Any) -> dict[str, Any]:
+    """End a deferred wait with the trigger's event."""
+    ending = worker.ending_of(event)
+    result = event.get("result")
+    return _finish(task, context, {**(result if isinstance(result, Mapping) else {}), **_conclude(ending)})
+
+
+def _finish(task: FluxomailSendOperator, context: Context, result: _Result) -> _Result:
+    """Return what the task returns, and add the sends to the events of the assets that the task changes."""
+    events = context.get("outlet_events")
+    for outlet in task.outlets or ():
+        if events is not None and isinstance(outlet, Asset):
+            events[outlet].extra.update(_event_extra(result))
+    return storable_result(task, result)
+
+
+def _event_extra(result: Any) -> dict[str, Any]:
+    if isinstance(result, list):
+        return {name: [one.get(name) for one in result] for name in _IN_EVENTS}
+    return {name: result.get(name) for name in _IN_EVENTS}
+
+
+def _log_accepted(sent: SendResult) -> dict[str, Any]:
+    """Log a send, and return it as the task returns it."""
+    log.info(
+        "Fluxomail %s send %s (status %s, idempotency key %s, request id %s).",
+        "had already accepted" if sent.reused else "accepted",
+        sent.send_id,
+        sent.status,
+        sent.idempotency_key,
+        sent.request_id,
+    )
+    result = dataclasses.asdict(sent)
+    del result["own_replay"]
+    return result
+
+
+def _await_delivery(
+    task: FluxomailSendOperator, hook: FluxomailHook, result: dict[str, Any], *, timeout: float, interval: float
+) -> dict[str, Any]:
+    started = now()
+    wait = Wait(result["send_id"], target=str(task.wait_for), started=started, deadline=started + timeout)
+    if ending := worker.poll_until_ended(hook, wait, interval, deferrable=task.deferrable):
+        return _conclude(worker.ended(ending, conn_id=task.fluxomail_conn_id, began=started))
+    task.defer(
+        trigger=FluxomailDeliveryTrigger.of(
+            wait, task, conn_id=task.fluxomail_conn_id, interval=interval, result=result
+        ),
+        method_name=task.execute_complete.__name__,
+        timeout=tasks.backstop(wait.deadline),
+    )
+
+
+def _conclude(ending: Ending) -> dict[str, Any]:
+    """End the wait. A timeout fails the task without retries, which would only wait again for the same send."""
+    if ending.status == "timeout":
+        raise AirflowFailException(ending.message)
+    return worker.conclude(ending)
+
+
+def _defer_rate_limit(
+    task: SendTask, error: FluxomailRateLimitError, give_up_at: float, *, state: dict[str, Any] | None = None
+) -> None:
+    """Free the worker slot until the rate limit allows another request; return if that is not possible."""
+    if task.deferrable and (
+        resume_at := worker.rate_limit_resume(error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id)
+    ):
+        task.defer(
+            trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at, state=state),
+            method_name=task.send_after_rate_limit.__name__,
+            timeout=tasks.backstop(resume_at),
+        )
+
+
+def _give_up_time(event: Mapping[str, Any]) -> float | None:
+    """Return when to stop retrying, from the event of a deferral for a rate limit."""
+    moment = event.get("give_up_at")
+    if isinstance(moment, int | float):
+        return float(moment)
+    # Sending again is safe with the same key; only the limit of all deferrals together is lost.
+    log.warning("The trigger returned without its state; sending anyway.")
+    return None
+
+
+# Many messages
+
+
+def send_batch(
+    task: FluxomailSendBatchOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Send the messages of a batch that are not known to be sent.
+
+    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
+    """
+    store = send_record.state_store(context) if task.durable else None
+
+    def save(state: dict[str, Any]) -> None:
+        if store is not None:
+            send_record.save(store, _BATCH_STATE, state)
+
+    with _hook_for(task) as hook:
+        task.check_arguments()
+        longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
+        if resumed is None:
+            give_up_at = None
+            progress = Progress({} if store is None else send_record.load(store, _BATCH_STATE))
+        else:
+            give_up_at = _give_up_time(resumed)
+            progress = Progress(resumed.get("state") or {}, same_try=True)
+        fresh = is_first_try(context) and resumed is None
+        outcomes = Outcomes(
+            progress,
+            Report(task.report_path or None, fresh=fresh),
+            save=save,
+            stop_on_error=task.on_error == "stop",
+            cleared=not task.resend_on_clear and is_first_try_after_clear(context),
+        )
+        rows = Rows(task.messages, defaults=task.defaults, file_format=task.file_format)
+        batch = Batch(
+            rows,
+            outcomes,
+            identify=_identify(task, context, hook, resumed=resumed is not None),
+            settings=hook.get_options().settings,
+            concurrency=task.concurrency,
+        )
+        try:
+            counts = _run(task, batch)
+        except FluxomailRateLimitError as error:
+            if outcomes.progressed or give_up_at is None:
+                give_up_at = now() + longest
+            _defer_rate_limit(task, error, give_up_at, state=outcomes.progress.state())
+            raise
+    return storable_result(task, {**dataclasses.asdict(counts), "report": outcomes.report.path})
+
+
+def send_returned(
+    task: FluxomailSendDecoratedOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
+) -> Any:
+    """Call the task's function, and send the message or the messages that it returns.
+
+    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
+    """
+    # In no variable before it is read: a traceback that shows local variables would show what the function returned.
+    try:
+        returned = _read_returned(task.call(context))
+    except FluxomailValidationError as error:
+        tasks.fail_or_retry(error)
+    if isinstance(returned, EmailMessage):
+        return send(task, context, message=returned, resumed=resumed)
+    # Airflow splits only mappings.
+    task.multiple_outputs = False
+    return _send_list(task, context, returned, resumed=resumed)
+
+
+def _send_list(
+    task: FluxomailSendDecoratedOperator, context: Context, rows: Rows, *, resumed: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Send a list of messages as a batch, and return the result of each.
+
+    It has no progress that survives a try: a later try requests every message again, with the same key, to have all
+    results. With ``durable`` each message has a record of its own instead.
+
+    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
+    """
+    results: dict[int, dict[str, Any]] = {}
+
+    def keep(position: int, sent: SendResult) -> None:
+        results[position] = _log_accepted(sent)
+
+    with _hook_for(task) as hook:
+        _check_arguments_for_list(task)
+        longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
+        give_up_at = None if resumed is None else _give_up_time(resumed)
+        outcomes = Outcomes(
+            Progress(),
+            Report(None, fresh=True),
+            save=lambda _: None,
+            on_accepted=keep,
+            cleared=not task.resend_on_clear and is_first_try_after_clear(context),
+        )
+        batch = Batch(
+            rows,
+            outcomes,
+            identify=_identify(task, context, hook, resumed=resumed is not None, recorded=task.durable),
+            settings=hook.get_options().settings,
+        )
+        try:
+            _run(task, batch)
+        except FluxomailRateLimitError as error:
+            _defer_rate_limit(task, error, give_up_at or now() + longest)
+            raise
+    return _finish(task, context, [results[position] for position in sorted(results)])
+
+
+@contextlib.contextmanager
+def _hook_for(task: SendTask) -> Iterator[FluxomailHook]:
+    """Open a hook, and fail the task or leave it to Airflow to retry when an error comes out."""
+    with contextlib.closing(FluxomailHook(task.fluxomail_conn_id)) as hook:
+        try:
+            yield hook
+        except FluxomailError as error:
+            tasks.fail_or_retry(error)
+
+
+def _run(task: FluxomailSendBatchOperator | FluxomailSendDecoratedOperator, batch: Batch) -> BatchCounts:
+    # on_kill stops it.
+    task.running_batch = batch
+    return batch.run()
+
+
+def _identify(
+    task: SendTask, context: Context, hook: FluxomailHook, *, resumed: bool, recorded: bool = False
+) -> Callable[[Row], Identity]:
+    """Return what makes the identity of a message of a batch.
+
+    :param recorded: keep a record of each message.
+    """
+    connection = hook.get_options()
+
+    def identify(row: Row) -> Identity:
+        identity = Identity.of_task(
+            context,
+            connection,
+            part=row.part,
+            resend_on_clear=task.resend_on_clear,
+            durable=recorded,
+            resumed=resumed,
+            # A name of its own for each: after a clear it must find the record of an earlier try.
+            record_name=hashlib.sha256(row.part.encode()).hexdigest()[:32] if recorded else None,
+        )
+        # The batch logs one line about a clear for all of its messages.
+        return dataclasses.replace(identity, cleared=False, names_recipient=row.key is None)
+
+    return identify
+
+
+def _read_returned(value: Any) -> EmailMessage | Rows:
+    """Return what a decorated function returned: a message, or several.
+
+    :raises FluxomailValidationError: it is not a message; says what to return.
+    """
+    if isinstance(value, EmailMessage):
+        return value
+    if isinstance(value, Mapping):
+        fields = {name: field for name, field in value.items() if field is not None}
+        if "attachments" in fields:
+            fields["attachments"] = read_attachments(fields["attachments"])
+        return EmailMessage.of(fields)
+    if isinstance(value, list | tuple | Iterator):
+        return Rows(list(value))
+    if value is None:
+        raise FluxomailValidationError(
+            "the function returned nothing: return a message, or a list of messages. To send none, return an empty "
+            "list, or raise AirflowSkipException, which skips the tasks after it too"
+        )
+    raise FluxomailValidationError(
+        f"the function returned {type(value).__name__}: return a mapping of a message's fields, an EmailMessage, or a "
+        "list of them"
+    )
+
+
+def _check_arguments_for_list(task: FluxomailSendDecoratedOperator) -> None:
+    if task.wait_for is not None:
+        raise FluxomailValidationError(
+            "wait_for is for a function that returns one message: map the task, or wait with a sensor"
+        )
+    if task.idempotency_key is not None:
+        raise FluxomailValidationError(
+            "idempotency_key is for a function that returns one message: give each message of a list its own 'key'"
+        )

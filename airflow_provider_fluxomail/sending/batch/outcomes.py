@@ -1,0 +1,229 @@
+"""Records the outcome of each message of a batch: in the progress, the report and the log, and as the task's error."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_fluxomail.client.errors import (
+    BatchCounts,
+    FluxomailBatchError,
+    FluxomailBatchUnfinishedError,
+    FluxomailError,
+)
+from airflow_provider_fluxomail.sending.batch.progress import Progress, RowDigest
+from airflow_provider_fluxomail.sending.send_record import recipient_digest
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.models import SendResult
+    from airflow_provider_fluxomail.sending.batch.report import Report
+    from airflow_provider_fluxomail.sending.batch.rows import Row
+    from airflow_provider_fluxomail.sending.batch.sender import Flight, Outcome
+    from airflow_provider_fluxomail.sending.send_once import Identity
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two lines of progress in the log, and between two writes of the progress.
+PROGRESS_SECONDS: Final = 10.0
+SAVE_SECONDS: Final = 5.0
+#: Failed messages that the log names; the report contains all of them.
+MAX_LOGGED: Final = 20
+
+
+class Outcomes:
+    """Records what happened to each message, and decides how the batch ends. Used from one thread.
+
+    :param progress: what is known from earlier legs.
+    :param report: takes a line for each message.
+    :param save: stores the state of the progress, every few seconds and at the end.
+    :param on_accepted: called with the position and the result of each message that was sent now or before.
+    :param stop_on_error: end at the first message that fails.
+    :param cleared: whether a person cleared the task, and it does not send again.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        report: Report,
+        *,
+        save: Callable[[dict[str, Any]], None],
+        on_accepted: Callable[[int, SendResult], None] | None = None,
+        stop_on_error: bool = False,
+        cleared: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.progress = progress
+        self.report = report
+        self._save = save
+        self._on_accepted = on_accepted
+        self._stop_on_error = stop_on_error
+        self._cleared = cleared
+        self._clock = clock
+        self._error: FluxomailError | None = None
+        self._stopped = False
+        self._total = 0
+        self._failures = 0
+        self._sent_before = 0
+        self._in_report: dict[str, str] = {}
+        self._began = self._logged_at = self._saved_at = clock()
+        self._settled_at_start = 0
+
+    @property
+    def counts(self) -> BatchCounts:
+        """Messages by outcome so far."""
+        return self.progress.counts(self._total)
+
+    @property
+    def progressed(self) -> bool:
+        """Whether this leg settled a message."""
+        return self.counts.settled > self._settled_at_start
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further message may start."""
+        return self._error is not None or self._stopped
+
+    def begin(self, rows: Iterable[Row], identify: Callable[[Row], Identity]) -> None:
+        """Go through all rows before the first send, and check that the progress is about the same rows."""
+        known, digest = self.progress.known, RowDigest()
+        for row in rows:
+            if digest.count < known:
+                digest.add(recipient_digest(identify(row).key, row.message.to))
+            self._total += 1
+        if known and (digest.count, digest.value) != (known, self.progress.known_digest):
+            log.info(
+                "The messages or their order changed since the last try; requesting all of them again with the same "
+                "keys."
+            )
+            self.progress = Progress()
+        self._in_report = self.report.sent()
+        self._settled_at_start = self.counts.settled
+
+    def wants(self, flight: Flight) -> bool:
+        """Return whether a message must be requested. Each is asked about once, in order."""
+        # Includes the recipient: a row's own key may belong to another recipient than in an earlier try.
+        digest = recipient_digest(flight.identity.key, flight.row.message.to)
+        if not self.progress.wants(flight.position, digest):
+            self._sent_before += not self.progress.same_try
+            return False
+        if self._in_report.get(flight.identity.key) == digest:
+            self.progress.settle(flight.position, "sent")
+            self._sent_before += 1
+            return False
+        return True
+
+    def settle(self, flight: Flight, outcome: Outcome) -> None:
+        """Record an outcome."""
+        error, sent, row = outcome.error, outcome.sent, flight.row
+        if outcome.kind is None:
+            assert error is not None, "only an error concerns all messages"
+            self.fail(error)
+            return
+        self.progress.settle(flight.position, outcome.kind)
+        self.report.write(
+            {
+                "row": row.where,
+                "key": row.key,
+                "outcome": outcome.kind,
+                "send_id": sent.send_id if sent else None,
+                "message_id": sent.message_id if sent else None,
+                "idempotency_key": flight.identity.key,
+                "recipient_digest": recipient_digest(flight.identity.key, row.message.to),
+                "error": type(error).__name__ if error else None,
+                "why": str(error) if error else None,
+            }
+        )
+        if sent is not None:
+            self._sent_before += outcome.kind == "replayed"
+            if self._on_accepted:
+                self._on_accepted(flight.position, sent)
+            return
+        self._failures += 1
+        if self._failures <= MAX_LOGGED:
+            log.warning("%s: %s (%s): %s", row.where, outcome.kind, type(error).__name__, error)
+        self._stopped = self._stop_on_error
+
+    def fail(self, error: FluxomailError) -> None:
+        """End the batch with an error that concerns all messages; the first one counts."""
+        self._error = self._error or error
+
+    def fail_unfinished(self) -> None:
+        """End the batch because its task is told to end."""
+        counts = self.counts
+        self.fail(
+            FluxomailBatchUnfinishedError(
+                f"the task was told to end when {counts.settled} of {counts.total} messages were done", counts=counts
+            )
+        )
+
+    def tick(self) -> None:
+        """Save the progress and log a line of it, if it is time to."""
+        now = self._clock()
+        if now - self._saved_at >= SAVE_SECONDS:
+            self._saved_at = now
+            self.save()
+        if now - self._logged_at >= PROGRESS_SECONDS:
+            self._logged_at = now
+            log.info("%s", self._describe_progress(now))
+
+    def save(self) -> None:
+        """Store the progress."""
+        self._save(self.progress.state())
+
+    def conclude(self) -> BatchCounts:
+        """Log the counts and return them.
+
+        :raises FluxomailError: messages failed, or an error concerned all of them.
+        """
+        counts = self.counts
+        log.info(
+            "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome.",
+            *dataclasses.astuple(counts),
+        )
+        if self._cleared and self._sent_before:
+            log.warning(
+                "This task was cleared, but %d of its messages were sent before and are not sent again. To send again "
+                "when a task is cleared, set resend_on_clear=True.",
+                self._sent_before,
+            )
+        if self._failures > MAX_LOGGED:
+            where = f"see {self.report.path}" if self.report.path else "set report_path to see them all"
+            log.warning("%d more messages failed: %s.", self._failures - MAX_LOGGED, where)
+        if self._error:
+            raise self._error
+        if counts.rejected or counts.unknown:
+            raise self._failed(counts)
+        return counts
+
+    def _failed(self, counts: BatchCounts) -> FluxomailBatchError:
+        kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
+        untried = counts.total - counts.settled
+        return kind(
+            f"{counts.rejected + counts.unknown} of {counts.total} messages failed ({counts.rejected} rejected, "
+            f"{counts.unknown} with unknown outcome)"
+            + (f", and {untried} were not tried" if untried else "")
+            + ". The log names the first of them"
+            + (f", {self.report.path} all" if self.report.path else ""),
+            counts=counts,
+        )
+
+    def _describe_progress(self, now: float) -> str:
+        counts = self.counts
+        settled = counts.settled - self._settled_at_start
+        rate = settled / (now - self._began) if now > self._began else 0.0
+        left = (counts.total - counts.settled) / rate if rate else 0.0
+        failed = counts.rejected + counts.unknown
+        return (
+            f"{counts.settled} of {counts.total} messages done"
+            + (f", {failed} of them failed" if failed else "")
+            + (f"; {rate * 60:.0f} a minute, about {_duration(left)} left" if rate else "")
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

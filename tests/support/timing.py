@@ -1,0 +1,39 @@
+"""How long the steps of waits and event sources take in tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.asset_events import timing
+from airflow_provider_fluxomail.client.watching import wait
+
+
+def wait_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    """Change the timing of waits for one test.
+
+    :param fields: of :class:`.WaitTiming`.
+    """
+    monkeypatch.setattr(wait, "_timing", dataclasses.replace(wait.timing(), **fields))
+
+
+def quick_waits(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    """Poll once in the worker, defer and resume at once: outside a scheduler nothing kills a task for that."""
+    quick: dict[str, Any] = {
+        "worker_polls": (0.0,),
+        "resume_after": 0.0,
+        "least_interval": 0.05,
+        "rate_limit_spread": 0.1,
+        **fields,
+    }
+    wait_timing(monkeypatch, **quick)
+
+
+def event_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    """Change the timing of event sources and event triggers for one test.
+
+    :param fields: of :class:`.EventTiming`.
+    """
+    monkeypatch.setattr(timing, "_timing", dataclasses.replace(timing.event_timing(), **fields))
