@@ -65,7 +65,7 @@ class CursorStore:
     """A trigger's entry in the state stores of its assets.
 
     >>> CursorStore(None, ["fluxomail_default", None, ["bounced"]]).key
-    'fluxomail_events_0e1cf9f3b4a1f7f6'
+    'fluxomail_events_5b8383f2a35d15a9'
 
     :param stores: ``asset_state_store`` of the trigger; ``None`` where Airflow has none.
     :param identity: tells the watchers of an asset apart.

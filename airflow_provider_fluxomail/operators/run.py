@@ -161,14 +161,12 @@ def _defer_rate_limit(
 ) -> None:
     """Free the worker slot until the rate limit allows another request; return if that is not possible."""
     if task.deferrable and (
-        trigger := FluxomailRetryAfterTrigger.after(
-            error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id, state=state
-        )
+        resume_at := worker.rate_limit_resume(error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id)
     ):
         task.defer(
-            trigger=trigger,
+            trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at, state=state),
             method_name=task.send_after_rate_limit.__name__,
-            timeout=tasks.backstop(trigger.resume_at),
+            timeout=tasks.backstop(resume_at),
         )
 
 

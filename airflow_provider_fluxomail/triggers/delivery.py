@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -24,6 +24,12 @@ from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.watching.watcher import Watcher
+
+#: The arguments that Airflow stores.
+_STORED: Final = (
+    "send_id", "target", "fail_on", "fluxomail_conn_id", "poll_interval", "started", "deadline", "resume_after",
+    "next_look", "seen", "result", "end_from_trigger", "multiple_outputs",
+)  # fmt: skip
 
 
 class FluxomailDeliveryTrigger(BaseTrigger):
@@ -114,21 +120,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         """Return the class path and the arguments from which Airflow makes this trigger again after a restart."""
         return (
             "airflow_provider_fluxomail.triggers.FluxomailDeliveryTrigger",
-            {
-                "send_id": self.send_id,
-                "target": self.target,
-                "fail_on": self.fail_on,
-                "fluxomail_conn_id": self.fluxomail_conn_id,
-                "poll_interval": self.poll_interval,
-                "started": self.started,
-                "deadline": self.deadline,
-                "resume_after": self.resume_after,
-                "next_look": self.next_look,
-                "seen": self.seen,
-                "result": self.result,
-                "end_from_trigger": self.end_from_trigger,
-                "multiple_outputs": self.multiple_outputs,
-            },
+            {name: getattr(self, name) for name in _STORED},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_fluxomail.client.watching.wait import now, timing
-from airflow_provider_fluxomail.metrics import Metrics
-
-log = logging.getLogger(__name__)
+from airflow_provider_fluxomail.client.watching.wait import now
 
 
 class FluxomailRetryAfterTrigger(BaseTrigger):
@@ -35,29 +30,6 @@ class FluxomailRetryAfterTrigger(BaseTrigger):
         self.resume_at = resume_at
         self.give_up_at = give_up_at
         self.state = state
-
-    @classmethod
-    def after(
-        cls, retry_after: float | None, give_up_at: float, *, conn_id: str, state: dict[str, Any] | None = None
-    ) -> FluxomailRetryAfterTrigger | None:
-        """Return the trigger that waits until the rate limit allows another request, ``None`` if that is too late.
-
-        :param retry_after: seconds that the server asks to wait, ``None`` if it names no time.
-        :param give_up_at: epoch seconds after which the task stops retrying.
-        :param conn_id: the connection whose rate limit it is.
-        :param state: where a batch continues.
-        """
-        wait = retry_after or timing().rate_limit_wait
-        if now() + wait > give_up_at:
-            log.warning("Rate limited for another %.0f s, which would exceed max_rate_limit_wait; giving up.", wait)
-            return None
-        # Spread, so that a thousand tasks that were refused in the same second do not resume in the same second.
-        allowed = now() + max(wait, timing().resume_after)
-        spread = random.uniform(0, max(timing().rate_limit_spread, wait / 4))
-        resume_at = min(allowed + spread, max(allowed, give_up_at))
-        Metrics(conn_id).held(resume_at - now())
-        log.info("Rate limited; deferring for %.0f s.", wait)
-        return cls(resume_at=resume_at, give_up_at=give_up_at, state=state)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments from which Airflow makes this trigger again after a restart."""

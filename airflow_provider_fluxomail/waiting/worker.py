@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,26 @@ def poll_until_ended(
             # The server asks for a wait that would hold the worker: the trigger obeys it without one.
             return None
         sleep(delay)
+
+
+def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: str) -> float | None:
+    """Return when a rate-limited task may resume, epoch seconds, ``None`` if that is too late.
+
+    :param retry_after: seconds that the server asks to wait, ``None`` if it names no time.
+    :param give_up_at: epoch seconds after which the task stops retrying.
+    :param conn_id: the connection whose rate limit it is.
+    """
+    wait = retry_after or timing().rate_limit_wait
+    if now() + wait > give_up_at:
+        log.warning("Rate limited for another %.0f s, which would exceed max_rate_limit_wait; giving up.", wait)
+        return None
+    # Spread, so that a thousand tasks that were refused in the same second do not resume in the same second.
+    allowed = now() + max(wait, timing().resume_after)
+    spread = random.uniform(0, max(timing().rate_limit_spread, wait / 4))
+    resume_at = min(allowed + spread, max(allowed, give_up_at))
+    Metrics(conn_id).held(resume_at - now())
+    log.info("Rate limited; deferring for %.0f s.", wait)
+    return resume_at
 
 
 def ended(ending: Ending, *, conn_id: str, began: float | None) -> Ending:

@@ -241,7 +241,7 @@ def test_a_sensor_that_skips_says_first_what_it_would_have_failed_with(
     fields: dict[str, Any],
     told: str,
 ) -> None:
-    if told.startswith("cannot look"):
+    if told.startswith("cannot read"):
         sandbox.fail_next(403, times=None, path="/api/v1/sends")
     sandbox.settings(event_delay=0.2)
     send_id, run = wait(mode, to, **{option: True, **fields})

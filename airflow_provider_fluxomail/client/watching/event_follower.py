@@ -43,6 +43,7 @@ class EventFollower:
     :param outage: when a request may be made.
     :param waits: the waits that the events are for.
     :param tasks: runs the requests.
+    :param allowed: whether the stream may be followed at all.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class EventFollower:
         tasks: BackgroundTasks,
         *,
         timing: WatchTiming,
+        allowed: bool = True,
     ) -> None:
         self._client = client
         self._outage = outage
         self._waits = waits
         self._tasks = tasks
         self._timing = timing
+        self._allowed = allowed
         self._task: asyncio.Task[None] | None = None
         self._feed: EventFeed | None = None
         self._not_before = 0.0
@@ -72,7 +75,7 @@ class EventFollower:
     def adjust(self) -> None:
         """Follow the events or not, by the number of waits; give up a stream that is down for too long."""
         waits = len(self._waits)
-        if waits > self._timing.follow_above:
+        if waits > self._timing.follow_above and self._allowed:
             self._start()
         elif waits < self._timing.follow_below and self._task is not None:
             self._task.cancel()

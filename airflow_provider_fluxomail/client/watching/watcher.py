@@ -66,15 +66,15 @@ class Watcher:
         #: Whether it takes no more waits.
         self.ended = False
         self._timing = timing or WatchTiming()
-        self._follow = follow
         self._on_end = on_end
-        self._pacer = Pacer(share=share)
-        self._turns = Turns(self._pacer, most=REQUESTS_AT_ONCE)
+        self._turns = Turns(Pacer(share=share), most=REQUESTS_AT_ONCE)
         self._outage = Outage(self._turns)
         self._client = AsyncFluxomailClient(settings, on_response=self._on_response)
         self._tasks = BackgroundTasks(self._on_failure)
         self._waits = WatchedWaits(self._timing)
-        self._follower = EventFollower(self._client, self._outage, self._waits, self._tasks, timing=self._timing)
+        self._follower = EventFollower(
+            self._client, self._outage, self._waits, self._tasks, timing=self._timing, allowed=follow
+        )
         self._reported: tuple[int, bool] | None = None
         self._main: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
@@ -117,12 +117,8 @@ class Watcher:
         if self._main is None:
             # Only now: a watcher without waits has nothing to close.
             self._main = self._tasks.start(self._run())
-        self._adjust()
+        self._follower.adjust()
         self._follower.join(watched)
-
-    def _adjust(self) -> None:
-        if self._follow:
-            self._follower.adjust()
 
     def _end(self, error: FluxomailError | None = None) -> None:
         """Take no more waits; those that are left end with ``error``."""
@@ -196,7 +192,7 @@ class Watcher:
                 for watched in list(self._waits):
                     if moment > watched.wait.deadline + self._timing.last_poll:
                         self._waits.end(watched, watched.wait.timed_out())
-            self._adjust()
+            self._follower.adjust()
             self._report()
 
     def _report(self) -> None:
@@ -207,7 +203,7 @@ class Watcher:
             self.settings.observer.watching(self, state[0], by_events=state[1])
 
     def _on_response(self, response: Response) -> None:
-        self._pacer.on_response(response)
+        self._turns.pacer.on_response(response)
         self.accepted = self.accepted or (response.status != 401 and response.status < 500)
 
     def _on_failure(self, error: BaseException) -> None:

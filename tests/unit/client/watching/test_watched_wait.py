@@ -1,0 +1,174 @@
+"""The states of a wait: what moves it from one to the next, and what holds in each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_fluxomail.client.events import FeedEvent
+from airflow_provider_fluxomail.client.models import Event
+from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
+from airflow_provider_fluxomail.client.watching.watched_wait import NEXT, State, WatchedWait, WatchedWaits, WatchTiming
+
+SETTLE = 0.01
+ENDING = Ending(status="timeout", send_id="s1", target="delivered")
+
+
+def event(kind: str, seconds: float = 0.0) -> FeedEvent:
+    moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    return FeedEvent("s1", Event(type=kind, time=moment, id=kind))
+
+
+def watched(waits: WatchedWaits, *, seen: float | None = None, **fields: Any) -> WatchedWait:
+    wait = Wait("s1", started=now() - 600, deadline=now() + 3600, seen=seen)
+    one = WatchedWait(wait, fields.pop("interval", 600.0), lambda level, text: None, **fields)
+    waits.add(one)
+    return one
+
+
+def new(**fields: Any) -> WatchedWaits:
+    return WatchedWaits(WatchTiming(settle=SETTLE, **fields))
+
+
+def in_state(waits: WatchedWaits, state: State) -> WatchedWait:
+    """A wait that has come to a state."""
+    one = watched(waits, seen=now())
+    waits.stream_up()
+    if state is State.JOINING:
+        waits.join(one)
+    if state in (State.FOLLOWING, State.SETTLING):
+        waits.follow(one)
+    if state is State.SETTLING:
+        waits.on_event(event("sent"))
+    if state is State.ENDED:
+        waits.end(one, ENDING)
+    assert one.state is state
+    return one
+
+
+POLLED, JOINING, FOLLOWING, SETTLING, ENDED = State
+SIGNALS: dict[str, Callable[[WatchedWaits, WatchedWait], None]] = {
+    "nothing is missing": lambda waits, one: waits.follow(one),
+    "something is missing": lambda waits, one: waits.join(one),
+    "events are not enough": lambda waits, one: waits.poll(one),
+    "an event": lambda waits, one: waits.on_event(event("delivered")),
+    "the stream is down": lambda waits, one: waits.stream_down(),
+    "the end": lambda waits, one: waits.end(one, ENDING),
+}
+
+
+@pytest.mark.parametrize(
+    ("signal", "states"),
+    [
+        ("nothing is missing", (FOLLOWING, FOLLOWING, FOLLOWING, SETTLING, None)),
+        ("something is missing", (JOINING, JOINING, JOINING, JOINING, None)),
+        ("events are not enough", (POLLED, POLLED, POLLED, POLLED, None)),
+        ("an event", (POLLED, JOINING, SETTLING, SETTLING, ENDED)),
+        ("the stream is down", (POLLED, POLLED, POLLED, POLLED, ENDED)),
+        ("the end", (ENDED, ENDED, ENDED, ENDED, ENDED)),
+    ],
+)
+async def test_each_signal_in_each_state(signal: str, states: tuple[State | None, ...]) -> None:
+    for before, after in zip(State, states, strict=True):
+        waits = new()
+        one = in_state(waits, before)
+        if after is None:
+            with pytest.raises(RuntimeError, match=f"cannot go from {before.value}"):
+                SIGNALS[signal](waits, one)
+        else:
+            SIGNALS[signal](waits, one)
+            assert one.state is after, before
+
+
+def test_nothing_leaves_the_end_and_everything_reaches_it() -> None:
+    assert NEXT[ENDED] == set()
+    assert all(ENDED in following for state, following in NEXT.items() if state is not ENDED)
+
+
+async def test_settling_ends_with_the_first_event_that_decides() -> None:
+    waits = new()
+    one = in_state(waits, FOLLOWING)
+    waits.on_event(event("bounced", 2))
+    waits.on_event(event("delivered", 1))
+    ending = await asyncio.wait_for(one.until_ended(), 10)
+    assert isinstance(ending, Ending)
+    assert (ending.status, ending.event) == ("reached", "delivered")
+
+
+async def test_settling_without_a_decision_follows_again() -> None:
+    waits = new()
+    one = in_state(waits, SETTLING)
+    async with asyncio.timeout(10):
+        while one.state is SETTLING:  # noqa: ASYNC110 - a state has no event
+            await asyncio.sleep(SETTLE)
+    assert one.state is FOLLOWING
+    assert one.events == ()
+    waits.on_event(event("clicked"))
+    ending = await asyncio.wait_for(one.until_ended(), 10)
+    assert isinstance(ending, Ending)
+    assert ending.event == "clicked"
+
+
+async def test_events_before_the_stream_counts_are_judged_once_nothing_is_missing() -> None:
+    waits = new()
+    one = in_state(waits, JOINING)
+    waits.on_event(event("delivered"))
+    await asyncio.sleep(3 * SETTLE)
+    assert one.state is JOINING
+    waits.follow(one)
+    assert one.state is SETTLING
+    ending = await asyncio.wait_for(one.until_ended(), 10)
+    assert isinstance(ending, Ending)
+    assert ending.status == "reached"
+
+
+async def test_an_event_brings_the_poll_of_a_polled_wait_forward_but_not_before_the_server_allows_it() -> None:
+    waits = new()
+    waits.stream_up()
+    one, held = watched(waits), watched(waits, not_before=now() + 300)
+    for each in (one, held):
+        waits.poll(each, within=600)
+    waits.on_event(event("delivered"))
+    assert one.due <= now() + SETTLE
+    assert held.due == held.not_before
+
+
+async def test_a_wait_that_leaves_is_forgotten_whatever_its_state() -> None:
+    for state in State:
+        waits = new()
+        one = in_state(waits, state)
+        waits.remove(one)
+        assert one.state is ENDED
+        assert (len(waits), list(waits), list(waits.joining)) == (0, [], [])
+        assert one.due == 0
+        waits.on_event(event("delivered"))
+        await asyncio.sleep(2 * SETTLE)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sorted(SIGNALS)), st.integers(0, 3), st.booleans()), max_size=40))
+def test_promise_3_no_order_of_signals_leaves_a_wait_alone(signals: list[tuple[str, int, bool]]) -> None:
+    """Whatever happens, each wait that has not ended has a poll, and is where its state says."""
+
+    async def play() -> None:
+        waits = new()
+        ones = [watched(waits, seen=now()) for _ in range(4)]
+        for signal, number, pause in signals:
+            waits.stream_up()
+            if ones[number].state is not ENDED:
+                SIGNALS[signal](waits, ones[number])
+            if pause:
+                await asyncio.sleep(0)
+            for one in ones:
+                assert (one in waits.joining) is (one.state is JOINING)
+                assert (one in waits._settling) is (one.state is SETTLING)
+                assert one.state is ENDED or 0 < one.due <= one.wait.deadline
+                assert one.state is not SETTLING or waits._timer is not None
+
+    asyncio.run(play())
