@@ -34,7 +34,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
     :class:`.FluxomailSendBatchOperator`, with the keys that it would give them. What the function returns is sent
     unchanged: it is not a template.
 
-    .. seealso:: :doc:`/taskflow`
+    .. seealso:: :doc:`/guides/taskflow`
 
     :param python_callable: the function. It returns a mapping with the fields of :class:`.EmailMessage`, or such a
         message, or a list of these, in which a mapping may also have a ``key`` that names it.

@@ -84,7 +84,7 @@ def send_email(
     come from the same running task, or name the same try of a task (as Airflow's default subject does from 3.2 on, and
     Airflow 2's default body). All other mails get a key of their own, which the requests of this call share.
 
-    .. seealso:: :doc:`/email-backend`
+    .. seealso:: :doc:`/guides/email-backend`
 
     :param to: addresses, as a list or with commas or semicolons between them. Each gets a mail of its own.
     :param subject: where it holds Airflow's whole record of a task (3.2 and later), that becomes ``dag.task run

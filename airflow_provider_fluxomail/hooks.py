@@ -10,10 +10,10 @@ from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.sync import FluxomailClient
-from airflow_provider_fluxomail.configuration import airflow_cfg, connection_form
+from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection, read_connection
 from airflow_provider_fluxomail.configuration.connection_test import probe
-from airflow_provider_fluxomail.provider_info import provider_info
+from airflow_provider_fluxomail.configuration.form import FIELD_BEHAVIOUR, fab_widgets
 from airflow_provider_fluxomail.sending.send_once import Identity, asend_once, send_once
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class FluxomailHook(BaseHook):
     :mod:`airflow_provider_fluxomail.client.errors`. The connection's ``redirect_to`` and ``allowed_recipient_domains``
     apply to every message.
 
-    .. seealso:: :doc:`/connection` and :doc:`/sending`.
+    .. seealso:: :doc:`/operate/connection` and :doc:`/guides/sending`.
 
     :param fluxomail_conn_id: id of the connection.
     """
@@ -165,10 +165,10 @@ class FluxomailHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Describe the connection form to Airflow before 3.2; later releases read the provider's metadata."""
-        return connection_form.field_behaviour(provider_info()["connection-types"][0])
+        """Describe the connection form to Airflow before 3.2; later versions read the provider's metadata."""
+        return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the connection form's own fields for Airflow before 3.2; later releases read the metadata."""
-        return connection_form.widgets(provider_info()["connection-types"][0])
+        """Describe the fields for extras to Airflow before 3.2."""
+        return fab_widgets()

@@ -21,7 +21,7 @@ XCOM_KEY: Final = "_link_FluxomailTimelineLink"
 class FluxomailTimelineLink(BaseOperatorLink):
     """Leads to the message and its timeline: to the sandbox's inbox, or where ``[fluxomail] inbox_link`` says.
 
-    .. seealso:: :doc:`/waiting`
+    .. seealso:: :doc:`/guides/waiting`
     """
 
     name = "Fluxomail timeline"

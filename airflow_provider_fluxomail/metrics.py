@@ -1,6 +1,6 @@
 """Metrics, given to Airflow's own stats: StatsD, Datadog or OpenTelemetry, as its section ``[metrics]`` says.
 
-Their names are documented in ``docs/operations.md``. None of them is worth a mail: whatever fails here is only logged.
+``docs/operate/operations.md`` lists them. A metric never costs a message: errors in here are only logged.
 """
 
 from __future__ import annotations

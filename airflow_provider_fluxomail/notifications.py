@@ -45,7 +45,7 @@ class FluxomailNotifier(RefusesOldArguments, NotifierRenderMixin, BaseNotifier):
     twice; the second time sends nothing. It never raises: an alert that could not be sent is an ERROR in the log of
     the process that ran the callback.
 
-    .. seealso:: :doc:`/alerts`
+    .. seealso:: :doc:`/guides/alerts`
 
     :param to: one address, several with commas or semicolons between them, or a list. Each gets a mail of its own.
         (templated)

@@ -1,11 +1,12 @@
-"""What Airflow reads of the provider. Every Airflow process imports this module, so it imports next to nothing."""
+"""The dict that Airflow reads. Every Airflow process imports this module, so it imports next to nothing."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from airflow_provider_fluxomail import __version__
-from airflow_provider_fluxomail.configuration.options import OPTIONS, Option
+from airflow_provider_fluxomail.configuration.form import CONNECTION_FIELDS, FIELD_BEHAVIOUR
+from airflow_provider_fluxomail.configuration.options import OPTIONS, SECTION
 
 PACKAGE: Final = "airflow_provider_fluxomail"
 
@@ -37,65 +38,31 @@ def provider_info() -> dict[str, Any]:
                 "connection-type": "fluxomail",
                 "hook-class-name": f"{PACKAGE}.hooks.FluxomailHook",
                 "hook-name": "Fluxomail",
-                "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema", "port"],
-                    "relabeling": {"password": "API key", "host": "Base URL"},
-                    "placeholders": {"host": "https://api.fluxomail.com", **_placeholders()},
-                },
+                "ui-field-behaviour": FIELD_BEHAVIOUR,
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
         "config": {
             "fluxomail": {
                 "description": "Settings of this deployment for all Fluxomail connections; an extra of a connection "
-                "outranks the setting of the same name.",
+                "takes precedence over the option of the same name.",
                 "options": CONFIGURATION,
             }
         },
     }
 
 
-def _field(name: str, option: Option) -> dict[str, Any]:
-    """Describe an extra to the connection form.
-
-    Without a default: a form stores that with the connection, which would then outrank ``[fluxomail]``.
-    """
-    default = option.default_text
-    if option.example:
-        default = f"[fluxomail] {name}, else {default}"
-    return {
-        "label": option.label,
-        "description": f"{option.help} Default: {default}." if default else option.help,
-        "schema": {"type": [option.type, "null"], **option.schema},
-    }
-
-
-def _placeholders() -> dict[str, str]:
-    """Show the defaults that hold everywhere in the empty fields; Airflow before 3 does."""
-    return {
-        name: option.default_text
-        for name, option in OPTIONS.items()
-        if option.label and option.type != "boolean" and option.default_text and not option.example
-    }
-
-
-def _setting(option: Option) -> dict[str, Any]:
+def _setting(name: str) -> dict[str, Any]:
     """Describe an option of the section to Airflow."""
+    option = OPTIONS[name]
     return {
         "description": option.help,
         "version_added": "0.1.0",
-        "type": {"number": "float"}.get(option.type, option.type),
+        "type": {"number": "float"}.get(option.json_type, option.json_type),
         "default": option.default_text,
         "example": option.example,
     }
 
 
-#: The extras of a ``fluxomail`` connection, as Airflow's form shows them.
-CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
-    name: _field(name, option) for name, option in OPTIONS.items() if option.label
-}
-
 #: The section ``[fluxomail]`` of Airflow's configuration, as Airflow shows it.
-CONFIGURATION: dict[str, dict[str, Any]] = {
-    name: _setting(option) for name, option in OPTIONS.items() if option.example
-}
+CONFIGURATION: Final[dict[str, dict[str, Any]]] = {name: _setting(name) for name in SECTION}

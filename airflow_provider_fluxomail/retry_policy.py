@@ -38,7 +38,7 @@ class FluxomailRetryPolicy(RetryPolicy):
     The operators and the sensor of this package use it by default. It helps any task that calls
     :class:`.FluxomailHook`.
 
-    .. seealso:: :doc:`/retries`
+    .. seealso:: :doc:`/guides/retries`
 
     :raises AirflowOptionalProviderFeatureException: before Airflow 3.3.
     """

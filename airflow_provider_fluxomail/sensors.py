@@ -45,7 +45,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
     The wait survives outages (5xx, resets, 429). Poke, reschedule and deferrable have the same outcomes; deferrable
     holds no worker: it polls for up to 10 s in the worker, where most waits end, and then waits in the triggerer.
 
-    .. seealso:: :doc:`/waiting`, and https://docs.fluxomail.com/api-reference/fluxomail/get-send
+    .. seealso:: :doc:`/guides/waiting`, and https://docs.fluxomail.com/api-reference/fluxomail/get-send
 
     :param send_id: the ``send_id`` that the send returned. (templated)
     :param target: ``delivered``, ``opened`` or ``clicked``; the latter two need a message with HTML. (templated)

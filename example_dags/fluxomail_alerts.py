@@ -1,4 +1,4 @@
-"""Alerts by mail: of a task that fails or is tried again, of a whole run, and in words of one's own."""
+"""Alerts by email: for a task that fails or is retried, for a whole run, and with your own text."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ with DAG(
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    # Of each task that fails for good, or waits for its next try.
+    # For each task that fails, or waits for its next try.
     default_args={"on_failure_callback": alert, "on_retry_callback": alert},
-    # Of the run as a whole.
+    # For the run as a whole.
     on_failure_callback=FluxomailNotifier(to="lead@example.org"),
     # [END howto_alert]
     params={"fail": Param(True, type="boolean")},
@@ -37,7 +37,7 @@ with DAG(
 
     @task(retries=1, retry_delay=timedelta(seconds=1))
     def load() -> None:
-        """Fail, if asked."""
+        """Fail if the param says so."""
         if get_current_context()["params"]["fail"]:
             raise ValueError("the warehouse has no rows of today")
 
@@ -51,7 +51,7 @@ with DAG(
         ),
     )
     def report() -> None:
-        """Succeed, and say so."""
+        """Succeed, and send an alert about it."""
 
     # [END howto_alert_words]
     load()

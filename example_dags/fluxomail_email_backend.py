@@ -1,4 +1,4 @@
-"""Airflow's own mails by Fluxomail. Needs ``[email] email_backend``, see ``docs/email-backend.md``."""
+"""Airflow's own emails, sent by Fluxomail. Needs ``[email] email_backend``, see ``docs/guides/email-backend.md``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ with DAG(
 
     # [START howto_send_email]
     @task(retries=2)
-    def tell(rows: int) -> None:
+    def report(rows: int) -> None:
         send_email(
             to=["ops@example.org", "data-team@example.org"],
             subject="Rows loaded",
@@ -63,4 +63,4 @@ with DAG(
 
     loaded: Any = load()
     check(loaded)
-    tell(loaded)
+    report(loaded)

@@ -1,4 +1,4 @@
-"""Retries as Fluxomail asks for them. Needs Airflow 3.3."""
+"""Retries at the time that Fluxomail asks for. Needs Airflow 3.3."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
 ):
-    # The operator has the policy by itself: after a 429 it is tried again when Fluxomail says, not after ten minutes.
+    # The operator uses the policy by default: after a 429 it is retried when Fluxomail says, not after ten minutes.
     FluxomailSendOperator(
         task_id="by_operator", to="ops@example.org", retries=2, retry_delay=timedelta(minutes=10), **MESSAGE
     )

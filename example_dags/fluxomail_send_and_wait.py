@@ -1,6 +1,6 @@
 """Send one message and wait until it is delivered.
 
-The task ``wait`` goes green when the timeline shows the delivery, and red when the message bounces.
+The task ``wait`` succeeds when the timeline shows the delivery, and fails when the message bounces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Send many messages in one task: from a list that a task makes, and from a file."""
+"""Send many messages in one task: from a list that a task returns, and from a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send from a task of your own, one message per row."""
+"""Send from a task of your own with the hook, one message per row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ except ImportError:  # Airflow 2.11
     from airflow.decorators import task
     from airflow.models import DAG, Param
 
-from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client import FluxomailError
 from airflow_provider_fluxomail.hooks import FluxomailHook
 
 with DAG(

@@ -1,4 +1,4 @@
-"""What a send can do besides: templates in files, attachments, bodies that Airflow does not store, keys of your own."""
+"""More options of a send: template files, attachments, bodies that Airflow does not store, keys of your own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ try:
 except ImportError:  # Airflow 2.11
     from airflow.models import DAG, Param
 
-from airflow_provider_fluxomail.client.messages import Attachment
+from airflow_provider_fluxomail.client import Attachment
 from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecorded
 
 with DAG(

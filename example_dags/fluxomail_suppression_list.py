@@ -1,4 +1,4 @@
-"""Keep a list of recipients that bounced or complained: a Dag that runs when it happens. Needs Airflow 3."""
+"""Keep a list of recipients that bounced or complained, with a Dag that runs when it happens. Needs Airflow 3."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from airflow.sdk import DAG, Asset, AssetWatcher, Variable, task
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
 
-#: A Variable: no address, only a digest of each.
+#: A Variable: it holds a digest of each address, not the address.
 SUPPRESSED = "fluxomail_suppressed"
 
 
 def digest(address: str) -> str:
-    """Name a recipient without telling who it is. Before you send: is it in the list?"""
+    """Identify a recipient without the address. Before you send, check whether the list has it."""
     return hashlib.sha256(parseaddr(address)[1].lower().encode()).hexdigest()
 
 
@@ -32,7 +32,7 @@ with DAG(
     schedule=[undeliverable],
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    # Two runs at a time would overwrite what the other has added.
+    # Two runs at a time would overwrite each other's additions.
     max_active_runs=1,
     tags=["fluxomail", "example"],
     doc_md=__doc__,
@@ -43,7 +43,7 @@ with DAG(
         hook = FluxomailHook()
         suppressed = set(Variable.get(SUPPRESSED, default=[], deserialize_json=True))
         before = len(suppressed)
-        # A run may come for several changes of the asset, each with several events; an event may come twice.
+        # A run may get several changes of the asset, each with several events; an event may come twice.
         for change in triggering_asset_events[undeliverable]:
             for event in change.extra["payload"]["events"]:
                 recipient = hook.get_timeline(event["send_id"]).recipient

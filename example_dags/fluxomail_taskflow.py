@@ -1,4 +1,4 @@
-"""Functions that return what is to be sent."""
+"""Functions that return the message, or the messages, to send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ except ImportError:  # Airflow 2.11
     from airflow.decorators import task
     from airflow.models import DAG
 
-from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client import EmailMessage
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 
 with DAG(

@@ -1,4 +1,4 @@
-"""Copies the example Dags of an installed wheel by the commands of docs/installing.md, and lets Airflow parse them.
+"""Copies an installed wheel's example Dags by the commands of docs/start/installing.md, and lets Airflow parse them.
 
 ``cd /elsewhere && PYTHON -P CHECKOUT/scripts/installed_examples.py``, with the Python that has Airflow and the wheel:
 outside the checkout, and without its folder on the path, what is imported must be the wheel. An example fails to import
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PAGE: Final = ROOT / "docs" / "installing.md"
+PAGE: Final = ROOT / "docs" / "start" / "installing.md"
 HEADING: Final = "## The example Dags"
 
 

@@ -1,10 +1,10 @@
-"""Addresses: how text and lists become recipients, and when two of them are the same one.
+"""How text and lists become recipients, and how addresses and domains are normalised.
 
 ::
 
     addresses("ada@example.org; Bob <bob@example.org>", "cc")  # ("ada@example.org", "Bob <bob@example.org>")
 
-Every face reads its recipients here: operators, decorator, batch rows, notifier, email backend and client. Commas and
+Operators, decorator, batch rows, notifier, email backend and client all read their recipients here. Commas and
 semicolons separate the addresses of a text, except within a quoted display name. An item of a list is one address, or
 several whole ones.
 """
@@ -21,19 +21,19 @@ from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.text_fields import header_text
 
 _QUOTED: Final = r'"(?:\\.|[^"\\])*"'
-# A quote that is never closed is a character like any other: the address that it is part of is refused later.
+# A quote that is never closed is an ordinary character: the address that contains it is refused later.
 _LISTED: Final = re.compile(rf"(?:{_QUOTED}|[^,;])+")
 _NAMED: Final = re.compile(rf'\s*(?:{_QUOTED}|[^"<>@]*)\s*<(?P<address>[^<>]+)>\s*')
 _TO_MANY: Final = (
     "one message goes to one address. To send one each to many, map the task: "
-    "FluxomailSendOperator.partial(...).expand(to=[...]); for one mail that all of them see, use cc or bcc"
+    "FluxomailSendOperator.partial(...).expand(to=[...]); for one email that all of them see, use cc or bcc"
 )
 
 
 def one_address(value: object) -> str:
-    """Return ``value`` (text, or a list of one) as the one recipient of a message.
+    """Return ``value`` (text, or a list of one) as the recipient of a message.
 
-    :raises FluxomailValidationError: it is none, or more than one; says how to send to many.
+    :raises FluxomailValidationError: it is no address, or more than one; says how to send to many.
     """
     items = _items(value)
     if items is None:
@@ -50,7 +50,7 @@ def one_address(value: object) -> str:
 
 
 def addresses(value: object, field: str) -> tuple[str, ...]:
-    """Return the addresses of a text or of a list, each of them checked.
+    """Return the addresses of a text or a list, each of them checked.
 
     :param field: named in errors, such as ``cc``.
     :raises FluxomailValidationError: names the item that is not an address.
@@ -71,12 +71,12 @@ def addresses(value: object, field: str) -> tuple[str, ...]:
 
 
 def recipients(value: object, field: str = "to") -> list[Any]:
-    """Return the addresses of a text or of a list that each get a message of their own, each once.
+    """Return the addresses of a text or a list that each get a message of their own, each once.
 
-    They are not checked here: one bad address must not keep the message from the others, so the caller, who makes
-    the messages, reports it.
+    They are not checked here: one bad address must not keep the message from the others, so the caller that creates the
+    messages reports it.
 
-    :raises FluxomailValidationError: it is neither a text nor a list.
+    :raises FluxomailValidationError: it is neither text nor a list.
     """
     found: dict[object, Any] = {}
     for address in all_addresses(value, field):
@@ -85,7 +85,7 @@ def recipients(value: object, field: str = "to") -> list[Any]:
 
 
 def all_addresses(value: object, field: str) -> list[Any]:
-    """Return what :func:`recipients` does, repeated addresses included.
+    """Return what :func:`recipients` returns, repeated addresses included.
 
     An item of a list that holds several whole addresses counts as several.
     """
@@ -105,28 +105,38 @@ def bare_address(text: str) -> str:
     A guard must judge the address that the server will use: ``a@allowed.example <b@other.example>`` is refused.
     """
     if "<" not in text and ">" not in text:
-        return text
+        return text.strip()
     named = _NAMED.fullmatch(text)
-    return named["address"] if named else ""
+    return named["address"].strip() if named else ""
 
 
 def normalised(text: str) -> str:
-    """Return an address without its display name, in lower case: equal for two spellings of one recipient.
+    """Return an address without its display name, case-folded: equal for two spellings of one recipient.
 
-    Idempotency keys and stored sends depend on it: it must not change.
+    Idempotency keys and the check of replays depend on it: it must not change.
     """
     return (bare_address(text) or text).strip().casefold()
 
 
 def domain_of(text: str) -> str:
-    """Return the domain of an address in lower case, without a final dot."""
-    return bare_address(text).rpartition("@")[2].casefold().rstrip(".")
+    """Return the domain of an address as :func:`normalised_domain` does; an empty text if it is no address."""
+    _, at, domain = bare_address(text).rpartition("@")
+    return normalised_domain(domain) if at else ""
+
+
+def normalised_domain(text: str) -> str:
+    """Return a domain in lower case, without a leading ``@`` and a final dot.
+
+    Unlike addresses, domains are not case-folded: ``straße.de`` and ``strasse.de`` may have different owners, and a
+    guard that allows one must not allow the other.
+    """
+    return text.strip().lower().removeprefix("@").rstrip(".")
 
 
 def _items(value: object) -> list[Any] | None:
-    """Return the items of a list, nested ones too; ``None`` if the value is not a list."""
+    """Return the items of a list, nested ones included; ``None`` if the value is not a list."""
     if isinstance(value, str) and value.strip().startswith("["):
-        # What a template makes of a list in a Dag that does not render native objects.
+        # A template turns a list into this text in a Dag that does not render native objects.
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             value = ast.literal_eval(value.strip())
     if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
@@ -154,7 +164,7 @@ def _several(item: str) -> list[str]:
 
 
 def _checked(text: str, field: str) -> str:
-    """Check lightly: the rest of the syntax is the server's business."""
+    """Check only what guards and headers depend on: the server checks the rest of the syntax."""
     text = text.strip()
     local, _, domain = bare_address(text).rpartition("@")
     # A second "@" is part of the name for one parser and of the domain for another.

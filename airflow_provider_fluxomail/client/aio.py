@@ -46,7 +46,7 @@ class AsyncFluxomailClient(BaseClient):
             sent = await client.send(message, idempotency_key="nightly-load-2026-01-01")
             print((await client.get_timeline(sent.send_id)).events)
 
-    .. seealso:: :doc:`/client`
+    .. seealso:: :doc:`/guides/client`
 
     :param settings: where and how.
     :param sleep: waits this many seconds between attempts.

@@ -1,33 +1,5 @@
 """Every error of this package, and which response is which error.
 
-::
-
-    try:
-        client.send(message, idempotency_key="nightly-load-2026-01-01")
-    except FluxomailRateLimitError as error:
-        print("wait", error.retry_after, "s")
-    except FluxomailError as error:
-        print(error.status, error.code, error.request_id, error.permanent)
-
-    FluxomailError
-    ├── FluxomailAuthError                 401: replace the API key
-    ├── FluxomailPermissionError           403: give the key the named scope
-    │   └── FluxomailTenantPausedError     403: a person must resume the organization
-    ├── FluxomailPlanRequiredError         402: the plan lacks the feature
-    ├── FluxomailRequestError              any other 4xx: change the request
-    ├── FluxomailValidationError           400, 422, or refused before sending: fix the named field
-    ├── FluxomailNotFoundError             404: no such send for this key
-    ├── FluxomailIdempotencyConflictError  409 that lasts: the key belongs to another message
-    ├── FluxomailUnknownOutcomeError       an earlier try may have sent: look the key up in Fluxomail
-    ├── FluxomailRateLimitError            429: wait ``retry_after`` seconds
-    ├── FluxomailServerError               5xx and 408: retry with the same key
-    ├── FluxomailConnectionError           no response: retry with the same key
-    ├── FluxomailResponseError             a response that is not Fluxomail's
-    ├── FluxomailDeliveryError             the message bounced, was dropped, failed or got a complaint
-    ├── FluxomailClearedError              the task was cleared while this attempt was running
-    └── FluxomailBatchError                messages of a batch were rejected: fix these rows
-        └── FluxomailBatchUnfinishedError  some outcomes are unknown: a retry requests them again, with the same keys
-
 An error prints its status, code, request id and idempotency key. It never prints the API key, a recipient or a body.
 What the server said in full is in :attr:`FluxomailError.body`.
 """
@@ -53,7 +25,7 @@ class FluxomailError(Exception):
         except FluxomailError as error:
             print(error.status, error.code, error.request_id, error.permanent)
 
-    .. seealso:: :doc:`/troubleshooting`
+    .. seealso:: :doc:`/operate/troubleshooting`
 
     :param message: what happened and, where known, how to fix it.
     :param status: HTTP status; ``None`` without a response.
@@ -72,7 +44,6 @@ class FluxomailError(Exception):
     permanent: ClassVar[bool] = False
     #: True if the message may have been accepted all the same, by any attempt of the call.
     ambiguous: bool = False
-
     _concerns_one_message: bool = False
 
     def __init__(
@@ -123,69 +94,101 @@ class FluxomailError(Exception):
 
 
 class FluxomailAuthError(FluxomailError):
-    """401: the API key is missing, wrong or revoked."""
+    """401: the API key is missing, wrong or revoked.
+
+    What to do: put a valid API key into the connection's password.
+    """
 
     permanent = True
 
 
 class FluxomailPermissionError(FluxomailError):
-    """403: the API key lacks a scope, or a policy forbids the send."""
+    """403: the API key lacks a scope, or a policy forbids the send.
+
+    What to do: give the key the scope that the error names.
+    """
 
     permanent = True
 
 
 class FluxomailTenantPausedError(FluxomailPermissionError):
-    """403: the organization is paused; a person resumes it in Settings > Deliverability."""
+    """403: the organization is paused.
+
+    What to do: a person resumes the organization in Fluxomail under Settings > Deliverability.
+    """
 
 
 class FluxomailPlanRequiredError(FluxomailError):
-    """402: the organization's plan lacks the feature."""
+    """402: the organization's plan lacks the feature; ``preview`` says which.
+
+    What to do: leave the feature out, or change the plan.
+    """
 
     permanent = True
 
 
 class FluxomailValidationError(FluxomailError, ValueError):
-    """400 or 422, or a value that was refused before anything was sent."""
+    """400 or 422, or a message that was refused here before anything was sent.
+
+    What to do: fix the field that the error names.
+    """
 
     permanent = True
     _concerns_one_message = True
 
 
 class FluxomailNotFoundError(FluxomailError):
-    """404: the send does not exist, or belongs to another organization."""
+    """404: the send does not exist, or belongs to another organization.
+
+    What to do: check the send id, and that the connection belongs to the organization that sent it.
+    """
 
     permanent = True
 
 
 class FluxomailIdempotencyConflictError(FluxomailError):
-    """409 that outlasted a few short waits, or a 422 that says so: the key belongs to another message."""
+    """409 that outlasts a few short waits, a 422 that says so, or a wrong replay: the key belongs to another message.
+
+    What to do: find out who uses the key, and set ``idempotency_namespace`` or another key.
+    """
 
     permanent = True
     _concerns_one_message = True
 
 
 class FluxomailUnknownOutcomeError(FluxomailError):
-    """An earlier try may have sent, longer ago than Fluxomail remembers keys: another request might send twice."""
+    """An earlier try may have sent, longer ago than Fluxomail remembers keys: sending again might send twice.
+
+    What to do: look the key up in Fluxomail. Mark the task as success, or clear it with ``resend_on_clear=True``.
+    """
 
     permanent = True
     _concerns_one_message = True
 
 
 class FluxomailRateLimitError(FluxomailError):
-    """429: the key's rate limit is used up. ``retry_after`` is the wait in seconds, if known."""
+    """429: the key's rate limit is used up. ``retry_after`` says for how many seconds, if known.
+
+    What to do: set ``deferrable=True``, or raise the key's limit in Fluxomail.
+    """
 
 
 class FluxomailServerError(FluxomailError):
-    """5xx or 408: Fluxomail, or something in front of it, failed. Whether the message was accepted is unknown."""
+    """5xx or 408: Fluxomail, or a gateway before it, failed. Whether the message was stored is unknown.
+
+    What to do: retry with the same key.
+    """
 
     ambiguous = True
     _concerns_one_message = True
 
 
 class FluxomailConnectionError(FluxomailError):
-    """No response: refused, reset, timed out.
+    """No response: refused, reset, timed out. Whether the message was stored may be unknown.
 
-    :param ambiguous: False if the request certainly never reached the server.
+    What to do: retry with the same key. If every try fails, check host, proxies and network.
+
+    :param ambiguous: False when the request certainly never reached the server.
     """
 
     def __init__(self, message: str, *, ambiguous: bool = True, **facts: Any) -> None:
@@ -199,20 +202,28 @@ class FluxomailConnectionError(FluxomailError):
 
 
 class FluxomailResponseError(FluxomailError):
-    """A response that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``."""
+    """A response that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``.
+
+    What to do: check the connection's host, and the proxies on the way.
+    """
 
     ambiguous = True
     _concerns_one_message = True
 
 
 class FluxomailRequestError(FluxomailError):
-    """A 4xx that no other class names (405, 413, 415...): the request itself must change."""
+    """A 4xx that no other class names (405, 413, 415...).
+
+    What to do: check the connection's host. The request itself must change: for 413, send less.
+    """
 
     permanent = True
 
 
 class FluxomailDeliveryError(FluxomailError):
     """The timeline shows a failure: bounced, complained, dropped or failed.
+
+    What to do: read event and reason in the error, and check the recipient.
 
     :param event: the event's type.
     """
@@ -225,7 +236,10 @@ class FluxomailDeliveryError(FluxomailError):
 
 
 class FluxomailClearedError(FluxomailError):
-    """The task was cleared while this attempt was running; this attempt must not send."""
+    """The task was cleared while this attempt was running (Airflow 3.3 and later): it stops without sending.
+
+    What to do: nothing. The new attempt sends.
+    """
 
     permanent = True
 
@@ -252,7 +266,9 @@ class BatchCounts:
 
 
 class FluxomailBatchError(FluxomailError):
-    """Messages of a batch were rejected, and a retry would be rejected too.
+    """Messages of a batch were rejected.
+
+    What to do: look at the report or the log, and fix these rows.
 
     :param counts: messages by outcome.
     """
@@ -265,7 +281,10 @@ class FluxomailBatchError(FluxomailError):
 
 
 class FluxomailBatchUnfinishedError(FluxomailBatchError):
-    """The outcome of some messages is unknown; a retry requests these again, with the same keys."""
+    """It is unknown whether some messages of a batch were sent.
+
+    What to do: retry. The next try requests these again, with the same keys.
+    """
 
     permanent = False
 
@@ -303,11 +322,10 @@ def error_from_response(
 ) -> FluxomailError:
     """Return the error that a status and a body in any of the documented forms stand for.
 
-    Its text is ``message``, else ``error`` (a string or a nested object), else the raw text; its code is ``code``,
-    else the nested object's. https://docs.fluxomail.com/api-reference/fluxomail/errors
+    Its text is ``message``, else ``error`` (a string or a nested object), else the raw text.
+    https://docs.fluxomail.com/api-reference/fluxomail/errors
 
     :param status: HTTP status of a response that is not a 2xx.
-    :param content: the body, already bounded.
     :param private: strings that the printed text must not hold (see :func:`.redact`).
     :param optional_fields: of the request, see :class:`.Request`.
     """
@@ -316,8 +334,7 @@ def error_from_response(
     nested = payload.get("error")
     inner: Mapping[str, Any] = nested if isinstance(nested, dict) else {}
     text = _first_text(payload.get("message"), nested, inner.get("message"), inner.get("error"))
-    if not text and not payload:
-        text = _plain(raw)
+    text = text or ("" if payload else _plain(raw))
     code = _first_text(payload.get("code"), inner.get("code")) or None
     details = payload.get("details", inner.get("details"))
     kind = _kind(status, code, text)
@@ -346,11 +363,10 @@ def _kind(status: int, code: str | None, text: str) -> type[FluxomailError]:
         return FluxomailTenantPausedError
     if status == 422 and code and ("idempot" in code or "conflict" in code):
         return FluxomailIdempotencyConflictError
-    if known := _BY_STATUS.get(status):
-        return known
-    if status >= 500:
-        return FluxomailServerError
-    return FluxomailRequestError if status >= 400 else FluxomailResponseError
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    others = FluxomailRequestError if status >= 400 else FluxomailResponseError
+    return FluxomailServerError if status >= 500 else others
 
 
 def _is_about_its_fields(

@@ -1,4 +1,4 @@
-"""Images that a body expects within the message (``cid:``), which Fluxomail cannot carry: a warning names them."""
+"""Warns of images that a body expects within the message (``cid:``): Fluxomail has no inline images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# In an attribute or a style: a text may speak of "cid:" as well.
+# Only in an attribute or a style: text may mention "cid:" too.
 _REFERENCE: Final = re.compile(
     r"""(?:\b(?:src|background|href|poster)\s*=|\burl\()(?:[\s"']|&quot;|&\#39;)*cid:([^\s"'<>()&]+)""", re.IGNORECASE
 )
-#: A warning names at most this many of them.
+#: Images that one warning names at most.
 MAX_NAMED: Final = 10
 
 
 class InlineImageWarning:
-    """Warns of each inline image once, however many messages refer to it. Clients of one task may share it."""
+    """Warns of each inline image once, however many messages refer to it. The clients of one task may share it."""
 
     def __init__(self) -> None:
         self._named: set[str] = set()

@@ -1,6 +1,6 @@
-"""Messages: what may be sent, checked before anything leaves.
+"""Messages, and what may be in them, checked before anything is sent.
 
-The server checks too; here a mistake is named by field, and with the cure, before a request is made.
+The server checks too; here an error names the field and says how to fix it, before a request is made.
 https://docs.fluxomail.com/api-reference/fluxomail/send-email
 """
 
@@ -17,12 +17,12 @@ from airflow_provider_fluxomail.client.addresses import addresses, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.text_fields import UNSAFE_IN_HEADER, body_text, header_text
 
-#: Attachments of one message, at most (Fluxomail's default; a server may allow fewer).
+#: Attachments per message, at most (Fluxomail's default; a server may allow fewer).
 MAX_ATTACHMENTS: Final = 5
-#: Bytes of all attachments of one message together, before encoding, at most.
+#: Total size of a message's attachments, before encoding, at most. Bytes.
 MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
 
-# What the contract names; extra_fields may not repeat them, or a guard on recipients could be passed by.
+# Documented fields; if extra_fields could repeat them, it could bypass the recipient guard.
 _WIRE_FIELDS = frozenset(
     {
         "to",
@@ -41,11 +41,15 @@ _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "h
 
 @dataclasses.dataclass(frozen=True)
 class Attachment:
-    """A file to attach.
+    r"""A file to attach.
 
-    :param filename: its name in the mail.
-    :param content: its bytes; text is encoded as UTF-8. Always base64-encoded on the wire, whatever it looks like.
-    :param content_type: MIME type; guessed from the file name when left out.
+    ::
+
+        Attachment(filename="rows.csv", content=b"id,total\n1,20\n")
+
+    :param filename: its name in the email.
+    :param content: its bytes; text is encoded as UTF-8. Encoded as base64 on the wire, whatever it looks like.
+    :param content_type: MIME type; guessed from the file name by default.
     """
 
     filename: str
@@ -54,7 +58,7 @@ class Attachment:
 
     @classmethod
     def of(cls, value: object, field: str) -> Attachment:
-        """Return ``value`` (an attachment, or a mapping of one's fields) as an attachment."""
+        """Return ``value`` (an attachment, or a mapping of its fields) as an attachment."""
         if isinstance(value, cls):
             return value
         if isinstance(value, Mapping):
@@ -71,7 +75,7 @@ class Attachment:
         return self.content.encode() if isinstance(self.content, str) else bytes(self.content)
 
     def check(self, field: str) -> None:
-        """:raises FluxomailValidationError: when the file cannot be attached."""
+        """:raises FluxomailValidationError: the file cannot be attached."""
         if not isinstance(self.content, bytes | bytearray | memoryview | str):
             raise FluxomailValidationError(f"{field}.content must be bytes, not {type(self.content).__name__}")
         header_text(self.filename, f"{field}.filename")
@@ -90,18 +94,24 @@ class Attachment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class EmailMessage:
-    """One message to one recipient. Checked when made.
+    """One message to one recipient. Checked when created.
+
+    ::
+
+        EmailMessage(to="Ops <ops@example.org>", subject="Nightly load", html_content="<p>Loaded <b>20</b> rows.</p>")
+
+    .. seealso:: :doc:`/guides/client`
 
     :param to: one address, plain or as ``Name <address>``.
     :param subject: one line.
-    :param content: plain text; derived from ``html_content`` when left out.
+    :param content: plain text; derived from ``html_content`` by default.
     :param html_content: HTML; Fluxomail adds tracking to it.
     :param cc: addresses that all recipients see.
     :param bcc: addresses that nobody sees.
     :param attachments: at most 5, together 10 MiB.
     :param policy_key: name of a sending policy, e.g. ``transactional``.
-    :param extra_fields: sent as they are, for what the API takes but does not document (``replyTo``...).
-    :raises FluxomailValidationError: names the field and the cure.
+    :param extra_fields: sent unchanged, for fields that the API takes but does not document (``replyTo``...).
+    :raises FluxomailValidationError: names the field and says how to fix it.
     """
 
     to: str
@@ -123,7 +133,7 @@ class EmailMessage:
 
     @classmethod
     def of(cls, value: EmailMessage | Mapping[str, Any]) -> EmailMessage:
-        """Return ``value`` (a message, or a mapping of one's fields) as a message.
+        """Return ``value`` (a message, or a mapping of its fields) as a message.
 
         :raises FluxomailValidationError: names a field that is unknown, missing or wrong.
         """
@@ -145,23 +155,23 @@ class EmailMessage:
         return cls(**value)
 
     def __repr__(self) -> str:
-        """Say nothing of people and words: messages end up in logs and tracebacks."""
+        """Show no recipient and no text: messages end up in logs and tracebacks."""
         return f"<EmailMessage with {len(self.attachments)} attachments>"
 
     def _derived_text(self) -> str:
         text = text_from_html(self.html_content or "")
         if not text:
             raise FluxomailValidationError(
-                "content is empty and html_content holds no text to make it from: give content as well"
+                "content is empty and html_content holds no text to derive it from: give content as well"
             )
         return text
 
     def private_strings(self) -> tuple[str, ...]:
-        """Strings of this message that no log and no error may show."""
+        """Return the strings of this message that no log and no error may show."""
         people = (self.to, *self.cc, *self.bcc)
         texts = (
             *people,
-            # By themselves as well: a server may complain of a name without its address.
+            # Names alone too: a server may quote a name without its address.
             *(person.partition("<")[0].strip(' "') for person in people),
             *(self.subject, self.content, self.html_content),
             *(file.filename for file in self.attachments),
@@ -170,7 +180,7 @@ class EmailMessage:
         return tuple(text for text in texts if text)
 
     def to_json(self) -> dict[str, Any]:
-        """The body of ``POST /emails/send``."""
+        """Return the body of ``POST /emails/send``."""
         optional = {
             "htmlContent": self.html_content,
             "cc": list(self.cc),
@@ -190,7 +200,7 @@ class EmailMessage:
 def check_fields(fields: Mapping[str, Any]) -> None:
     """Check some of a message's fields, each by itself.
 
-    :raises FluxomailValidationError: what making the message would raise.
+    :raises FluxomailValidationError: what creating the message would raise.
     """
     for name, value in fields.items():
         _CHECKS[name](value)
@@ -199,15 +209,15 @@ def check_fields(fields: Mapping[str, Any]) -> None:
 def check_bodies(content: str | None, html_content: str | None) -> None:
     """Check that there is a body.
 
-    :raises FluxomailValidationError: what making the message would raise.
+    :raises FluxomailValidationError: what creating the message would raise.
     """
     if not any(body and body.strip() for body in (content, html_content)):
-        raise FluxomailValidationError("content is empty: give the text of the mail, or html_content")
+        raise FluxomailValidationError("content is empty: give the text of the email, or html_content")
 
 
 def text_from_html(markup: str) -> str:
-    """Return the text a reader of ``markup`` sees, with link targets, tables and lists kept readable."""
-    # Imported here: lxml costs some 50 ms that a mail with a text of its own need not pay.
+    """Return the text that a reader of ``markup`` sees; link targets, tables and lists stay readable."""
+    # Imported here: lxml takes some 50 ms, which an email with its own text does not need.
     from inscriptis import get_text
     from inscriptis.model.config import ParserConfig
 
@@ -216,9 +226,9 @@ def text_from_html(markup: str) -> str:
 
 
 def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
-    """Go through every text in a nested structure.
+    """Yield every text in a nested structure.
 
-    :param names: the names of fields too.
+    :param names: yield the names of fields too.
     """
     if isinstance(value, str):
         yield value
@@ -245,9 +255,10 @@ def _attachments(value: object) -> tuple[Attachment, ...]:
 
 
 def check_attachment_limits(sizes: Sequence[int]) -> None:
-    """Check count and total size; ``sizes`` in bytes, before encoding.
+    """Check count and total size.
 
-    :raises FluxomailValidationError: says by how much.
+    :param sizes: in bytes, before encoding.
+    :raises FluxomailValidationError: says by how much they are exceeded.
     """
     if len(sizes) > MAX_ATTACHMENTS:
         raise FluxomailValidationError(
@@ -267,9 +278,7 @@ def _extra_fields(value: object) -> dict[str, Any]:
         raise FluxomailValidationError("extra_fields must be a mapping of field names to values")
     for name, content in value.items():
         if name in _WIRE_FIELDS:
-            raise FluxomailValidationError(
-                f"extra_fields holds {name!r}, which has an argument of its own: use that one"
-            )
+            raise FluxomailValidationError(f"extra_fields holds {name!r}, which has its own argument: use that one")
         if name in _HEADER_FIELDS:
             items = content.items() if isinstance(content, Mapping) else [("", content)]
             for header, text in items:
@@ -281,7 +290,7 @@ def _extra_fields(value: object) -> dict[str, Any]:
     return dict(value)
 
 
-#: Checks each field by itself and returns it as it is sent; in the order in which mistakes are named.
+#: Checks each field by itself and returns it as it is sent; in the order in which errors are reported.
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "to": one_address,
     "cc": functools.partial(addresses, field="cc"),

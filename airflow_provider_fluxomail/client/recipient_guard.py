@@ -1,4 +1,4 @@
-"""Keeps the mail of a staging system from reaching people."""
+"""Keeps the email of a staging system from reaching people."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ import html
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from airflow_provider_fluxomail.client.addresses import domain_of
+from airflow_provider_fluxomail.client.addresses import domain_of, normalised_domain
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, texts_in
 
 _RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personalizations"})
-#: Addresses in these say from whom a mail comes, not to whom it goes.
+#: Addresses in these are the sender's, not recipients.
 _SENDER_FIELDS: Final = frozenset({"fromEmail", "fromName", "replyTo"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipientGuard:
-    """Keeps the mail of a staging system at home.
+    """Keeps the email of a staging system from reaching people.
 
-    :param redirect_to: where mail goes instead; the mail then says for whom it was.
-    :param allowed_domains: recipients here are left alone. Without ``redirect_to``, mail to anybody else is refused;
-        with it, such mail is redirected. Empty means: nobody is allowed (all mail is redirected), or no guard at all
-        when ``redirect_to`` is empty too.
+    ::
+
+        guard = RecipientGuard(redirect_to="staging@example.org", allowed_domains=("example.org",))
+        settings = ClientSettings(api_key="...", guard=guard)
+
+    :param redirect_to: where email goes instead; it then says for whom it was.
+    :param allowed_domains: email to these domains is sent as it is. Email to others is refused, or redirected with
+        ``redirect_to``. If empty, all email is redirected, or nothing is guarded without ``redirect_to``.
     """
 
     redirect_to: str | None = dataclasses.field(default=None, repr=False)
@@ -32,8 +36,8 @@ class RecipientGuard:
     def apply(self, message: EmailMessage, on_redirect: Callable[[], None] = lambda: None) -> EmailMessage:
         """Return the message that may be sent.
 
-        :param on_redirect: called if it goes to ``redirect_to``. For those who send: others only compare.
-        :raises FluxomailValidationError: when a recipient is not allowed; names the field, not the recipient.
+        :param on_redirect: called if it goes to ``redirect_to``.
+        :raises FluxomailValidationError: a recipient is not allowed; names the field, not the recipient.
         """
         if not self.redirect_to and not self.allowed_domains:
             return message
@@ -42,23 +46,24 @@ class RecipientGuard:
                 f"extra_fields holds {hidden!r}: recipients there cannot be guarded, and the connection "
                 "restricts recipients (redirect_to, allowed_recipient_domains)"
             )
+        allowed = {normalised_domain(domain) for domain in self.allowed_domains}
         people = {"to": (message.to,), "cc": message.cc, "bcc": message.bcc}
-        strangers = [
+        others = [
             f"{field}[{index}]" if field != "to" else field
             for field, addresses in people.items()
             for index, address in enumerate(addresses)
-            if domain_of(address) not in self.allowed_domains
+            if domain_of(address) not in allowed
         ]
-        if not strangers:
+        if not others:
             return message
         if not self.redirect_to:
             raise FluxomailValidationError(
-                f"{', '.join(strangers)}: the connection allows mail only to {', '.join(self.allowed_domains)} "
+                f"{', '.join(others)}: the connection allows email only to {', '.join(self.allowed_domains)} "
                 "(extra allowed_recipient_domains)"
             )
         on_redirect()
-        told = "; ".join(f"{field}: {', '.join(addresses)}" for field, addresses in people.items() if addresses)
-        banner = f"[redirected by Airflow; was for {told}]"
+        recipients = "; ".join(f"{field}: {', '.join(addresses)}" for field, addresses in people.items() if addresses)
+        banner = f"[redirected by Airflow; was for {recipients}]"
         return dataclasses.replace(
             message,
             to=self.redirect_to,
@@ -70,7 +75,7 @@ class RecipientGuard:
 
 
 def _possible_recipients(extra_fields: Mapping[str, Any]) -> Iterator[str]:
-    """Name every extra field that may make the server mail somebody: by its name, or because it holds an address."""
+    """Name every extra field that may add recipients: by its name, or because it holds an address."""
     for name, value in extra_fields.items():
         if name in _SENDER_FIELDS:
             continue

@@ -31,7 +31,7 @@ class ClientSettings:
 
         ClientSettings(api_key="fm_sandbox", base_url="http://127.0.0.1:8026", max_wait=20)
 
-    .. seealso:: :doc:`/client`
+    .. seealso:: :doc:`/guides/client`
 
     :param api_key: the bearer key; never printed.
     :param base_url: with or without scheme, trailing slash or ``/api/v1``.

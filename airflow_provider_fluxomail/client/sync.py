@@ -36,7 +36,7 @@ class FluxomailClient(BaseClient):
 
     Use one per thread; it keeps its connection open between calls.
 
-    .. seealso:: :doc:`/client`
+    .. seealso:: :doc:`/guides/client`
 
     :param settings: where and how.
     :param sleep: waits this many seconds between attempts.

@@ -1,4 +1,4 @@
-"""What a text of a message may hold: one line where it ends up in a header, any Unicode text in a body."""
+"""What the text fields of a message may hold: one line in a header, any Unicode text in a body."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ UNSAFE_IN_HEADER: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]"
 
 
 def header_text(value: object, field: str) -> str:
-    """Check what ends up in a header of the mail: one line, not empty.
+    """Check text that ends up in a header of the email: one line, not empty.
 
-    A line break there would let the text of one field write headers of its own.
+    A line break would let the text of one field add headers of its own.
 
     :param field: named in errors.
     :raises FluxomailValidationError: it is not one line of text.
@@ -29,7 +29,7 @@ def header_text(value: object, field: str) -> str:
 
 
 def body_text(value: object, field: str) -> str | None:
-    """Check a body; ``None`` if there is nothing in it.
+    """Check a body; ``None`` if it is empty.
 
     :param field: named in errors.
     :raises FluxomailValidationError: it is not text.

@@ -1,66 +1,52 @@
 """Settings of a whole deployment: the section ``[fluxomail]`` of Airflow's configuration.
 
-A connection's extras outrank them. ``airflow providers configs`` lists them.
+An extra of a connection takes precedence over the option of the same name. ``airflow providers configs`` lists them.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_fluxomail.airflow_compat import AirflowConfigException, conf
 from airflow_provider_fluxomail.configuration.options import OPTIONS
 
-_SECTION = "fluxomail"
-#: What ``inbox_link`` has in place of the send.
+_SECTION: Final = "fluxomail"
+#: The placeholder for the id of the send in ``inbox_link``.
 SEND_ID: Final = "{send_id}"
 
 
+def read(name: str) -> Any:
+    """Return the value of an option, in the type that :data:`.OPTIONS` has for it.
+
+    :raises AirflowConfigException: the value is not of that type; names the option.
+    """
+    option = OPTIONS[name]
+    get = {"number": conf.getfloat, "boolean": conf.getboolean}.get(option.type, conf.get)
+    value = get(_SECTION, name, fallback=option.default_text)
+    return value if option.json_type != "string" else str(value).strip()
+
+
 def default_conn_id() -> str:
-    """Return the connection that is used where none is named."""
-    default = _default("default_conn_id")
-    return str(conf.get(_SECTION, "default_conn_id", fallback=default)).strip() or default
-
-
-def max_wait() -> float:
-    """Return how long one call may wait inside a worker, in seconds.
-
-    :raises AirflowConfigException: it is no number.
-    """
-    return _number("max_wait")
-
-
-def poll_share() -> float:
-    """Return the part of a key's cap that waiting may use.
-
-    :raises AirflowConfigException: it is no number.
-    """
-    return _number("poll_share")
+    """Return the connection that is used if none is named."""
+    return read("default_conn_id") or str(OPTIONS["default_conn_id"].default)
 
 
 def follow_events() -> bool:
     """Return whether many waits follow the event stream.
 
-    :raises AirflowConfigException: it is neither true nor false.
+    :raises AirflowConfigException: the value is neither true nor false.
     """
-    return bool(conf.getboolean(_SECTION, "follow_events", fallback=_default("follow_events")))
+    return bool(read("follow_events"))
 
 
 def inbox_link() -> str:
-    """Return the URL of the page that shows a send, with :data:`SEND_ID` in place of its id; empty if none is known.
+    """Return the URL of the page that shows a send, with :data:`SEND_ID` for its id; empty if none is configured.
 
-    :raises AirflowConfigException: it is no such URL.
+    :raises AirflowConfigException: the value is not such a URL.
     """
-    template = str(conf.get(_SECTION, "inbox_link", fallback=_default("inbox_link"))).strip()
+    template = str(read("inbox_link"))
     if template and not (template.startswith(("https://", "http://")) and SEND_ID in template):
         raise AirflowConfigException(
             f"[{_SECTION}] inbox_link must be a URL with {SEND_ID} where the id of the send belongs, not {template!r}"
         )
     return template
-
-
-def _number(name: str) -> float:
-    return float(conf.getfloat(_SECTION, name, fallback=_default(name)))
-
-
-def _default(name: str) -> str:
-    return OPTIONS[name].default_text

@@ -1,7 +1,7 @@
-"""An Airflow connection of type ``fluxomail``, read: password, host and extras become settings.
+"""Reads an Airflow connection of type ``fluxomail``: password, host and extras become settings.
 
-Values come from forms, URIs, JSON and secrets backends, so a number may arrive as text and a list as a comma-separated
-one; both are taken.
+Values come from forms, URIs, JSON and secrets backends, so a number may arrive as text, and a list as comma-separated
+text. Names, types and defaults of the extras are those of :data:`.OPTIONS`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import json
 import logging
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, get_async_connection
-from airflow_provider_fluxomail.client.addresses import one_address
+from airflow_provider_fluxomail.client.addresses import normalised_domain, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.extras import is_empty, read_extras, refuse_guard_in
-from airflow_provider_fluxomail.configuration.options import OPTIONS
+from airflow_provider_fluxomail.configuration.options import OPTIONS, SECTION
 from airflow_provider_fluxomail.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_fluxomail.airflow_compat import Connection
 
@@ -36,12 +36,12 @@ _DOMAIN = re.compile(r"localhost|[\w-]+(\.[\w-]+)+")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FluxomailConnection:
-    """What a connection says.
+    """The settings that a connection holds.
 
-    :param settings: for the client.
+    :param settings: of the client.
     :param idempotency_namespace: part of every derived key.
     :param key_retention_hours: how long Fluxomail remembers a key.
-    :param poll_share: the part of the key's cap that waiting may use, above 0 and at most 1.
+    :param poll_share: the part of the key's rate limit that waiting may use, above 0 and at most 1.
     """
 
     settings: ClientSettings
@@ -53,7 +53,7 @@ class FluxomailConnection:
     def of(cls, connection: Connection) -> FluxomailConnection:
         """Read an Airflow connection.
 
-        :raises FluxomailValidationError: names the connection, the field and the cure.
+        :raises FluxomailValidationError: names the connection, the field and how to fix it.
         """
         try:
             return cls._read(connection)
@@ -67,32 +67,32 @@ class FluxomailConnection:
         for field in ("host", "schema", "login", "password"):
             refuse_guard_in(field, getattr(connection, field))
         read = _Reader(read_extras(connection.extra))
-        api_version = read("api_version", str)
-        poll_share = read("poll_share", _number, airflow_cfg.poll_share)
+        api_version = read("api_version")
+        poll_share = read("poll_share")
         if not 0 < poll_share <= 1:
             raise FluxomailValidationError("poll_share must be above 0 and at most 1")
-        retention = read("key_retention_hours", _number)
+        retention = read("key_retention_hours")
         if retention < 0:
             raise FluxomailValidationError("extra key_retention_hours must be 0 or more")
         return cls(
             settings=ClientSettings(
                 api_key=connection.password or "",
                 base_url=_base_url(connection),
-                timeout=read("timeout", _number),
-                max_attempts=read("max_attempts", _integer),
-                max_wait=read("max_wait", _number, airflow_cfg.max_wait),
+                timeout=read("timeout"),
+                max_attempts=read("max_attempts"),
+                max_wait=read("max_wait"),
                 api_version="" if api_version == "-" else api_version,
-                verify=read("verify", _verify),
-                proxies=read("proxies", _proxies) or {},
-                allow_http=read("allow_http", _boolean),
+                verify=read("verify"),
+                proxies=read("proxies") or {},
+                allow_http=read("allow_http"),
                 user_agent=user_agent(),
                 observer=Metrics(connection.conn_id or ""),
                 guard=RecipientGuard(
-                    redirect_to=read("redirect_to", _one_address),
-                    allowed_domains=read("allowed_recipient_domains", _domains) or (),
+                    redirect_to=read("redirect_to"),
+                    allowed_domains=read("allowed_recipient_domains") or (),
                 ),
             ),
-            idempotency_namespace=read("idempotency_namespace", str),
+            idempotency_namespace=read("idempotency_namespace"),
             key_retention_hours=retention,
             poll_share=poll_share,
         )
@@ -125,14 +125,14 @@ async def look_up(conn_id: str) -> FluxomailConnection:
 
 
 def user_agent() -> str:
-    """Name this package and Airflow, so that Fluxomail's support can tell who calls."""
+    """Return the ``User-Agent`` header: this package and Airflow, with their versions."""
     from airflow import __version__ as airflow_version
 
     return f"airflow-provider-fluxomail/{__version__} apache-airflow/{airflow_version}"
 
 
 def _base_url(connection: Connection) -> str:
-    """Put the URL together: a URI connection splits it into host, port and schema."""
+    """Join host, port and schema, into which a URI connection splits the URL."""
     host = connection.host or ""
     if host.count(":") > 1 and "://" not in host and "[" not in host:
         host = f"[{host}]"  # a bare IPv6 address, as Airflow's URI parser leaves it
@@ -149,31 +149,29 @@ def _base_url(connection: Connection) -> str:
 class _Reader:
     """Reads one extra at a time.
 
-    A value that is the built-in default counts as absent, so that ``[fluxomail]`` holds: a connection form may have
-    stored the default of every field that was left alone.
+    A value that is the built-in default counts as not set, so that ``[fluxomail]`` applies: a connection form may have
+    stored the default of every field that nobody filled in.
     """
 
     def __init__(self, extras: dict[str, Any]) -> None:
         self._extras = extras
 
-    def __call__(self, name: str, convert: Callable[[Any], Any], setting: Callable[[], Any] | None = None) -> Any:
-        """Return the value of an extra.
-
-        :param setting: reads the option of the same name from ``[fluxomail]``.
-        """
-        default = OPTIONS[name].default
+    def __call__(self, name: str) -> Any:
+        """Return the value of an extra; if it is not set, the option of ``[fluxomail]``, else the default."""
+        option = OPTIONS[name]
+        default = option.default
         value = self._extras.get(name)
         given = not is_empty(value)
         if given:
-            converted = self._converted(name, value, convert)
-            if setting is None or converted != default:
+            converted = self._converted(name, value, _CONVERTERS[option.type])
+            if name not in SECTION or converted != default:
                 return converted
-        configured = default if setting is None else setting()
+        configured = airflow_cfg.read(name) if name in SECTION else default
         if given and configured != default:
             log.info(
                 "The connection's extra %s is the default, %s, and counts as not set: using [fluxomail] %s = %s.",
                 name,
-                OPTIONS[name].default_text,
+                option.default_text,
                 name,
                 configured,
             )
@@ -237,7 +235,7 @@ def _one_address(value: Any) -> str:
     try:
         return one_address(value)
     except FluxomailValidationError:
-        # Its words are about a message.
+        # That error is about a message.
         raise ValueError("must be one address, such as staging@example.com") from None
 
 
@@ -246,7 +244,20 @@ def _domains(value: Any) -> tuple[str, ...]:
         value = value.split(",")
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a list of domains, or a comma-separated text of them")
-    domains = tuple(item.strip().casefold().lstrip("@").rstrip(".") for item in value if item.strip())
+    domains = tuple(normalised_domain(item) for item in value if item.strip())
     if not domains or not all(_DOMAIN.fullmatch(domain) for domain in domains):
         raise ValueError("must hold domains such as example.com, whole and without wildcards")
     return domains
+
+
+#: Converts the value of an extra, by the type of its option.
+_CONVERTERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "text": str,
+    "boolean": _boolean,
+    "integer": _integer,
+    "number": _number,
+    "verify": _verify,
+    "proxies": _proxies,
+    "address": _one_address,
+    "domains": _domains,
+}

@@ -6,7 +6,7 @@
     # TypeError: FluxomailSendOperator has no such argument: 'files': use 'attachments'
 
 Airflow alone says "Invalid arguments were passed", or that another argument is missing. There is one table for all;
-``docs/migrating-from-*.md`` describe each argument.
+``docs/guides/migrating-from-*.md`` describe each argument.
 """
 
 from __future__ import annotations

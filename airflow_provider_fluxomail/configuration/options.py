@@ -1,7 +1,9 @@
 """Every option once: an extra of a ``fluxomail`` connection, an option of the section ``[fluxomail]``, or both.
 
-The connection form, the reader of connections, the configuration section and the documentation's table are made from
-:data:`OPTIONS`. Airflow imports this module in every process, so it imports nothing but constants.
+The connection form, the reader of connections, the configuration section and the documentation's tables
+(``docs/operate/connection.md``) are made from :data:`OPTIONS`.
+
+Airflow imports this module in every process, so it imports nothing but constants.
 """
 
 from __future__ import annotations
@@ -10,17 +12,19 @@ from typing import Any, Final, NamedTuple
 
 from airflow_provider_fluxomail.client import defaults
 
-#: The connection that is used where none is named.
-DEFAULT_CONN_NAME = "fluxomail_default"
+#: The connection that is used if none is named.
+DEFAULT_CONN_NAME: Final = "fluxomail_default"
 
 
 class Option(NamedTuple):
-    """One option: an extra of a ``fluxomail`` connection, an option of the section ``[fluxomail]``, or both.
+    """One option.
 
-    :param type: ``string``, ``boolean``, ``integer`` or ``number``.
-    :param default: what holds where nothing else is set; ``None``: nothing does.
-    :param help: what it is, without the default. Form and section add that.
-    :param label: its name in the connection form; empty: it is no extra.
+    :param type: ``text``, ``boolean``, ``integer`` or ``number``; or what a reader makes of a text: ``verify``,
+        ``proxies``, ``address``, ``domains``.
+    :param default: the value if nothing else is set; ``None``: there is none.
+    :param help: what it is, without the default. Form, section and documentation add that.
+    :param unit: what a value is, for the documentation; empty: its type says it.
+    :param label: its name in the connection form; empty: it is not an extra.
     :param example: a value for ``[fluxomail]``; empty: it is not in the section.
     :param schema: further JSON schema of the form's field.
     """
@@ -28,9 +32,15 @@ class Option(NamedTuple):
     type: str
     default: str | float | bool | None
     help: str
+    unit: str = ""
     label: str = ""
     example: str = ""
     schema: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+    @property
+    def json_type(self) -> str:
+        """The type of the value in JSON; whatever is made of a text is a text."""
+        return self.type if self.type in ("boolean", "integer", "number") else "string"
 
     @property
     def default_text(self) -> str:
@@ -42,86 +52,119 @@ class Option(NamedTuple):
         return f"{self.default:g}"
 
 
-#: Every option once: form, reader and section are made from this table. Documented in ``docs/connection.md``.
-OPTIONS: dict[str, Option] = {
+OPTIONS: Final[dict[str, Option]] = {
     "timeout": Option(
         "number",
         defaults.TIMEOUT,
-        "Seconds to connect, and to wait for each part of a response.",
-        "Timeout",
+        "Longest time to connect, to wait for each part of a response, and to read one response whole.",
+        unit="seconds",
+        label="Timeout",
         schema={"minimum": 0},
     ),
     "max_attempts": Option(
         "integer",
         defaults.MAX_ATTEMPTS,
-        "Requests made at most for one call, all with one key.",
-        "Attempts",
+        "Requests made at most for one call, all with the same idempotency key.",
+        unit="requests",
+        label="Attempts",
         schema={"minimum": 1},
     ),
     "max_wait": Option(
         "number",
         defaults.MAX_WAIT,
-        "Seconds that one call may wait inside a worker.",
-        "Longest wait",
-        "20",
-        {"minimum": 0},
+        "Longest time that one call waits between its attempts, all together, inside a worker.",
+        unit="seconds",
+        label="Longest wait",
+        example="20",
+        schema={"minimum": 0},
     ),
     "idempotency_namespace": Option(
-        "string",
+        "text",
         "",
-        "Give each Airflow deployment that shares an organization its own.",
-        "Idempotency namespace",
+        "Part of every derived idempotency key. Give each Airflow deployment that shares a Fluxomail organization its "
+        "own.",
+        label="Idempotency namespace",
     ),
     "key_retention_hours": Option(
-        "number", 24.0, "Hours that Fluxomail remembers an idempotency key.", "Key retention", schema={"minimum": 0}
+        "number",
+        24.0,
+        "How long Fluxomail remembers an idempotency key.",
+        unit="hours",
+        label="Key retention",
+        schema={"minimum": 0},
     ),
     "api_version": Option(
-        "string", defaults.API_VERSION, "The Fluxomail-Version header; a dash sends none.", "API version"
+        "text", defaults.API_VERSION, "The Fluxomail-Version header; a dash sends none.", label="API version"
     ),
-    "verify": Option("string", True, "true, false, or the path of a CA bundle.", "Verify TLS"),
+    "verify": Option(
+        "verify",
+        True,
+        "Check TLS certificates: true, false, or the path of a CA bundle.",
+        unit="true, false or a path",
+        label="Verify TLS",
+    ),
     "proxies": Option(
-        "string",
+        "proxies",
         None,
-        'JSON object of proxy URLs by scheme, e.g. {"https": "http://proxy:3128"}.',
-        "Proxies",
+        'Proxy URLs by scheme, as JSON: {"https": "http://proxy:3128"}. Empty: the environment\'s proxy variables.',
+        unit="JSON object",
+        label="Proxies",
         schema={"format": "password"},
     ),
-    "allow_http": Option("boolean", False, "Send the API key unencrypted to another machine.", "Allow http://"),
+    "allow_http": Option(
+        "boolean",
+        False,
+        "Allow http:// to a host that is not this machine. The API key then travels unencrypted.",
+        label="Allow http://",
+    ),
     "poll_share": Option(
         "number",
         defaults.POLL_SHARE,
         "The part of a key's rate limit that the deferred waits of a triggerer may use, above 0 and at most 1.",
-        "Share for waiting",
-        "0.25",
-        {"minimum": 0, "maximum": 1},
+        unit="fraction",
+        label="Share for waiting",
+        example="0.25",
+        schema={"minimum": 0, "maximum": 1},
     ),
-    "redirect_to": Option("string", None, "Staging: all mail that is not allowed goes to this address.", "Redirect to"),
-    "allowed_recipient_domains": Option(
-        "string",
+    "redirect_to": Option(
+        "address",
         None,
-        "Staging: comma-separated; mail to others is refused, or redirected.",
-        "Allowed recipient domains",
+        "Staging: email goes to this address instead of its recipients.",
+        unit="one address",
+        label="Redirect to",
+    ),
+    "allowed_recipient_domains": Option(
+        "domains",
+        None,
+        "Staging: email to other domains is refused, or redirected if redirect_to is set.",
+        unit="list, or comma-separated text",
+        label="Allowed recipient domains",
     ),
     "default_conn_id": Option(
-        "string",
+        "text",
         DEFAULT_CONN_NAME,
-        "The connection that operators, sensor and hook use where none is named.",
+        "The connection that is used if none is named. Read when Dags are parsed, so workers, triggerers and Dag "
+        "processors must agree.",
         example="mail_production",
     ),
     "follow_events": Option(
         "boolean",
         True,
-        "Whether many deferred waits on one key follow the organization's event stream; else all read timelines.",
+        "Whether many deferred waits on one key follow the organization's event stream. If not, all of them poll "
+        "timelines.",
         example="False",
     ),
     "inbox_link": Option(
-        "string",
+        "text",
         "",
-        "The page that the link 'Fluxomail timeline' of tasks opens, with {send_id} where the id of the send belongs. "
+        "The page that the link 'Fluxomail timeline' of tasks opens: a URL with {send_id} for the id of the send. "
         "Connections to a sandbox need none: it has a page of its own.",
+        unit="URL",
         example="https://mail.example.com/sends/{send_id}",
     ),
 }
 
 #: The extras of a ``fluxomail`` connection.
 EXTRAS: Final = tuple(name for name, option in OPTIONS.items() if option.label)
+#: The options of the section ``[fluxomail]``.
+SECTION: Final = tuple(name for name, option in OPTIONS.items() if option.example)

@@ -36,7 +36,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
     are sent at a time, as fast as the rate limit of the API key allows. If that requires a wait longer than the
     connection's ``max_wait``, a ``deferrable`` task frees its worker slot, and continues later where it stopped.
 
-    .. seealso:: :doc:`/batch`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
+    .. seealso:: :doc:`/guides/batch`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
     :param messages: a list of mappings with the fields of :class:`.EmailMessage` (``to``, ``subject``, ``content``...)
         and optionally ``key``, or of such messages; the output of a task that returns one; or the path of a file with

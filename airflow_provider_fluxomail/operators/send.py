@@ -40,7 +40,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
     map index. Permanent errors fail the task without using up its retries. If a rate limit requires a wait longer than
     the connection's ``max_wait``, a ``deferrable`` task is deferred until then; any other is retried by Airflow.
 
-    .. seealso:: :doc:`/sending`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
+    .. seealso:: :doc:`/guides/sending`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
     :param to: one address, plain or as ``Name <address>``. (templated)
     :param subject: one line. (templated)

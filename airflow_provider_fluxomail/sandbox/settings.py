@@ -1,7 +1,7 @@
 """The switches of the sandbox: one for each point that the API's documentation leaves open or tells in two ways.
 
 The defaults are the ones that the documentation makes most likely; nothing here is measured of the real service.
-``POST /_sandbox/settings`` changes them, ``docs/sandbox.md`` lists them.
+``POST /_sandbox/settings`` changes them, ``docs/guides/sandbox.md`` lists them.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
     ``send_id``, ``message_id``, ``time``, ``event_id`` and ``reason``, but not the recipient:
     :meth:`.FluxomailHook.get_timeline` has.
 
-    .. seealso:: :doc:`/event-driven`.
+    .. seealso:: :doc:`/guides/event-driven`.
 
     :param types: of the events, such as ``bounced``: any of ``sent``, ``delayed``, ``delivered``, ``opened``,
         ``clicked``, ``bounced``, ``complained``, ``dropped``, ``failed``; one, or several.

@@ -31,7 +31,7 @@ with DAG(
             for person, invoice in (("ada@example.org", 1001), ("bob@example.org", 1002))
         ]
 
-    # As it was: the email backend sends it.
+    # Unchanged: the email backend sends it.
     @task(email=["ops@example.org", "dba@example.org"], email_on_failure=True, email_on_retry=False)
     def check() -> None:
         raise ValueError("the rows are too few")

@@ -1,4 +1,7 @@
-"""``smtp_before.py`` with Fluxomail. ``check`` needs ``[email] email_backend``, see ``docs/migrating-from-smtp.md``."""
+"""``smtp_before.py`` with Fluxomail. ``check`` needs ``[email] email_backend``.
+
+See ``docs/guides/migrating-from-smtp.md``.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ with DAG(
     def load() -> None:
         raise ValueError("the warehouse has no rows of today")
 
-    # As it was: the email backend sends it.
+    # Unchanged: the email backend sends it.
     @task(email=["ops@example.org", "dba@example.org"], email_on_failure=True, email_on_retry=False)
     def check() -> None:
         raise ValueError("the rows are too few")

@@ -1,4 +1,4 @@
-"""Retry, clear, new run: the table of ``docs/sending.md`` on a real Airflow, counted by the sandbox.
+"""Retry, clear, new run: the table of ``docs/guides/sending.md`` on a real Airflow, counted by the sandbox.
 
 Each case has two tasks, ``send`` with the default and ``resend`` with ``resend_on_clear=True``; numbers are given in
 this order. All cases run at the same time on one Airflow, for most of their time is waiting.

@@ -7,18 +7,24 @@ import dataclasses
 import inspect
 import json
 import re
+import runpy
 import textwrap
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from airflow_provider_fluxomail import client
 from airflow_provider_fluxomail.alerts import alert
-from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.configuration.options import OPTIONS
+from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
+from airflow_provider_fluxomail.client.settings import ClientSettings
+from airflow_provider_fluxomail.configuration.options import EXTRAS, SECTION
+from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
+from airflow_provider_fluxomail.email_backend import send_email
+from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
-from airflow_provider_fluxomail.provider_info import CONNECTION_FIELDS
+from airflow_provider_fluxomail.retry_policy import FluxomailRetryPolicy
 from airflow_provider_fluxomail.sandbox import Bounds
 from airflow_provider_fluxomail.sandbox.cli import build_parser
 from airflow_provider_fluxomail.sandbox.faults import MODELS, Fault
@@ -27,51 +33,115 @@ from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
 
 ROOT = Path(__file__).parent.parent.parent
+PAGES = [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")]
 
 
 def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("extra", CONNECTION_FIELDS)
-def test_every_extra_is_documented_with_its_default(extra: str) -> None:
-    (row,) = [
-        line for line in text("docs/connection.md").split("## One setting")[0].splitlines() if f"| `{extra}` |" in line
-    ]
-    default = OPTIONS[extra].default_text or "empty"
-    assert row.split(" | ")[-2].strip("`") == default
+PUBLIC = [
+    FluxomailSendOperator,
+    FluxomailSendBatchOperator,
+    FluxomailSendDecoratedOperator,
+    FluxomailDeliverySensor,
+    FluxomailNotifier,
+    FluxomailEventTrigger,
+    FluxomailHook,
+    FluxomailRetryPolicy,
+    ClientSettings,
+    EmailMessage,
+    Attachment,
+    send_email,
+]
 
 
-@pytest.mark.parametrize(
-    ("page", "task"),
-    [
-        ("docs/sending.md", FluxomailSendOperator),
-        ("docs/batch.md", FluxomailSendBatchOperator),
-        ("docs/waiting.md", FluxomailDeliverySensor),
-        ("docs/alerts.md", FluxomailNotifier),
-        ("docs/event-driven.md", FluxomailEventTrigger),
-    ],
-)
-def test_every_argument_is_documented(page: str, task: type) -> None:
-    wrapped = inspect.unwrap(task.__init__)  # type: ignore[misc]
-    arguments = set(inspect.signature(wrapped).parameters) - {"self", "kwargs", "multiple_outputs"}
-    assert len(arguments) >= 3
-    for name in arguments:
-        assert f"`{name}`" in text(page), name
-        assert f":param {name}:" in (task.__doc__ or ""), name
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Any]:
+    """The extension that makes tables of docstrings and options."""
+    pytest.importorskip("sphinx", reason="needs the dependency group docs")
+    return runpy.run_path(str(ROOT / "docs" / "_ext" / "tables.py"))
 
 
-def test_every_error_is_documented() -> None:
-    for name, value in vars(errors).items():
-        if isinstance(value, type) and issubclass(value, errors.FluxomailError) and value is not errors.FluxomailError:
-            assert f"| `{name}` |" in text("docs/guarantees.md"), name
-            assert name in (errors.__doc__ or ""), name
+@pytest.mark.parametrize("public", PUBLIC)
+def test_docstrings_describe_each_parameter(public: Any, tables: dict[str, Any]) -> None:
+    function = vars(public)["__init__"] if isinstance(public, type) else public
+    taken = {
+        name
+        for name, item in inspect.signature(inspect.unwrap(function)).parameters.items()
+        if name not in {"self", "multiple_outputs"} and item.kind not in (item.VAR_KEYWORD, item.VAR_POSITIONAL)
+    }
+    rows = {name.strip("`") for name, *_ in tables["parameter_rows"](public)}
+    assert taken - rows == set()
+
+
+def test_tables_of_parameters_have_meaning_and_default(tables: dict[str, Any]) -> None:
+    rows = {name.strip("`"): (meaning, default) for name, meaning, default in tables["parameter_rows"](PUBLIC[0])}
+    assert all(meaning for meaning, _ in rows.values())
+    defaults = {name: rows[name][1] for name in ("to", "cc", "durable", "wait_timeout", "deferrable")}
+    assert defaults == {
+        "to": "required",
+        "cc": "",
+        "durable": "``True``",
+        "wait_timeout": "``3600``",
+        "deferrable": "``[operators] default_deferrable``",
+    }
+    assert "further line" in tables["documented_parameters"](_described)["first"]
+    with pytest.raises(ValueError, match="_described has no parameter third"):
+        list(tables["parameter_rows"](_described))
+
+
+def _described(first: str, second: int = 2) -> None:
+    """Text.
+
+    :param first: one line,
+        and a further line.
+    :param second: a number.
+    :param third: does not exist.
+    """
+
+
+def test_tables_of_options_have_defaults_and_units(tables: dict[str, Any]) -> None:
+    rows = {name.strip("`"): (default, unit) for name, _, default, unit in tables["option_rows"]("connection")}
+    assert rows.keys() == set(EXTRAS)
+    assert rows["timeout"] == ("``15``", "seconds")
+    assert rows["allow_http"] == ("``false``", "true or false")
+    assert rows["redirect_to"][0] == "none"
+    assert {name.strip("`") for name, *_ in tables["option_rows"]("section")} == set(SECTION)
+
+
+def test_the_table_of_errors_says_what_to_do(tables: dict[str, Any]) -> None:
+    rows = {name.rpartition(".")[2].strip("`"): row for name, *row in tables["error_rows"]()}
+    assert len(rows) > 15
+    assert rows["FluxomailAuthError"][1] == "yes"
+    assert rows["FluxomailServerError"][1] == "no"
+    for name, (when, _, cure) in rows.items():
+        assert when, name
+        assert cure, name
+
+
+def test_the_reference_has_every_public_name_of_the_client() -> None:
+    page = text("docs/reference/reference.md")
+    shown = set(re.findall(r"auto\w+:: airflow_provider_fluxomail\.client(?:\.event_types)?\.(\w+)", page))
+    # A value, not a class of its own to read about.
+    assert set(client.__all__) - {"BatchCounts"} <= shown
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/start/how-it-works.md"])
+def test_modules_that_are_named_exist(page: str) -> None:
+    package = ROOT / "airflow_provider_fluxomail"
+    contents = text(page)
+    if page == "CONTRIBUTING.md":
+        contents = contents.split("\n## Where is X decided\n")[1].split("\n## ")[0]
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", contents)
+    assert len(named) > 20
+    assert [path for path in named if not (package / path).exists()] == []
 
 
 @pytest.mark.parametrize("switch", Settings.model_fields)
 def test_every_switch_of_the_sandbox_is_documented(switch: str) -> None:
     field = Settings.model_fields[switch]
-    (row,) = [line for line in text("docs/sandbox.md").splitlines() if line.startswith(f"| `{switch}` |")]
+    (row,) = [line for line in text("docs/guides/sandbox.md").splitlines() if line.startswith(f"| `{switch}` |")]
     default = field.default
     shown = default if isinstance(default, str) else json.dumps(int(default) if default == 86400.0 else default)
     assert f"| `{shown.removesuffix('.0')}` |" in row
@@ -84,7 +154,7 @@ def test_every_switch_of_the_sandbox_is_documented(switch: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_fault_of_the_sandbox_is_documented(model: type[Fault]) -> None:
     (kind,) = get_args(model.model_fields["kind"].annotation)
-    (row,) = [line for line in text("docs/sandbox.md").splitlines() if line.startswith(f"| `{kind}` |")]
+    (row,) = [line for line in text("docs/guides/sandbox.md").splitlines() if line.startswith(f"| `{kind}` |")]
     for name in set(model.model_fields) - set(Fault.model_fields):
         assert f"`{name}`" in row, name
 
@@ -92,11 +162,11 @@ def test_every_fault_of_the_sandbox_is_documented(model: type[Fault]) -> None:
 def test_every_option_of_the_sandbox_is_documented() -> None:
     for action in build_parser()._actions:
         if action.dest != "help":
-            assert f"| `{action.option_strings[0]}" in text("docs/sandbox.md")
+            assert f"| `{action.option_strings[0]}" in text("docs/guides/sandbox.md")
 
 
 def test_the_bounds_of_the_sandbox_are_documented() -> None:
-    section = text("docs/sandbox.md").split("## Bounds")[1]
+    section = text("docs/guides/sandbox.md").split("## Bounds")[1]
     for value in vars(Bounds)["__dataclass_fields__"].values():
         shown = f"{value.default // 1024**2} MiB" if value.default >= 1024**2 else f"{value.default:,}"
         assert shown in section, value.name
@@ -108,15 +178,15 @@ def test_the_readme_shows_the_example_as_it_is() -> None:
     assert textwrap.dedent(shown) in textwrap.dedent(text("README.md").replace("\n    ", "\n"))
 
 
-@pytest.mark.parametrize("page", ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_python_in_the_documents_is_python(page: str) -> None:
     for block in re.findall(r"```python\n(.*?)```", text(page), re.DOTALL):
         ast.parse(block)
 
 
-@pytest.mark.parametrize("page", [str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")])
+@pytest.mark.parametrize("page", PAGES)
 def test_quoted_examples_have_their_markers(page: str) -> None:
-    for quoted in re.finditer(r"```\{literalinclude\} \.\./(\S+)\n(.*?)```", text(page), re.DOTALL):
+    for quoted in re.finditer(r"```\{literalinclude\} (?:\.\./)+(\S+)\n(.*?)```", text(page), re.DOTALL):
         source = text(quoted[1])
         for marker in re.findall(r'"(# \[(?:START|END) \w+\])"', quoted[2]):
             assert source.count(marker) == 1, (page, marker)
@@ -124,10 +194,10 @@ def test_quoted_examples_have_their_markers(page: str) -> None:
 
 @pytest.mark.parametrize("kind", alert.TITLES)
 def test_every_kind_of_alert_is_documented(kind: str) -> None:
-    assert f"`{kind}`" in text("docs/alerts.md").split("## Callbacks")[1].split("\n## ")[0]
+    assert f"`{kind}`" in text("docs/guides/alerts.md").split("## Callbacks")[1].split("\n## ")[0]
 
 
 def test_all_that_templates_know_of_an_alert_is_documented() -> None:
     names = {field.name for field in dataclasses.fields(alert.Alert)} - {"occasion", "question", "body"}
     for name in names | {"title", "name", "link_text"}:
-        assert f"`{name}`" in text("docs/alerts.md").split("## Words of your own")[1], name
+        assert f"`{name}`" in text("docs/guides/alerts.md").split("## Words of your own")[1], name

@@ -18,7 +18,7 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "guides"
 SMTP, SENDGRID, SES = (f"migrating-from-{name}.md" for name in ("smtp", "sendgrid", "ses"))
 REASON = "needs the dependency group migrating"
 

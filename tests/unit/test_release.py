@@ -48,12 +48,12 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout that is ready for a release, with what was built of it in ``dist``."""
     # From the group "lint", so not in the environments of older Airflows, which build nothing.
     pytest.importorskip("readme_renderer")
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "start").mkdir(parents=True)
     (tmp_path / "example_dags" / "templates").mkdir(parents=True)
     for name in ("fluxomail_send_and_wait.py", "templates/a.html"):
         (tmp_path / "example_dags" / name).touch()
     (tmp_path / "README.md").write_text("# Title\n")
-    (tmp_path / "docs" / "installing.md").write_text("# Installing\n")
+    (tmp_path / "docs" / "start" / "installing.md").write_text("# Installing\n")
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-12-01\n\n- It works.\n")
     build(tmp_path)
     return tmp_path
@@ -124,7 +124,7 @@ def test_what_the_metadata_lack_is_said(checkout: Path, old: str, new: str, said
         ("CHANGELOG.md", "## [1.2.3] - unreleased\n", "has no date for 1.2.3"),
         ("CHANGELOG.md", "## [Unreleased]\n\n- New.\n\n## [1.2.3] - 2026-12-01\n", "entries under [Unreleased]"),
         ("README.md", "No release is published yet: build it.\n", "README.md says: No release is published yet"),
-        ("docs/installing.md", "No release is published yet.\n", "docs/installing.md says"),
+        ("docs/start/installing.md", "No release is published yet.\n", "docs/start/installing.md says"),
     ],
 )
 def test_what_the_documents_lack_is_said(checkout: Path, page: str, content: str, said: str) -> None:
@@ -169,5 +169,5 @@ def test_the_documents_say_that_nothing_is_published_as_long_as_the_check_looks_
     from scripts.release_check import UNPUBLISHED
 
     # To be removed with the sentences, at the first release (RELEASING.md).
-    for page in ("README.md", "docs/installing.md"):
+    for page in ("README.md", "docs/start/installing.md"):
         assert UNPUBLISHED in (ROOT / page).read_text(encoding="utf-8"), page

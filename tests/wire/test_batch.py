@@ -410,7 +410,7 @@ def test_the_report(sandbox: Sandbox, tmp_path: Path, scheme: str) -> None:
     }
     assert told["messages[1]"]["error"] == "FluxomailConnectionError"
     assert told["messages[3]"]["key"] == "mine"
-    assert "to: the connection allows mail only to example.org" in told["messages[3]"]["why"]
+    assert "to: the connection allows email only to example.org" in told["messages[3]"]["why"]
     assert "elsewhere.example" not in path.read_text(), "promise 5"
     before = sum(posts(sandbox).values())
     second = run(rows, report_path=f"{scheme}{path}", ctx={"try_number": 2})

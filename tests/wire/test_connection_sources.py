@@ -1,4 +1,4 @@
-"""A connection is the same connection wherever it comes from; the examples of ``docs/connection.md`` are run."""
+"""A connection is the same wherever it comes from; the examples of ``docs/operate/connection.md`` are run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import pytest
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 
 ROOT: Final = Path(__file__).parent.parent.parent
-SECTION: Final = (ROOT / "docs" / "connection.md").read_text().split("## Ways to create it")[1].split("\n## ")[0]
+SECTION: Final = (
+    (ROOT / "docs" / "operate" / "connection.md").read_text().split("## Ways to create it")[1].split("\n## ")[0]
+)
 #: Signs that mean something to a shell, a URI and JSON.
 KEY: Final = "fm_%2F@:/?#&=+'\"\\$"
 #: What all examples make, but for the one with a host.

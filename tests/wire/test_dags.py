@@ -294,7 +294,7 @@ def test_the_example_of_the_retry_policy(dags: DagRuns, sandbox: FluxomailSandbo
     sandbox.assert_sent(2)
 
 
-# Tests as a user of the package would write them: docs/sandbox.md quotes them.
+# Tests as a user of the package would write them: docs/guides/sandbox.md quotes them.
 
 
 @pytest.fixture

@@ -327,7 +327,7 @@ def test_a_task_that_writes_and_is_retried(dags: DagRuns, sandbox: Sandbox) -> N
 
 def test_the_example(dags: DagRuns, sandbox: Sandbox) -> None:
     run = dags.run("fluxomail_email_backend", {"rows": 3})
-    assert run.states == {"load": "success", "check": "failed", "tell": "success"}
+    assert run.states == {"load": "success", "check": "failed", "report": "success"}
     assert [mail.content for mail in sandbox.messages(subject="Rows loaded")] == ["Today 3 rows were loaded."] * 2
     assert run.run_id in sandbox.message(subject="Failed: fluxomail_email_backend.check").content
     sandbox.assert_sent(3)
@@ -335,6 +335,6 @@ def test_the_example(dags: DagRuns, sandbox: Sandbox) -> None:
     if NO_FAILURE_MAILS:
         sandbox.assert_sent(3)
         return
-    assert run.states == {"load": "failed", "check": "upstream_failed", "tell": "upstream_failed"}
+    assert run.states == {"load": "failed", "check": "upstream_failed", "report": "upstream_failed"}
     assert [mail.to for mail in sandbox.messages()[3:]] == ["ops@example.org", "data-team@example.org"]
     assert "the source is empty" in sandbox.messages()[3].content

@@ -29,7 +29,7 @@ from tests.wire.watching import Mail, send, until, watching
 NEW: Any = airflow_compat.airflow_stats.__wrapped__
 MAIL: Any = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 HOST = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())
-OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "operate" / "operations.md"
 
 
 class StatsD:

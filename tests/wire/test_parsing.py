@@ -51,7 +51,7 @@ def import_error(folder: Path, code: str, *, dag: str = "") -> str | None:
 
 
 WRONG: Final[list[tuple[type, dict[str, Any], str]]] = [
-    (FluxomailSendOperator, {"content": None}, "content is empty: give the text of the mail, or html_content"),
+    (FluxomailSendOperator, {"content": None}, "content is empty: give the text of the email, or html_content"),
     (FluxomailSendOperator, {"content": "", "html_content": " "}, "content is empty"),
     (FluxomailSendOperator, {"to": "a@example.org, b@example.org"}, "to holds more than one address"),
     (FluxomailSendOperator, {"to": ["a@example.org", "b@example.org"]}, "to holds 2 addresses"),

@@ -1,4 +1,4 @@
-"""The lines of logs that ``docs/troubleshooting.md`` quotes are the lines that the code logs, each provoked here."""
+"""Each log line that ``docs/operate/troubleshooting.md`` quotes is provoked here, and compared."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.wire.test_bad_servers import answers, certificate, head, tls_url  # n
 from tests.wire.test_log_lines import running
 from tests.wire.test_sendstate import StateError, Store
 
-PAGE: Final = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "operate" / "troubleshooting.md").read_text(encoding="utf-8")
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Report", "content": "Text"}
 ERRORS: Final = {
     name

@@ -134,3 +134,30 @@ def test_a_name_with_a_comma_is_one_item_of_a_list() -> None:
 )
 def test_promise_6_how_an_address_is_normalised_never_changes(text: str, same: str) -> None:
     assert addresses.normalised(text) == same
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [
+        ("ada@Example.ORG", "example.org"),
+        (" ada@example.org. ", "example.org"),
+        ("Ada < ada@example.org >", "example.org"),
+        ('"a@b"@example.org', "example.org"),
+        ("a@allowed.example <b@other.example> c", ""),
+        ("ada", ""),
+    ],
+)
+def test_the_domain_of_an_address(text: str, domain: str) -> None:
+    assert addresses.domain_of(text) == domain
+
+
+@pytest.mark.parametrize("text", ["example.org", " Example.ORG ", "@example.org", "example.org.", " @EXAMPLE.org. "])
+def test_one_domain_in_every_spelling(text: str) -> None:
+    assert addresses.normalised_domain(text) == "example.org"
+
+
+def test_domains_of_two_owners_stay_two() -> None:
+    assert (
+        addresses.normalised_domain("STRA\u00dfE.de") == "stra\u00dfe.de" != addresses.normalised_domain("strasse.de")
+    )
+    assert addresses.normalised("a@Stra\u00dfe.de") == "a@strasse.de", "keys depend on it: it does not change"

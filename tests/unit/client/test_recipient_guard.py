@@ -33,7 +33,7 @@ def test_no_guard_changes_nothing() -> None:
 )
 def test_allowed_domains_refuse_everybody_else_without_naming_them(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(
-        FluxomailValidationError, match=r"allows mail only to ours\.example|not an e-mail address"
+        FluxomailValidationError, match=r"allows email only to ours\.example|not an e-mail address"
     ) as caught:
         RecipientGuard(allowed_domains=("ours.example",)).apply(message(**fields))
     assert str(caught.value).startswith(named)

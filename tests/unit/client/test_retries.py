@@ -10,7 +10,7 @@ from tenacity import Retrying
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.headers import rate_limit, retry_after
 from airflow_provider_fluxomail.client.models import Request
-from airflow_provider_fluxomail.client.retries import RetryPolicy, is_retried, seconds_to_wait
+from airflow_provider_fluxomail.client.retries import Backoff, RetryPolicy, is_retried, seconds_to_wait, spread
 
 GET = Request(method="GET", path="/")
 KEYED = Request(method="POST", path="/", idempotency_key="k")
@@ -106,6 +106,25 @@ def test_retry_after_of_zero_does_not_hammer() -> None:
 def test_a_conflict_gets_short_waits() -> None:
     error = errors.FluxomailIdempotencyConflictError("x", status=409)
     assert [seconds_to_wait(error, 9, lambda draw=draw: draw) for draw in (0.0, 1.0)] == pytest.approx([0.2, 1.0])  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("failures", "shortest", "longest"),
+    [(0, 0.25, 0.5), (1, 0.5, 1.0), (2, 1.0, 2.0), (5, 8.0, 16.0), (9, 15.0, 30.0), (10**6, 15.0, 30.0)],
+)
+def test_a_backoff_doubles_up_to_its_longest_wait(failures: int, shortest: float, longest: float) -> None:
+    backoff = Backoff(first=1.0, longest=30.0, jitter=0.5)
+    assert [backoff.seconds(failures, draw=lambda: 0.0), backoff.seconds(failures, draw=lambda: 1.0)] == [
+        shortest,
+        longest,
+    ]
+    assert backoff.seconds(failures, at_least=20.0, draw=lambda: 0.0) == max(shortest, 20.0)
+
+
+def test_a_wait_is_spread_by_a_part_or_at_least_by_some_seconds() -> None:
+    assert spread(60.0, 0.25, draw=lambda: 0.0) == 60.0
+    assert spread(60.0, 0.25, draw=lambda: 1.0) == 75.0
+    assert spread(1.0, 0.25, least=2.0, draw=lambda: 1.0) == 3.0
 
 
 def run(policy: RetryPolicy, *failures: Exception) -> tuple[list[float], int, BaseException | None]:

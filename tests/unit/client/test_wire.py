@@ -125,6 +125,8 @@ def test_a_redirect_is_not_followed_and_its_target_named_by_host_only() -> None:
     assert "secret" not in str(caught.value)
     with pytest.raises(FluxomailResponseError, match="the server redirects;"):
         read(answer(b"", status=304))
+    with pytest.raises(FluxomailResponseError, match="the server redirects;"):
+        read(answer(b"", status=302, location="http://[broken"))
 
 
 def test_either_request_id_header_made_fit_for_a_log() -> None:

@@ -16,8 +16,8 @@ from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 from airflow_provider_fluxomail.configuration.extras import GUARDS, read_extras
+from airflow_provider_fluxomail.configuration.form import CONNECTION_FIELDS
 from airflow_provider_fluxomail.configuration.options import OPTIONS
-from airflow_provider_fluxomail.provider_info import CONNECTION_FIELDS
 from tests.support.airflow_names import Connection
 
 
