@@ -21,7 +21,7 @@ endif
 
 # Each file's tests run in one process, as Airflow's database takes a while to set up. More processes than cores: most
 # of the time a test waits.
-TESTS ?= tests/unit tests/integration
+TESTS ?= tests/unit tests/integration tests/sandbox
 WORKERS ?= 4
 
 PYTHONS := python3.12 python3.13 python3.11 python3.14 python3

@@ -19,9 +19,9 @@ from urllib.parse import urlencode
 import uvicorn
 
 from airflow_provider_fluxomail.sandbox.app import build_app
-from airflow_provider_fluxomail.sandbox.config import DEFAULT_API_KEY, Bounds
-from airflow_provider_fluxomail.sandbox.settings import Settings
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY, Bounds
 from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.switches import Settings
 from benchmarks.protocol import UNTIL_DELIVERED
 
 if TYPE_CHECKING:

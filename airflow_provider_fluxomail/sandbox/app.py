@@ -9,17 +9,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from airflow_provider_fluxomail.sandbox import openapi, pages
-from airflow_provider_fluxomail.sandbox.access import Access
-from airflow_provider_fluxomail.sandbox.api import ApiV1
-from airflow_provider_fluxomail.sandbox.control import Control
+from airflow_provider_fluxomail.sandbox.api import openapi
+from airflow_provider_fluxomail.sandbox.api.access import Access
+from airflow_provider_fluxomail.sandbox.api.events import EventsApi
+from airflow_provider_fluxomail.sandbox.api.sends import ApiV1
+from airflow_provider_fluxomail.sandbox.control.handlers import Control
+from airflow_provider_fluxomail.sandbox.control.inputs import ControlError, told
 from airflow_provider_fluxomail.sandbox.errors import ApiError
-from airflow_provider_fluxomail.sandbox.eventsapi import EventsApi
-from airflow_provider_fluxomail.sandbox.faults import KINDS
-from airflow_provider_fluxomail.sandbox.gate import API_PREFIX, Gate
-from airflow_provider_fluxomail.sandbox.inbox import Inbox
-from airflow_provider_fluxomail.sandbox.inputs import ControlError, told
-from airflow_provider_fluxomail.sandbox.jsonbody import json_response
+from airflow_provider_fluxomail.sandbox.exchange import json_response
+from airflow_provider_fluxomail.sandbox.faults.models import KINDS
+from airflow_provider_fluxomail.sandbox.inbox import pages
+from airflow_provider_fluxomail.sandbox.inbox.handlers import Inbox
+from airflow_provider_fluxomail.sandbox.middleware import API_PREFIX, Gate
 
 if TYPE_CHECKING:
     from starlette.requests import Request

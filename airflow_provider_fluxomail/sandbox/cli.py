@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from airflow_provider_fluxomail.sandbox.config import (
+from airflow_provider_fluxomail.sandbox.limits import (
     DEFAULT_API_KEY,
     DEFAULT_EVENT_DELAY,
     DEFAULT_HOST,

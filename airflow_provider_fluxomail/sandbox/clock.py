@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from airflow_provider_fluxomail.sandbox.config import MAX_CLOCK_SECONDS
+from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 
 
 class Clock:

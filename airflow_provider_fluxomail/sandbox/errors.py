@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
 
-from airflow_provider_fluxomail.sandbox.jsonbody import json_response
+from airflow_provider_fluxomail.sandbox.exchange import json_response
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.settings import Settings
+    from airflow_provider_fluxomail.sandbox.switches import Settings
 
 CODES: Final[dict[int, str]] = {
     400: "validation_error",

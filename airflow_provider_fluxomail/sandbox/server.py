@@ -10,7 +10,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Literal, Self
 
-from airflow_provider_fluxomail.sandbox.config import (
+from airflow_provider_fluxomail.sandbox.limits import (
     DEFAULT_API_KEY,
     DEFAULT_EVENT_DELAY,
     DEFAULT_HOST,
@@ -146,9 +146,9 @@ class SandboxServer:
             import uvicorn  # noqa: F401
 
             from airflow_provider_fluxomail.sandbox.app import build_app
-            from airflow_provider_fluxomail.sandbox.settings import Settings
             from airflow_provider_fluxomail.sandbox.state import Sandbox
-            from airflow_provider_fluxomail.sandbox.store import StoreError, StoreFullError
+            from airflow_provider_fluxomail.sandbox.store.database import StoreError, StoreFullError
+            from airflow_provider_fluxomail.sandbox.switches import Settings
         except ImportError as error:
             raise ImportError(
                 "The Fluxomail sandbox needs FastAPI, Jinja2 and uvicorn: "

@@ -6,24 +6,24 @@ import asyncio
 import sqlite3
 from typing import TYPE_CHECKING
 
+from airflow_provider_fluxomail.sandbox.api.event_bus import Feed
+from airflow_provider_fluxomail.sandbox.api.rate_limit import RateWindows
+from airflow_provider_fluxomail.sandbox.api.remembered_errors import Refusals
 from airflow_provider_fluxomail.sandbox.clock import Clock, Stopwatch
-from airflow_provider_fluxomail.sandbox.config import DEFAULT_ORGANIZATION
-from airflow_provider_fluxomail.sandbox.faultqueue import FaultQueue
-from airflow_provider_fluxomail.sandbox.feed import Feed
-from airflow_provider_fluxomail.sandbox.ratelimit import RateWindows
-from airflow_provider_fluxomail.sandbox.records import ApiKey
-from airflow_provider_fluxomail.sandbox.refusals import Refusals
-from airflow_provider_fluxomail.sandbox.requestlog import RequestLog
-from airflow_provider_fluxomail.sandbox.store import Store, StoreError
+from airflow_provider_fluxomail.sandbox.faults.queue import FaultQueue
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION
+from airflow_provider_fluxomail.sandbox.store.database import Store, StoreError
+from airflow_provider_fluxomail.sandbox.store.records import ApiKey
+from airflow_provider_fluxomail.sandbox.store.request_log import RequestLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from os import PathLike
 
-    from airflow_provider_fluxomail.sandbox.config import Bounds
-    from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
-    from airflow_provider_fluxomail.sandbox.records import StoredSend
-    from airflow_provider_fluxomail.sandbox.settings import Settings
+    from airflow_provider_fluxomail.sandbox.limits import Bounds
+    from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+    from airflow_provider_fluxomail.sandbox.store.records import StoredSend
+    from airflow_provider_fluxomail.sandbox.switches import Settings
 
 
 class Sandbox:

@@ -19,8 +19,8 @@ from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox import Bounds
 from airflow_provider_fluxomail.sandbox.cli import build_parser
-from airflow_provider_fluxomail.sandbox.faults import MODELS, Fault
-from airflow_provider_fluxomail.sandbox.settings import Settings
+from airflow_provider_fluxomail.sandbox.faults.models import MODELS, Fault
+from airflow_provider_fluxomail.sandbox.switches import Settings
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
 

@@ -1,0 +1,34 @@
+"""Refused sends that are remembered under their key, where the settings ask for it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.sandbox.errors import ApiError
+    from airflow_provider_fluxomail.sandbox.limits import Bounds
+
+
+class Refusals:
+    """The newest refusals, in memory: they are no promise that a restart would have to keep."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._kept: OrderedDict[tuple[str, str], tuple[int, ApiError]] = OrderedDict()
+
+    def keep(self, organization: str, key: str, at_ms: int, error: ApiError) -> None:
+        """Remember the refusal of a key, in place of one that is no longer found."""
+        self._kept.pop((organization, key), None)
+        self._kept[organization, key] = at_ms, error.copy()
+        while len(self._kept) > self._bounds.keys:
+            self._kept.popitem(last=False)
+
+    def find(self, organization: str, key: str, since_ms: int) -> ApiError | None:
+        """The refusal of a key, unless it is from ``since_ms`` or before."""
+        at_ms, error = self._kept.get((organization, key), (since_ms, None))
+        return error.copy() if error is not None and at_ms > since_ms else None
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()

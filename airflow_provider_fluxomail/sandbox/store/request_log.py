@@ -1,0 +1,130 @@
+"""The log of API requests, for assertions on what a client really sent and how it paced itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_fluxomail.sandbox.limits import Bounds
+
+_SECRET_HEADERS: Final = frozenset(("authorization", "x-api-key", "proxy-authorization", "cookie", "referer"))
+_MAX_TEXT: Final = 2_000
+
+
+@dataclass(slots=True)
+class LoggedRequest:
+    """One request to the API.
+
+    :param at: when it arrived, real time in seconds since the epoch.
+    :param status: the answer's status; None while there is none, or when the connection was cut.
+    :param idempotency_key: of the header, else of the body if that was read.
+    :param fault: the kinds of the faults that met it, joined by ``+``.
+    """
+
+    at: float
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    idempotency_key: str | None = None
+    status: int | None = None
+    fault: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row that the control API shows."""
+        return {
+            "at": self.at,
+            "method": self.method,
+            "path": self.path,
+            "query": self.query,
+            "status": self.status,
+            "idempotency_key": self.idempotency_key,
+            "fault": self.fault,
+            "user_agent": self.headers.get("user-agent"),
+            "headers": self.headers,
+        }
+
+
+class RequestLog:
+    """The newest requests, in the order of their arrival."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._entries: deque[tuple[LoggedRequest, int]] = deque()
+        self._size = 0
+
+    def add(
+        self, at: float, method: str, path: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]
+    ) -> LoggedRequest:
+        """Log a request that has arrived; its answer is filled in later.
+
+        Long texts are cut and credentials are left out: the log is shown to anybody who can reach the sandbox.
+        """
+        shown = {
+            name: value.decode("latin-1")[:_MAX_TEXT]
+            for name, value in ((name.decode("latin-1").lower(), value) for name, value in headers)
+            if name not in _SECRET_HEADERS
+        }
+        key = shown.get("idempotency-key") or None
+        shown_query = "&".join(map(_without_token, query.decode("latin-1").split("&")))[:_MAX_TEXT]
+        entry = LoggedRequest(at, method, path[:_MAX_TEXT], shown_query, shown, key)
+        size = 200 + len(entry.path) + len(entry.query) + sum(map(len, shown)) + sum(map(len, shown.values()))
+        self._entries.append((entry, size))
+        self._size += size
+        while len(self._entries) > self._bounds.requests or self._size > self._bounds.request_bytes:
+            self._size -= self._entries.popleft()[1]
+        return entry
+
+    def find(
+        self,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        idempotency_key: str | None = None,
+        status: int | None = None,
+        fault: str | None = None,
+    ) -> list[LoggedRequest]:
+        """What is kept, oldest first; texts are globs.
+
+        :param path: covers the paths below it too.
+        :param status: of the answer; 0 for a request that got none.
+        :param fault: a kind that met the request.
+        """
+        return [
+            entry
+            for entry, _ in self._entries
+            if (method is None or fnmatchcase(entry.method, method.upper()))
+            and (path is None or path_meets(entry.path, path))
+            and (idempotency_key is None or fnmatchcase(entry.idempotency_key or "", idempotency_key))
+            and (status is None or (entry.status or 0) == status)
+            and (fault is None or fault in (entry.fault or "").split("+"))
+        ]
+
+    def sends_with(self, idempotency_key: str) -> list[LoggedRequest]:
+        """The requests to send that carried exactly this key, oldest first."""
+        return [
+            entry for entry, _ in self._entries if entry.idempotency_key == idempotency_key and entry.method == "POST"
+        ]
+
+    def clear(self) -> None:
+        """Forget all requests."""
+        self._entries.clear()
+        self._size = 0
+
+
+def _without_token(parameter: str) -> str:
+    name, _, _ = parameter.partition("=")
+    return f"{name}=***" if unquote_plus(name) == "token" else parameter
+
+
+def path_meets(path: str, pattern: str) -> bool:
+    """Whether a path is the pattern's, below it, or met by it as a glob."""
+    if any(sign in pattern for sign in "*?["):
+        return fnmatchcase(path, pattern)
+    return path == pattern or path.startswith(pattern.rstrip("/") + "/")

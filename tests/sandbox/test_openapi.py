@@ -1,0 +1,191 @@
+"""The OpenAPI document: the committed copy is the served one, and every answer that it describes is given so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
+from airflow_provider_fluxomail.sandbox.app import build_app
+from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.switches import Settings
+
+from .helpers import BASE, KEY, Api
+
+COPY = Path(__file__).parents[2] / "docs" / "openapi.json"
+DOCUMENT: dict[str, Any] = json.loads(COPY.read_text(encoding="utf-8"))
+OPERATIONS = [(method, path) for path, item in DOCUMENT["paths"].items() for method in item]
+SEND, GLOBAL = ("post", "/api/v1/emails/send"), ("post", "/api/v1/emails/send-global")
+TIMELINE, EVENTS = ("get", "/api/v1/sends/{send_id}"), ("get", "/api/v1/events")
+STREAM = ("get", "/api/v1/events/stream")
+#: A body of so many bytes is too large for the server of these tests.
+BODY_BYTES = 2_000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SandboxServer]:
+    with SandboxServer(event_delay=0, bounds=Bounds(body_bytes=BODY_BYTES)) as running:
+        yield running
+
+
+def check(operation: tuple[str, str], answer: httpx.Response) -> None:
+    """The answer is one that the document describes."""
+    described = DOCUMENT["paths"][operation[1]][operation[0]]["responses"]
+    status = str(answer.status_code)
+    response = described.get(status) or described[f"{status[0]}XX"]
+    for name, header in response.get("headers", {}).items():
+        if name in answer.headers:
+            Draft202012Validator(header["schema"]).validate(answer.headers[name])
+    ((content_type, content),) = response["content"].items()
+    assert answer.headers["Content-Type"].partition(";")[0] == content_type
+    if content_type == "application/json":
+        schema = {**content["schema"], "components": DOCUMENT["components"]}
+        Draft202012Validator(schema).validate(answer.json())
+
+
+def test_the_committed_copy_is_the_served_one(api: Api) -> None:
+    assert api.http.get("/openapi.json").json() == DOCUMENT, "make openapi"
+
+
+def test_every_route_is_described() -> None:
+    sandbox = Sandbox("key", data=None, settings=Settings(), bounds=Bounds())
+    try:
+        routes: Any = build_app(sandbox)._app
+        mounted = {
+            (method.lower(), getattr(route, "path_format", route.path))
+            for route in routes.routes
+            for method in route.methods - {"HEAD"}
+        }
+    finally:
+        sandbox.close()
+    pages = {(method, path) for method, path in mounted if path in ("/", "/inbox") or path.startswith("/inbox/")}
+    assert len(pages) == 10
+    assert mounted - pages - {("get", "/openapi.json")} == set(OPERATIONS)
+
+
+def call(api: Api, operation: tuple[str, str], key: str = KEY, **options: Any) -> httpx.Response:
+    """A good call of the API, unless the options spoil it."""
+    method, path = operation
+    options.setdefault("headers", {"Authorization": f"Bearer {key}"})
+    if method == "post":
+        options.setdefault("json", BASE)
+    if "{send_id}" in path:
+        path = path.format(send_id=options.pop("send_id", None) or api.send_id())
+    if operation != STREAM:
+        return api.http.request(method, path, **options)
+    with api.http.stream(method, path, **options) as answer:
+        if answer.status_code != 200:
+            answer.read()
+    return answer
+
+
+def provoke(api: Api, operation: tuple[str, str], status: int) -> httpx.Response:
+    """Make the API answer with a status."""
+    if status == 400:
+        api.control("settings", timeline_form="spec")
+        bad: dict[Any, dict[str, Any]] = {SEND: {"json": {}}, GLOBAL: {"json": {}}, STREAM: {"params": {"since": "x"}}}
+        return call(api, operation, **bad.get(operation, {"params": {"limit": "x"}}))
+    if status == 401:
+        return call(api, operation, "wrong")
+    if status == 402:
+        api.control("settings", attachments_in_plan=False, events_in_plan=False)
+        files = [{"filename": "a", "contentBase64": "YQ=="}]
+        body: dict[str, Any] = {"json": BASE | {"attachments": files}} if operation[0] == "post" else {}
+        return call(api, operation, **body)
+    if status == 403:
+        api.control("keys", key="other", scopes=["contacts_write"])
+        return call(api, operation, "other")
+    if status == 404:
+        return call(api, operation, send_id="unknown")
+    if status == 409:
+        api.control("settings", idempotency_conflict="conflict")
+        headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "k"}
+        call(api, operation, headers=headers)
+        return call(api, operation, headers=headers, json=BASE | {"subject": "Other"})
+    if status == 413:
+        return call(api, operation, json=BASE | {"content": "x" * BODY_BYTES})
+    if status == 429:
+        api.enter_window()
+        api.control("keys", key="capped", rate_limit_per_minute=1)
+        call(api, operation, "capped")
+        return call(api, operation, "capped")
+    if status == 500:
+        api.control("faults", kind="error_before_store", match={"path": operation[1].partition("{")[0].rstrip("/")})
+    return call(api, operation)
+
+
+@pytest.mark.parametrize(
+    ("operation", "status"),
+    [
+        (operation, int(status))
+        for operation in OPERATIONS
+        if operation[1].startswith("/api/")
+        for status in DOCUMENT["paths"][operation[1]][operation[0]]["responses"]
+    ],
+    ids=str,
+)
+def test_every_described_answer_of_the_api_is_given(api: Api, operation: tuple[str, str], status: int) -> None:
+    answer = provoke(api, operation, status)
+    assert answer.status_code == status, answer.text
+    check(operation, answer)
+    always = DOCUMENT["paths"][operation[1]][operation[0]]["responses"][str(status)]["headers"]
+    assert {"X-Request-Id", "Fluxomail-Request-Id"} <= set(always)
+    assert answer.headers["X-Request-Id"] == answer.headers["Fluxomail-Request-Id"]
+    assert ("Retry-After" in answer.headers) is (status == 429)
+
+
+@pytest.mark.parametrize("form", ["docs", "spec", "raw"])
+def test_both_forms_of_a_timeline_are_described(api: Api, form: str) -> None:
+    api.control("settings", timeline_form=form)
+    answer = call(api, TIMELINE)
+    assert answer.status_code == 200
+    check(TIMELINE, answer)
+
+
+@pytest.mark.parametrize("form", ["structured", "plain", "message", "spec"])
+def test_each_form_of_an_error_is_described(api: Api, form: str) -> None:
+    api.control("settings", error_form=form)
+    check(SEND, provoke(api, SEND, 402))
+
+
+CONTROL: dict[tuple[str, str], Callable[[Api, str], httpx.Response]] = {
+    ("get", "/_sandbox/health"): lambda api, _: api.http.get("/_sandbox/health"),
+    ("post", "/_sandbox/keys"): lambda api, _: api.post("keys", key="k", scopes=[], expires_in=5),
+    ("delete", "/_sandbox/keys/{key}"): lambda api, _: api.http.delete(f"/_sandbox/keys/{KEY}"),
+    ("post", "/_sandbox/pause"): lambda api, _: api.post("pause", paused=True),
+    ("get", "/_sandbox/settings"): lambda api, _: api.http.get("/_sandbox/settings"),
+    ("post", "/_sandbox/settings"): lambda api, _: api.post("settings", event_delay=3),
+    ("post", "/_sandbox/clock"): lambda api, _: api.post("clock", advance_seconds=1),
+    ("get", "/_sandbox/messages"): lambda api, _: api.http.get("/_sandbox/messages"),
+    ("post", "/_sandbox/messages/{send_id}/events"): lambda api, send_id: api.post(
+        f"messages/{send_id}/events", type="opened", ip="192.0.2.1"
+    ),
+    ("get", "/_sandbox/messages/{send_id}/attachments/{position}"): lambda api, send_id: api.http.get(
+        f"/_sandbox/messages/{send_id}/attachments/0"
+    ),
+    ("get", "/_sandbox/faults"): lambda api, _: api.http.get("/_sandbox/faults"),
+    ("post", "/_sandbox/faults"): lambda api, _: api.post("faults", kind="status", status=500, chance=0.5),
+    ("delete", "/_sandbox/faults"): lambda api, _: api.http.delete("/_sandbox/faults"),
+    ("get", "/_sandbox/requests"): lambda api, _: api.http.get("/_sandbox/requests"),
+    ("post", "/_sandbox/reset"): lambda api, _: api.post("reset"),
+}
+
+
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each[1].startswith("/_sandbox")], ids=str)
+def test_every_described_answer_of_the_control_api_is_given(api: Api, operation: tuple[str, str]) -> None:
+    files = [{"filename": "a.csv", "contentBase64": "YQ==", "contentType": "text/csv"}]
+    send_id = api.send_id(attachments=files, idempotency_key="k", cc=["b@example.org"], custom=1)
+    api.control("faults", kind="delay", seconds=0, times=2)
+    answer = CONTROL[operation](api, send_id)
+    assert answer.status_code == 200, answer.text
+    check(operation, answer)
+    if operation[0] == "post" and operation[1] != "/_sandbox/reset":
+        mistake = api.http.post(operation[1].format(send_id=send_id), json={"type": 1, "nonsense": True})
+        assert mistake.status_code == 400
+        check(operation, mistake)
