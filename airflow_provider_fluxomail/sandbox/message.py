@@ -15,10 +15,10 @@ from airflow_provider_fluxomail.sandbox.exchange import parse_json
 from airflow_provider_fluxomail.sandbox.limits import MAX_IDEMPOTENCY_KEY_CHARS
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.switches import Settings
+    from airflow_provider_fluxomail.sandbox.switches import Switches
 
 SHORT_REFUSES: Final = ("cc", "bcc", "attachments")
-"""What the shorter field table of send-global lacks."""
+"""The fields that the shorter table of send-global does not have."""
 
 _KNOWN: Final = frozenset(
     ("to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey")
@@ -40,12 +40,12 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A send that has passed every check.
+    """A valid send.
 
     :param to: as it was sent; :param address: the bare address in it.
     :param idempotency_key: of the header, else of the body.
-    :param fingerprint: equal for equal bodies, whatever their key and field order.
-    :param extra: fields that the contract does not name, kept to be looked at.
+    :param fingerprint: equal for equal bodies, whatever their idempotency key and the order of their fields.
+    :param extra: fields that the API does not name.
     :param size: bytes of the request body.
     """
 
@@ -79,7 +79,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 
 def idempotency_key_of(header: str | None, fields: dict[str, Any]) -> str | None:
-    """The key of a send: the header's, else the body's; empty counts as none.
+    """The idempotency key of a send: the header's, else the body's; empty counts as none.
 
     :raises ApiError: 400, not a string or too long.
     """
@@ -93,22 +93,22 @@ def idempotency_key_of(header: str | None, fields: dict[str, Any]) -> str | None
     return key
 
 
-def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int, settings: Settings) -> Message:
+def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int, switches: Switches) -> Message:
     """Check the fields of a send.
 
-    :raises ApiError: 400 with the field named.
+    :raises ApiError: 400; it names the field.
     """
     fields = dict(fields)
-    if settings.to_list and isinstance(fields.get("to"), list) and len(fields["to"]) == 1:
+    if switches.to_list and isinstance(fields.get("to"), list) and len(fields["to"]) == 1:
         fields["to"] = fields["to"][0]
     html = fields.get("htmlContent")
-    html_alone = not settings.content_required and isinstance(html, str) and not _is_blank(html)
+    html_alone = not switches.content_required and isinstance(html, str) and not _is_blank(html)
     required = ("to", "subject") if html_alone else ("to", "subject", "content")
     missing = [name for name in required if fields.get(name) in (None, "") or _is_blank(fields[name])]
     if missing:
         raise ApiError(400, "Missing required fields", details={"fields": missing})
     extra = {name: value for name, value in fields.items() if name not in _KNOWN}
-    if extra and settings.unknown_fields == "refuse":
+    if extra and switches.unknown_fields == "refuse":
         named = [name[:100] for name in sorted(extra)[:10]]
         raise _invalid(f"unknown field {', '.join(named)}", *named)
     to, subject = _text(fields, "to"), _text(fields, "subject")
@@ -127,7 +127,7 @@ def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int
         html=_optional_text(fields, "htmlContent"),
         cc=_copies(fields, "cc"),
         bcc=_copies(fields, "bcc"),
-        attachments=_attachments(fields.get("attachments"), settings),
+        attachments=_attachments(fields.get("attachments"), switches),
         policy_key=_optional_text(fields, "policyKey"),
         idempotency_key=idempotency_key,
         fingerprint=hashlib.sha256(json.dumps(unkeyed, sort_keys=True).encode()).hexdigest(),
@@ -155,8 +155,8 @@ def _is_blank(value: object) -> bool:
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields[name]
     if not isinstance(value, str):
-        cure = "exactly one email address" if name == "to" else "a string"
-        raise _invalid(f"{name} must be {cure}", name)
+        expected = "exactly one email address" if name == "to" else "a string"
+        raise _invalid(f"{name} must be {expected}", name)
     return value
 
 
@@ -174,21 +174,21 @@ def _copies(fields: dict[str, Any], name: str) -> list[str]:
     return copies
 
 
-def _attachments(value: object, settings: Settings) -> list[Attachment]:
+def _attachments(value: object, switches: Switches) -> list[Attachment]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise _invalid("attachments must be a list of objects", "attachments")
-    if len(value) > settings.attachments_max_count:
-        raise _refused(f"Too many attachments: {len(value)}, at most {settings.attachments_max_count}", "too_many")
+    if len(value) > switches.attachments_max_count:
+        raise _refused(f"Too many attachments: {len(value)}, at most {switches.attachments_max_count}", "too_many")
     attachments: list[Attachment] = []
     total = 0
     for position, item in enumerate(value):
         attachment = _attachment(item, f"attachments[{position}]")
         total += len(attachment.content)
-        if total > settings.attachments_max_bytes:
+        if total > switches.attachments_max_bytes:
             raise _refused(
-                f"Attachments too large: more than {settings.attachments_max_bytes} bytes in total", "too_large"
+                f"Attachments too large: more than {switches.attachments_max_bytes} bytes in total", "too_large"
             )
         attachments.append(attachment)
     return attachments

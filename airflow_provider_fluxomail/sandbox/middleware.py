@@ -1,34 +1,45 @@
-"""What stands in front of every request: ids, dates, the request log, the injected faults and the guard.
+"""What every request passes first: ids, dates, the request log, the injected faults and the browser guard.
 
-A plain ASGI callable around the whole application, so that it also sees the answers to unknown paths and to
-crashes, and can cut the connection beneath the HTTP server.
+A plain ASGI callable around the whole application, so that it also sees the responses to unknown paths and crashes,
+and can cut the connection beneath the HTTP server.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import re
 import secrets
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from airflow_provider_fluxomail.sandbox.control.browser_guard import as_json, check_sender, read_body, read_json
-from airflow_provider_fluxomail.sandbox.control.inputs import ControlError
-from airflow_provider_fluxomail.sandbox.errors import ApiError
-from airflow_provider_fluxomail.sandbox.exchange import parse_json
+from starlette.datastructures import Headers
+
+from airflow_provider_fluxomail.sandbox.control.browser_guard import check_origin
+from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError
+from airflow_provider_fluxomail.sandbox.exchange import (
+    API_PREFIX,
+    EXCHANGE,
+    SENDS_PREFIX,
+    STREAM_PATH,
+    Exchange,
+    cut_connection,
+    header_credential,
+    is_header_value,
+    parse_json,
+    read_body,
+    replay_body,
+    transport_of,
+)
 from airflow_provider_fluxomail.sandbox.faults import models as faults
 from airflow_provider_fluxomail.sandbox.faults.queue import Subject
-from airflow_provider_fluxomail.sandbox.faults.responses import Answer, cut, own_answer, transport_of
+from airflow_provider_fluxomail.sandbox.faults.responses import HeldResponse, replacement
 from airflow_provider_fluxomail.sandbox.inbox import pages
 from airflow_provider_fluxomail.sandbox.message import recipient_forms
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,55 +49,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-API_PREFIX: Final = "/api/v1"
-SENDS_PREFIX: Final = f"{API_PREFIX}/sends/"
-STREAM_PATH: Final = f"{API_PREFIX}/events/stream"
-EXCHANGE: Final = "fluxomail.exchange"
-"""Where the scope holds the :class:`Exchange`."""
 
-_SAFE_HEADER = re.compile(r"[\x20-\x7e]{1,256}")
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request to the API on its way through.
-
-    :param entry: its row in the request log.
-    :param subject: what it is about, for faults.
-    :param cut: cuts its connection.
-    :param interrupted: set when it can't be held back any longer.
-    :param headers: response headers that the handler adds, whatever its answer is.
-    """
-
-    entry: LoggedRequest
-    subject: Subject
-    cut: Callable[[], Awaitable[None]]
-    interrupted: asyncio.Event
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def echo(self, name: str, value: str) -> None:
-        """Add a response header with a client's value, unless no header could carry it."""
-        if _SAFE_HEADER.fullmatch(value):
-            self.headers[name] = value
-
-    async def sleep(self, seconds: float) -> bool:
-        """Hold it back in real time; False if the server stops or is reset meanwhile."""
-        try:
-            await asyncio.wait_for(self.interrupted.wait(), seconds)
-        except TimeoutError:
-            return True
-        return False
-
-    def note_fault(self, kind: str) -> None:
-        """Add a kind to the log's row."""
-        self.entry.fault = f"{self.entry.fault}+{kind}" if self.entry.fault else kind
-
-    def drop_fault(self) -> None:
-        """Take the last kind out of the log's row."""
-        self.entry.fault = (self.entry.fault or "").rpartition("+")[0] or None
-
-
-class Gate:
+class SandboxMiddleware:
     """The outermost ASGI application."""
 
     def __init__(self, app: ASGIApp, sandbox: Sandbox) -> None:
@@ -98,21 +62,26 @@ class Gate:
         path = scope["path"]
         if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
             await self._api(scope, receive, send)
-            return
-        shown = pages.is_page(path)
+        else:
+            await self._control(scope, receive, send)
+
+    async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request to the control API or the inbox."""
+        is_page = pages.is_page(scope["path"])
 
         async def dated(message: Message) -> None:
             await send(self._with_headers(message, {}))
 
         try:
-            check_sender(scope["method"], scope["headers"], self._sandbox.names)
-            with self._ended_by_a_stop(send):
-                body = await (read_body if shown else read_json)(receive, self._sandbox.bounds.control_body_bytes)
+            check_origin(scope["method"], scope["headers"], self._sandbox.names)
+            with self._aborted_by_stop(send):
+                received = await read_body(receive, self._sandbox.bounds.control_body_bytes)
+            body = check_body(received, self._sandbox.bounds.control_body_bytes, is_json=not is_page)
         except ControlError as error:
-            refusal = pages.refusal(error) if shown else error.response()
+            refusal = pages.refusal(error) if is_page else error.response()
             await refusal(scope, receive, dated)
             return
-        await self._handle(scope if shown else as_json(scope), _replay(body, receive), dated)
+        await self._handle(scope if is_page else _as_json(scope), replay_body(body, receive), dated)
 
     async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
         sandbox = self._sandbox
@@ -120,8 +89,8 @@ class Gate:
         entry = sandbox.requests.add(sandbox.stopwatch.now(), method, path, scope["query_string"], scope["headers"])
         interrupted = sandbox.interrupted
         # Read first: a client that gives up during a delay has still sent its message, as in real life.
-        with self._ended_by_a_stop(send):
-            body = await _read(receive, sandbox.bounds.body_bytes)
+        with self._aborted_by_stop(send):
+            body = await read_body(receive, sandbox.bounds.body_bytes)
         if body is None:
             return
         subject = Subject(
@@ -131,39 +100,40 @@ class Gate:
             api_key=_credential(scope),
             about=partial(self._about, method, path, entry, body),
         )
-        exchange = scope[EXCHANGE] = Exchange(entry, subject, partial(cut, receive, send), interrupted)
-        self._name(exchange)
+        cut = partial(cut_connection, receive, send)
+        exchange = scope[EXCHANGE] = Exchange(entry, subject, cut, interrupted)
+        self._set_request_id(exchange)
 
-        async def answer(message: Message) -> None:
+        async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # Before the client can see the answer: it may ask for the log at once.
+                # Before the client can see the response: it may read the log at once.
                 entry.status = message["status"]
             await send(self._with_headers(message, exchange.headers))
 
-        delay, fault = sandbox.faults.take(subject)
-        for taken in (delay, fault):
-            if taken is not None:
-                exchange.note_fault(taken.spec.kind)
+        delay, fault = sandbox.faults.acquire(subject)
+        for acquired in (delay, fault):
+            if acquired is not None:
+                exchange.note_fault(acquired.spec.kind)
         if delay is not None and isinstance(delay.spec, faults.Delay) and not await exchange.sleep(delay.spec.seconds):
             await exchange.cut()
             return
         if fault is not None and not faults.handled_first(fault.spec):
-            refused = own_answer(fault.spec, sandbox.settings, sandbox.clock.now())
+            refused = replacement(fault.spec, sandbox.switches, sandbox.clock.now())
             if refused is None:
                 await exchange.cut()
             else:
-                await refused(scope, receive, answer)
+                await refused(scope, receive, respond)
         elif len(body) > sandbox.bounds.body_bytes:
             error = ApiError(413, f"Request body larger than {sandbox.bounds.body_bytes} bytes")
-            await error.response(sandbox.settings)(scope, receive, answer)
+            await error.response(sandbox.switches)(scope, receive, respond)
         elif fault is None:
-            await self._handle(scope, _replay(body, receive), answer)
+            await self._handle(scope, replay_body(body, receive), respond)
         else:
-            await self._tamper(fault, scope, _replay(body, receive), answer)
+            await self._handle_with_fault(fault, scope, replay_body(body, receive), respond)
 
     @contextmanager
-    def _ended_by_a_stop(self, send: Send) -> Iterator[None]:
-        """A client that sends half a request and waits does not hold up the end of the server."""
+    def _aborted_by_stop(self, send: Send) -> Iterator[None]:
+        """Stopping the server closes the connection: a client that sends half a request does not hold it up."""
         abort = getattr(transport_of(send), "abort", None)
         if abort is None:
             yield
@@ -174,14 +144,14 @@ class Gate:
         finally:
             self._sandbox.unread.discard(abort)
 
-    def _name(self, exchange: Exchange) -> None:
-        """Give the request an id, the client's if it sent one."""
+    def _set_request_id(self, exchange: Exchange) -> None:
+        """Give the request an id: the client's if it sent one, else a new one."""
         sent = exchange.entry.headers
         request_id = sent.get("x-request-id") or sent.get("fluxomail-request-id") or ""
-        if not _SAFE_HEADER.fullmatch(request_id):
+        if not is_header_value(request_id):
             request_id = f"req_{secrets.token_hex(12)}"
         for name in ("X-Request-Id", "Fluxomail-Request-Id"):
-            if self._sandbox.settings.request_id_header in ("both", name.lower()):
+            if self._sandbox.switches.request_id_header in ("both", name.lower()):
                 exchange.headers[name] = request_id
 
     def _about(self, method: str, path: str, entry: LoggedRequest, body: bytearray) -> tuple[str | None, list[str]]:
@@ -199,61 +169,45 @@ class Gate:
         return (key if isinstance(key, str) else None, recipient_forms(fields.get("to")))
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application. A crash was answered with 500 by it; its traceback goes to the log.
+        """Run the application. If it crashed, it has sent a 500; the traceback goes to the log.
 
-        Left to uvicorn, the exception would also close a connection that the client believes to be kept alive.
+        Left to uvicorn, the exception would also close a connection that the client expects to stay open.
         """
         try:
             await self._app(scope, receive, send)
         except Exception:
             logger.exception("The sandbox failed on %s %s", scope["method"], scope["path"])
 
-    async def _tamper(self, fault: QueuedFault, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle the request in full, then lose or spoil the answer."""
+    async def _handle_with_fault(self, fault: QueuedFault, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle the request in full, then lose or spoil the response."""
         held: list[Message] = []
 
         async def hold(message: Message) -> None:
             held.append(message)
 
         await self._handle(scope, receive, hold)
-        answer = Answer(held)
+        response = HeldResponse(held)
         exchange: Exchange = scope[EXCHANGE]
-        spec = fault.spec
-        if answer.status >= 300:
+        if response.status >= 300:
             # Nothing was stored or read, so this is not the request that the fault is meant for.
-            fault.give_back()
+            fault.release()
             exchange.drop_fault()
-            await answer.send(send)
-        elif (own := own_answer(spec, self._sandbox.settings, self._sandbox.clock.now(), answer.send_id)) is not None:
+            await response.send(send)
+            return
+        sandbox = self._sandbox
+        replaced = replacement(fault.spec, sandbox.switches, sandbox.clock.now(), response.send_id)
+        if replaced is not None:
             exchange.headers.pop("Idempotency-Replayed", None)
-            await own(scope, receive, send)
-        elif isinstance(spec, faults.ResponseLostAfterStore):
+            await replaced(scope, receive, send)
+        elif not await response.send_spoiled(fault.spec, send, exchange):
             await exchange.cut()
-        elif isinstance(spec, faults.CutInBody):
-            await answer.send_half(send)
-            await exchange.cut()
-        elif isinstance(spec, faults.SlowFirstByte):
-            if await exchange.sleep(spec.seconds):
-                await answer.send(send)
-            else:
-                await exchange.cut()
-        elif isinstance(spec, faults.SlowBody):
-            if not await answer.send_slowly(send, spec.seconds, exchange.sleep):
-                await exchange.cut()
-        elif isinstance(spec, faults.MalformedJson):
-            await answer.cut_short().send(send)
-        elif isinstance(spec, faults.GzipGarbage):
-            await answer.garbled().send(send)
-        else:
-            assert isinstance(spec, faults.MissingSendId), spec.kind
-            await answer.without_send_id().send(send)
 
     def _with_headers(self, message: Message, headers: dict[str, str]) -> Message:
         if message["type"] != "http.response.start":
             return message
         date = formatdate(self._sandbox.clock.now(), usegmt=True)
         own = list(message["headers"])
-        # A header that an injected answer sets itself wins.
+        # A header that an injected response sets itself wins.
         taken = {name.lower() for name, _ in own}
         for name, value in ({"Date": date} | headers).items():
             encoded = name.lower().encode("latin-1")
@@ -263,41 +217,35 @@ class Gate:
 
 
 def _credential(scope: Scope) -> str | None:
-    """What the request shows as its key: the Bearer header, else ``x-api-key``, else ``?token=``."""
-    headers: dict[bytes, str] = {
-        name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"authorization", b"x-api-key")
-    }
-    scheme, _, token = headers.get(b"authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    if b"x-api-key" in headers:
-        return headers[b"x-api-key"]
-    tokens = parse_qs(scope["query_string"].decode("latin-1")).get("token")
-    return tokens[0] if tokens else None
+    """The API key of the request: that of a header, else ``?token=``."""
+    credential = header_credential(Headers(scope=scope))
+    if credential is None:
+        credential = parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[0]
+    return credential
 
 
-async def _read(receive: Receive, limit: int) -> bytearray | None:
-    """The whole body; None if the client has gone.
+def check_body(body: bytearray | None, limit: int, *, is_json: bool) -> bytes:
+    """The body of a request to the control API or the inbox; for JSON, no body counts as an empty object.
 
-    A body above the limit is read to its end, as an early answer would be lost in the client's writes, but
-    only the first bytes are kept: enough to see that it was too long.
+    :raises ControlError: 413, or 400 if it is incomplete or is not a JSON object.
     """
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        if len(body) <= limit:
-            body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return body
+    if body is None:
+        raise ControlError("the call ended in the middle of its body")
+    if len(body) > limit:
+        raise ControlError(f"the body must be at most {limit} bytes", 413)
+    if not is_json:
+        return bytes(body)
+    content = bytes(body) or b"{}"
+    try:
+        value = parse_json(content)
+    except ValueError as error:
+        raise ControlError(f"the body must be JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ControlError("the body must be a JSON object")
+    return content
 
 
-def _replay(body: bytes | bytearray, receive: Receive) -> Receive:
-    """A ``receive`` that gives the body that was read once more, then what the server has to say."""
-    pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-    async def replay() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return replay
+def _as_json(scope: Scope) -> Scope:
+    """The scope with the content type of JSON: ``curl -d`` sends another."""
+    headers = [header for header in scope["headers"] if header[0] not in (b"content-type", b"content-length")]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}

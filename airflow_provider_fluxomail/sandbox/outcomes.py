@@ -1,7 +1,7 @@
-"""What happens to a message after it was accepted: chosen by the recipient's address, planned at once.
+"""What happens to a message once it was accepted: the recipient's address chooses it, and it is planned at once.
 
-The plan is rows with a time. Nothing runs in the background: a row is visible once the sandbox clock has
-reached it, so moving the clock delivers mail.
+The plan is a list of events with a time. Nothing runs in the background: an event is visible once the sandbox clock
+has reached it, so moving the clock delivers messages.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LINK = re.compile(r"""href\s*=\s*["'](https?://[^"'\s>]+)""", re.IGNORECASE)
 class PlannedEvent:
     """One row of a message's timeline.
 
-    :param type: what happens, such as :data:`DELIVERED`.
+    :param type: such as :data:`DELIVERED`.
     :param at_ms: when it becomes visible, ms since the epoch.
     :param data: the further fields of the event, such as ``reason``.
     """
@@ -55,10 +55,9 @@ class PlannedEvent:
 
 
 def outcome_of(address: str, default: str = DELIVERED) -> str:
-    """The outcome that a bare address asks for, else the default.
+    """The outcome that a bare address names, else the default.
 
-    ``bounced@example.org``, ``bounced+7@example.org`` and ``ann+bounced@example.org`` all bounce; case does not
-    matter.
+    ``bounced@example.org``, ``bounced+7@example.org`` and ``ann+bounced@example.org`` all bounce; case is ignored.
     """
     local = address.rpartition("@")[0].lower()
     for part in local.split("+"):
@@ -72,8 +71,8 @@ def plan(
 ) -> list[PlannedEvent]:
     """The timeline of a message: ``sent`` at once, then a step after every delay.
 
-    Without HTML there is no pixel and no link, so ``opened`` and ``clicked`` end at ``delivered``, as in the
-    real service.
+    Without HTML there is no tracking pixel and no tracked link, so ``opened`` and ``clicked`` stop at ``delivered``, as
+    in the real service.
 
     :param address: the recipient's bare address.
     :param html: the HTML body, if any.
@@ -100,7 +99,7 @@ def plan(
 
 
 def details(kind: str, html: str | None) -> dict[str, Any]:
-    """What an event of a type usually tells besides its type.
+    """The usual further fields of an event of a type.
 
     :param html: the HTML body, if any: its first link is the one that is clicked.
     """

@@ -1,35 +1,34 @@
-"""The switches of the sandbox: one for each point that the API's documentation leaves open or tells in two ways.
+"""The switches of the sandbox: one for each point that the API's documentation leaves open or describes in two ways.
 
-The defaults are the ones that the documentation makes most likely; nothing here is measured of the real service.
-``POST /_sandbox/settings`` changes them, ``docs/sandbox.md`` lists them.
+The defaults are what the documentation makes most likely; nothing here was measured at the real service.
+``POST /_sandbox/settings`` changes them; the table in the documentation is generated from here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from airflow_provider_fluxomail.sandbox.control.inputs import Input
+from airflow_provider_fluxomail.sandbox.control.inputs import Input, Seconds
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
 
-Seconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
 
-
-class Settings(Input):
-    """Switches, with the values a fresh sandbox has."""
+class Switches(Input):
+    """All switches, with the values of a fresh sandbox."""
 
     event_delay: Seconds = Field(
         default=DEFAULT_EVENT_DELAY, description="Seconds from a send to its outcome; applies to later sends."
     )
     default_outcome: Literal[
         "delivered", "bounced", "complained", "dropped", "failed", "never", "opened", "clicked"
-    ] = Field(default="delivered", description="What becomes of messages whose recipient names no outcome.")
+    ] = Field(default="delivered", description="The outcome of messages whose recipient names none.")
     not_found_seconds: Seconds = Field(
-        default=0.0, description="How long a new send is unknown to `GET /sends/{id}`, as in a store that lags behind."
+        default=0.0,
+        description="Seconds for which `GET /sends/{id}` does not find a new send.",
     )
 
-    # Answers
+    # Responses
 
     error_form: Literal["structured", "plain", "message", "spec", "text"] = Field(
         default="structured",
@@ -43,28 +42,28 @@ class Settings(Input):
         default="both", description="The header or headers that carry the request id."
     )
     validation_status: Literal[400, 422] = Field(
-        default=400, description="The status of a request whose fields are wrong."
+        default=400, description="The status of a request with invalid fields."
     )
     send_result: Literal["docs", "sdk"] = Field(
-        default="docs", description="The answer to a send: `docs` has messageId, `sdk` has accepted in its place."
+        default="docs", description="The response to a send: `docs` has messageId, `sdk` has accepted in its place."
     )
     rate_headers: Literal["capped", "always", "never"] = Field(
-        default="capped", description="For which keys `X-RateLimit-*` is sent: those with a cap, all, none."
+        default="capped", description="For which keys `X-RateLimit-*` is sent: those with a rate limit, all, none."
     )
     retry_after: Literal["seconds", "http-date", "none"] = Field(
-        default="seconds", description="What the `Retry-After` of an exceeded cap looks like."
+        default="seconds", description="The form of the `Retry-After` of an exceeded rate limit."
     )
 
-    # What is taken
+    # Requests
 
     version_header: Literal["optional", "known", "required"] = Field(
         default="optional",
-        description="`Fluxomail-Version`: not looked at, 400 if it is another than 2025-09-01, or 400 if missing too.",
+        description="`Fluxomail-Version`: ignored, 400 if it is not 2025-09-01, or 400 if it is missing too.",
     )
     content_required: bool = Field(default=True, description="Whether a send with HTML alone is refused.")
     to_list: bool = Field(default=False, description="Whether `to` may be a list of one address.")
     unknown_fields: Literal["keep", "refuse"] = Field(
-        default="keep", description="Fields of a send that the contract does not name: kept to be looked at, or 400."
+        default="keep", description="Fields of a send that the API does not name: kept and shown, or 400."
     )
     send_global: Literal["full", "short"] = Field(
         default="full",
@@ -75,10 +74,10 @@ class Settings(Input):
         default=10 * 1024 * 1024, ge=0, le=1024**3, description="All attachments of one message together, decoded."
     )
     attachments_in_plan: bool = Field(
-        default=True, description="Whether the plan has attachments; else they are answered with 402."
+        default=True, description="Whether the plan has attachments; else a send with one gets 402."
     )
     events_in_plan: bool = Field(
-        default=True, description="Whether the plan has the events API; else it is answered with 402."
+        default=True, description="Whether the plan has the events API; else its calls get 402."
     )
 
     # Idempotency
@@ -91,7 +90,7 @@ class Settings(Input):
     )
     idempotency_errors: bool = Field(
         default=False,
-        description="Whether a refusal of a send (400, 402, 403) is remembered under its key too.",
+        description="Whether an error of a send (400, 402, 403) is remembered under its key too.",
     )
 
     # Timelines and events
@@ -107,10 +106,10 @@ class Settings(Input):
     page_size: int = Field(default=100, ge=1, le=1_000, description="Most rows of a page; a larger `limit` gets these.")
     list_form: Literal["events", "items"] = Field(default="events", description="The name of the events in a list.")
     list_since: Literal["inclusive", "exclusive"] = Field(
-        default="inclusive", description="Whether the moment that `since` names belongs to the list."
+        default="inclusive", description="Whether the list includes the moment that `since` names."
     )
     list_since_event_id: bool = Field(
-        default=False, description="Whether the list takes an event id as `since`; else it answers 400."
+        default=False, description="Whether the list takes an event id as `since`; else that is a 400."
     )
     repeated_events: Literal["keep", "drop"] = Field(
         default="keep", description="A second event of a type on one message: kept, or dropped as a duplicate."
@@ -119,7 +118,7 @@ class Settings(Input):
         default="both", description="How a stream is authorized: by header, by `?token=`, or by either."
     )
     stream_since: Literal["exclusive", "inclusive"] = Field(
-        default="exclusive", description="Whether a resumed stream repeats the event that it was resumed from."
+        default="exclusive", description="Whether a resumed stream repeats the event that it resumes after."
     )
     stream_heartbeat: float = Field(
         default=15.0,
@@ -131,5 +130,5 @@ class Settings(Input):
         default=None,
         ge=0.01,
         le=MAX_DELAY_SECONDS,
-        description="Seconds after which the server ends a stream; null for never.",
+        description="Seconds after which the server closes a stream; null for never.",
     )

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_fluxomail.sandbox import SandboxServer
-from airflow_provider_fluxomail.sandbox.control.browser_guard import check_sender, read_json
-from airflow_provider_fluxomail.sandbox.control.inputs import ControlError
+from airflow_provider_fluxomail.sandbox.control.browser_guard import check_origin
+from airflow_provider_fluxomail.sandbox.errors import ControlError
+from airflow_provider_fluxomail.sandbox.exchange import read_body
+from airflow_provider_fluxomail.sandbox.middleware import check_body
 
 from .helpers import BASE, KEY, Api
 
@@ -76,7 +78,7 @@ BAD_HOSTS = [
 def refusal(method: str, **headers: str) -> ControlError | None:
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     try:
-        check_sender(method, named, NAMES)
+        check_origin(method, named, NAMES)
     except ControlError as error:
         return error if error.status == 403 else None
     return None
@@ -94,7 +96,7 @@ def test_good_host(host: str, method: str) -> None:
 @pytest.mark.parametrize("host", BAD_HOSTS)
 def test_bad_host(host: str, method: str) -> None:
     error = refusal(method, host=host)
-    assert "use 127.0.0.1 or localhost, or start it with --allow-host" in str(error)
+    assert "use 127.0.0.1 or localhost, or start the sandbox with --allow-host" in str(error)
     assert repr(host) in str(error)
     # A page of that name, to which it would be the same origin.
     assert refusal(method, host=host, origin=f"http://{host}") is not None
@@ -277,7 +279,7 @@ def test_a_call_that_ends_in_mid_body_is_not_made() -> None:
         async def receive() -> dict[str, Any]:
             return next(waiting)
 
-        return await read_json(receive, 100)
+        return check_body(await read_body(receive, 100), 100, is_json=True)
 
     assert asyncio.run(read({"type": "http.request"})) == b"{}"
     parts = ({"type": "http.request", "body": part, "more_body": part != b"}"} for part in (b"{", b"", b"}"))

@@ -1,4 +1,4 @@
-"""Who may do what: key, scope, pause and cap of a request, in this order. The documentation leaves the order open.
+"""Who may do what: key, scope, pause and rate limit of a request, in this order. The documentation leaves it open.
 
 https://docs.fluxomail.com/api-reference/fluxomail/authentication
 """
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_fluxomail.sandbox.api.rate_limit import uncapped
 from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, Exchange, header_credential
 from airflow_provider_fluxomail.sandbox.limits import API_VERSION
-from airflow_provider_fluxomail.sandbox.middleware import EXCHANGE, Exchange
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,7 +23,7 @@ SEND_SCOPE = "send_email"
 READ_SCOPE = "read_sends"
 
 
-class Pass(NamedTuple):
+class StreamCredential(NamedTuple):
     """What a stream was opened with.
 
     :param token: the key came in the query.
@@ -34,26 +34,26 @@ class Pass(NamedTuple):
 
 
 class Access:
-    """The checks in front of every call of the API."""
+    """The checks before every call of the API."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def admit(self, request: Request, scope: str | None, *, blocked_by_pause: bool = False) -> ApiKey:
-        """Check key, scope, pause, cap and version header; count the request.
+        """Check key, scope, pause, rate limit and version header; count the request.
 
         :param scope: the scope it needs; None for the events, for which the documentation names none.
-        :param blocked_by_pause: a pause stops this call; the documentation names sending only.
+        :param blocked_by_pause: a pause stops this call; the documentation names only sending.
         :raises ApiError: 401, 403, 429 or 400.
         """
-        return self.allow(request, self.known(request), scope, blocked_by_pause=blocked_by_pause)
+        return self.allow(request, self.key_of(request), scope, blocked_by_pause=blocked_by_pause)
 
-    def known(self, request: Request) -> ApiKey:
+    def key_of(self, request: Request) -> ApiKey:
         """The key of the request.
 
         :raises ApiError: 401.
         """
-        key = self.authenticate(bearer_or_key(request))
+        key = self.authenticate(header_credential(request.headers))
         if key is None:
             raise ApiError(401, "Invalid API key")
         return key
@@ -70,7 +70,7 @@ class Access:
                 429,
                 "Rate limit exceeded",
                 details={"limit": allowance.limit, "retryAfter": allowance.retry_after},
-                headers=allowance.retry_after_header(self._sandbox.settings.retry_after),
+                headers=allowance.retry_after_header(self._sandbox.switches.retry_after),
             )
         self._check_version(request)
         return key
@@ -85,15 +85,15 @@ class Access:
             return None
         return key if key.alive(self._sandbox.clock.now_ms()) else None
 
-    def admit_stream(self, request: Request) -> Pass:
-        """The checks of :meth:`admit` and of the plan for an event stream, whose key may come as ``?token=``.
+    def admit_stream(self, request: Request) -> StreamCredential:
+        """The checks of :meth:`admit` and of the plan, for an event stream, whose key may come as ``?token=``.
 
         A header wins over the query, so that a wrong key is not hidden by a good token.
 
         :raises ApiError: 401, 429, 400 or 402.
         """
-        rule = self._sandbox.settings.stream_auth
-        secret, token = (None if rule == "token" else bearer_or_key(request)), False
+        rule = self._sandbox.switches.stream_auth
+        secret, token = (None if rule == "token" else header_credential(request.headers)), False
         if secret is None and rule != "bearer":
             secret, token = request.query_params.get("token"), True
         key = self.authenticate(secret, token=token)
@@ -101,26 +101,26 @@ class Access:
             raise ApiError(401, "Invalid API key")
         self.allow(request, key, None)
         self.require_events_plan()
-        return Pass(key, token)
+        return StreamCredential(key, token)
 
-    def renewed(self, held: Pass) -> ApiKey | None:
-        """The key of a stream that is open, as it is now; None if it would not be admitted again."""
-        key = self.authenticate(held.key.key, token=held.token)
-        if key is None or key.organization != held.key.organization or not self._sandbox.settings.events_in_plan:
+    def renewed(self, opened: StreamCredential) -> ApiKey | None:
+        """The current key of an open stream; None if it would not be admitted again."""
+        key = self.authenticate(opened.key.key, token=opened.token)
+        if key is None or key.organization != opened.key.organization or not self._sandbox.switches.events_in_plan:
             return None
         return key
 
     def require_events_plan(self) -> None:
-        """The plan gate of the events list and stream.
+        """Check that the plan has the events list and stream.
 
         :raises ApiError: 402.
         """
-        if not self._sandbox.settings.events_in_plan:
+        if not self._sandbox.switches.events_in_plan:
             raise plan_required("Events API not enabled", "events")
 
     def _count(self, key: ApiKey, request: Request) -> Allowance | None:
         exchange: Exchange = request.scope[EXCHANGE]
-        rate_headers = self._sandbox.settings.rate_headers
+        rate_headers = self._sandbox.switches.rate_headers
         now = self._sandbox.clock.now()
         if key.cap is None:
             if rate_headers == "always":
@@ -132,18 +132,12 @@ class Access:
         return allowance
 
     def _check_version(self, request: Request) -> None:
-        rule = self._sandbox.settings.version_header
+        rule = self._sandbox.switches.version_header
         version = request.headers.get("fluxomail-version")
         if rule == "optional" or version == API_VERSION or (rule == "known" and version is None):
             return
-        told = "is missing" if version is None else f"{version!r} is unknown"
-        raise ApiError(400, f"Fluxomail-Version {told}: send {API_VERSION}")
-
-
-def bearer_or_key(request: Request) -> str | None:
-    """The credential of the Bearer header, else of ``x-api-key``."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+        problem = "is missing" if version is None else f"{version!r} is unknown"
+        raise ApiError(400, f"Fluxomail-Version {problem}: send {API_VERSION}")
 
 
 def plan_required(message: str, feature: str) -> ApiError:

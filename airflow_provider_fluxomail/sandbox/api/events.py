@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from airflow_provider_fluxomail.sandbox.api.query import bad_query, cursor, envelope, moment, page_limit
+from airflow_provider_fluxomail.sandbox.api.models import Event, EventsResponse
+from airflow_provider_fluxomail.sandbox.api.query_parameters import bad_query, cursor, moment, page_limit
 from airflow_provider_fluxomail.sandbox.api.stream import StreamResponse
 from airflow_provider_fluxomail.sandbox.errors import ApiError
-from airflow_provider_fluxomail.sandbox.exchange import json_response
-from airflow_provider_fluxomail.sandbox.middleware import EXCHANGE
+from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE
 from airflow_provider_fluxomail.sandbox.store.event_log import LAST, EventFilter
 from airflow_provider_fluxomail.sandbox.store.records import Position
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _EVENT_ID = re.compile(r"(.+):([0-9]{1,15})", re.DOTALL)
 _MAX_TYPES: Final = 100
 _RETRY_SECONDS: Final = 1
-"""What a stream that is one too many is told to wait: a place is free as soon as any other ends."""
+"""The ``Retry-After`` where too many streams are open: a place is free as soon as any of them closes."""
 
 
 class EventsApi:
@@ -39,49 +39,46 @@ class EventsApi:
         self._sandbox = sandbox
         self._access = access
 
-    async def list_events(self, request: Request) -> Response:
+    async def list_events(self, request: Request) -> EventsResponse:
         """``GET /api/v1/events``: what has happened by the sandbox clock, newest first, in pages.
 
-        A parameter that is empty counts as left out.
+        An empty parameter counts as left out.
 
         :raises ApiError: 401, 402, 429, or 400 for a parameter.
         """
         key = self._access.admit(request, None)
         self._access.require_events_plan()
         sandbox, query = self._sandbox, request.query_params
-        limit = page_limit(query, sandbox.settings.page_size)
-        events, older = sandbox.store.eventlog.page(
+        limit = page_limit(query, sandbox.switches.page_size)
+        events, older = sandbox.store.event_log.page(
             _filter(query, key.organization),
             before=cursor(query),
             since_ms=self._since_ms(query.get("since")),
             now_ms=sandbox.clock.now_ms(),
             limit=limit,
         )
-        return json_response(
-            {
-                sandbox.settings.list_form: [envelope(event) for event in events],
-                "nextCursor": str(events[-1].position) if events and older else None,
-            }
-        )
+        response = EventsResponse(nextCursor=str(events[-1].position) if events and older else None)
+        setattr(response, sandbox.switches.list_form, [Event.of(event) for event in events])
+        return response
 
     async def stream(self, request: Request) -> Response:
         """``GET /api/v1/events/stream``: server-sent events from now on, or from where the client says.
 
-        ``since`` is an event id or a moment, ``Last-Event-ID`` the same in a header; ``since`` wins, as a client
-        that names it in its URL repeats it on purpose. After an event id the stream goes on behind the *first*
-        event with that id: another one of the same send and millisecond is repeated rather than lost. Of an id
-        that is not known the time counts. A moment that is still to come counts as now.
+        ``since`` is an event id or a moment, ``Last-Event-ID`` the same in a header; ``since`` wins, because a
+        client that has it in its URL repeats it on purpose. After an event id the stream continues after the *first*
+        event with that id: another one of the same send and millisecond is repeated rather than lost. For an
+        unknown id, its time is used. A moment in the future counts as now.
 
         :raises ApiError: 401, 402, 429, or 400 for a parameter.
         """
-        held = self._access.admit_stream(request)
+        credential = self._access.admit_stream(request)
         query = request.query_params
-        wanted = _filter(query, held.key.organization)
+        wanted = _filter(query, credential.key.organization)
         name, since = "since", query.get("since")
         if not since:
             name, since = "Last-Event-ID", request.headers.get("last-event-id")
-        start = self._start(name, since, held.key.organization) if since else self._sandbox.feed.here()
-        if self._sandbox.feed.full:
+        start = self._start(name, since, credential.key.organization) if since else self._sandbox.event_bus.now()
+        if self._sandbox.event_bus.full:
             raise ApiError(
                 429,
                 f"At most {self._sandbox.bounds.streams} event streams can be open",
@@ -90,7 +87,7 @@ class EventsApi:
         return StreamResponse(
             self._sandbox,
             request.scope[EXCHANGE],
-            held,
+            credential,
             self._access.renewed,
             wanted,
             start,
@@ -101,35 +98,35 @@ class EventsApi:
         """The first ms that belongs to the list."""
         if not since:
             return 0
-        match = _EVENT_ID.fullmatch(since) if self._sandbox.settings.list_since_event_id else None
+        match = _EVENT_ID.fullmatch(since) if self._sandbox.switches.list_since_event_id else None
         try:
             since_ms = moment("since", since)
         except ApiError:
             if match is None:
                 raise
             since_ms = int(match[2])
-        return since_ms if self._sandbox.settings.list_since == "inclusive" else since_ms + 1
+        return since_ms if self._sandbox.switches.list_since == "inclusive" else since_ms + 1
 
     def _start(self, name: str, since: str, organization: str) -> Cursor:
-        """Where a stream begins that is resumed.
+        """Where a resumed stream starts.
 
-        :param name: where ``since`` was given.
+        :param name: the parameter or header that has ``since``.
         :raises ApiError: 400, it is neither an event id nor a moment.
         """
-        feed = self._sandbox.feed
-        inclusive = self._sandbox.settings.stream_since == "inclusive"
+        event_bus = self._sandbox.event_bus
+        inclusive = self._sandbox.switches.stream_since == "inclusive"
         match = _EVENT_ID.fullmatch(since)
         if match is not None:
-            found = self._sandbox.store.eventlog.find(organization, match[1], int(match[2]))
+            found = self._sandbox.store.event_log.find(organization, match[1], int(match[2]))
             if found is not None:
-                return feed.from_position(found._replace(number=found.number - 1) if inclusive else found)
+                return event_bus.after(found._replace(number=found.number - 1) if inclusive else found)
         try:
             at_ms = moment(name, since)
         except ApiError:
             if match is None:
                 raise bad_query(name, "an event id, an ISO 8601 time or milliseconds since the epoch") from None
             at_ms = int(match[2])
-        return feed.from_position(Position(at_ms - 1 if inclusive else at_ms, LAST))
+        return event_bus.after(Position(at_ms - 1 if inclusive else at_ms, LAST))
 
 
 def _filter(query: QueryParams, organization: str) -> EventFilter:
@@ -142,7 +139,7 @@ def _filter(query: QueryParams, organization: str) -> EventFilter:
         raise bad_query("types", f"at most {_MAX_TYPES} names of at most {_MAX_TYPES} characters")
     return EventFilter(
         organization,
-        # Only the * is a sign: the others of a glob are put into brackets.
+        # Only * is special: the other signs of a glob are put into brackets.
         tuple(re.sub(r"[?\[]", r"[\g<0>]", re.sub(r"\*+", "*", name)) for name in types),
         query.get("domain") or None,
         query.get("smtpCode") or None,

@@ -1,4 +1,4 @@
-"""The per-minute cap of a key: one fixed window for all endpoints. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
+"""The rate limit of a key: one fixed window of a minute for all endpoints. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Final
 from airflow_provider_fluxomail.sandbox.limits import RATE_WINDOW_SECONDS
 
 NOMINAL_LIMIT: Final = 1_000_000
-"""What a key without a cap shows as its limit, where rate headers are sent always."""
+"""The limit in the headers of a key that has none, where rate headers are always sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a key may still do.
+    """What is left of a key's rate limit.
 
     :param reset: when the window ends, seconds since the epoch.
     :param retry_after: whole seconds until then, at least 1.
-    :param exceeded: the request that was just counted is one too many.
+    :param exceeded: the request that was just counted is above the limit.
     """
 
     limit: int
@@ -37,14 +37,14 @@ class Allowance:
         }
 
     def retry_after_header(self, form: str) -> dict[str, str]:
-        """``Retry-After`` in the form that the settings ask for."""
+        """``Retry-After`` in the form that the switch ``retry_after`` chooses."""
         if form == "none":
             return {}
         return {"Retry-After": formatdate(self.reset, usegmt=True) if form == "http-date" else str(self.retry_after)}
 
 
 def uncapped(now: float) -> Allowance:
-    """What a key without a cap is told.
+    """The allowance of a key without a limit.
 
     :param now: the sandbox clock, seconds since the epoch.
     """
@@ -53,13 +53,13 @@ def uncapped(now: float) -> Allowance:
 
 
 class RateWindows:
-    """Counts the requests of each key in the current minute. Kept in memory: a restart begins a new count."""
+    """Counts the requests of each key in the current minute. In memory: a restart starts a new count."""
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, int]] = {}
 
     def hit(self, key: str, cap: int, now: float) -> Allowance:
-        """Count a request, also one that is refused for another reason.
+        """Count a request, even one that is refused for another reason.
 
         :param cap: requests per minute.
         :param now: the sandbox clock, seconds since the epoch.
@@ -72,9 +72,9 @@ class RateWindows:
         return Allowance(cap, max(0, cap - count), reset, max(1, math.ceil(reset - now)), exceeded=count > cap)
 
     def forget(self, key: str) -> None:
-        """Begin a new count for a key that was created or replaced."""
+        """Start a new count for a key that was created or replaced."""
         self._counts.pop(key, None)
 
     def clear(self) -> None:
-        """Begin a new count for every key."""
+        """Start a new count for every key."""
         self._counts.clear()

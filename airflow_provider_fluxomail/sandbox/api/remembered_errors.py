@@ -1,4 +1,4 @@
-"""Refused sends that are remembered under their key, where the settings ask for it."""
+"""Errors of sends that are remembered under their idempotency key, if the switch ``idempotency_errors`` is on."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.limits import Bounds
 
 
-class Refusals:
-    """The newest refusals, in memory: they are no promise that a restart would have to keep."""
+class RememberedErrors:
+    """The newest errors, in memory: a restart forgets them."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._kept: OrderedDict[tuple[str, str], tuple[int, ApiError]] = OrderedDict()
 
     def keep(self, organization: str, key: str, at_ms: int, error: ApiError) -> None:
-        """Remember the refusal of a key, in place of one that is no longer found."""
+        """Remember the error of a key, in place of one that is no longer found."""
         self._kept.pop((organization, key), None)
         self._kept[organization, key] = at_ms, error.copy()
         while len(self._kept) > self._bounds.keys:
             self._kept.popitem(last=False)
 
     def find(self, organization: str, key: str, since_ms: int) -> ApiError | None:
-        """The refusal of a key, unless it is from ``since_ms`` or before."""
+        """The error of a key, unless it is from ``since_ms`` or before."""
         at_ms, error = self._kept.get((organization, key), (since_ms, None))
         return error.copy() if error is not None and at_ms > since_ms else None
 

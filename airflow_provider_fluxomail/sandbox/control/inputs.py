@@ -1,4 +1,4 @@
-"""What the control calls take, checked by pydantic: every mistake names the field."""
+"""What the control API takes, checked by pydantic: every error names the field."""
 
 from __future__ import annotations
 
@@ -7,41 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from airflow_provider_fluxomail.sandbox.exchange import json_response
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, MAX_DELAY_SECONDS, MAX_EPOCH_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from starlette.responses import Response
-
 Text = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class ControlError(Exception):
-    """A control call that can't be done; the text names the field and the cure.
-
-    :param status: HTTP status of the answer.
-    """
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
-
-    def response(self) -> Response:
-        """The answer on the wire."""
-        return json_response({"error": str(self)}, self.status)
+Seconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
+Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)]
 
 
 class Input(BaseModel):
-    """No coercion, and no field that would silently do nothing, such as a misspelt one."""
+    """Takes no value of another type, and no field that would be ignored, such as a misspelt one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _only_known(cls, value: Any) -> Any:
-        """Name what the call takes, which ``extra="forbid"`` alone does not."""
+        """Name the known fields, which ``extra="forbid"`` alone does not."""
         if isinstance(value, dict):
             unknown = sorted(str(name) for name in set(value) - set(cls.model_fields))
             if unknown:
@@ -55,13 +39,13 @@ class KeyInput(Input):
 
     key: Text = Field(description="Printable ASCII without spaces.")
     scopes: Annotated[list[Text], Field(max_length=100)] | None = Field(
-        default=None, description="null for all of them; an empty list may send and nothing else."
+        default=None, description="null for all of them; with an empty list, the key may only send."
     )
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     organization: Text = DEFAULT_ORGANIZATION
-    expires_in: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)] | None = Field(
+    expires_in: Seconds | None = Field(
         default=None,
-        description="Seconds until it ends. With it, the key is a short-lived token that `?token=` takes too.",
+        description="Seconds until it expires. With it, the key is a short-lived token that `?token=` takes too.",
     )
 
     @field_validator("key")
@@ -80,21 +64,19 @@ class PauseInput(Input):
 
 
 class ClockInput(Input):
-    """How far the clock is moved."""
+    """How far to move the clock."""
 
-    advance_seconds: float = Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)
+    advance_seconds: Moment
 
 
 class EventInput(BaseModel):
-    """Something that happens to a message; further fields go into the event."""
+    """Something that happens to a message; further fields become fields of the event."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, JsonValue]
 
     type: Literal["sent", "delivered", "delayed", "opened", "clicked", "bounced", "complained", "dropped", "failed"]
-    at: Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)] | None = Field(
-        default=None, description="When, in seconds since the epoch; now if it is left out."
-    )
+    at: Moment | None = Field(default=None, description="When, in seconds since the epoch; null for now.")
 
     @model_validator(mode="after")
     def _own_fields(self) -> EventInput:
@@ -123,8 +105,8 @@ class RequestsQuery(Input):
     method: Text | None = None
     path: Text | None = Field(default=None, description="Covers the paths below it, or is a glob.")
     idempotency_key: Text | None = None
-    status: int | None = Field(default=None, description="The status of the answer; 0 for a connection that was cut.")
-    fault: Text | None = Field(default=None, description="A kind of fault that met it.")
+    status: int | None = Field(default=None, description="Of the response; 0 for a connection that was cut.")
+    fault: Text | None = Field(default=None, description="A kind of fault that met the request.")
 
 
 _WORDS = (
@@ -138,15 +120,15 @@ _WORDS = (
 _OBJECT = re.compile(r"a valid dictionary( or (instance of \w+|object to extract fields from))?$")
 
 
-def told(errors: Sequence[dict[str, Any]], kinds: Collection[str] = ()) -> str:
+def format_errors(errors: Sequence[dict[str, Any]], kinds: Collection[str] = ()) -> str:
     """Pydantic's errors as one line that names each field.
 
     :param kinds: names of alternatives, which pydantic puts before the field.
     """
-    return "; ".join(_told(error, kinds) for error in errors)
+    return "; ".join(_format_error(error, kinds) for error in errors)
 
 
-def _told(error: dict[str, Any], kinds: Collection[str]) -> str:
+def _format_error(error: dict[str, Any], kinds: Collection[str]) -> str:
     source, *place = [str(part) for part in error["loc"] if part != "[key]"]
     if source == "body" and place and place[0] in kinds:
         place = place[1:]

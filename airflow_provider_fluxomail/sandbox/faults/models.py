@@ -1,7 +1,7 @@
-"""Faults: what goes wrong, for which requests, and how often.
+"""Faults: what goes wrong, for which requests, and how often. Each kind is a model that the control API takes.
 
-Each kind is a model that the control API takes as it is. Which requests meet a fault is decided in ``faultqueue``,
-what is done to their answers in ``tamper``, and to event streams in ``stream``.
+The docs tables are generated from the docstrings and fields. Which requests meet a fault is decided in :mod:`.queue`,
+what it does to their responses in :mod:`.responses`, and to event streams in :mod:`.stream`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from airflow_provider_fluxomail.sandbox.control.inputs import Input, Text
-from airflow_provider_fluxomail.sandbox.switches import Seconds
+from airflow_provider_fluxomail.sandbox.control.inputs import Input, Seconds, Text
 
 _FRAMING_HEADERS: Final = frozenset(("content-length", "transfer-encoding", "connection"))
 
@@ -33,12 +32,12 @@ def _header_name(name: str) -> str:
     if not _HEADER_NAME.fullmatch(name):
         raise ValueError("must be the name of a header: letters, digits and -")
     if name.lower() in _FRAMING_HEADERS:
-        raise ValueError("frames the answer and can't be set")
+        raise ValueError("frames the response and cannot be set")
     return name
 
 
 def _header_value(value: str) -> str:
-    # A space at an end would be no part of the value, which not every HTTP implementation forgives.
+    # A space at either end is no part of the value, and not every HTTP implementation accepts it.
     if not _HEADER_VALUE.fullmatch(value):
         raise ValueError("must be printable ASCII on one line, without a space at either end")
     return value
@@ -52,8 +51,8 @@ class Match(Input):
     """Which requests a fault meets: those for which everything that is given holds.
 
     ``path`` covers the paths below it; with ``*``, ``?`` or ``[`` it is a glob for the whole path. The others are
-    globs too, and ``method`` and ``recipient`` don't mind case. The recipient is met as it was sent or as a bare
-    address; that of a read, and its idempotency key, are those of the send that it reads.
+    globs too; for ``method`` and ``recipient`` case is ignored. The recipient matches as it was sent or as a bare
+    address; recipient and idempotency key of a read are those of the send that it reads.
     """
 
     method: Text | None = None
@@ -75,24 +74,24 @@ RetryAfter = HttpDate | HeaderValue | Annotated[int, Field(ge=0)] | Annotated[fl
 
 
 class Fault(Input):
-    """What all faults share."""
+    """The fields of every fault."""
 
     stored: ClassVar[bool] = True
     """Whether the request is handled before the fault acts."""
     stream: ClassVar[bool] = False
-    """Whether it is a fault of an open event stream, and of nothing else."""
+    """Whether it is a fault of open event streams only."""
 
     kind: str
     times: int | None = Field(
         default=1,
         ge=1,
         le=1_000_000,
-        description="How many requests it meets, null for no end: the default with `every` or `chance`, else 1.",
+        description="How many requests it meets, null for no limit: the default with `every` or `chance`, else 1.",
     )
     skip: int = Field(default=0, ge=0, le=1_000_000, description="How many matching requests it lets pass first.")
     every: int = Field(default=1, ge=1, le=1_000_000, description="It meets every Nth matching request.")
     chance: float | None = Field(default=None, gt=0, le=1, description="The chance to meet a matching request.")
-    seed: int | None = Field(default=None, description="Of `chance`; drawn and shown if it is left out.")
+    seed: int | None = Field(default=None, description="Of `chance`; left out, a random one is used and shown.")
     match: Match = Field(default_factory=Match)
 
     @model_validator(mode="after")
@@ -107,28 +106,28 @@ class Fault(Input):
 
 
 class Delay(Fault):
-    """The request is held back, then handled."""
+    """The request is handled after a delay."""
 
     kind: Literal["delay"]
     seconds: Seconds
 
 
 class Status(Fault):
-    """An answer with any status, body and headers, in place of the API's."""
+    """A response with any status, body and headers, in place of the API's."""
 
     kind: Literal["status"]
     status: int = Field(ge=200, le=599)
-    body: JsonValue = Field(default=None, description="Any JSON, a text, or null for the API's own words.")
+    body: JsonValue = Field(default=None, description="Any JSON, a text, or null for the API's own body.")
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     retry_after: RetryAfter | None = Field(
-        default=None, description="`Retry-After`: a number, a text that is sent as it is, or an HTTP date."
+        default=None, description="A number, a text that is sent as it is, or an HTTP date; null for no header."
     )
     after_store: bool = Field(default=False, description="Whether the request is handled first.")
 
     @field_validator("retry_after", mode="wrap")
     @classmethod
     def _any_form(cls, value: object, check: ValidatorFunctionWrapHandler) -> object:
-        """One mistake, not one for each form that it is not."""
+        """One error, not one for each form that it does not have."""
         try:
             return check(value)
         except ValidationError:
@@ -147,65 +146,65 @@ class ProxyErrorPage(Fault):
 
 
 class ErrorBeforeStore(Fault):
-    """500, nothing is stored."""
+    """A 500."""
 
     stored = False
     kind: Literal["error_before_store"]
 
 
 class ErrorAfterStore(Fault):
-    """The send is stored, then answered with 500."""
+    """A 500 after the send was stored."""
 
     kind: Literal["error_after_store"]
 
 
 class CutBeforeStore(Fault):
-    """The connection is cut without a byte of an answer, nothing is stored."""
+    """The connection is cut before the first byte of a response."""
 
     stored = False
     kind: Literal["cut_before_store"]
 
 
 class ResponseLostAfterStore(Fault):
-    """The send is stored, then the connection is cut without a byte of an answer."""
+    """The send is stored, then the connection is cut before the first byte of the response."""
 
     kind: Literal["response_lost_after_store"]
 
 
 class CutInBody(Fault):
-    """The send is stored, and the connection is cut in the middle of the answer's body."""
+    """The connection is cut in the middle of the response's body."""
 
     kind: Literal["cut_in_body"]
 
 
 class SlowFirstByte(Fault):
-    """The send is stored at once, and the answer begins late."""
+    """The request is handled at once, and the response starts late."""
 
     kind: Literal["slow_first_byte"]
     seconds: Seconds
 
 
 class SlowBody(Fault):
-    """The answer's head comes at once, its body in drops."""
+    """The response's head comes at once, its body in pieces."""
 
     kind: Literal["slow_body"]
     seconds: Seconds = Field(description="From the first byte of the body to the last.")
 
 
 class MalformedJson(Fault):
-    """The answer's JSON ends in the middle, as if it were complete."""
+    """The response's JSON ends in the middle, as if it were complete."""
 
     kind: Literal["malformed_json"]
 
 
 class GzipGarbage(Fault):
-    """The answer says that it is compressed, and is not."""
+    """The response says that it is compressed, and is not."""
 
     kind: Literal["gzip_garbage"]
 
 
 class MissingSendId(Fault):
-    """The answer to a send has no ``sendId``."""
+    """The response to a send has no `sendId`."""
 
     kind: Literal["missing_send_id"]
 
@@ -224,31 +223,29 @@ class StreamDrop(StreamFault):
 
 
 class StreamStall(StreamFault):
-    """The stream stays open, and not a byte comes any more."""
+    """The stream stays open, and nothing more is sent, not even a heartbeat."""
 
     kind: Literal["stream_stall"]
     after_events: int = Field(default=0, ge=0, description="Events that are sent first.")
 
 
 class StreamDuplicate(StreamFault):
-    """Events come twice."""
+    """Events are sent twice."""
 
     kind: Literal["stream_duplicate"]
-    events: int | None = Field(default=None, ge=1, description="How many of them; null for all.")
+    events: int | None = Field(default=None, ge=1, description="How many; null for all.")
 
 
 class StreamOutOfOrder(StreamFault):
-    """Events change places with the next one."""
+    """An event is held back and sent after the next one."""
 
     kind: Literal["stream_out_of_order"]
-    events: int | None = Field(
-        default=None, ge=1, description="How many of them are held back; null for every other one."
-    )
-    seconds: Seconds = Field(default=1.0, description="How long one is held back if no other comes.")
+    events: int | None = Field(default=None, ge=1, description="How many are held back; null for every other one.")
+    seconds: Seconds = Field(default=1.0, description="How long one is held back if no other follows.")
 
 
 class StreamGap(StreamFault):
-    """A stream that is resumed begins now: what came in between is not sent."""
+    """A resumed stream starts now: what happened in between is not sent."""
 
     kind: Literal["stream_gap"]
 

@@ -1,4 +1,4 @@
-"""The faults that wait, and which requests meet them.
+"""The pending faults, and which requests meet them.
 
 Faults are met in the order of their creation. A request takes the first that is due; if that one is a ``delay``, it
 also takes the first other kind created after it.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import fnmatch
 import random
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from airflow_provider_fluxomail.sandbox.control import models
 from airflow_provider_fluxomail.sandbox.faults.models import Delay, MissingSendId, StreamGap, handled_first
-from airflow_provider_fluxomail.sandbox.store.request_log import path_meets
+from airflow_provider_fluxomail.sandbox.store.request_log import path_matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Subject:
-    """What a request is about. The dearer facts are found out when a fault asks for them.
+    """What faults match a request by. What is expensive to find out is found out when a fault needs it.
 
     :param stream: it asks for the event stream.
-    :param about: finds its idempotency key, None if there is none, and its recipient in each form: as it was sent
+    :param about: returns its idempotency key, None if there is none, and its recipient in each form: as it was sent
         and as a bare address.
     """
 
@@ -48,11 +49,11 @@ class Subject:
     def _found(self) -> tuple[str | None, Collection[str]]:
         return self._about()
 
-    def meets(self, match: Match) -> bool:
+    def matches(self, match: Match) -> bool:
         """Whether everything that is given holds."""
         if match.method is not None and not _glob(self.method, match.method.upper()):
             return False
-        if match.path is not None and not path_meets(self.path, match.path):
+        if match.path is not None and not path_matches(self.path, match.path):
             return False
         if match.api_key is not None and not _glob(self.api_key, match.api_key):
             return False
@@ -70,9 +71,9 @@ def _glob(value: str | None, pattern: str) -> bool:
 
 
 class QueuedFault:
-    """A fault that waits for its requests.
+    """A fault that is pending.
 
-    :param number: counts up with every fault.
+    :param number: increases with every fault.
     """
 
     def __init__(self, number: int, spec: AnyFault) -> None:
@@ -82,37 +83,38 @@ class QueuedFault:
         self._seen = 0
 
     @property
-    def waiting(self) -> bool:
-        """Whether there are still requests that it can meet."""
+    def pending(self) -> bool:
+        """Whether it can still meet requests."""
         return self.spec.times is None or self.met < self.spec.times
 
-    def take(self) -> bool:
-        """Count a request that matches; whether it meets the fault."""
+    def acquire(self) -> bool:
+        """Count a matching request; return whether it meets the fault."""
         self._seen += 1
         after = self._seen - self.spec.skip
         if after < 1 or after % self.spec.every:
             return False
         if self.spec.chance is not None:
-            # By the number of the request, so that one that is given back is drawn alike again.
+            # Seeded by the position of the request, so that one that is released is drawn the same again.
             drawn = random.Random(f"{self.spec.seed}:{self._seen}").random()
             if drawn >= self.spec.chance:
                 return False
         self.met += 1
         return True
 
-    def give_back(self) -> None:
-        """Undo a taking that could not be applied."""
+    def release(self) -> None:
+        """Undo an :meth:`acquire`: the fault could not be applied to the request."""
         self._seen -= 1
         self.met -= 1
 
-    def as_dict(self) -> dict[str, Any]:
-        """The row that the control API shows."""
+    def state(self) -> models.Fault:
+        """What the control API shows of it."""
         remaining = None if self.spec.times is None else self.spec.times - self.met
-        return {"id": self.number, "met": self.met, "remaining": remaining, **self.spec.model_dump()}
+        counts = {"id": self.number, "met": self.met, "remaining": remaining}
+        return models.Fault.model_validate(counts | self.spec.model_dump())
 
 
 class FaultQueue:
-    """The faults that wait."""
+    """The faults, in the order of their creation."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -121,23 +123,23 @@ class FaultQueue:
 
     @property
     def full(self) -> bool:
-        """Whether the bound of waiting faults is reached."""
-        return len(self.waiting()) >= self._bounds.faults
+        """Whether no more faults can be pending."""
+        return len(self.pending()) >= self._bounds.faults
 
     def add(self, spec: AnyFault) -> QueuedFault:
         """Queue a fault."""
         self._created += 1
         fault = QueuedFault(self._created, spec)
         if len(self._faults) > 2 * self._bounds.faults:
-            # Not sooner: a fault that is being applied may be given back.
-            self._faults = self.waiting()
+            # Not sooner: a fault that is being applied may be released.
+            self._faults = self.pending()
         self._faults.append(fault)
         return fault
 
-    def take(self, subject: Subject) -> tuple[QueuedFault | None, QueuedFault | None]:
-        """Take the faults that a request meets.
+    def acquire(self, subject: Subject) -> tuple[QueuedFault | None, QueuedFault | None]:
+        """Acquire the faults that a request meets.
 
-        A fault that changes a whole answer never meets an event stream, which has no end.
+        A fault that changes a whole response never meets an event stream, which has no end.
 
         :return: the delay and the other fault, each None if there is none.
         """
@@ -145,42 +147,42 @@ class FaultQueue:
         for fault in self._faults:
             spec = fault.spec
             is_delay = isinstance(spec, Delay)
-            if not fault.waiting or spec.stream or (is_delay and delay) or not subject.meets(spec.match):
+            if not fault.pending or spec.stream or (is_delay and delay) or not subject.matches(spec.match):
                 continue
             if subject.stream and not is_delay and handled_first(spec):
                 continue
             if isinstance(spec, MissingSendId) and subject.method != "POST":
                 continue
-            if not fault.take():
+            if not fault.acquire():
                 continue
             if not is_delay:
                 return delay, fault
             delay = fault
         return delay, None
 
-    def take_stream(self, subject: Subject, asked: set[int], *, resumed: bool = False) -> list[QueuedFault]:
-        """Take the faults that an event stream meets.
+    def acquire_for_stream(self, subject: Subject, counted: set[int], *, resumed: bool = False) -> list[QueuedFault]:
+        """Acquire the faults that an event stream meets.
 
-        :param asked: numbers of the faults that the stream was counted by before; this call adds to it.
-        :param resumed: the stream is just opening, and goes on from an event.
+        :param counted: numbers of the faults that have counted this stream already; this call adds to it.
+        :param resumed: the stream is just opening, and resumes after an event.
         """
-        taken = []
+        acquired = []
         for fault in self._faults:
             spec = fault.spec
-            if not spec.stream or not fault.waiting or fault.number in asked or not subject.meets(spec.match):
+            if not spec.stream or not fault.pending or fault.number in counted or not subject.matches(spec.match):
                 continue
             if isinstance(spec, StreamGap) and not resumed:
                 continue
-            asked.add(fault.number)
-            if fault.take():
-                taken.append(fault)
-        return taken
+            counted.add(fault.number)
+            if fault.acquire():
+                acquired.append(fault)
+        return acquired
 
-    def waiting(self) -> list[QueuedFault]:
-        """The faults that still have requests to meet, in their order."""
-        return [fault for fault in self._faults if fault.waiting]
+    def pending(self) -> list[QueuedFault]:
+        """The faults that can still meet requests, in their order."""
+        return [fault for fault in self._faults if fault.pending]
 
     def clear(self) -> None:
-        """Drop all faults; numbers begin at 1 again."""
+        """Drop all faults; numbers start at 1 again."""
         self._faults.clear()
         self._created = 0

@@ -1,6 +1,6 @@
-"""The inbox: what the sandbox has been sent, for people with a browser. It works without JavaScript.
+"""The inbox: the messages of the sandbox in a browser. It works without JavaScript.
 
-``{base_url}/inbox/{send_id}`` is where the links of Airflow tasks lead.
+Links of Airflow tasks lead to ``{base_url}/inbox/{send_id}``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from urllib.parse import parse_qs, urlencode
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from airflow_provider_fluxomail.sandbox.api.timeline import FROM_EMAIL
 from airflow_provider_fluxomail.sandbox.control.inputs import EventInput
 from airflow_provider_fluxomail.sandbox.inbox import pages
 from airflow_provider_fluxomail.sandbox.inbox.pages import PREFIX
-from airflow_provider_fluxomail.sandbox.limits import MAX_EPOCH_SECONDS
+from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL, MAX_EPOCH_SECONDS
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, details
 from airflow_provider_fluxomail.sandbox.store.database import StoreFullError
 from airflow_provider_fluxomail.sandbox.store.mailbox import MAX_SEARCH
@@ -34,7 +33,7 @@ EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventInput.model_fields["type"].a
 REFRESH_SECONDS: Final = 5
 
 _SHOWN_TEXT: Final = 200_000
-"""Characters of a body on the page; a link leads to all of it."""
+"""Characters of a body on the page; a link leads to the whole body."""
 _SHOWN_REQUESTS: Final = 20
 _MAX_REASON: Final = 500
 _VIEWS: Final = ("html", "text", "source")
@@ -47,7 +46,7 @@ class Inbox:
         self._sandbox = sandbox
 
     def mount(self, app: FastAPI) -> None:
-        """Add the routes. They are Starlette's, so that the OpenAPI document does not have them."""
+        """Add the routes. They are Starlette's, so that the OpenAPI document does not list them."""
         app.add_route("/", self.home)
         app.add_route(PREFIX, self.messages)
         app.add_route(f"{PREFIX}/", self.home)
@@ -60,7 +59,7 @@ class Inbox:
         app.add_route(f"{PREFIX}/{{send_id}}/events", self.add_event, methods=["POST"])
 
     async def home(self, request: Request) -> Response:
-        """To the inbox, if a browser asks; a program that has the wrong path should learn it."""
+        """Redirect a browser to the inbox; a program gets a 404, because it has the wrong path."""
         if "text/html" not in request.headers.get("accept", ""):
             raise HTTPException(404)
         return RedirectResponse(PREFIX, 302, {"Vary": "Accept"})
@@ -74,8 +73,8 @@ class Inbox:
         mailbox, now_ms = self._sandbox.store.mailbox, self._sandbox.clock.now_ms()
         count = mailbox.count(search)
         last = max(1, -(-count // PAGE_SIZE))
-        asked = query.get("page", "")
-        number = min(last, max(1, int(asked))) if asked.isascii() and asked.isdigit() and len(asked) < 10 else 1
+        page = query.get("page", "")
+        number = min(last, max(1, int(page))) if page.isascii() and page.isdigit() and len(page) < 10 else 1
 
         def url(page: int = 1, *, search: str = search, refresh: bool = refresh) -> str:
             named = {"q": search, "page": page if page > 1 else "", "refresh": "1" if refresh else ""}
@@ -103,7 +102,7 @@ class Inbox:
         )
 
     async def message(self, request: Request) -> Response:
-        """One message: ``view`` is how its body is shown, ``refresh=1`` loads it again every few seconds."""
+        """One message: ``view`` selects the form of its body, ``refresh=1`` loads it again every few seconds."""
         send = self._sandbox.store.get_send(request.path_params["send_id"])
         if send is None:
             return self._unknown(request)
@@ -129,7 +128,7 @@ class Inbox:
         return pages.static(name)
 
     async def attachment(self, request: Request) -> Response:
-        """An attachment, counted from 0, to be saved."""
+        """Download an attachment, counted from 0."""
         store, position = self._sandbox.store, request.path_params["position"]
         send = store.get_send(request.path_params["send_id"])
         if send is None:
@@ -137,18 +136,18 @@ class Inbox:
         files = store.attachments(send)
         content = store.attachment_content(send, position) if position < len(files) else None
         if content is None:
-            return self._missing(request, "No such attachment", "The message has no attachment of this number.")
+            return self._missing(request, "No such attachment", "The message has no attachment with this number.")
         return pages.download(content, files[position].filename)
 
     async def add_event(self, request: Request) -> Response:
-        """The form of the page: let something happen now, and come back to the page."""
+        """The form of the page: add an event now, and redirect back to the page."""
         send = self._sandbox.store.get_send(request.path_params["send_id"])
         if send is None:
             return self._unknown(request)
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
         kind, reason = (form.get(name, [""])[0].strip() for name in ("type", "reason"))
         if kind not in EVENT_TYPES:
-            return self._message(request, send, 400, f"An event is one of {', '.join(EVENT_TYPES)}.")
+            return self._message(request, send, 400, f"The type of an event is one of {', '.join(EVENT_TYPES)}.")
         data = details(kind, send.html)
         if reason:
             data["reason"] = reason[:_MAX_REASON]
@@ -156,8 +155,8 @@ class Inbox:
             added = self._sandbox.add_event(send, PlannedEvent(kind, self._sandbox.clock.now_ms(), data))
         except StoreFullError as error:
             return self._message(request, send, 409, f"Not added: {error}.")
-        told = "" if added else "?" + urlencode({"left_out": kind})
-        return RedirectResponse(f"{PREFIX}/{send.send_id}{told}#timeline", 303)
+        query = "" if added else "?" + urlencode({"left_out": kind})
+        return RedirectResponse(f"{PREFIX}/{send.send_id}{query}#timeline", 303)
 
     def _message(self, request: Request, send: StoredSend, status: int = 200, problem: str = "") -> Response:
         store, query = self._sandbox.store, request.query_params
@@ -168,7 +167,7 @@ class Inbox:
         body = send.content if view == "text" else send.html or ""
         left_out = query.get("left_out")
         if not problem and left_out in EVENT_TYPES:
-            problem = f"Left out: the message is {left_out} already, and the switch repeated_events says drop."
+            problem = f"Left out: the message is {left_out} already, and the switch repeated_events is set to drop."
         events = store.events(send, int(MAX_EPOCH_SECONDS * 1000))
         newer, older = store.mailbox.neighbours(send)
         refresh = query.get("refresh") == "1"
@@ -195,7 +194,7 @@ class Inbox:
             newer=newer,
             older=older,
             stored=store.mailbox.same_key(send) if send.idempotency_key else 1,
-            asked=len(requests),
+            request_count=len(requests),
             requests=requests[-_SHOWN_REQUESTS:],
         )
 
@@ -211,14 +210,14 @@ class Inbox:
 
     def _unknown(self, request: Request) -> Response:
         send_id = pages.clip(request.path_params["send_id"], 100)
-        text = f"The sandbox has no message {send_id}. It may have been reset since, or started without its data file."
+        text = f"The sandbox has no message {send_id}. It may have been reset, or started without its data file."
         return self._missing(request, "No such message", text)
 
     def _missing(self, request: Request, title: str, text: str) -> Response:
-        return pages.mistake(404, title, text, base_url=pages.base_url(request))
+        return pages.error_page(404, title, text, base_url=pages.base_url(request))
 
     def _howto(self, base_url: str) -> dict[str, str]:
-        """How the first message gets here."""
+        """How to send the first message."""
         key = self._sandbox.start_key
         body = {"to": "ops@example.org", "subject": "Hello", "content": "From the sandbox."}
         connection = {"conn_type": "fluxomail", "host": base_url, "password": key}
@@ -237,6 +236,6 @@ def _message_url(send: StoredSend, view: str, *, refresh: bool) -> str:
 
 
 def _extra(send: StoredSend) -> list[tuple[str, Any]]:
-    """Fields that the contract does not name, by the words of a mail where there are some."""
-    words = {"replyTo": "Reply-To", "fromEmail": "From, as asked", "fromName": "From name, as asked"}
-    return [(words.get(name, name), value) for name, value in list(send.extra.items())[:40]]
+    """Fields that the API does not name, under their email header's name if they have one."""
+    headers = {"replyTo": "Reply-To", "fromEmail": "From (requested)", "fromName": "From name (requested)"}
+    return [(headers.get(name, name), value) for name, value in list(send.extra.items())[:40]]

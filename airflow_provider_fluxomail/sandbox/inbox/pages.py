@@ -1,4 +1,4 @@
-"""What the inbox looks like and what it lets a browser do: templates, times and sizes in words, response headers.
+"""The look of the inbox and what it lets a browser do: templates, formatted times and sizes, response headers.
 
 Everything that a message holds is hostile: the templates escape it, the pages have no script, and the HTML of a message
 is a document of its own, without an origin, that can load nothing.
@@ -19,14 +19,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 
 from airflow_provider_fluxomail import __version__
-from airflow_provider_fluxomail.sandbox.api.query import iso
+from airflow_provider_fluxomail.sandbox.clock import iso
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.requests import Request
 
-    from airflow_provider_fluxomail.sandbox.control.inputs import ControlError
+    from airflow_provider_fluxomail.sandbox.errors import ControlError
 
 PREFIX: Final = "/inbox"
 STATIC: Final = {"inbox.css": "text/css", "icon.svg": "image/svg+xml"}
@@ -44,12 +44,12 @@ TONES: Final = {
 }
 """The colour of a state."""
 
-# For these a browser opens a connection before it asks any policy. As <meta> they do nothing.
+# For these a browser opens a connection before it reads any policy. As <meta> they do nothing.
 _CONNECTS: Final = re.compile(r"<(?:link|i?frame)(?![a-z0-9-])", re.IGNORECASE)
 _FOLDER: Final = Path(__file__).parent
 _COMMON: Final = {
     "X-Content-Type-Options": "nosniff",
-    # Not no-referrer: with it, browsers say Origin: null for a form of the page, which the guard takes for foreign.
+    # Not no-referrer: with it, browsers send Origin: null with a form of the page, which the guard would refuse.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -68,12 +68,12 @@ _FILE: Final = _COMMON | {"Content-Security-Policy": "sandbox; default-src 'none
 
 
 def is_page(path: str) -> bool:
-    """Whether a path is the inbox's."""
+    """Whether a path belongs to the inbox."""
     return path == PREFIX or path.startswith(PREFIX + "/")
 
 
 def base_url(request: Request) -> str:
-    """The sandbox under the name that the browser knows; the guard has looked at it."""
+    """The sandbox's URL with the host name that the browser used; the guard has checked it."""
     return f"{request.url.scheme}://{request.headers['host']}"
 
 
@@ -83,12 +83,12 @@ def page(template: str, status: int = 200, headers: Mapping[str, str] | None = N
     return Response(text, status, {**(headers or {}), **_PAGE}, "text/html")
 
 
-def mistake(
+def error_page(
     status: int, title: str, text: str, *, headers: Mapping[str, str] | None = None, base_url: str = ""
 ) -> Response:
-    """A page that says what can't be done.
+    """A page that says what went wrong.
 
-    :param base_url: of this sandbox; without it the page has no links, as they would not work either.
+    :param base_url: of this sandbox; without it the page has no links, because they would not work either.
     """
     return page("error.html", status, headers, title=title, text=text, base_url=base_url)
 
@@ -96,7 +96,7 @@ def mistake(
 def refusal(error: ControlError) -> Response:
     """A page for a request that the guard has refused."""
     text = str(error)
-    return mistake(error.status, "Refused", f"{text[:1].upper()}{text[1:]}.")
+    return error_page(error.status, "Refused", f"{text[:1].upper()}{text[1:]}.")
 
 
 def mail(html: str) -> Response:
@@ -106,12 +106,12 @@ def mail(html: str) -> Response:
 
 
 def plain(text: str) -> Response:
-    """A text as it is."""
+    """Plain text."""
     return Response(text, 200, dict(_FILE), "text/plain")
 
 
 def download(content: bytes, filename: str) -> Response:
-    """A file to be saved, never shown: what the sender calls it decides nothing but its name."""
+    """A file to be saved, never shown: the sender decides only its name."""
     name = "".join("_" if char in '/\\:*?"<>|%' or not char.isprintable() else char for char in filename)
     name = name.strip(" .")[-200:] or "attachment"
     simple = name.encode("ascii", "replace").decode().replace("?", "_")
@@ -126,7 +126,7 @@ def static(name: str) -> Response:
 
 
 def ago(at_ms: int, now_ms: int) -> str:
-    """A moment, seen from another: ``12 s ago``, ``in 3 min``; a date if it is more than a week away."""
+    """A moment relative to now: ``12 s ago``, ``in 3 min``; a date if it is more than a week away."""
     away = abs(now_ms - at_ms)
     if away < 1000:
         return "now" if at_ms > now_ms else "just now"
@@ -144,19 +144,19 @@ def span(ms: int) -> str:
 
 
 def exact(at_ms: int) -> str:
-    """A moment in full, for people."""
+    """A moment in full: ``2026-01-31 12:00:00.000 UTC``."""
     return iso(at_ms).replace("T", " ").replace("Z", " UTC")
 
 
 def size(count: int) -> str:
-    """A number of bytes, for people."""
+    """A number of bytes: ``1.5 KiB``."""
     if count < 1024:
         return f"{count} byte{'' if count == 1 else 's'}"
     return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
 
 
 def clip(value: object, limit: int) -> str:
-    """A value as text, no longer than a page can bear."""
+    """A value as text, cut at a limit."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= limit else f"{text[:limit]}…"
 
@@ -167,7 +167,7 @@ def _static(name: str) -> bytes:
 
 
 def _static_url(name: str) -> str:
-    """The address of a static file, another one after each change: browsers keep what they have."""
+    """The URL of a static file. It changes with the content, because browsers cache it."""
     return f"{PREFIX}/static/{name}?v={hashlib.sha256(_static(name)).hexdigest()[:12]}"
 
 

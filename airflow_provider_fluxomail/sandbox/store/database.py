@@ -1,7 +1,7 @@
-"""Everything the sandbox must not forget, in SQLite: in memory, or in a file that survives ``kill -9``.
+"""Keys, pauses, messages, events and idempotency records in SQLite: in memory, or in a file that survives ``kill -9``.
 
-One connection, used by the server's event loop only, so a request's reads and writes can't interleave with
-another's. Every change is one transaction that ends before the request is answered.
+One connection, used by the server's event loop only, so the reads and writes of two requests cannot interleave.
+Every change is one transaction that ends before the response is sent.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value REAL NOT NULL);
 
 
 class StoreError(Exception):
-    """The data file can't be used; the text is one line for the person who named it."""
+    """The data file cannot be used; the text is one line that says why."""
 
 
 class StoreFullError(Exception):
@@ -75,11 +75,11 @@ _SEND_COLUMNS = (
 
 
 class Store:
-    """The sandbox's memory.
+    """The sandbox's database.
 
-    :param path: a file, or None for memory only.
+    :param path: a file, or None for memory.
     :param bounds: what is kept at most.
-    :raises StoreError: the file can't be opened or written, is no SQLite file, or another sandbox has it.
+    :raises StoreError: the file cannot be opened or written, is not a SQLite file, or another sandbox uses it.
     """
 
     def __init__(self, path: str | PathLike[str] | None, bounds: Bounds) -> None:
@@ -90,7 +90,7 @@ class Store:
                 ":memory:" if path is None else Path(path), isolation_level=None, check_same_thread=False, timeout=0.5
             )
         except sqlite3.Error as error:
-            raise StoreError(f"can't open the data file {path}: {error}") from error
+            raise StoreError(f"cannot open the data file {path}: {error}") from error
         try:
             self._open(on_disk=path is not None)
             row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
@@ -98,29 +98,31 @@ class Store:
             self._db.close()
             if "locked" in str(error):
                 raise StoreError(f"the data file {path} is in use by another sandbox") from error
-            raise StoreError(f"can't use the data file {path}: {error}") from error
+            raise StoreError(f"cannot use the data file {path}: {error}") from error
         except StoreError:
             self._db.close()
             raise
         self._count, self._bytes = int(row[0]), int(row[1])
-        self.eventlog = EventLog(self._db)
+        self.event_log = EventLog(self._db)
         """The queries over the events of all messages."""
         self.mailbox = Mailbox(self._db)
         """The queries of the inbox."""
 
     def _open(self, *, on_disk: bool) -> None:
         if on_disk:
-            # Held until the end: the rate windows and faults live in one process, so two can't share a file.
+            # Held until the end: rate windows and faults live in one process, so two cannot share a file.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
-            # A killed process loses nothing that was committed; only a machine that loses power could.
+            # A killed process loses nothing that was committed; a machine that loses power may.
             self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version not in (0, _SCHEMA_VERSION):
-            raise StoreError(f"the data file has format {version}, this sandbox writes {_SCHEMA_VERSION}: use another")
+            raise StoreError(
+                f"the data file has format {version}, this sandbox uses {_SCHEMA_VERSION}: use another file"
+            )
         if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise StoreError("the data file is a SQLite file of something else: use another")
+            raise StoreError("the data file is a SQLite file of another program: use another file")
         with self._transaction():
             for statement in _SCHEMA.split(";\n"):
                 self._db.execute(statement)
@@ -160,7 +162,7 @@ class Store:
     def put_start_key(self, key: ApiKey) -> None:
         """Make a key the start key, in place of the one of an earlier start.
 
-        A key that was replaced over the control API stays as it was made there.
+        A key that was replaced over the control API stays as it is.
         """
         self._db.execute("DELETE FROM keys WHERE at_start")
         if self.get_key(key.key) is None:
@@ -176,11 +178,11 @@ class Store:
         return ApiKey(key, row[0], None if row[1] is None else tuple(json.loads(row[1])), row[2], row[3])
 
     def drop_expired_keys(self, now_ms: int) -> None:
-        """Make room: an expired token opens nothing any more."""
+        """Delete the tokens that have expired."""
         self._db.execute("DELETE FROM keys WHERE expires_ms <= ?", (now_ms,))
 
     def delete_key(self, key: str) -> bool:
-        """Revoke a key; whether there was one."""
+        """Revoke a key; return whether it existed."""
         return self._db.execute("DELETE FROM keys WHERE key = ?", (key,)).rowcount > 0
 
     def pause(self, organization: str, *, paused: bool) -> None:
@@ -200,16 +202,16 @@ class Store:
         return self._db.execute("SELECT 1 FROM paused WHERE organization = ?", (organization,)).fetchone() is not None
 
     def clock_offset(self) -> float:
-        """Seconds the clock was moved by, so that a restart does not send it back."""
+        """Seconds by which the clock was moved, so that a restart does not set it back."""
         row = self._db.execute("SELECT value FROM meta WHERE name = 'clock_offset'").fetchone()
         return 0.0 if row is None else float(row[0])
 
     def put_clock_offset(self, offset: float) -> None:
-        """Keep the offset of the clock, in seconds."""
+        """Store the offset of the clock, in seconds."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('clock_offset', ?)", (offset,))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         with self._transaction():
             for table in ("idempotency", "events", "attachments", "sends", "keys", "paused", "meta"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
@@ -230,7 +232,7 @@ class Store:
     ) -> None:
         """Store a message with its planned events and its idempotency record, all or nothing.
 
-        The oldest messages make room if a bound is reached; this one always fits.
+        The oldest messages are dropped if a bound is reached; this one always fits.
         """
         with self._transaction():
             number = self._db.execute(
@@ -259,7 +261,7 @@ class Store:
             ).lastrowid
             assert number is not None
             for event in events:
-                self.eventlog.insert(number, event.type, event.at_ms, json.dumps(event.data))
+                self.event_log.insert(number, event.type, event.at_ms, json.dumps(event.data))
             for position, item in enumerate(message.attachments):
                 self._db.execute(
                     "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)",
@@ -274,7 +276,7 @@ class Store:
         self._count, self._bytes = count, size
 
     def _make_room(self, count: int, size: int) -> tuple[int, int]:
-        """Drop the oldest messages until the bounds hold; the newest one always stays."""
+        """Drop the oldest messages until the bounds hold; the newest always stays."""
         while count > 1 and (count > self._bounds.messages or size > self._bounds.message_bytes):
             number, freed = self._db.execute("SELECT number, size FROM sends ORDER BY number LIMIT 1").fetchone()
             self._db.execute("DELETE FROM sends WHERE number = ?", (number,))
@@ -290,7 +292,7 @@ class Store:
         return None if row is None else _send(row)
 
     def find_idempotent(self, organization: str, key: str, since_ms: int) -> StoredSend | None:
-        """The send a key stands for, unless it was sent at ``since_ms`` or before."""
+        """The send of an idempotency key, unless it was sent at ``since_ms`` or before."""
         row = self._db.execute(
             f"SELECT {_SEND_COLUMNS} FROM sends WHERE number ="  # noqa: S608  a constant
             " (SELECT send FROM idempotency WHERE organization = ? AND key = ? AND created_ms > ?)",
@@ -326,7 +328,7 @@ class Store:
             "SELECT filename, content_type, length(content), sha256 FROM attachments WHERE send = ? ORDER BY position",
             (send.number,),
         )
-        return [StoredAttachment(*row) for row in rows]
+        return [StoredAttachment(filename=row[0], content_type=row[1], size=row[2], sha256=row[3]) for row in rows]
 
     def attachment_content(self, send: StoredSend, position: int) -> bytes | None:
         """The decoded bytes of an attachment, or None."""
@@ -342,22 +344,22 @@ class Store:
 
         :raises StoreFullError: the bound of events of one message is reached.
         """
-        if self.eventlog.count(send) >= self._bounds.events:
+        if self.event_log.count(send) >= self._bounds.events:
             raise StoreFullError(f"a message keeps at most {self._bounds.events} events")
         data = json.dumps(event.data)
         with self._transaction():
-            self.eventlog.insert(send.number, event.type, event.at_ms, data)
+            self.event_log.insert(send.number, event.type, event.at_ms, data)
             self._db.execute("UPDATE sends SET size = size + ? WHERE number = ?", (len(data), send.number))
             count, size = self._make_room(self._count, self._bytes + len(data))
         self._count, self._bytes = count, size
 
     def events(self, send: StoredSend, now_ms: int) -> list[StoredEvent]:
         """The events of a send that have happened by now, in the order of their time."""
-        return self.eventlog.of_send(send, now_ms)
+        return self.event_log.of_send(send, now_ms)
 
     def has_event(self, send: StoredSend, kind: str) -> bool:
         """Whether a send has an event of a type, planned or past."""
-        return self.eventlog.count(send, kind) > 0
+        return self.event_log.count(send, kind) > 0
 
     def _scalar(self, query: str, *values: object) -> int:
         return int(self._db.execute(query, values).fetchone()[0])

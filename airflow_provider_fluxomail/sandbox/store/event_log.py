@@ -1,7 +1,7 @@
-"""The events in the store: of one message, in pages from the newest, and onwards from where a stream has got to.
+"""The events in the store: of one message, in pages from the newest, and from a stream's cursor onwards.
 
 Every query over all events walks an index and stops at its limit, so a page costs the same with 20 messages and
-with 20,000, unless its filter lets next to nothing through.
+with 20,000, unless its filter matches hardly any event.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.store.records import StoredSend
 
 LAST: Final = 2**63 - 1
-"""A number after all events of a millisecond."""
+"""A number above those of all events."""
 
 _COLUMNS = "events.number, send_id, message_id, organization, address, type, at_ms, data"
 # CROSS JOIN makes SQLite read the events first, in the order of their index, instead of sorting all of them.
@@ -27,11 +27,11 @@ _SELECT = f"SELECT {_COLUMNS} FROM events CROSS JOIN sends ON sends.number = sen
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are asked for.
+    """Which events to read.
 
-    :param organization: whose they are.
-    :param types: globs in SQLite's words, one of which has to match ``email.<type>``; none lets all through.
-    :param domain: the domain of the recipient; case doesn't matter.
+    :param organization: their organization.
+    :param types: globs of SQLite, one of which must match ``email.<type>``; if there are none, every type matches.
+    :param domain: the domain of the recipient; case is ignored.
     :param smtp_code: ``smtpCode`` of the event, as text.
     :param mta_host: ``mtaHost`` of the event, as text.
     """
@@ -44,7 +44,7 @@ class EventFilter:
 
     def condition(self) -> tuple[str, list[Any]]:
         """The filter as SQL, and the values in it."""
-        # The + keeps SQLite from choosing another index than that of the order.
+        # The + keeps SQLite from using another index than that of the order.
         conditions, values = ["+organization = ?"], [self.organization]
         if self.types:
             globs = " OR ".join(["'email.' || type GLOB ?"] * len(self.types))
@@ -62,10 +62,10 @@ class EventFilter:
 
 
 class Cursor(NamedTuple):
-    """How far a stream has got.
+    """The position of a stream in the log.
 
-    It has had every event up to ``position`` that was among the first ``seen`` that were stored, and no other.
-    What was stored later but happened before the position is still to come.
+    It has sent every event up to ``position`` that was among the first ``seen`` that were stored, and no other.
+    Events that were stored later but happened before the position are still to be sent.
 
     :param seen: a number of :class:`StoredEvent`.
     """
@@ -75,9 +75,9 @@ class Cursor(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A state of the log that does not change any more.
+    """A view of the log that no longer changes.
 
-    :param now_ms: what has happened by then is shown, ms since the epoch.
+    :param now_ms: events up to then, ms since the epoch.
     :param newest: number of the last event that was stored; 0 if there is none.
     """
 
@@ -104,7 +104,7 @@ class EventLog:
         )
 
     def count(self, send: StoredSend, kind: str | None = None) -> int:
-        """How many events a send has, planned or past; of one type if it is given."""
+        """The number of events of a send, planned or past; of one type if it is given."""
         query = "SELECT count(*) FROM events WHERE send = ?"
         if kind is None:
             return self._number(query, send.number)
@@ -119,7 +119,7 @@ class EventLog:
     ) -> tuple[list[StoredEvent], bool]:
         """Events that have happened by now, newest first.
 
-        :param before: only events in front of it.
+        :param before: only events before it.
         :param since_ms: only events of this ms and later.
         :param limit: how many at most.
         :return: the events, and whether there are older ones.
@@ -136,20 +136,20 @@ class EventLog:
     def after(
         self, cursor: Cursor, wanted: EventFilter, moment: Moment, limit: int, size: int
     ) -> tuple[list[StoredEvent], Cursor, bool]:
-        """What a stream has not had yet, oldest first.
+        """The events that a stream has not sent yet, oldest first.
 
-        :param moment: what is stored or happens after it is left out, so that the answer is always the same.
+        :param moment: what is stored or happens after it is left out, so that the result is always the same.
         :param limit: how many at most.
-        :param size: no more follow once their data have so many characters.
-        :return: the events, how far the stream has got with them, and whether there may be more.
+        :param size: stop once their data have this many characters.
+        :return: the events, the cursor after them, and whether there may be more.
         """
         condition, values = wanted.condition()
         position, seen = cursor
         late: list[StoredEvent] = []
         if moment.newest > seen:
-            # Stored since, with a time that the stream has passed already.
+            # Stored since, with a time that is before the stream's position.
             late, full = self._some(
-                # The + leaves the order of the numbers as the only index: these are few.
+                # The + leaves the order of the numbers as the only index: these events are few.
                 "events.number > ? AND events.number <= ? AND (+at_ms < ? OR (+at_ms = ? AND events.number <= ?)) AND "
                 f"{condition} ORDER BY events.number LIMIT ?",
                 [seen, moment.newest, position.at_ms, position.at_ms, position.number, *values, limit],
@@ -169,7 +169,7 @@ class EventLog:
         return late + rows, Cursor(end, seen), full
 
     def find(self, organization: str, send_id: str, at_ms: int) -> Position | None:
-        """The place of the first stored event with the id ``<send_id>:<at_ms>``, or None."""
+        """The position of the first stored event with the id ``<send_id>:<at_ms>``, or None."""
         number = self._db.execute(
             "SELECT min(events.number) FROM sends JOIN events ON send = sends.number"
             " WHERE send_id = ? AND organization = ? AND at_ms = ?",
@@ -190,9 +190,9 @@ class EventLog:
         return [_event(row) for row in self._db.execute(_SELECT + condition, values)]
 
     def _some(self, condition: str, values: list[Any], size: int) -> tuple[list[StoredEvent], bool]:
-        """The first rows, until their data are of a size; whether there may be more, as the limit was reached.
+        """The first rows, until their data reach a size; whether there may be more, because a limit was reached.
 
-        :param values: the last one is the limit.
+        :param values: the last one is the limit of rows.
         """
         found: list[StoredEvent] = []
         cursor = self._db.execute(_SELECT + condition, values)

@@ -1,6 +1,6 @@
 """The messages as the inbox lists them: newest first, searched, in pages.
 
-SQLite does all of it, over narrow columns: with 60,000 messages a page takes a few ms, a search some ten.
+SQLite does all of it, on narrow columns: with 60,000 messages a page takes a few ms, a search some tens of ms.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.store.records import StoredSend
 
 MAX_SEARCH: Final = 256
-"""Characters of a search that count."""
+"""Characters of a search; further ones are ignored."""
 
-# A subject has no length limit of its own: nobody reads more of it in a list.
+# A subject has no length limit of its own: a list shows only its beginning.
 _COLUMNS: Final = (
     "send_id, substr(recipient, 1, 320), substr(subject, 1, 300), substr(content, 1, 200), endpoint, created_ms,"
     " (SELECT count(*) FROM attachments WHERE send = sends.number),"
@@ -33,8 +33,8 @@ _FOUND: Final = (
 class Listed:
     """A message in the list; its texts are cut.
 
-    :param preview: how its plain text begins.
-    :param attachments: how many.
+    :param preview: the beginning of its plain text.
+    :param attachments: their number.
     :param state: type of the last event that has happened; None if none has.
     """
 
@@ -58,16 +58,16 @@ class Mailbox:
         self._db = db
 
     def count(self, search: str) -> int:
-        """How many messages a search finds; an empty one finds all."""
+        """The number of messages that a search finds; an empty search finds all."""
         condition, values = _condition(search)
         return self._number(f"SELECT count(*) FROM sends WHERE {condition}", *values)  # noqa: S608  fixed texts
 
     def page(self, search: str, *, now_ms: int, limit: int, offset: int) -> list[Listed]:
         """Messages that a search finds, newest first.
 
-        :param search: a part of the recipient, the subject, the send or message id, or the idempotency key; letter
-            case of ASCII does not matter.
-        :param now_ms: what has happened by then is the state, ms since the epoch.
+        :param search: a part of the recipient, the subject, the send or message id, or the idempotency key; the case
+            of ASCII letters is ignored.
+        :param now_ms: the state is that of this moment, ms since the epoch.
         """
         condition, values = _condition(search)
         rows = self._db.execute(
@@ -83,7 +83,7 @@ class Mailbox:
         return newer, older
 
     def same_key(self, send: StoredSend) -> int:
-        """How many messages are stored with the organization and idempotency key of a send, itself included."""
+        """The number of messages with the organization and idempotency key of a send, itself included."""
         return self._number(
             "SELECT count(*) FROM sends WHERE idempotency_key = ? AND organization = ?",
             send.idempotency_key,

@@ -1,9 +1,11 @@
-"""What the store hands out."""
+"""The rows of the store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,8 +13,8 @@ class ApiKey:
     """A key of the sandbox.
 
     :param scopes: None allows everything; an empty tuple may send and nothing else.
-    :param cap: requests per minute, None for no cap.
-    :param expires_ms: when a short-lived token ends, ms since the epoch; None for a key, which does not.
+    :param cap: requests per minute, None for no limit.
+    :param expires_ms: when a short-lived token expires, ms since the epoch; None for a key, which does not.
     """
 
     key: str
@@ -28,7 +30,7 @@ class ApiKey:
     def allows(self, scope: str) -> bool:
         """Whether the key has a scope.
 
-        A key without any scope keeps the permission to send: the API documents that for old keys.
+        A key with an empty list of scopes may still send: the API documents that for old keys.
         """
         if self.scopes is None or scope in self.scopes:
             return True
@@ -37,7 +39,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredSend:
-    """A send as it was stored; ``number`` counts up with every send."""
+    """A stored send; ``number`` increases with every send."""
 
     number: int
     send_id: str
@@ -57,14 +59,15 @@ class StoredSend:
     created_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAttachment:
-    """What is kept of an attachment, apart from its content."""
+class StoredAttachment(BaseModel):
+    """A file of a message, without its content."""
+
+    model_config = ConfigDict(frozen=True)
 
     filename: str
     content_type: str | None
-    size: int
-    sha256: str
+    size: int = Field(description="Bytes, decoded.")
+    sha256: str = Field(description="Of the bytes, in hex.")
 
 
 class Position(NamedTuple):
@@ -79,7 +82,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event of a send's timeline; ``number`` counts up with every event, ``address`` is the recipient's."""
+    """An event of a send's timeline; ``number`` increases with every event, ``address`` is the recipient's."""
 
     number: int
     send_id: str

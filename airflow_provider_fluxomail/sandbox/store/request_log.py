@@ -1,12 +1,14 @@
-"""The log of API requests, for assertions on what a client really sent and how it paced itself."""
+"""The log of API requests: what clients sent, and when."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_plus
+
+from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,38 +19,21 @@ _SECRET_HEADERS: Final = frozenset(("authorization", "x-api-key", "proxy-authori
 _MAX_TEXT: Final = 2_000
 
 
-@dataclass(slots=True)
-class LoggedRequest:
-    """One request to the API.
+class LoggedRequest(BaseModel):
+    """One request to the API."""
 
-    :param at: when it arrived, real time in seconds since the epoch.
-    :param status: the answer's status; None while there is none, or when the connection was cut.
-    :param idempotency_key: of the header, else of the body if that was read.
-    :param fault: the kinds of the faults that met it, joined by ``+``.
-    """
-
-    at: float
+    at: float = Field(description="When it arrived, real time in seconds since the epoch.")
     method: str
     path: str
     query: str
-    headers: dict[str, str]
-    idempotency_key: str | None = None
-    status: int | None = None
-    fault: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row that the control API shows."""
-        return {
-            "at": self.at,
-            "method": self.method,
-            "path": self.path,
-            "query": self.query,
-            "status": self.status,
-            "idempotency_key": self.idempotency_key,
-            "fault": self.fault,
-            "user_agent": self.headers.get("user-agent"),
-            "headers": self.headers,
-        }
+    status: int | None = Field(
+        default=None, description="Of the response; null if there is none, as when the connection was cut."
+    )
+    idempotency_key: str | None = Field(default=None, description="Of the header, else of the body.")
+    fault: str | None = Field(default=None, description="The kinds of the faults that met it, joined by `+`.")
+    user_agent: str | None = None
+    headers: dict[str, str] = Field(description="By name in lower case, without the credentials.")
+    gap: float | None = Field(default=None, description="Seconds since the request before it in the list.")
 
 
 class RequestLog:
@@ -62,9 +47,9 @@ class RequestLog:
     def add(
         self, at: float, method: str, path: str, query: bytes, headers: Iterable[tuple[bytes, bytes]]
     ) -> LoggedRequest:
-        """Log a request that has arrived; its answer is filled in later.
+        """Log a request that has arrived; its response is filled in later.
 
-        Long texts are cut and credentials are left out: the log is shown to anybody who can reach the sandbox.
+        Long texts are cut and credentials are left out: whoever can reach the sandbox can read the log.
         """
         shown = {
             name: value.decode("latin-1")[:_MAX_TEXT]
@@ -73,7 +58,15 @@ class RequestLog:
         }
         key = shown.get("idempotency-key") or None
         shown_query = "&".join(map(_without_token, query.decode("latin-1").split("&")))[:_MAX_TEXT]
-        entry = LoggedRequest(at, method, path[:_MAX_TEXT], shown_query, shown, key)
+        entry = LoggedRequest(
+            at=at,
+            method=method,
+            path=path[:_MAX_TEXT],
+            query=shown_query,
+            idempotency_key=key,
+            user_agent=shown.get("user-agent"),
+            headers=shown,
+        )
         size = 200 + len(entry.path) + len(entry.query) + sum(map(len, shown)) + sum(map(len, shown.values()))
         self._entries.append((entry, size))
         self._size += size
@@ -90,21 +83,23 @@ class RequestLog:
         status: int | None = None,
         fault: str | None = None,
     ) -> list[LoggedRequest]:
-        """What is kept, oldest first; texts are globs.
+        """The kept requests that match, oldest first, each with the gap since the one before it. Texts are globs.
 
         :param path: covers the paths below it too.
-        :param status: of the answer; 0 for a request that got none.
+        :param status: of the response; 0 for a request that got none.
         :param fault: a kind that met the request.
         """
-        return [
+        found = [
             entry
             for entry, _ in self._entries
             if (method is None or fnmatchcase(entry.method, method.upper()))
-            and (path is None or path_meets(entry.path, path))
+            and (path is None or path_matches(entry.path, path))
             and (idempotency_key is None or fnmatchcase(entry.idempotency_key or "", idempotency_key))
             and (status is None or (entry.status or 0) == status)
             and (fault is None or fault in (entry.fault or "").split("+"))
         ]
+        gaps = [None, *(after.at - before.at for before, after in pairwise(found))]
+        return [entry.model_copy(update={"gap": gap}) for entry, gap in zip(found, gaps, strict=False)]
 
     def sends_with(self, idempotency_key: str) -> list[LoggedRequest]:
         """The requests to send that carried exactly this key, oldest first."""
@@ -123,8 +118,8 @@ def _without_token(parameter: str) -> str:
     return f"{name}=***" if unquote_plus(name) == "token" else parameter
 
 
-def path_meets(path: str, pattern: str) -> bool:
-    """Whether a path is the pattern's, below it, or met by it as a glob."""
+def path_matches(path: str, pattern: str) -> bool:
+    """Whether a path is the pattern, lies below it, or matches it as a glob."""
     if any(sign in pattern for sign in "*?["):
         return fnmatchcase(path, pattern)
     return path == pattern or path.startswith(pattern.rstrip("/") + "/")

@@ -1,7 +1,7 @@
 """The pytest fixture ``fluxomail_sandbox``: a local Fluxomail server, and an Airflow connection to it.
 
 pytest imports this module in every project that has the package installed, so it imports nothing but the standard
-library and pytest; what the fixture needs is imported when a test asks for it.
+library and pytest; the rest is imported when a test uses the fixture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def _fluxomail_server() -> Iterator[SandboxServer]:
-    """One server for all tests of this process, on a free port; mail is delivered at once."""
+    """One server for all tests of this process, on a free port; messages are delivered at once."""
     from airflow_provider_fluxomail.sandbox import SandboxServer
 
     server = SandboxServer(port=0, event_delay=0)
@@ -34,11 +34,17 @@ def _fluxomail_server() -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def fluxomail_sandbox(_fluxomail_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> FluxomailSandbox:
-    """A Fluxomail sandbox without any state, and the Airflow connection ``fluxomail_default`` to it.
+    """A fresh Fluxomail sandbox, and the Airflow connection ``fluxomail_default`` to it.
+
+    ::
+
+        def test_the_alert_is_sent(fluxomail_sandbox):
+            FluxomailHook().send("ops@example.org", "Load failed", "See the log.")
+            assert fluxomail_sandbox.message("ops@example.org").subject == "Load failed"
 
     The server is shared by all tests of the session (with pytest-xdist: of the worker) and reset for each of them.
     The connection is in the environment, as ``AIRFLOW_CONN_FLUXOMAIL_DEFAULT``, until the test ends. Its ``timeout``
-    is 2 seconds. Requests to 127.0.0.1 go past any proxy.
+    is 2 seconds. Requests to 127.0.0.1 bypass any proxy.
 
     Needs the ``sandbox`` extra: ``pip install 'airflow-provider-fluxomail[sandbox]'``.
 
@@ -46,7 +52,7 @@ def fluxomail_sandbox(_fluxomail_server: SandboxServer, monkeypatch: pytest.Monk
     """
     from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 
-    # Where both spellings are set, HTTP libraries read the small one.
+    # If both spellings are set, HTTP libraries read the lower-case one.
     past = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if past.strip() != "*":
         for name in ("NO_PROXY", "no_proxy"):

@@ -1,18 +1,27 @@
-"""What :class:`~airflow_provider_fluxomail.sandbox.testing.FluxomailSandbox` shows: messages, requests and faults.
+"""What the methods of :class:`~airflow_provider_fluxomail.sandbox.testing.FluxomailSandbox` return, and how an
+assertion describes it.
 
-As rows of the control API, made into objects, and as tables for the errors of a test.
+The records are the models of the control API.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from functools import cached_property, partial
+from functools import cached_property
 from http.client import responses
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import PrivateAttr, field_validator
+
+from airflow_provider_fluxomail.sandbox.control import models
+from airflow_provider_fluxomail.sandbox.control.models import Event
+from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment
+from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest as Request
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Attachment", "Event", "Fault", "Message", "Request", "RequestList"]
 
 _ROWS: Final = 10
 """Most rows of a table."""
@@ -20,69 +29,49 @@ _WIDTH: Final = 40
 """Most characters of a cell."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a message.
+class Attachment(StoredAttachment):
+    """A file of a message.
 
-    :param type: such as ``delivered``.
-    :param at: when, in seconds since the epoch of the sandbox clock.
-    :param data: its further fields, such as ``reason``.
+    ::
+
+        (report,) = fluxomail_sandbox.message().attachments
+        assert report.content.startswith(b"id,name")
     """
 
-    type: str
-    at: float
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A file that came with a message.
-
-    :param size: bytes. :param sha256: of the bytes, in hex.
-    """
-
-    filename: str
-    content_type: str | None
-    size: int
-    sha256: str
-    _load: Callable[[], bytes] = field(repr=False, compare=False)
+    _fetch: tuple[Callable[[str], bytes], str] = PrivateAttr()
 
     @cached_property
     def content(self) -> bytes:
-        """The decoded bytes, fetched from the sandbox at the first use.
+        """The decoded bytes, fetched from the sandbox on first use.
 
-        :raises ValueError: the message is gone, as after a reset.
+        :raises ValueError: the message no longer exists, for example after a reset.
         """
-        return self._load()
+        fetch, path = self._fetch
+        return fetch(path)
 
 
-@dataclass(frozen=True)
-class Message:
-    """A message that the sandbox has accepted, as it was when it was asked for.
+class Message(models.Message):
+    """A message that the sandbox has accepted, at the time of the call.
 
-    :param to: as it was sent, which may be ``Name <address>``. :param content: the text body.
-    :param endpoint: ``send`` or ``send-global``.
-    :param created_at: when, in seconds since the epoch of the sandbox clock.
-    :param extra_fields: fields of the request that Fluxomail's contract does not name.
-    :param events: those that have happened, oldest first.
+    ::
+
+        message = fluxomail_sandbox.message("ops@example.org")
+        assert message.subject == "Nightly load finished"
+        assert message.event_types == ["sent", "delivered"]
     """
 
-    to: str
-    subject: str
-    content: str
-    html_content: str | None
-    cc: list[str]
-    bcc: list[str]
-    attachments: list[Attachment]
-    policy_key: str | None
-    idempotency_key: str | None
-    send_id: str
-    message_id: str
-    organization: str
-    endpoint: str
-    created_at: float
-    extra_fields: dict[str, Any]
-    events: list[Event]
+    attachments: list[Attachment]  # type: ignore[assignment]
+
+    @classmethod
+    def load(cls, row: Mapping[str, Any], fetch: Callable[[str], bytes]) -> Message:
+        """A message from its JSON.
+
+        :param fetch: returns the bytes at a path of the control API.
+        """
+        message = cls.model_validate(row)
+        for position, attachment in enumerate(message.attachments):
+            attachment._fetch = fetch, f"messages/{message.send_id}/attachments/{position}"
+        return message
 
     @property
     def event_types(self) -> list[str]:
@@ -90,46 +79,31 @@ class Message:
         return [event.type for event in self.events]
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A fault that waits for its requests.
+class Fault(models.Fault):
+    """A pending fault: ``id``, ``kind``, requests ``met`` and ``remaining``, ``match``, and the other ``options``.
 
-    :param met: requests that it has met. :param remaining: those that it will still meet; None for no end.
-    :param match: what must hold of a request. :param options: the further fields of the fault.
+    ::
+
+        fault = fluxomail_sandbox.fail_next(503, times=2)
+        assert fault.remaining == 2
     """
 
-    id: int
-    kind: str
-    met: int
-    remaining: int | None
-    match: dict[str, str]
-    options: dict[str, Any]
+    match: dict[str, str]  # type: ignore[assignment]
 
-
-@dataclass(frozen=True)
-class Request:
-    """A request that the API has seen.
-
-    :param at: when it arrived, real time in seconds since the epoch.
-    :param status: the answer's status; None if there was none, as when the connection was cut.
-    :param fault: the kinds of the faults that met it, joined by ``+``.
-    :param headers: by name in lower case, without the credentials.
-    :param gap: seconds since the request before it in the list; None for the first.
-    """
-
-    at: float
-    method: str
-    path: str
-    query: str
-    status: int | None
-    idempotency_key: str | None
-    fault: str | None
-    headers: dict[str, str]
-    gap: float | None
+    @field_validator("match", mode="before")
+    @classmethod
+    def _given(cls, match: Mapping[str, Any]) -> dict[str, Any]:
+        return given(match)
 
 
 class RequestList(list[Request]):
-    """Requests, oldest first."""
+    """Requests, oldest first.
+
+    ::
+
+        requests = fluxomail_sandbox.requests("POST")
+        assert requests.gaps[0] >= 1
+    """
 
     @property
     def gaps(self) -> list[float]:
@@ -142,34 +116,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def message_of(row: Mapping[str, Any], load: Callable[[int], bytes]) -> Message:
-    """A message from its row.
-
-    :param load: fetches the bytes of the attachment at a position.
-    """
-    events = [
-        Event(event["type"], event["at"], {name: event[name] for name in event if name not in ("type", "at")})
-        for event in row["events"]
-    ]
-    attachments = [
-        Attachment(**item, _load=partial(load, position)) for position, item in enumerate(row["attachments"])
-    ]
-    return Message(**_picked(Message, row) | {"events": events, "attachments": attachments})
-
-
-def request_of(row: Mapping[str, Any]) -> Request:
-    """A request from its row."""
-    return Request(**_picked(Request, row))
-
-
-def fault_of(row: Mapping[str, Any]) -> Fault:
-    """A fault from its row."""
-    own = {name: row[name] for name in ("id", "kind", "met", "remaining")}
-    options = {name: value for name, value in row.items() if name not in own and name != "match"}
-    return Fault(**own, match=given(row["match"]), options=options)
-
-
-def messages_told(messages: Sequence[Message]) -> list[str]:
+def describe_messages(messages: Sequence[Message]) -> list[str]:
     """The newest messages as lines of a table."""
     if not messages:
         return ["the sandbox holds no message"]
@@ -178,25 +125,21 @@ def messages_told(messages: Sequence[Message]) -> list[str]:
     return [f"the sandbox holds {counted(len(messages))}:", *_table(rows, head)]
 
 
-def failures_told(requests: Sequence[Request]) -> list[str]:
-    """The newest requests that failed as lines of a table; none if all went well."""
-    rows = [(one.method, one.path, _answer(one)) for one in requests if one.status is None or one.status >= 400]
+def describe_failures(requests: Sequence[Request]) -> list[str]:
+    """The newest requests that failed as lines of a table; empty if none failed."""
+    rows = [(one.method, one.path, _result(one)) for one in requests if one.status is None or one.status >= 400]
     return ["requests that failed:", *_table(rows)] if rows else []
 
 
 def counted(number: int) -> str:
-    """A number of messages in words."""
+    """``no messages``, ``1 message``, ``2 messages``."""
     return f"{number or 'no'} message{'' if number == 1 else 's'}"
 
 
-def _picked(kind: type[Message | Request], row: Mapping[str, Any]) -> dict[str, Any]:
-    return {one.name: row[one.name] for one in fields(kind)}
-
-
-def _answer(request: Request) -> str:
+def _result(request: Request) -> str:
     status = request.status
-    told = "no answer" if status is None else f"{status} {responses.get(status, '')}".rstrip()
-    return f"{told} (fault {request.fault})" if request.fault else told
+    result = "no response" if status is None else f"{status} {responses.get(status, '')}".rstrip()
+    return f"{result} (fault {request.fault})" if request.fault else result
 
 
 def _table(rows: Sequence[tuple[str, ...]], *head: tuple[str, ...]) -> list[str]:

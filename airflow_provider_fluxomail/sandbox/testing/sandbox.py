@@ -1,7 +1,4 @@
-"""The sandbox as a test sees it: what was sent, what happens to it next, what goes wrong.
-
-:class:`FluxomailSandbox` is what the pytest fixture ``fluxomail_sandbox`` gives; the rest is what its methods return.
-"""
+"""The sandbox for a test: what was sent, what happens to it next, what goes wrong."""
 
 from __future__ import annotations
 
@@ -11,26 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_fluxomail.sandbox.testing.records import (
-    Attachment,
-    Event,
     Fault,
     Message,
     Request,
     RequestList,
     counted,
-    failures_told,
-    fault_of,
+    describe_failures,
+    describe_messages,
     given,
-    message_of,
-    messages_told,
-    request_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import EllipsisType
-
-__all__ = ["Attachment", "Event", "Fault", "FluxomailSandbox", "Message", "Request", "RequestList"]
 
 _SENDS: Final = {"method": "POST", "path": "/api/v1/emails"}
 _STREAMS: Final = {"path": "/api/v1/events/stream"}
@@ -39,14 +29,22 @@ _TIMEOUT: Final = 30
 
 
 class FluxomailSandbox:
-    """A local Fluxomail server, as a test drives it. May be used from several threads.
+    """A local Fluxomail server that a test controls; the pytest fixture ``fluxomail_sandbox`` returns one.
 
-    Every method raises :class:`ValueError` with the sandbox's own words for what the sandbox refuses, such as a
-    misspelt setting.
+    ::
+
+        def test_a_lost_response(fluxomail_sandbox):
+            fluxomail_sandbox.fail_next("response_lost_after_store")
+            FluxomailHook().send("ops@example.org", "Load finished", "20 rows", idempotency_key="load-1")
+            assert fluxomail_sandbox.message("ops@example.org").subject == "Load finished"
+            assert len(fluxomail_sandbox.requests("POST")) == 2
+
+    It may be used from several threads. Every method raises :class:`ValueError` with the sandbox's text if the sandbox
+    refuses the call, for example because of a misspelt switch.
 
     :param url: base URL of the server.
-    :param api_key: the key that is there from the start, with all scopes and no cap.
-    :param setenv: sets an environment variable, and sees to it that this is undone.
+    :param api_key: the key that exists from the start, with all scopes and no rate limit.
+    :param setenv: sets an environment variable until the end of the test.
     """
 
     def __init__(self, url: str, api_key: str, setenv: Callable[[str, str], None]) -> None:
@@ -58,11 +56,11 @@ class FluxomailSandbox:
     def connect(
         self, conn_id: str = "fluxomail_default", *, key: str | None = None, host: str | None = None, **extras: Any
     ) -> None:
-        """Define an Airflow connection in the environment, or define it anew.
+        """Define or redefine an Airflow connection in the environment.
 
-        :param key: the API key, which need not exist; :attr:`api_key` if it is left out.
-        :param host: base URL; the sandbox's if it is left out.
-        :param extras: extras of the connection, such as ``max_wait``. ``timeout`` is 2 seconds if it is left out.
+        :param key: the API key, which need not exist; default :attr:`api_key`.
+        :param host: base URL; default the sandbox's.
+        :param extras: extras of the connection, such as ``max_wait``. The default of ``timeout`` is 2 seconds.
         """
         password, host = self.api_key if key is None else key, self.url if host is None else host
         value = {"conn_type": "fluxomail", "host": host, "password": password, "extra": {"timeout": 2, **extras}}
@@ -81,7 +79,7 @@ class FluxomailSandbox:
         offset, count = 0, 1
         while offset < count:
             page = self._get("messages", to=to, idempotency_key=idempotency_key, limit=_PAGE, offset=offset)
-            found += [self._message(row) for row in page["messages"]]
+            found += [Message.load(row, self._fetch) for row in page["messages"]]
             offset, count = offset + _PAGE, page["count"]
         return [message for message in found if subject is None or message.subject == subject]
 
@@ -90,7 +88,7 @@ class FluxomailSandbox:
     ) -> Message:
         """The only message for which everything that is given holds, see :meth:`messages`.
 
-        :raises AssertionError: there is none, or more than one; it says what there is instead.
+        :raises AssertionError: there is none, or more than one; it lists the messages of the sandbox.
         """
         __tracebackhide__ = True
         return self.assert_sent(1, to, idempotency_key=idempotency_key, subject=subject)[0]
@@ -98,16 +96,16 @@ class FluxomailSandbox:
     def assert_sent(
         self, count: int, to: str | None = None, *, idempotency_key: str | None = None, subject: str | None = None
     ) -> list[Message]:
-        """Check how many messages there are, see :meth:`messages`; 0 asserts that nothing was sent.
+        """Check the number of messages, see :meth:`messages`; 0 asserts that nothing was sent.
 
         :return: the messages.
-        :raises AssertionError: there are more or fewer; it says what there is instead.
+        :raises AssertionError: there are more or fewer; it lists the messages of the sandbox.
         """
         __tracebackhide__ = True
-        asked = {"to": to, "idempotency_key": idempotency_key, "subject": subject}
+        filters = {"to": to, "idempotency_key": idempotency_key, "subject": subject}
         found = self.messages(to, idempotency_key=idempotency_key, subject=subject)
         if len(found) != count:
-            raise AssertionError(self._told(count, len(found), asked))
+            raise AssertionError(self._describe(count, len(found), filters))
         return found
 
     def requests(
@@ -122,11 +120,11 @@ class FluxomailSandbox:
         """The API requests for which everything that is given holds, oldest first. Texts are globs.
 
         :param path: covers the paths below it; with ``*``, ``?`` or ``[`` it is a glob for the whole path.
-        :param status: of the answer; 0 for requests that got none.
+        :param status: of the response; 0 for requests that got none.
         :param fault: a kind of fault that met them.
         """
         query = {"method": method, "path": path, "idempotency_key": idempotency_key, "status": status, "fault": fault}
-        return RequestList(request_of(row) for row in self._get("requests", **query)["requests"])
+        return RequestList(Request.model_validate(row) for row in self._get("requests", **query)["requests"])
 
     # What happens to a message
 
@@ -136,11 +134,11 @@ class FluxomailSandbox:
         """Let something happen to a message.
 
         :param event_type: such as ``delayed``.
-        :param message: the message; the only one if neither it nor ``to`` is given.
-        :param to: the recipient of the message, in place of it.
+        :param message: the message; default the only one.
+        :param to: the recipient of the message, in place of ``message``.
         :param fields: of the event. ``at`` is its time, in seconds since the epoch of the sandbox clock; default now.
         :return: the message with the event.
-        :raises AssertionError: there isn't exactly one such message.
+        :raises AssertionError: there is not exactly one such message.
         :raises TypeError: both message and recipient are given.
         """
         __tracebackhide__ = True
@@ -156,7 +154,7 @@ class FluxomailSandbox:
     def deliver(self, message: Message | None = None, *, to: str | None = None, **fields: Any) -> Message:
         """Deliver a message, see :meth:`event`.
 
-        Messages are delivered by themselves unless ``settings(default_outcome="never")`` was called before.
+        Messages are delivered automatically unless ``settings(default_outcome="never")`` was called before.
         """
         __tracebackhide__ = True
         return self.event("delivered", message, to=to, **fields)
@@ -186,7 +184,7 @@ class FluxomailSandbox:
         return self.event("clicked", message, to=to, url=url, **fields)
 
     def complain(self, message: Message | None = None, *, to: str | None = None, **fields: Any) -> Message:
-        """Let the recipient complain of spam, see :meth:`event`."""
+        """Let the recipient report spam, see :meth:`event`."""
         __tracebackhide__ = True
         return self.event("complained", message, to=to, **fields)
 
@@ -229,13 +227,13 @@ class FluxomailSandbox:
             fail_next("response_lost_after_store", to="ops@example.org")
             fail_next(404, path="/api/v1/sends")
 
-        :param kind: a status to answer with, or a kind of fault as the sandbox's documentation lists them.
-        :param times: requests that meet it, None for no end. Left out: 1; without end with ``every`` or ``chance``.
+        :param kind: a status to respond with, or a kind of fault (see the table of faults in the documentation).
+        :param times: requests that meet it, None for no limit. Default 1; no limit with ``every`` or ``chance``.
         :param skip: matching requests that pass first.
         :param every: it meets every Nth matching request.
         :param chance: the chance from 0 to 1 that a matching request meets it. :param seed: of the chance.
         :param method: of the request. :param path: covers the paths below it, or is a glob.
-            Without both, sends are met (``POST`` below ``/api/v1/emails``), and event streams by ``stream_*`` faults.
+            Without both, it meets sends (``POST`` below ``/api/v1/emails``), a ``stream_*`` fault meets event streams.
         :param to: the recipient of the message, a glob. :param idempotency_key: a glob. :param api_key: a glob.
         :param options: the fields of the kind, such as ``retry_after`` or ``seconds``.
         """
@@ -246,36 +244,37 @@ class FluxomailSandbox:
         schedule = {"skip": skip, "every": every, "chance": chance, "seed": seed}
         payload = options | given(schedule) | {"match": given(match)}
         payload |= {"kind": "status", "status": kind} if isinstance(kind, int) else {"kind": kind}
-        return fault_of(self._post("faults", payload if times is ... else payload | {"times": times}))
+        payload |= {} if times is ... else {"times": times}
+        return Fault.model_validate(self._post("faults", payload))
 
     def faults(self) -> list[Fault]:
-        """The faults that still have requests to meet, oldest first."""
-        return [fault_of(row) for row in self._get("faults")["faults"]]
+        """The pending faults, oldest first."""
+        return [Fault.model_validate(row) for row in self._get("faults")["faults"]]
 
     def clear_faults(self) -> None:
         """Drop all faults."""
         self._call("DELETE", "faults")
 
-    # Clock, settings, keys
+    # Clock, switches, keys
 
     def now(self) -> float:
         """The sandbox clock, in seconds since the epoch."""
         return float(self._get("health")["now"])
 
     def advance(self, seconds: float) -> float:
-        """Move the clock forward: events happen, caps reset, keys expire.
+        """Move the clock forward: events happen, rate limits reset, keys expire.
 
-        :return: the clock after it, in seconds since the epoch.
+        :return: the new time, in seconds since the epoch.
         """
         return float(self._post("clock", {"advance_seconds": seconds})["now"])
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Change settings of the sandbox, all that are named or none, until the next test.
+        """Change switches of the sandbox until the next test; if one of them is invalid, none.
 
-        :return: all settings.
+        :return: all switches.
         """
-        settings: dict[str, Any] = self._post("settings", changes)
-        return settings
+        switches: dict[str, Any] = self._post("settings", changes)
+        return switches
 
     def key(
         self,
@@ -289,9 +288,9 @@ class FluxomailSandbox:
         """Create an API key, or replace it.
 
         :param scopes: None for all of them.
-        :param rate_limit_per_minute: requests; None for no cap.
-        :param organization: that of :attr:`api_key` if it is left out.
-        :param expires_in: seconds of the sandbox clock until it ends.
+        :param rate_limit_per_minute: requests; None for no rate limit.
+        :param organization: default that of :attr:`api_key`.
+        :param expires_in: seconds of the sandbox clock until it expires.
         :return: its name, which is the key itself.
         """
         limits = {"rate_limit_per_minute": rate_limit_per_minute, "expires_in": expires_in}
@@ -308,26 +307,23 @@ class FluxomailSandbox:
         self._post("pause", {"paused": True, **given({"organization": organization})})
 
     def resume(self, organization: str | None = None) -> None:
-        """End a pause."""
+        """Resume a paused organization."""
         self._post("pause", {"paused": False, **given({"organization": organization})})
 
     def reset(self) -> None:
-        """Back to a fresh start, with :attr:`api_key` alone; the fixture does this before each test."""
+        """Back to a fresh start, with only :attr:`api_key`; the fixture does this before each test."""
         self._post("reset", {})
 
     # Inside
 
-    def _message(self, row: Mapping[str, Any]) -> Message:
-        return message_of(row, lambda position: self._bytes("GET", f"messages/{row['send_id']}/attachments/{position}"))
-
-    def _told(self, count: int, found: int, asked: Mapping[str, str | None]) -> str:
+    def _describe(self, count: int, found: int, filters: Mapping[str, str | None]) -> str:
         """Why the count is wrong, as far as the sandbox knows."""
-        wanted = " and ".join(f"{name} {value!r}" for name, value in given(asked).items())
+        wanted = " and ".join(f"{name} {value!r}" for name, value in given(filters).items())
         requests = self.requests()
         lines = [f"expected {counted(count)}{wanted and ' with '}{wanted}, found {found or 'none'}"]
-        lines += messages_told(self.messages()) + failures_told(requests)
+        lines += describe_messages(self.messages()) + describe_failures(requests)
         if not requests:
-            lines.append(f"no request has reached it: is {self.url} the host of the connection that was used?")
+            lines.append(f"no request has reached it: is {self.url} the host of the connection?")
         return "\n".join(lines)
 
     def _get(self, path: str, /, **query: Any) -> Any:
@@ -339,21 +335,24 @@ class FluxomailSandbox:
     def _call(self, method: str, path: str, body: str | None = None) -> Any:
         return json.loads(self._bytes(method, path, body))
 
+    def _fetch(self, path: str) -> bytes:
+        return self._bytes("GET", path)
+
     def _bytes(self, method: str, path: str, body: str | None = None) -> bytes:
-        # Not httpx or requests: they obey proxies, and what they log would be in the log that a test looks at.
+        # Not httpx or requests: they use proxies, and their log lines would be in the log that a test checks.
         connection = HTTPConnection(self._address.hostname or "", self._address.port, timeout=_TIMEOUT)
         try:
             connection.request(method, f"/_sandbox/{path}", body)
-            answer = connection.getresponse()
-            content = answer.read()
+            response = connection.getresponse()
+            content = response.read()
         finally:
             connection.close()
-        if answer.status >= 400:
-            raise ValueError(_refusal(content))
+        if response.status >= 400:
+            raise ValueError(_error_text(content))
         return content
 
 
-def _refusal(content: bytes) -> str:
+def _error_text(content: bytes) -> str:
     try:
         return str(json.loads(content)["error"])
     except (ValueError, TypeError, KeyError):

@@ -1,4 +1,4 @@
-"""Events as the API shows them: short rows, envelopes, and the positions that pages and streams go on from.
+"""The query parameters of timelines, event lists and streams: moments, cursors, limits.
 
 https://docs.fluxomail.com/api-reference/fluxomail/events
 """
@@ -7,48 +7,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.limits import MAX_EPOCH_SECONDS
-from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED
 from airflow_provider_fluxomail.sandbox.store.records import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_fluxomail.sandbox.store.records import StoredEvent
-
 _CURSOR = re.compile(r"([0-9]{1,15}):([0-9]{1,18})")
 _MAX_MS = int(MAX_EPOCH_SECONDS * 1000)
-
-
-def row(event: StoredEvent) -> dict[str, Any]:
-    """The short form, with the time in ms."""
-    short = event.data | {"type": event.type, "ts": event.at_ms}
-    # The tracking routes know no provider message: the documented rows of these two carry none.
-    return short if event.type in (OPENED, CLICKED) else short | {"providerMessageId": event.message_id}
-
-
-def envelope(event: StoredEvent) -> dict[str, Any]:
-    """The long form, with the time in ISO 8601."""
-    return {
-        "id": event_id(event),
-        "type": f"email.{event.type}",
-        "created": iso(event.at_ms),
-        "data": event.data | {"sendId": event.send_id, "providerMessageId": event.message_id},
-    }
-
-
-def event_id(event: StoredEvent) -> str:
-    """``<sendId>:<ms>``, as documented: two events of a send in the same ms share it."""
-    return f"{event.send_id}:{event.at_ms}"
-
-
-def iso(at_ms: int) -> str:
-    """Milliseconds since the epoch as ISO 8601 in UTC, with three decimals and ``Z``."""
-    seconds, milliseconds = divmod(at_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 
 def moment(name: str, text: str) -> int:
@@ -59,7 +28,7 @@ def moment(name: str, text: str) -> int:
     if re.fullmatch(r"[0-9]{1,15}", text):
         return min(int(text), _MAX_MS)
     try:
-        # A + that was not escaped has become a space.
+        # An unescaped + has become a space.
         when = datetime.fromisoformat(re.sub(r" (\d\d:?\d\d)$", r"+\1", text))
     except ValueError:
         raise bad_query(name, "an ISO 8601 time or milliseconds since the epoch") from None
@@ -69,7 +38,7 @@ def moment(name: str, text: str) -> int:
 
 
 def cursor(query: Mapping[str, str]) -> Position | None:
-    """The place that a page ends before: of an earlier ``nextCursor``, or any moment; None for the newest page.
+    """The position that a page ends before: an earlier ``nextCursor``, or any moment; None for the newest page.
 
     :raises ApiError: 400, it is neither.
     """
@@ -83,9 +52,9 @@ def cursor(query: Mapping[str, str]) -> Position | None:
 
 
 def page_limit(query: Mapping[str, str], most: int) -> int:
-    """How many rows are asked for; fewer are given when it is more than a page has.
+    """How many rows the client wants, at most those of a page.
 
-    :raises ApiError: 400, it is no number.
+    :raises ApiError: 400, it is not a number.
     """
     text = query.get("limit")
     if not text:
