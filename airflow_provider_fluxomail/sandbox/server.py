@@ -152,7 +152,7 @@ class SandboxServer:
 
             from airflow_provider_fluxomail.sandbox.app import build_app
             from airflow_provider_fluxomail.sandbox.state import Sandbox
-            from airflow_provider_fluxomail.sandbox.store.database import StoreError, StoreFullError
+            from airflow_provider_fluxomail.sandbox.store.errors import StoreError, StoreFullError
             from airflow_provider_fluxomail.sandbox.switches import Switches
         except ImportError as error:
             raise ImportError(

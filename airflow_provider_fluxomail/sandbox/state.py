@@ -12,7 +12,8 @@ from airflow_provider_fluxomail.sandbox.api.remembered_errors import RememberedE
 from airflow_provider_fluxomail.sandbox.clock import Clock, Stopwatch
 from airflow_provider_fluxomail.sandbox.faults.queue import FaultQueue
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION
-from airflow_provider_fluxomail.sandbox.store.database import Store, StoreError
+from airflow_provider_fluxomail.sandbox.store.database import Store
+from airflow_provider_fluxomail.sandbox.store.errors import StoreError
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey
 from airflow_provider_fluxomail.sandbox.store.request_log import RequestLog
 
@@ -52,7 +53,7 @@ class Sandbox:
         self._start_key = ApiKey(api_key, DEFAULT_ORGANIZATION)
         self.store = Store(data, bounds)
         try:
-            self.store.put_start_key(self._start_key)
+            self.store.keys.put_start_key(self._start_key)
             self.clock = Clock(self.store.clock_offset())
         except sqlite3.Error as error:
             self.store.close()
@@ -77,7 +78,7 @@ class Sandbox:
     def reset(self) -> None:
         """Back to the state of a fresh start, with only the start key. Open streams close, held requests are cut."""
         self.store.clear()
-        self.store.put_start_key(self._start_key)
+        self.store.keys.put_start_key(self._start_key)
         self.clock.offset = 0.0
         self.switches = self._start_switches.model_copy()
         self.rates.clear()

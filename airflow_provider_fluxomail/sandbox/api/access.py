@@ -63,7 +63,7 @@ class Access:
         allowance = self._count(key, request)
         if scope is not None and not key.allows(scope):
             raise ApiError(403, f"Forbidden: missing scope {scope}", details={"scope": scope})
-        if blocked_by_pause and self._sandbox.store.is_paused(key.organization):
+        if blocked_by_pause and self._sandbox.store.keys.is_paused(key.organization):
             raise ApiError(403, "Tenant paused for this organization", code="tenant_paused")
         if allowance is not None and allowance.exceeded:
             raise ApiError(
@@ -80,7 +80,7 @@ class Access:
 
         :param token: it came in the query, where only short-lived tokens belong.
         """
-        key = self._sandbox.store.get_key(secret) if secret else None
+        key = self._sandbox.store.keys.get(secret) if secret else None
         if key is None or (token and key.expires_ms is None):
             return None
         return key if key.alive(self._sandbox.clock.now_ms()) else None

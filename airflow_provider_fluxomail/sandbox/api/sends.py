@@ -6,7 +6,7 @@ The checks run in the order: key, scope, pause, rate limit, validation, plan. Th
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
@@ -159,14 +159,9 @@ class SendsApi:
         return self._sent(send_id, message_id)
 
     def _sent(self, send_id: str, message_id: str, *, reused: bool = False) -> SendResponse:
-        response = SendResponse(sendId=send_id, status="sent")
-        if self._sandbox.switches.send_result == "docs":
-            response.messageId = message_id
-        else:
-            response.accepted = True
-        if reused:
-            response.reused = True
-        return response
+        shown: dict[str, Any] = {"reused": True} if reused else {}
+        shown |= {"messageId": message_id} if self._sandbox.switches.send_result == "docs" else {"accepted": True}
+        return SendResponse(sendId=send_id, status="sent", **shown)
 
     def _timeline(self, send: StoredSend, events: Sequence[StoredEvent], request: Request) -> TimelineResponse:
         """The timeline of a send.

@@ -23,7 +23,7 @@ from airflow_provider_fluxomail.sandbox.errors import ControlError
 from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
 from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
-from airflow_provider_fluxomail.sandbox.store.database import StoreFullError
+from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend
 from airflow_provider_fluxomail.sandbox.switches import Switches
 
@@ -84,8 +84,8 @@ class Control:
         scopes = None if body.scopes is None else tuple(body.scopes)
         key = ApiKey(body.key, body.organization, scopes, body.rate_limit_per_minute, expires_ms)
         try:
-            self._sandbox.store.drop_expired_keys(self._sandbox.clock.now_ms())
-            self._sandbox.store.put_key(key)
+            self._sandbox.store.keys.drop_expired(self._sandbox.clock.now_ms())
+            self._sandbox.store.keys.put(key)
         except StoreFullError as error:
             raise ControlError(str(error), 409) from error
         self._sandbox.rates.forget(key.key)
@@ -95,7 +95,7 @@ class Control:
 
     async def delete_key(self, key: str) -> models.DeletedKey:
         """Revoke a key. Streams that were opened with it close."""
-        if not self._sandbox.store.delete_key(key):
+        if not self._sandbox.store.keys.delete(key):
             raise ControlError(f"there is no key {key!r}", 404)
         self._sandbox.rates.forget(key)
         self._sandbox.changed()
@@ -104,7 +104,7 @@ class Control:
     async def pause(self, body: PauseInput) -> PauseInput:
         """Pause or resume an organization."""
         try:
-            self._sandbox.store.pause(body.organization, paused=body.paused)
+            self._sandbox.store.keys.pause(body.organization, paused=body.paused)
         except StoreFullError as error:
             raise ControlError(str(error), 409) from error
         return body

@@ -18,7 +18,7 @@ from airflow_provider_fluxomail.sandbox.inbox import pages
 from airflow_provider_fluxomail.sandbox.inbox.pages import PREFIX
 from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL, MAX_EPOCH_SECONDS
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, details
-from airflow_provider_fluxomail.sandbox.store.database import StoreFullError
+from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
 from airflow_provider_fluxomail.sandbox.store.mailbox import MAX_SEARCH
 
 if TYPE_CHECKING:

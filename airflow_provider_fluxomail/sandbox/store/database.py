@@ -1,4 +1,4 @@
-"""Keys, pauses, messages, events and idempotency records in SQLite: in memory, or in a file that survives ``kill -9``.
+"""Messages, events, idempotency records, keys and pauses in SQLite: in memory, or in a file that survives ``kill -9``.
 
 One connection, used by the server's event loop only, so the reads and writes of two requests cannot interleave.
 Every change is one transaction that ends before the response is sent.
@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_fluxomail.sandbox.store.errors import StoreError, StoreFullError
 from airflow_provider_fluxomail.sandbox.store.event_log import EventLog
+from airflow_provider_fluxomail.sandbox.store.keys import Keys
 from airflow_provider_fluxomail.sandbox.store.mailbox import Mailbox
-from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredAttachment, StoredSend
+from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, StoredSend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,14 +62,6 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
 
 
-class StoreError(Exception):
-    """The data file cannot be used; the text is one line that says why."""
-
-
-class StoreFullError(Exception):
-    """A bound is reached; the text names it."""
-
-
 _SEND_COLUMNS = (
     "number, send_id, message_id, organization, endpoint, recipient, subject, content, html, cc, bcc, policy_key, "
     "idempotency_key, fingerprint, extra, created_ms"
@@ -107,6 +101,8 @@ class Store:
         """The queries over the events of all messages."""
         self.mailbox = Mailbox(self._db)
         """The queries of the inbox."""
+        self.keys = Keys(self._db, bounds)
+        """API keys and paused organizations."""
 
     def _open(self, *, on_disk: bool) -> None:
         if on_disk:
@@ -141,65 +137,6 @@ class Store:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
-
-    # Keys, pauses, clock
-
-    def put_key(self, key: ApiKey, *, at_start: bool = False) -> None:
-        """Create or replace a key.
-
-        :raises StoreFullError: the bound of keys is reached.
-        """
-        with self._transaction():
-            known = self._db.execute("SELECT at_start FROM keys WHERE key = ?", (key.key,)).fetchone()
-            if known is None and not at_start and self._scalar("SELECT count(*) FROM keys") >= self._bounds.keys:
-                raise StoreFullError(f"the sandbox keeps at most {self._bounds.keys} keys: reset it")
-            scopes = None if key.scopes is None else json.dumps(key.scopes)
-            self._db.execute(
-                "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?)",
-                (key.key, key.organization, scopes, key.cap, int(at_start), key.expires_ms),
-            )
-
-    def put_start_key(self, key: ApiKey) -> None:
-        """Make a key the start key, in place of the one of an earlier start.
-
-        A key that was replaced over the control API stays as it is.
-        """
-        self._db.execute("DELETE FROM keys WHERE at_start")
-        if self.get_key(key.key) is None:
-            self.put_key(key, at_start=True)
-
-    def get_key(self, key: str) -> ApiKey | None:
-        """The key, or None."""
-        row = self._db.execute(
-            "SELECT organization, scopes, cap, expires_ms FROM keys WHERE key = ?", (key,)
-        ).fetchone()
-        if row is None:
-            return None
-        return ApiKey(key, row[0], None if row[1] is None else tuple(json.loads(row[1])), row[2], row[3])
-
-    def drop_expired_keys(self, now_ms: int) -> None:
-        """Delete the tokens that have expired."""
-        self._db.execute("DELETE FROM keys WHERE expires_ms <= ?", (now_ms,))
-
-    def delete_key(self, key: str) -> bool:
-        """Revoke a key; return whether it existed."""
-        return self._db.execute("DELETE FROM keys WHERE key = ?", (key,)).rowcount > 0
-
-    def pause(self, organization: str, *, paused: bool) -> None:
-        """Pause or resume an organization.
-
-        :raises StoreFullError: the bound of paused organizations is reached.
-        """
-        if not paused:
-            self._db.execute("DELETE FROM paused WHERE organization = ?", (organization,))
-        elif self._scalar("SELECT count(*) FROM paused") >= self._bounds.keys:
-            raise StoreFullError(f"the sandbox keeps at most {self._bounds.keys} paused organizations: reset it")
-        else:
-            self._db.execute("INSERT OR IGNORE INTO paused VALUES (?)", (organization,))
-
-    def is_paused(self, organization: str) -> bool:
-        """Whether an organization is paused."""
-        return self._db.execute("SELECT 1 FROM paused WHERE organization = ?", (organization,)).fetchone() is not None
 
     def clock_offset(self) -> float:
         """Seconds by which the clock was moved, so that a restart does not set it back."""

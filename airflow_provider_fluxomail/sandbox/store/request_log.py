@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import unquote_plus
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,21 +20,20 @@ _SECRET_HEADERS: Final = frozenset(("authorization", "x-api-key", "proxy-authori
 _MAX_TEXT: Final = 2_000
 
 
-class LoggedRequest(BaseModel):
+@dataclass(slots=True)
+class LoggedRequest:
     """One request to the API."""
 
-    at: float = Field(description="When it arrived, real time in seconds since the epoch.")
+    at: Annotated[float, Field(description="When it arrived, real time in seconds since the epoch.")]
     method: str
     path: str
     query: str
-    status: int | None = Field(
-        default=None, description="Of the response; null if there is none, as when the connection was cut."
-    )
-    idempotency_key: str | None = Field(default=None, description="Of the header, else of the body.")
-    fault: str | None = Field(default=None, description="The kinds of the faults that met it, joined by `+`.")
+    headers: Annotated[dict[str, str], Field(description="By name in lower case, without the credentials.")]
+    idempotency_key: Annotated[str | None, Field(description="Of the header, else of the body.")] = None
+    status: Annotated[int | None, Field(description="Of the response; null for a connection that was cut.")] = None
+    fault: Annotated[str | None, Field(description="The kinds of the faults that met it, joined by `+`.")] = None
     user_agent: str | None = None
-    headers: dict[str, str] = Field(description="By name in lower case, without the credentials.")
-    gap: float | None = Field(default=None, description="Seconds since the request before it in the list.")
+    gap: Annotated[float | None, Field(description="Seconds since the request before it in the list.")] = None
 
 
 class RequestLog:
@@ -58,15 +58,8 @@ class RequestLog:
         }
         key = shown.get("idempotency-key") or None
         shown_query = "&".join(map(_without_token, query.decode("latin-1").split("&")))[:_MAX_TEXT]
-        entry = LoggedRequest(
-            at=at,
-            method=method,
-            path=path[:_MAX_TEXT],
-            query=shown_query,
-            idempotency_key=key,
-            user_agent=shown.get("user-agent"),
-            headers=shown,
-        )
+        agent = shown.get("user-agent")
+        entry = LoggedRequest(at, method, path[:_MAX_TEXT], shown_query, shown, key, user_agent=agent)
         size = 200 + len(entry.path) + len(entry.query) + sum(map(len, shown)) + sum(map(len, shown.values()))
         self._entries.append((entry, size))
         self._size += size
@@ -99,7 +92,7 @@ class RequestLog:
             and (fault is None or fault in (entry.fault or "").split("+"))
         ]
         gaps = [None, *(after.at - before.at for before, after in pairwise(found))]
-        return [entry.model_copy(update={"gap": gap}) for entry, gap in zip(found, gaps, strict=False)]
+        return [replace(entry, gap=gap) for entry, gap in zip(found, gaps, strict=False)]
 
     def sends_with(self, idempotency_key: str) -> list[LoggedRequest]:
         """The requests to send that carried exactly this key, oldest first."""

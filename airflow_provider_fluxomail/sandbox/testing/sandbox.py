@@ -7,10 +7,10 @@ from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
+from airflow_provider_fluxomail.sandbox.control.models import Requests
 from airflow_provider_fluxomail.sandbox.testing.records import (
     Fault,
     Message,
-    Request,
     RequestList,
     counted,
     describe_failures,
@@ -124,7 +124,7 @@ class FluxomailSandbox:
         :param fault: a kind of fault that met them.
         """
         query = {"method": method, "path": path, "idempotency_key": idempotency_key, "status": status, "fault": fault}
-        return RequestList(Request.model_validate(row) for row in self._get("requests", **query)["requests"])
+        return RequestList(Requests.model_validate(self._get("requests", **query)).requests)
 
     # What happens to a message
 
