@@ -71,17 +71,6 @@ class ApiError(Exception):
         self.preview = preview
         self.headers = headers
 
-    def copy(self) -> ApiError:
-        """The same error without the traceback, whose frames would keep whole requests in memory."""
-        return ApiError(
-            self.status,
-            self.message,
-            code=self.code,
-            details=self.details,
-            preview=self.preview,
-            headers=self.headers,
-        )
-
     def response(self, switches: Switches) -> Response:
         """The response in the form that the switches choose."""
         status = switches.validation_status if self.status == 400 else self.status

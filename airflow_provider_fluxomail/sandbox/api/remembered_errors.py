@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,14 +21,15 @@ class RememberedErrors:
     def keep(self, organization: str, key: str, at_ms: int, error: ApiError) -> None:
         """Remember the error of a key, in place of one that is no longer found."""
         self._kept.pop((organization, key), None)
-        self._kept[organization, key] = at_ms, error.copy()
+        # A copy has no traceback, whose frames would keep the whole request in memory.
+        self._kept[organization, key] = at_ms, copy(error)
         while len(self._kept) > self._bounds.keys:
             self._kept.popitem(last=False)
 
     def find(self, organization: str, key: str, since_ms: int) -> ApiError | None:
         """The error of a key, unless it is from ``since_ms`` or before."""
         at_ms, error = self._kept.get((organization, key), (since_ms, None))
-        return error.copy() if error is not None and at_ms > since_ms else None
+        return copy(error) if error is not None and at_ms > since_ms else None
 
     def clear(self) -> None:
         """Forget all."""

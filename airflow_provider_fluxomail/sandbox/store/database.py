@@ -7,59 +7,23 @@ Every change is one transaction that ends before the response is sent.
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.sandbox.store.errors import StoreError, StoreFullError
+from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
 from airflow_provider_fluxomail.sandbox.store.event_log import EventLog
 from airflow_provider_fluxomail.sandbox.store.keys import Keys
 from airflow_provider_fluxomail.sandbox.store.mailbox import Mailbox
 from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, StoredSend
+from airflow_provider_fluxomail.sandbox.store.schema import open_database, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from os import PathLike
 
     from airflow_provider_fluxomail.sandbox.limits import Bounds
     from airflow_provider_fluxomail.sandbox.message import Message
     from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
     from airflow_provider_fluxomail.sandbox.store.records import StoredEvent
-
-_SCHEMA_VERSION = 2
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS keys (
-    key TEXT PRIMARY KEY, organization TEXT NOT NULL, scopes TEXT, cap INTEGER, at_start INTEGER NOT NULL,
-    expires_ms INTEGER
-);
-CREATE TABLE IF NOT EXISTS paused (organization TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS sends (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, send_id TEXT NOT NULL UNIQUE, message_id TEXT NOT NULL,
-    organization TEXT NOT NULL, endpoint TEXT NOT NULL, recipient TEXT NOT NULL COLLATE NOCASE,
-    address TEXT NOT NULL COLLATE NOCASE, subject TEXT NOT NULL, content TEXT NOT NULL, html TEXT, cc TEXT NOT NULL,
-    bcc TEXT NOT NULL, policy_key TEXT, idempotency_key TEXT, fingerprint TEXT NOT NULL, extra TEXT NOT NULL,
-    created_ms INTEGER NOT NULL, size INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS sends_by_address ON sends (address);
-CREATE INDEX IF NOT EXISTS sends_by_idempotency_key ON sends (idempotency_key);
-CREATE TABLE IF NOT EXISTS attachments (
-    send INTEGER NOT NULL REFERENCES sends ON DELETE CASCADE, position INTEGER NOT NULL, filename TEXT NOT NULL,
-    content_type TEXT, sha256 TEXT NOT NULL, content BLOB NOT NULL, PRIMARY KEY (send, position)
-);
-CREATE TABLE IF NOT EXISTS events (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, send INTEGER NOT NULL REFERENCES sends ON DELETE CASCADE,
-    type TEXT NOT NULL, at_ms INTEGER NOT NULL, data TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS events_by_send ON events (send, at_ms);
-CREATE INDEX IF NOT EXISTS events_by_time ON events (at_ms);
-CREATE TABLE IF NOT EXISTS idempotency (
-    organization TEXT NOT NULL, key TEXT NOT NULL, send INTEGER NOT NULL REFERENCES sends ON DELETE CASCADE,
-    created_ms INTEGER NOT NULL, PRIMARY KEY (organization, key)
-);
-CREATE INDEX IF NOT EXISTS idempotency_by_send ON idempotency (send);
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value REAL NOT NULL);
-"""
 
 
 _SEND_COLUMNS = (
@@ -78,24 +42,8 @@ class Store:
 
     def __init__(self, path: str | PathLike[str] | None, bounds: Bounds) -> None:
         self._bounds = bounds
-        # Opened by the thread that starts the server, then used by the server's thread alone.
-        try:
-            self._db = sqlite3.connect(
-                ":memory:" if path is None else Path(path), isolation_level=None, check_same_thread=False, timeout=0.5
-            )
-        except sqlite3.Error as error:
-            raise StoreError(f"cannot open the data file {path}: {error}") from error
-        try:
-            self._open(on_disk=path is not None)
-            row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
-        except sqlite3.Error as error:
-            self._db.close()
-            if "locked" in str(error):
-                raise StoreError(f"the data file {path} is in use by another sandbox") from error
-            raise StoreError(f"cannot use the data file {path}: {error}") from error
-        except StoreError:
-            self._db.close()
-            raise
+        self._db = open_database(path)
+        row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
         self._count, self._bytes = int(row[0]), int(row[1])
         self.event_log = EventLog(self._db)
         """The queries over the events of all messages."""
@@ -104,39 +52,9 @@ class Store:
         self.keys = Keys(self._db, bounds)
         """API keys and paused organizations."""
 
-    def _open(self, *, on_disk: bool) -> None:
-        if on_disk:
-            # Held until the end: rate windows and faults live in one process, so two cannot share a file.
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # A killed process loses nothing that was committed; a machine that loses power may.
-            self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version not in (0, _SCHEMA_VERSION):
-            raise StoreError(
-                f"the data file has format {version}, this sandbox uses {_SCHEMA_VERSION}: use another file"
-            )
-        if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise StoreError("the data file is a SQLite file of another program: use another file")
-        with self._transaction():
-            for statement in _SCHEMA.split(";\n"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-
     def close(self) -> None:
-        """Close the file. The store can't be used afterwards."""
+        """Close the file. The store cannot be used afterwards."""
         self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def clock_offset(self) -> float:
         """Seconds by which the clock was moved, so that a restart does not set it back."""
@@ -149,7 +67,7 @@ class Store:
 
     def clear(self) -> None:
         """Delete everything."""
-        with self._transaction():
+        with transaction(self._db):
             for table in ("idempotency", "events", "attachments", "sends", "keys", "paused", "meta"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
         self._count = self._bytes = 0
@@ -171,7 +89,7 @@ class Store:
 
         The oldest messages are dropped if a bound is reached; this one always fits.
         """
-        with self._transaction():
+        with transaction(self._db):
             number = self._db.execute(
                 "INSERT INTO sends (send_id, message_id, organization, endpoint, recipient, address, subject, content,"
                 " html, cc, bcc, policy_key, idempotency_key, fingerprint, extra, created_ms, size)"
@@ -284,7 +202,7 @@ class Store:
         if self.event_log.count(send) >= self._bounds.events:
             raise StoreFullError(f"a message keeps at most {self._bounds.events} events")
         data = json.dumps(event.data)
-        with self._transaction():
+        with transaction(self._db):
             self.event_log.insert(send.number, event.type, event.at_ms, data)
             self._db.execute("UPDATE sends SET size = size + ? WHERE number = ?", (len(data), send.number))
             count, size = self._make_room(self._count, self._bytes + len(data))
