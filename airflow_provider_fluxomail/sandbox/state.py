@@ -34,7 +34,7 @@ class Sandbox:
     :param data: the data file, or None for memory.
     :param switches: those of a fresh start, and of a reset.
     :param names: host names for control calls, besides addresses and ``localhost``.
-    :raises StoreError: the data file can't be used.
+    :raises StoreError: the data file cannot be used.
     """
 
     def __init__(

@@ -243,6 +243,14 @@ def test_names_are_of_this_sandbox_alone(server: SandboxServer) -> None:
     assert "--allow-host" in answer["error"]
 
 
+@pytest.mark.parametrize("name", [b"host", b"origin", b"sec-fetch-site"])
+def test_a_header_that_comes_twice(name: bytes) -> None:
+    good = {b"host": b"localhost", b"origin": b"http://localhost", b"sec-fetch-site": b"same-origin"}
+    headers = [(b"host", b"localhost"), (name, b"evil.example"), (name, good[name])]
+    with pytest.raises(ControlError, match=f"more than one {name.decode()}"):
+        check_origin("POST", headers, ())
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_a_form_of_another_site(named: SandboxServer, site: str) -> None:
     headers: dict[str, str | None] = {"Host": "127.0.0.1:{port}", "Sec-Fetch-Site": site, "Content-Type": "text/plain"}

@@ -44,7 +44,7 @@ class SendInput(Document):
     bcc: str | list[str] | None = None
     attachments: list[AttachmentInput] | None = None
     policyKey: str | None = None
-    idempotencyKey: str | None = Field(default=None, description="For clients that can't set the header.")
+    idempotencyKey: str | None = Field(default=None, description="For clients that cannot set the header.")
 
 
 class SendResponse(Document):

@@ -154,7 +154,7 @@ class StreamResponse(Response):
         return now + max(0.0, (key.expires_ms + 1) / 1000 - self._sandbox.clock.now())
 
     async def _stop(self, send: Send) -> None:
-        """End the stream now; cut it if its client doesn't read, or may not get another byte."""
+        """Close the stream now; cut it if its client does not read, or must not get another byte."""
         try:
             if not self._faults.stalled:
                 async with asyncio.timeout(_STOP_SECONDS):
