@@ -39,7 +39,8 @@ def fluxomail_sandbox(_fluxomail_server: SandboxServer, monkeypatch: pytest.Monk
     ::
 
         def test_the_alert_is_sent(fluxomail_sandbox):
-            FluxomailHook().send("ops@example.org", "Load failed", "See the log.")
+            message = {"to": "ops@example.org", "subject": "Load failed", "content": "See the log."}
+            FluxomailHook().send(message, idempotency_key="load-1")
             assert fluxomail_sandbox.message("ops@example.org").subject == "Load failed"
 
     The server is shared by all tests of the session (with pytest-xdist: of the worker) and reset for each of them.

@@ -35,7 +35,8 @@ class FluxomailSandbox:
 
         def test_a_lost_response(fluxomail_sandbox):
             fluxomail_sandbox.fail_next("response_lost_after_store")
-            FluxomailHook().send("ops@example.org", "Load finished", "20 rows", idempotency_key="load-1")
+            message = {"to": "ops@example.org", "subject": "Load finished", "content": "20 rows."}
+            FluxomailHook().send(message, idempotency_key="load-1")
             assert fluxomail_sandbox.message("ops@example.org").subject == "Load finished"
             assert len(fluxomail_sandbox.requests("POST")) == 2
 
