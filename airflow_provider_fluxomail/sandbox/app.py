@@ -15,8 +15,7 @@ from airflow_provider_fluxomail.sandbox.api.events import EventsApi
 from airflow_provider_fluxomail.sandbox.api.sends import SendsApi
 from airflow_provider_fluxomail.sandbox.control.handlers import Control
 from airflow_provider_fluxomail.sandbox.control.inputs import format_errors
-from airflow_provider_fluxomail.sandbox.control.models import ControlErrorResponse
-from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError
+from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError, ControlErrorResponse
 from airflow_provider_fluxomail.sandbox.exchange import API_PREFIX, json_response
 from airflow_provider_fluxomail.sandbox.faults.models import KINDS
 from airflow_provider_fluxomail.sandbox.inbox import pages

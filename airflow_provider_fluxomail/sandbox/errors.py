@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import BaseModel, Field, JsonValue
 from starlette.responses import Response
 
-from airflow_provider_fluxomail.sandbox.api.models import ErrorResponse
-from airflow_provider_fluxomail.sandbox.control.models import ControlErrorResponse
-from airflow_provider_fluxomail.sandbox.exchange import json_response
+from airflow_provider_fluxomail.sandbox.exchange import Document, json_response
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.switches import Switches
@@ -40,6 +39,22 @@ MESSAGES: Final[dict[int, str]] = {
     503: "Service unavailable",
     504: "Gateway timeout",
 }
+
+
+class ErrorResponse(Document):
+    """An error, in the form that the switch `error_form` chooses."""
+
+    code: str | None = None
+    message: str | None = None
+    error: str | None = None
+    details: dict[str, JsonValue] | None = None
+    preview: dict[str, JsonValue] | None = Field(default=None, description="With 402: the plan that has the feature.")
+
+
+class ControlErrorResponse(BaseModel):
+    """A control call that failed."""
+
+    error: str
 
 
 class ApiError(Exception):

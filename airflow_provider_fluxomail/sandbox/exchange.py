@@ -8,10 +8,12 @@ import math
 import re
 import socket
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
+
+from airflow_provider_fluxomail.sandbox.limits import MAX_DELAY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +32,33 @@ EXCHANGE: Final = "fluxomail.exchange"
 
 _MAX_DEPTH: Final = 100
 _SAFE_HEADER: Final = re.compile(r"[\x20-\x7e]{1,256}")
+
+
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
+
+
+class Input(BaseModel):
+    """Takes no value of another type, and no field that would be ignored, such as a misspelt one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, value: Any) -> Any:
+        """Name the known fields, which ``extra="forbid"`` alone does not."""
+        if isinstance(value, dict):
+            unknown = sorted(str(name) for name in set(value) - set(cls.model_fields))
+            if unknown:
+                known = ", ".join(cls.model_fields) or "none"
+                raise ValueError(f"unknown field {', '.join(unknown)}: the fields are {known}")
+        return value
+
+
+class Document(BaseModel):
+    """A JSON object that may have further fields."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from airflow_provider_fluxomail.sandbox.control.inputs import Input, Seconds
+from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
 
 

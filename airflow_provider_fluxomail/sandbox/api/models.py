@@ -8,21 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field
 
 from airflow_provider_fluxomail.sandbox.clock import iso
+from airflow_provider_fluxomail.sandbox.exchange import Document
 from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.store.records import StoredEvent
 
 Ms = Annotated[int, Field(description="Milliseconds since the epoch.")]
-
-
-class Document(BaseModel):
-    """A JSON object that may have further fields."""
-
-    model_config = ConfigDict(extra="allow")
 
 
 class AttachmentInput(BaseModel):
@@ -55,16 +50,6 @@ class SendResponse(Document):
     messageId: str | None = None
     accepted: bool | None = None
     reused: bool | None = Field(default=None, description="The first result again: nothing was sent now.")
-
-
-class ErrorResponse(Document):
-    """An error, in the form that the switch `error_form` chooses."""
-
-    code: str | None = None
-    message: str | None = None
-    error: str | None = None
-    details: dict[str, JsonValue] | None = None
-    preview: dict[str, JsonValue] | None = Field(default=None, description="With 402: the plan that has the feature.")
 
 
 class EventRow(Document):

@@ -8,7 +8,8 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
 from airflow_provider_fluxomail import __version__
-from airflow_provider_fluxomail.sandbox.api.models import ErrorResponse, SendInput
+from airflow_provider_fluxomail.sandbox.api.models import SendInput
+from airflow_provider_fluxomail.sandbox.errors import ErrorResponse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

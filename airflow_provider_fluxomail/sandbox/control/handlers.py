@@ -19,8 +19,9 @@ from airflow_provider_fluxomail.sandbox.control.inputs import (
     PauseInput,
     RequestsQuery,
 )
-from airflow_provider_fluxomail.sandbox.errors import ControlError
+from airflow_provider_fluxomail.sandbox.errors import ControlError, ControlErrorResponse
 from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
+from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
@@ -47,7 +48,7 @@ class Control:
             "response_class": Response,
             "responses": {200: {"content": {"application/octet-stream": {}}}},
         }
-        failed = {"model": models.ControlErrorResponse, "description": "The call failed; the text says why."}
+        failed = {"model": ControlErrorResponse, "description": "The call failed; the text says why."}
         for method, path, handler, options in (
             ("GET", "health", self.health, {}),
             ("POST", "keys", self.put_key, {}),
@@ -159,7 +160,7 @@ class Control:
         pending = [fault.state() for fault in self._sandbox.faults.pending()]
         return models.Faults(count=len(pending), faults=pending)
 
-    async def add_fault(self, body: AnyFault) -> models.Fault:
+    async def add_fault(self, body: AnyFault) -> PendingFault:
         """Queue a fault for the requests that match, or for a stream that is open."""
         if self._sandbox.faults.full:
             raise ControlError(f"at most {self._sandbox.bounds.faults} faults can be pending: DELETE them first", 409)

@@ -7,31 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, MAX_DELAY_SECONDS, MAX_EPOCH_SECONDS
+from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, MAX_EPOCH_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-Text = Annotated[str, Field(min_length=1, max_length=256)]
-Seconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
 Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)]
-
-
-class Input(BaseModel):
-    """Takes no value of another type, and no field that would be ignored, such as a misspelt one."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_known(cls, value: Any) -> Any:
-        """Name the known fields, which ``extra="forbid"`` alone does not."""
-        if isinstance(value, dict):
-            unknown = sorted(str(name) for name in set(value) - set(cls.model_fields))
-            if unknown:
-                known = ", ".join(cls.model_fields) or "none"
-                raise ValueError(f"unknown field {', '.join(unknown)}: the fields are {known}")
-        return value
 
 
 class KeyInput(Input):

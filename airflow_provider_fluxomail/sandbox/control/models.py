@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
 
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.store.records import StoredEvent, StoredSend
 
 Epoch = Annotated[float, Field(description="Seconds since the epoch, by the sandbox clock.")]
-
-
-class ControlErrorResponse(BaseModel):
-    """A control call that failed."""
-
-    error: str
 
 
 class Health(BaseModel):
@@ -131,28 +126,11 @@ class Messages(BaseModel):
     messages: list[Message]
 
 
-class Fault(BaseModel):
-    """A pending fault, with the fields it was given."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    id: int
-    kind: str
-    met: int = Field(description="Requests that it has met.")
-    remaining: int | None = Field(description="Requests that it will still meet; null for no limit.")
-    match: dict[str, str | None] = Field(description="What must hold of a request.")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The further fields."""
-        return self.model_extra or {}
-
-
 class Faults(BaseModel):
     """The pending faults."""
 
     count: int
-    faults: list[Fault]
+    faults: list[PendingFault]
 
 
 class Requests(BaseModel):

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from airflow_provider_fluxomail.sandbox.control.inputs import Input, Seconds, Text
+from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
 
 _FRAMING_HEADERS: Final = frozenset(("content-length", "transfer-encoding", "connection"))
 

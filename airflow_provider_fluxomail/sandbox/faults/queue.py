@@ -9,9 +9,10 @@ from __future__ import annotations
 import fnmatch
 import random
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.sandbox.control import models
+from pydantic import BaseModel, ConfigDict, Field
+
 from airflow_provider_fluxomail.sandbox.faults.models import Delay, MissingSendId, StreamGap, handled_first
 from airflow_provider_fluxomail.sandbox.store.request_log import path_matches
 
@@ -106,11 +107,28 @@ class QueuedFault:
         self._seen -= 1
         self.met -= 1
 
-    def state(self) -> models.Fault:
+    def state(self) -> PendingFault:
         """What the control API shows of it."""
         remaining = None if self.spec.times is None else self.spec.times - self.met
         counts = {"id": self.number, "met": self.met, "remaining": remaining}
-        return models.Fault.model_validate(counts | self.spec.model_dump())
+        return PendingFault.model_validate(counts | self.spec.model_dump())
+
+
+class PendingFault(BaseModel):
+    """A pending fault, with the fields it was given."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: int
+    kind: str
+    met: int = Field(description="Requests that it has met.")
+    remaining: int | None = Field(description="Requests that it will still meet; null for no limit.")
+    match: dict[str, str | None] = Field(description="What must hold of a request.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further fields."""
+        return self.model_extra or {}
 
 
 class FaultQueue:

@@ -15,6 +15,7 @@ from pydantic import PrivateAttr, field_validator
 
 from airflow_provider_fluxomail.sandbox.control import models
 from airflow_provider_fluxomail.sandbox.control.models import Event
+from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest as Request
 
@@ -79,7 +80,7 @@ class Message(models.Message):
         return [event.type for event in self.events]
 
 
-class Fault(models.Fault):
+class Fault(PendingFault):
     """A pending fault: ``id``, ``kind``, requests ``met`` and ``remaining``, ``match``, and the other ``options``.
 
     ::
