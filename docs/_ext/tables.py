@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -24,7 +23,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from airflow_provider_fluxomail import client, sending
+from airflow_provider_fluxomail.client import errors as client_errors
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.configuration.options import EXTRAS, OPTIONS, SECTION
 
@@ -43,7 +42,7 @@ _TYPES: Final[Mapping[str, str]] = {"boolean": "true or false", "integer": "whol
 #: JSON, placeholders, schemes and names in the help of an option.
 _CODE: Final = re.compile(r"(\{.*?\}|https?://|\b[a-z]+(?:_[a-z]+)+\b)")
 _PARAMETER: Final = re.compile(r"^:param (\w+): *(.*(?:\n(?: +.*)?$)*)", re.MULTILINE)
-_CURE: Final = "What to do: "
+_CURE: Final = "\nWhat to do: "
 
 
 def option_rows(kind: str) -> Iterator[Row]:
@@ -58,17 +57,10 @@ def option_rows(kind: str) -> Iterator[Row]:
 
 
 def errors() -> Iterator[type[FluxomailError]]:
-    """Yield every class of error of the package, subclasses after their base."""
-    for package in (client, sending):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
-    yield from _subclasses(FluxomailError)
-
-
-def _subclasses(base: type[FluxomailError]) -> Iterator[type[FluxomailError]]:
-    for error in base.__subclasses__():
-        yield error
-        yield from _subclasses(error)
+    """Yield every class of error that users meet, in the order of the module."""
+    for error in vars(client_errors).values():
+        if isinstance(error, type) and issubclass(error, FluxomailError) and error is not FluxomailError:
+            yield error
 
 
 def error_rows() -> Iterator[Row]:
@@ -77,15 +69,15 @@ def error_rows() -> Iterator[Row]:
     :raises ValueError: an error's docstring does not say what to do.
     """
     for error in errors():
-        when, _, rest = inspect.cleandoc(error.__doc__ or "").partition("\n\n")
-        cure = next((part for part in rest.split("\n\n") if part.startswith(_CURE)), None)
-        if cure is None:
-            raise ValueError(f"the docstring of {error.__name__} has no paragraph '{_CURE.strip()}'")
+        text = inspect.cleandoc(error.__doc__ or "")
+        when, _, rest = text.partition(_CURE)
+        if not rest:
+            raise ValueError(f"the docstring of {error.__name__} does not say '{_CURE.strip()}'")
         yield (
             f":exc:`~{error.__module__}.{error.__qualname__}`",
-            when,
+            when.strip(),
             "yes" if error.permanent else "no",
-            cure[len(_CURE) :],
+            rest.partition("\n\n")[0],
         )
 
 
