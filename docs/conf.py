@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "_ext"))
 # Importing Airflow writes a configuration file: not into the reader's own home.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="fluxomail-docs-"))
 
@@ -27,7 +28,7 @@ author = "The airflow-provider-fluxomail authors"
 copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sandbox_docs"]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown"}
 

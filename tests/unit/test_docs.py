@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import json
 import re
 import textwrap
 from pathlib import Path
-from typing import Literal, get_args, get_origin
 
 import pytest
 
@@ -20,9 +18,6 @@ from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.provider_info import CONNECTION_FIELDS
 from airflow_provider_fluxomail.sandbox import Bounds
-from airflow_provider_fluxomail.sandbox.cli import build_parser
-from airflow_provider_fluxomail.sandbox.faults import MODELS, Fault
-from airflow_provider_fluxomail.sandbox.settings import Settings
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
 
@@ -66,33 +61,6 @@ def test_every_error_is_documented() -> None:
         if isinstance(value, type) and issubclass(value, errors.FluxomailError) and value is not errors.FluxomailError:
             assert f"| `{name}` |" in text("docs/guarantees.md"), name
             assert name in (errors.__doc__ or ""), name
-
-
-@pytest.mark.parametrize("switch", Settings.model_fields)
-def test_every_switch_of_the_sandbox_is_documented(switch: str) -> None:
-    field = Settings.model_fields[switch]
-    (row,) = [line for line in text("docs/sandbox.md").splitlines() if line.startswith(f"| `{switch}` |")]
-    default = field.default
-    shown = default if isinstance(default, str) else json.dumps(int(default) if default == 86400.0 else default)
-    assert f"| `{shown.removesuffix('.0')}` |" in row
-    assert field.description
-    assert field.description in row
-    for value in get_args(field.annotation) if get_origin(field.annotation) is Literal else ():
-        assert f"`{value}`" in row
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_every_fault_of_the_sandbox_is_documented(model: type[Fault]) -> None:
-    (kind,) = get_args(model.model_fields["kind"].annotation)
-    (row,) = [line for line in text("docs/sandbox.md").splitlines() if line.startswith(f"| `{kind}` |")]
-    for name in set(model.model_fields) - set(Fault.model_fields):
-        assert f"`{name}`" in row, name
-
-
-def test_every_option_of_the_sandbox_is_documented() -> None:
-    for action in build_parser()._actions:
-        if action.dest != "help":
-            assert f"| `{action.option_strings[0]}" in text("docs/sandbox.md")
 
 
 def test_the_bounds_of_the_sandbox_are_documented() -> None:
