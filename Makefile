@@ -114,10 +114,6 @@ $(BENCH): $(SYSTEM)
 bench: $(BENCH) ## waits, sends and imports against their peers, as ratios (CASE=name for one; BENCH_JSON=file)
 	@$(BIN)/python -m benchmarks $(CASE)
 
-.PHONY: openapi
-openapi: $(STAMP) ## write docs/openapi.json as the sandbox serves it
-	@$(BIN)/python -m scripts.openapi
-
 .PHONY: lint
 lint: $(STAMP) ## ruff (rules and format), mypy, import-linter
 	$(BIN)/python -m ruff check $(UNCHECKED) .

@@ -1,4 +1,4 @@
-"""The operator link that leads from a task to its message."""
+"""The operator link from a task to its message."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Where the link is kept, under the name that Airflow 3 looks for by itself.
+#: Key of the XCom with the link; Airflow 3 looks for this name.
 XCOM_KEY: Final = "_link_FluxomailTimelineLink"
 
 
 class FluxomailTimelineLink(BaseOperatorLink):
-    """Leads to the message and its timeline: to the sandbox's inbox, or where ``[fluxomail] inbox_link`` says.
+    """Links to the message and its timeline: in the sandbox's inbox, or by the template ``[fluxomail] inbox_link``::
+
+        [fluxomail]
+        inbox_link = https://mail.example.org/sends/{send_id}
 
     .. seealso:: :doc:`/guides/waiting`
     """
@@ -27,48 +30,48 @@ class FluxomailTimelineLink(BaseOperatorLink):
     name = "Fluxomail timeline"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return what the task kept; empty, and then Airflow shows no link, if it kept nothing.
+        """Return the link that the task stored; empty without one, then Airflow shows no link.
 
-        :param operator: in a worker of Airflow 3 the task itself, which may know what it kept; the webserver of
-            Airflow 2.11 has only its serialized form.
-        :param ti_key: names the task instance.
+        :param operator: in a worker of Airflow 3 the task itself, which may know its link; in the webserver of Airflow
+            2.11 its serialized form.
+        :param ti_key: key of the task instance.
         """
-        # Asked for what is not there, Airflow logs an error at the end of a task that is well.
-        if (kept := getattr(operator, "timeline_link", None)) is not None:
-            return str(kept)
+        # Reading a missing XCom, Airflow logs an error at the end of a task that succeeded.
+        if (link := getattr(operator, "timeline_link", None)) is not None:
+            return str(link)
         from airflow_provider_fluxomail.airflow_compat import XCom
 
         return str(XCom.get_value(ti_key=ti_key, key=XCOM_KEY) or "")
 
 
 class HasTimelineLink(Protocol):
-    """A task that leads to its message.
+    """A task with a link to its message.
 
-    :ivar timeline_link: what this process has kept: empty is no link, ``None`` is what it does not know.
+    :ivar timeline_link: the link that this process stored: empty for no link, ``None`` if unknown.
     """
 
     timeline_link: str | None
 
 
 def keep_link(task: HasTimelineLink, context: Context, base_url: str, send_id: str) -> None:
-    """Keep the link of a task, from now on: also while it waits, and where it ends without a worker. Never raises.
+    """Store the link of a task, for while it waits too and for when it ends without a worker. Never raises.
 
     :param base_url: of the connection.
-    :param send_id: what the task sent, or waits for.
+    :param send_id: send of the task, or the one that it waits for.
     """
     try:
         if url := timeline_url(base_url, send_id):
             context["ti"].xcom_push(key=XCOM_KEY, value=url)
             task.timeline_link = url
-    except Exception as error:  # noqa: BLE001 - a mail that went out must not look as if it had not
-        log.warning("The task has no link to its timeline: %s", error)
+    except Exception as error:  # noqa: BLE001 - the message was sent, the task must not fail
+        log.warning("Could not store the link to the timeline: %s", error)
 
 
 def timeline_url(base_url: str, send_id: str) -> str | None:
-    """Return the page that shows a send, ``None`` if it is not known.
+    """Return the URL of a send's page; ``None`` without one.
 
-    :param base_url: ``http://``: a sandbox, which shows its inbox there; Fluxomail itself is on ``https://`` only.
-    :raises AirflowConfigException: ``[fluxomail] inbox_link`` is no template of a URL.
+    :param base_url: with ``http://`` a sandbox, which has its inbox there: Fluxomail itself uses ``https://`` only.
+    :raises AirflowConfigException: ``[fluxomail] inbox_link`` is not a URL template.
     """
     part = quote(send_id, safe="")
     if base_url.startswith("http://"):

@@ -1,4 +1,4 @@
-"""Metrics, given to Airflow's own stats: StatsD, Datadog or OpenTelemetry, as its section ``[metrics]`` says.
+"""Metrics, emitted through Airflow's own stats: StatsD, Datadog or OpenTelemetry, as its section ``[metrics]`` says.
 
 ``docs/operate/operations.md`` lists them. A metric never costs a message: errors in here are only logged.
 """
@@ -26,36 +26,38 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PREFIX: Final = "fluxomail"
-#: What each watcher of this process has said last: its waits, and whether they follow the events.
+#: The last state of each watcher of this process: number of waits, and whether they follow the event stream.
 _watchers: Final[weakref.WeakKeyDictionary[object, tuple[int, bool]]] = weakref.WeakKeyDictionary()
-#: Watchers may live on event loops of several threads.
+#: Watchers may run on event loops of several threads.
 _lock: Final = threading.Lock()
 
 
 class Metrics(Observer):
-    """Counts for one connection.
+    """Counts what happens through one connection::
 
-    :param conn_id: its id, the tag ``conn_id`` of what is counted.
+        client = FluxomailClient(dataclasses.replace(settings, observer=Metrics("fluxomail_default")))
+
+    :param conn_id: id of the connection, for the tag ``conn_id``.
     """
 
     def __init__(self, conn_id: str) -> None:
         self._tags = {"conn_id": conn_id}
 
     def sent(self, result: SendResult) -> None:
-        """Count a message; a replay that the same call has caused is one that was sent."""
+        """Count a message; a replay that a retry of the same call caused counts as sent."""
         self._count("replayed" if result.reused and not result.own_replay else "sent")
 
     def not_sent(self, error: FluxomailError) -> None:
-        """Count a send that failed: for good, or such that a later try may mend it."""
+        """Count a send that failed: permanently (``refused``), or with a transient error (``failed``)."""
         self._count("refused" if error.permanent else "failed", error=type(error).__name__)
 
     def redirected(self, messages: int = 1) -> None:
-        """Log that mail does not go to its recipients."""
+        """Log that messages go to ``redirect_to``."""
         what = "the message goes" if messages == 1 else f"{messages} messages go"
         log.info("Redirected: %s to redirect_to of connection %r, not to the recipients.", what, self._tags["conn_id"])
 
     def retrying(self, error: FluxomailError, seconds: float) -> None:
-        """Count a request that is made again."""
+        """Count the retry of a request."""
         self._count("retried", error=type(error).__name__)
         if isinstance(error, FluxomailRateLimitError):
             self.held(seconds)
@@ -65,14 +67,14 @@ class Metrics(Observer):
         self._count("rate_limited")
 
     def held(self, seconds: float) -> None:
-        """Time a wait for the cap."""
+        """Time a wait for the rate limit."""
         _time("rate_limit_wait", seconds, self._tags)
 
     def wait_ended(self, target: str, outcome: str, seconds: float | None) -> None:
         """Count and time a wait for an event.
 
         :param outcome: ``reached``, ``failed``, ``timeout`` or ``error``, see :class:`.Ending`.
-        :param seconds: ``None`` if nobody knows.
+        :param seconds: ``None`` if unknown.
         """
         tags = {**self._tags, "target": target}
         _emit("incr", f"wait.{outcome}", tags=tags)
@@ -80,7 +82,7 @@ class Metrics(Observer):
             _time("wait.duration", max(0.0, seconds), {**tags, "outcome": outcome})
 
     def watching(self, watcher: object, waits: int, *, by_events: bool) -> None:
-        """Tell how many waits this process has now, and what its watchers do."""
+        """Report how many waits this process has, and how many watchers follow the stream or poll timelines."""
         with _lock:
             _watchers[watcher] = (waits, by_events)
             known = list(_watchers.values())
@@ -90,7 +92,7 @@ class Metrics(Observer):
             ("watchers.events", modes.count(True)),
             ("watchers.timelines", modes.count(False)),
         ):
-            # Twice, as Airflow's own gauges: without tags the gauges of two triggerers would replace each other.
+            # Twice, like Airflow's own gauges: without tags, the gauges of two triggerers would overwrite each other.
             _emit("gauge", name, value, tags={"hostname": _hostname()})
             _emit("gauge", f"{name}.{_hostname()}", value)
 
@@ -100,15 +102,15 @@ class Metrics(Observer):
 
 def _time(name: str, seconds: float, tags: dict[str, str]) -> None:
     if math.isfinite(seconds):
-        # More than any wait takes, and less than a timedelta does.
+        # Longer than any wait, and within the range of timedelta.
         _emit("timing", name, timedelta(seconds=min(seconds, 1e9)), tags=tags)
 
 
 def _emit(method: str, name: str, *value: Any, **options: Any) -> None:
     try:
         getattr(airflow_stats(), method)(f"{_PREFIX}.{name}", *value, **options)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is about a number
-        log.debug("Airflow's stats did not take %s.%s: %s", _PREFIX, name, error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it concerns a metric only
+        log.debug("Could not emit metric %s.%s: %s", _PREFIX, name, error)
 
 
 @functools.cache

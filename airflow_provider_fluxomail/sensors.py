@@ -19,10 +19,8 @@ from airflow_provider_fluxomail.airflow_compat import (
     is_deferral_timeout,
 )
 from airflow_provider_fluxomail.client.errors import FluxomailError
-from airflow_provider_fluxomail.client.event_types import FAILURES
+from airflow_provider_fluxomail.client.event_types import FAILURES, check_fail_on, check_target
 from airflow_provider_fluxomail.client.redaction import redact
-
-# Whatever else a worker needs is imported where it is used: every parse of a Dag pays for what is imported here.
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
@@ -166,7 +164,6 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         return PokeReturnValue(is_done=True, xcom_value=self._end_here(ending)) if ending else False
 
     def _new_wait(self) -> Wait:
-        from airflow_provider_fluxomail.client.event_types import check_fail_on, check_target
         from airflow_provider_fluxomail.client.watching.wait import Wait, now
 
         started = now()
@@ -179,8 +176,6 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         )
 
     def _check_constants(self, constants: tasks.Constants) -> None:
-        from airflow_provider_fluxomail.client.event_types import check_fail_on, check_target
-
         for name, check in (("send_id", tasks.check_send_id), ("target", check_target), ("fail_on", check_fail_on)):
             if name in constants:
                 check(getattr(self, name))

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.sandbox.config import DEFAULT_API_KEY
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY
 from benchmarks.report import Row, at_most
 from benchmarks.waits import server
 from scripts.airflow_runner import FINAL_STATES, AirflowRunner

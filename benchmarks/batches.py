@@ -13,7 +13,7 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail.sandbox.config import RATE_WINDOW_SECONDS
+from airflow_provider_fluxomail.sandbox.limits import RATE_WINDOW_SECONDS
 from benchmarks.report import Row, at_least, at_most, median_round
 from benchmarks.sending import MESSAGE, SEND_PATH, headers, serving
 

@@ -10,7 +10,7 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.sandbox.config import API_VERSION, DEFAULT_API_KEY
+from airflow_provider_fluxomail.sandbox.limits import API_VERSION, DEFAULT_API_KEY
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from benchmarks.report import Row, median_round
 from benchmarks.sandbox import sandbox

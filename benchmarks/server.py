@@ -19,9 +19,9 @@ from urllib.parse import urlencode
 import uvicorn
 
 from airflow_provider_fluxomail.sandbox.app import build_app
-from airflow_provider_fluxomail.sandbox.config import DEFAULT_API_KEY, Bounds
-from airflow_provider_fluxomail.sandbox.settings import Settings
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY, Bounds
 from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.switches import Switches
 from benchmarks.protocol import UNTIL_DELIVERED
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def main() -> None:
         DEFAULT_API_KEY,
         data=None,
         # Nothing is delivered but what a benchmark delivers.
-        settings=Settings(event_delay=0.0, default_outcome="never"),
+        switches=Switches(event_delay=0.0, default_outcome="never"),
         bounds=Bounds(requests=1_000),
     )
     app = Front(build_app(sandbox))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from airflow_provider_fluxomail.sandbox.config import DEFAULT_API_KEY
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY
 from benchmarks.protocol import Result, Task
 from benchmarks.report import Row, at_most
 from benchmarks.sandbox import serving

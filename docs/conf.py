@@ -28,7 +28,7 @@ author = "The airflow-provider-fluxomail authors"
 copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "tables"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sandbox_docs", "tables"]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown"}
 

@@ -77,7 +77,7 @@ def import_all() -> None:
         name = module.name.removeprefix(f"{PACKAGE.name}.")
         if name == "sandbox.__main__" or name.startswith("example_dags"):
             continue
-        if name == "sandbox.pytest_plugin" and importlib.util.find_spec("pytest") is None:
+        if name == "sandbox.testing.plugin" and importlib.util.find_spec("pytest") is None:
             continue
         importlib.import_module(module.name)
         count += 1

@@ -1,1 +1,1 @@
-"""Email about tasks and Dag runs."""
+"""Alerts: what a callback reports, the messages that say so, and how they are sent."""

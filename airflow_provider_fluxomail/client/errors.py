@@ -237,7 +237,6 @@ class FluxomailDeliveryError(FluxomailError):
 
 class FluxomailClearedError(FluxomailError):
     """The task was cleared while this attempt was running (Airflow 3.3 and later): it stops without sending.
-
     What to do: nothing. The new attempt sends.
     """
 
@@ -267,7 +266,6 @@ class BatchCounts:
 
 class FluxomailBatchError(FluxomailError):
     """Messages of a batch were rejected.
-
     What to do: look at the report or the log, and fix these rows.
 
     :param counts: messages by outcome.
@@ -282,7 +280,6 @@ class FluxomailBatchError(FluxomailError):
 
 class FluxomailBatchUnfinishedError(FluxomailBatchError):
     """It is unknown whether some messages of a batch were sent.
-
     What to do: retry. The next try requests these again, with the same keys.
     """
 

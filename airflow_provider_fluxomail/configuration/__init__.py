@@ -1,1 +1,1 @@
-"""Options, connection and the section ``[fluxomail]``."""
+"""Options of connections and of the section ``[fluxomail]``: their table, form, readers and test."""

@@ -1,7 +1,7 @@
-"""The connection test: requests a send that does not exist, and says what the response means.
+"""The connection test: requests a send that does not exist, and explains the response.
 
-The response shows whether the API key is good, but only if it is Fluxomail's: gateways and web servers have 401, 403,
-404 and 429 of their own.
+The response shows whether the API key is good, but only if it is Fluxomail's: gateways and web servers send their own
+401, 403, 404 and 429.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def probe(settings: ClientSettings) -> tuple[bool, str]:
     :return: whether the connection works, and the text to show.
     """
     results: list[tuple[bool, str]] = []
-    # In a thread: nothing limits how long a name is looked up.
+    # In a thread, because name resolution has no timeout.
     thread = threading.Thread(target=lambda: results.append(_probe(settings)), daemon=True)
     thread.start()
     thread.join(settings.timeout)
@@ -48,21 +48,21 @@ def probe(settings: ClientSettings) -> tuple[bool, str]:
 
 
 def _probe(settings: ClientSettings) -> tuple[bool, str]:
-    # To connect, to get a response, and to read it may each take the client's timeout.
+    # Connecting, waiting for the response and reading it may each take the client's timeout.
     quick = dataclasses.replace(settings, max_attempts=1, timeout=settings.timeout / 3)
-    # Fluxomail sends the id back, which few other servers do.
+    # Fluxomail returns the id; few other servers do.
     request_id = f"airflow-{secrets.token_hex(8)}"
     request = dataclasses.replace(wire.timeline_request(PROBE_ID), headers={"X-Request-Id": request_id})
     try:
         with FluxomailClient(quick) as client:
             response = client.exchange(request)
-        # A redirect and a 5xx have errors of their own, from any server.
+        # A redirect and a 5xx raise their own errors, from any server.
         judged = response.status < 300 or 400 <= response.status < 500
         if judged and not is_from_fluxomail(response, request_id=request_id):
             return False, (
                 f"Not a Fluxomail server: check the base URL, and the proxies on the way. GET "
-                f"{settings.base_url}{request.path} returned status {response.status} without what marks a response "
-                "of Fluxomail (request id, error code)."
+                f"{settings.base_url}{request.path} returned status {response.status} without the marks of a Fluxomail "
+                "response (request id, error code)."
             )
         wire.read_timeline(PROBE_ID, request, response, quick)
     except FluxomailNotFoundError:

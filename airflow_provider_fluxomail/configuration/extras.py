@@ -1,7 +1,7 @@
-"""The names of a connection's extras: every spelling of a known one is found, and no recipient guard is overlooked.
+"""Reads the names of a connection's extras: finds every spelling, and never ignores a recipient guard.
 
-The two guards, ``redirect_to`` and ``allowed_recipient_domains``, keep mail of a staging system from people. One that
-is ignored lets that mail out, so whatever may be meant as a guard and is none is an error.
+The two guards, ``redirect_to`` and ``allowed_recipient_domains``, keep email of a staging system from people. An
+ignored guard would let that email out, so a name that suggests a guard but is not one is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GUARDS: Final = ("redirect_to", "allowed_recipient_domains")
 
 #: Airflow before 2.3 stored a form's fields as ``extra__fluxomail__redirect_to``; here with single underscores.
 _OLD_PREFIX: Final = "extra_fluxomail_"
-#: In the name of an extra, these say that it is meant to hold mail back, or to send it elsewhere.
+#: Parts of names that suggest a guard: the extra is meant to hold email back, or to send it elsewhere.
 _GUARD_PARTS: Final = (
     *("redir", "reroute", "divert", "forward", "intercept", "override", "catchall"),
     *("recip", "rcpt", "receiver", "addressee", "domain"),
@@ -33,9 +33,9 @@ _GUARD_PARTS: Final = (
     *("staging", "sandbox", "dryrun", "testmode", "nosend", "suppress", "blackhole", "mailcatcher"),
     *("sendto", "mailto", "routeto", "deliverto", "testemail", "testmail", "testaddress", "devemail", "debugemail"),
 )
-#: The same as whole words: as parts they are in too many others.
+#: The same as whole words; as parts, too many other names hold them.
 _GUARD_WORDS: Final = frozenset({"to", "cc", "bcc", "only", "block", "deny"})
-#: What a misspelt word is compared with.
+#: Words with which a misspelt word is compared.
 _GUARD_STEMS: Final = (
     "redirect",
     "redirection",
@@ -46,24 +46,24 @@ _GUARD_STEMS: Final = (
     "domains",
     "whitelist",
 )
-#: How alike two names must be for the one to be a misspelling of the other, 0 to 1.
+#: Similarity (0 to 1) from which one name counts as a misspelling of another.
 _ALIKE: Final = 0.8
 _ALIKE_GUARD: Final = 0.7
 _ALIKE_MEANT: Final = 0.6
 _ALIKE_WORD: Final = 0.83
-#: A guard within the text of another value: a query or JSON that was put together wrongly.
+#: A guard in the text of another value: a query or JSON that was written wrongly.
 _GUARD_IN_TEXT: Final = re.compile(
     r"(redirect[\W_]*to|allowed[\W_]*recipient[\W_]*domains)[\"']?\s*[=:]", re.IGNORECASE
 )
 
 
 def read_extras(text: str | None) -> dict[str, Any]:
-    """Return the known extras under their names; those that are empty are left out.
+    """Return the known extras under their names, without empty ones.
 
-    Parsed here, not by Airflow, whose parser swallows errors.
+    Not with Airflow's parser, which hides errors.
 
     :param text: the connection's extras as JSON.
-    :raises FluxomailValidationError: it is no JSON object, an extra is given twice, or it may be meant as a guard.
+    :raises FluxomailValidationError: not a JSON object, an extra is given twice, or a name suggests a guard.
     """
     try:
         given = json.loads(text, object_pairs_hook=_object) if text and text.strip() else {}
@@ -90,7 +90,7 @@ def read_extras(text: str | None) -> dict[str, Any]:
 
 
 def refuse_guard_in(field: str, text: str | None) -> None:
-    """Refuse a guard that ended up in another field of the connection.
+    """Refuse a guard in another field of the connection.
 
     :raises FluxomailValidationError: names the field and the guard.
     """
@@ -102,12 +102,12 @@ def refuse_guard_in(field: str, text: str | None) -> None:
 
 
 def is_empty(value: object) -> bool:
-    """Tell whether an extra counts as absent: a form stores a field that was left empty as null or empty text."""
+    """Return whether an extra counts as absent: a form stores an empty field as null or empty text."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
 def known_name(spelling: str) -> str | None:
-    """Return the extra that is meant: upper and lower case, ``-`` and spaces for ``_``, camel case, the old prefix."""
+    """Return the extra that a spelling means: any case, ``-`` or spaces for ``_``, camel case, the old prefix."""
     plain = unicodedata.normalize("NFKC", spelling).strip()
     for form in (plain, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain)):
         name = re.sub(r"[\s_.-]+", "_", form).lower()
@@ -119,7 +119,7 @@ def known_name(spelling: str) -> str | None:
 def _judge_unknown(spelling: str) -> None:
     """Warn of an unknown extra.
 
-    :raises FluxomailValidationError: it is a known one misspelt, or may be meant as a guard.
+    :raises FluxomailValidationError: it is a misspelt known one, or suggests a guard.
     """
     plain = _letters(spelling)
     guards = _is_like_a_guard(spelling)
@@ -131,8 +131,8 @@ def _judge_unknown(spelling: str) -> None:
         raise FluxomailValidationError(f"unknown extra {_shown(spelling)!r}: did you mean {known[close[0]]!r}?")
     if guards:
         raise FluxomailValidationError(
-            f"unknown extra {_shown(spelling)!r}: it holds no mail back. Only {' and '.join(map(repr, GUARDS))} "
-            "do that: use them, or remove it"
+            f"unknown extra {_shown(spelling)!r}: it does not hold email back, only {' and '.join(map(repr, GUARDS))} "
+            "do. Use one of them, or remove it"
         )
     log.warning("Unknown connection extra %r ignored; known extras: %s.", _shown(spelling), ", ".join(EXTRAS))
 
@@ -149,7 +149,7 @@ def _is_like_a_guard(spelling: str) -> bool:
 
 
 def _refuse_hidden_guards(name: str, value: object) -> None:
-    """Refuse a guard within the value of another extra: a wrapped object, JSON as text, a query with a wrong separator.
+    """Refuse a guard in the value of another extra: a wrapped object, JSON as text, a query with a wrong separator.
 
     :raises FluxomailValidationError: names both.
     """
@@ -161,7 +161,7 @@ def _refuse_hidden_guards(name: str, value: object) -> None:
 
 
 def _names_within(value: object) -> Iterator[str]:
-    """Yield every name within a value, and every guard in a text."""
+    """Yield every name in a value, and every guard in a text."""
     pending = [value]
     while pending:
         value = pending.pop()
@@ -179,7 +179,7 @@ def _names_within(value: object) -> Iterator[str]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its pairs. JSON takes the last of two equal names, whatever the first one said."""
+    """Make an object of its pairs; of two equal names, JSON would silently use the last."""
     made: dict[str, Any] = {}
     for name, value in pairs:
         if name in made:

@@ -5,8 +5,8 @@
     FluxomailSendOperator(task_id="report", to="ada@example.org", subject="Report", files=["report.csv"])
     # TypeError: FluxomailSendOperator has no such argument: 'files': use 'attachments'
 
-Airflow alone says "Invalid arguments were passed", or that another argument is missing. There is one table for all;
-``docs/guides/migrating-from-*.md`` describe each argument.
+Airflow itself only says "Invalid arguments were passed", or that another argument is missing. All classes share one
+table; ``docs/guides/migrating-from-*.md`` describe each argument.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NOTHING_SENT: Final = (
     "leave it out: for a run that sends nothing to anybody use fluxomail-sandbox, or a connection with redirect_to"
 )
 
-#: What to use instead, by old name. ``{to}`` and so on is how a class takes that field of a message. None of the names
-#: is an argument of ``BaseOperator``, whose ``email`` and ``email_on_failure`` keep their meaning.
+#: What to use instead of each old name. ``{to}`` and so on stands for how a class takes that field of a message. None
+#: of them is an argument of ``BaseOperator``, whose ``email`` and ``email_on_failure`` keep their meaning.
 OLD_ARGUMENTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("recipient", "recipients", "to_email", "to_emails", "to_address", "to_addresses", "email_to", "mail_to",
@@ -85,15 +85,11 @@ OLD_ARGUMENTS: Final[Mapping[str, str]] = {
 
 
 class Face:
-    """How one class takes the fields of a message.
+    """How a class that users import takes the fields of a message.
 
-    ::
-
-        Face(name="@task.fluxomail_send", place="'{}' in the message that the function returns")
-
-    :param name: in errors; the name of the class if left out.
+    :param name: for errors; by default the name of the class.
     :param place: where a field belongs; ``{}`` is its name.
-    :param refused: what to use instead of further names that are not arguments of the class.
+    :param refused: further names that it does not take, and what to use instead.
     """
 
     def __init__(self, name: str = "", place: str = "'{}'", refused: Mapping[str, str] | None = None) -> None:
@@ -132,7 +128,7 @@ NOTIFIER: Final = Face(
 
 
 def refuse(cls: type, face: Face, given: Iterable[str]) -> None:
-    """Refuse the arguments that another vendor's class has and this one lacks.
+    """Refuse arguments that another vendor's class has and this one does not.
 
     :param given: names of arguments.
     :raises TypeError: names each of them, and what to use instead.
@@ -149,12 +145,12 @@ def _is_ours(cls: Any) -> bool:
 
 
 class RefusesOldArguments:
-    """Names what to use instead of other vendors' arguments. A base class of operators and notifier."""
+    """Base class of operators and notifier: refuses other vendors' arguments, and names what to use instead."""
 
     face: ClassVar[Face] = OPERATOR
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Check before Airflow does, which only reports that ``to`` is missing if ``recipients`` is given."""
+        """Check before Airflow, which would only report a missing ``to`` if ``recipients`` is given."""
         if _is_ours(cls):
             if args:
                 raise TypeError(f"{cls.__name__} takes its arguments by name, such as to=...")
@@ -162,13 +158,13 @@ class RefusesOldArguments:
         return super().__new__(cls)
 
     def __init__(self, **kwargs: Any) -> None:
-        # The arguments that a subclass passed on.
+        # The remaining arguments of a subclass.
         refuse(type(self), self.face, kwargs)
         super().__init__(**kwargs)
 
 
 class RefusesOldMappedArguments(RefusesOldArguments):
-    """The same for operators, which can be mapped."""
+    """:class:`RefusesOldArguments` for operators, which can be mapped."""
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.event_types import check_target
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldMappedArguments
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
@@ -166,8 +167,6 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
 
         :raises FluxomailValidationError: as in the worker.
         """
-        from airflow_provider_fluxomail.client.event_types import check_target
-
         for name in ("wait_timeout", "poll_interval", "max_rate_limit_wait"):
             if name in constants:
                 tasks.check_seconds(getattr(self, name), name)
@@ -212,8 +211,6 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
 
         :raises FluxomailValidationError: ``wait_for`` needs HTML, or is unknown.
         """
-        from airflow_provider_fluxomail.client.event_types import check_target
-
         if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not html_content:
             raise FluxomailValidationError(
                 f"wait_for={self.wait_for!r} needs html_content: a text-only email is never tracked"

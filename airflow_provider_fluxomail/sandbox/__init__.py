@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.config import Bounds
+    from airflow_provider_fluxomail.sandbox.limits import Bounds
     from airflow_provider_fluxomail.sandbox.server import SandboxServer, SandboxStartError
 
 __all__ = ["Bounds", "SandboxServer", "SandboxStartError"]
@@ -18,7 +18,7 @@ __all__ = ["Bounds", "SandboxServer", "SandboxStartError"]
 def __getattr__(name: str) -> Any:
     """Import on use: pytest imports this package at its start, wherever it is installed, and asyncio takes 0.1 s."""
     if name == "Bounds":
-        from airflow_provider_fluxomail.sandbox.config import Bounds
+        from airflow_provider_fluxomail.sandbox.limits import Bounds
 
         return Bounds
     if name in __all__:

@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from airflow_provider_fluxomail.sandbox.config import (
+from airflow_provider_fluxomail.sandbox.limits import (
     DEFAULT_API_KEY,
     DEFAULT_EVENT_DELAY,
     DEFAULT_HOST,
@@ -27,14 +27,14 @@ PROGRAM = "fluxomail-sandbox"
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line per mistake: the usage text would bury it."""
+    """One line per error: the usage text would bury it."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{PROGRAM}: error: {message}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options, their defaults and their help."""
+    """The parser: options, defaults and help."""
     bounds = Bounds()
     parser = _Parser(
         prog=PROGRAM,
@@ -42,9 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="TCP port, 0 for a free one")
-    parser.add_argument("--api-key", default=DEFAULT_API_KEY, help="the key that is there from the start")
-    parser.add_argument("--data", metavar="FILE", help="SQLite file that keeps the state over a restart")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="TCP port; 0 picks a free one")
+    parser.add_argument("--api-key", default=DEFAULT_API_KEY, help="API key with all scopes and no rate limit")
+    parser.add_argument(
+        "--data", metavar="FILE", help="SQLite file that keeps the state across restarts; in memory without it"
+    )
     parser.add_argument(
         "--event-delay",
         metavar="SECONDS",
@@ -57,23 +59,32 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         default=[],
-        help="a name under which control calls may be made and the inbox be read, besides addresses and localhost; "
-        "can be repeated",
+        help="a host name for control calls and the inbox, besides addresses and localhost; can be repeated",
     )
-    parser.add_argument("--max-messages", metavar="N", type=int, default=bounds.messages, help="messages kept")
+    parser.add_argument(
+        "--max-messages",
+        metavar="N",
+        type=int,
+        default=bounds.messages,
+        help="messages kept",
+    )
     parser.add_argument("--max-requests", metavar="N", type=int, default=bounds.requests, help="logged requests kept")
-    parser.add_argument("--max-streams", metavar="N", type=int, default=bounds.streams, help="event streams at once")
+    parser.add_argument("--max-streams", metavar="N", type=int, default=bounds.streams, help="open event streams")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM.
 
-    The first line on stdout is ``Fluxomail sandbox ready at http://HOST:PORT``, written when connections are
-    accepted: scripts wait for it. The second one says where the inbox is.
+    ::
 
-    :param argv: arguments without the program's name; None takes those of the process.
-    :return: 0 after a clean end, 1 if the server ended by itself, 2 if it could not start.
+        sys.exit(main(["--port", "8026", "--data", "sandbox.sqlite"]))
+
+    The first line on stdout is ``Fluxomail sandbox ready at http://HOST:PORT``, written when connections are
+    accepted: scripts wait for it. The second line is the URL of the inbox.
+
+    :param argv: arguments without the program's name; None uses those of the process.
+    :return: 0 after a clean stop, 1 if the server stopped unexpectedly, 2 if it could not start.
     """
     options = build_parser().parse_args(argv)
     for name in ("max_messages", "max_requests", "max_streams"):
@@ -103,17 +114,17 @@ def _serve(server: SandboxServer, stop: threading.Event) -> int:
     # Both lines at once: a script that waits with head -n 1 closes the pipe after the first.
     sys.stdout.write(f"Fluxomail sandbox ready at {server.url}\nInbox: {server.url}/inbox\n")
     sys.stdout.flush()
-    # In short steps: on some systems a wait without an end is not interrupted by Ctrl-C.
+    # In short steps: on some systems Ctrl-C does not interrupt a wait without a timeout.
     while not stop.wait(0.5):
         if not server.running:
-            sys.stderr.write(f"{PROGRAM}: error: the server ended by itself\n")
+            sys.stderr.write(f"{PROGRAM}: error: the server stopped unexpectedly\n")
             return 1
     return 0
 
 
 @contextmanager
 def _warnings_shown() -> Iterator[None]:
-    """What the sandbox logs goes to stderr, until the end of the block."""
+    """Send the log of the sandbox to stderr, until the end of the block."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(level)s: %(message)s"))
     handler.addFilter(_lower_level)
@@ -132,7 +143,7 @@ def _lower_level(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set an event, until the end of the block."""
+    """Make Ctrl-C and SIGTERM set an event, until the end of the block."""
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         stop.set()
@@ -146,7 +157,7 @@ def _signals_set(stop: threading.Event) -> Iterator[None]:
 
 
 def _as_options(message: str) -> str:
-    """Name the option rather than the argument: that is what was typed."""
+    """Name the option in place of the argument."""
     for argument, option in (
         ("api_key", "--api-key"),
         ("event_delay", "--event-delay"),

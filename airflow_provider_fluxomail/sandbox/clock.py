@@ -1,14 +1,15 @@
-"""The sandbox clock: real time plus an offset that only moves forward, until a reset."""
+"""The sandbox clock: real time plus an offset that only moves forward, until a reset; and how a time is written."""
 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
-from airflow_provider_fluxomail.sandbox.config import MAX_CLOCK_SECONDS
+from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 
 
 class Clock:
-    """Real time plus an offset, so that a test need not wait for a minute or a day to pass.
+    """Real time plus an offset, so that a test need not wait a minute or a day.
 
     :param offset: seconds ahead of real time.
     """
@@ -26,14 +27,20 @@ class Clock:
 
 
 class Stopwatch:
-    """Real time that never jumps: what the request log is stamped with, so that gaps between tries are true.
+    """Real time that never jumps. The request log uses it, so that the gaps between requests are true.
 
-    The sandbox clock would show a gap that a test made by moving it, and the wall clock one that NTP made.
+    Moving the sandbox clock, or NTP setting the wall clock, would show up as a gap.
     """
 
     def __init__(self) -> None:
         self._epoch = time.time() - time.monotonic()
 
     def now(self) -> float:
-        """Seconds since the epoch, as of the start plus what has passed since."""
+        """Seconds since the epoch: the time at the start plus what has passed since."""
         return self._epoch + time.monotonic()
+
+
+def iso(at_ms: int) -> str:
+    """Milliseconds since the epoch as ISO 8601 in UTC, with three decimals and ``Z``."""
+    seconds, milliseconds = divmod(at_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"

@@ -1,15 +1,19 @@
-"""Error answers of the API in each documented form. https://docs.fluxomail.com/api-reference/fluxomail/errors"""
+"""Error responses: those of the API, in each documented form, and those of the control API.
+
+https://docs.fluxomail.com/api-reference/fluxomail/errors
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import BaseModel, Field, JsonValue
 from starlette.responses import Response
 
-from airflow_provider_fluxomail.sandbox.jsonbody import json_response
+from airflow_provider_fluxomail.sandbox.exchange import Document, json_response
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.settings import Settings
+    from airflow_provider_fluxomail.sandbox.switches import Switches
 
 CODES: Final[dict[int, str]] = {
     400: "validation_error",
@@ -37,14 +41,30 @@ MESSAGES: Final[dict[int, str]] = {
 }
 
 
+class ErrorResponse(Document):
+    """An error, in the form that the switch `error_form` chooses."""
+
+    code: str | None = None
+    message: str | None = None
+    error: str | None = None
+    details: dict[str, JsonValue] | None = None
+    preview: dict[str, JsonValue] | None = Field(default=None, description="With 402: the plan that has the feature.")
+
+
+class ControlErrorResponse(BaseModel):
+    """A control call that failed."""
+
+    error: str
+
+
 class ApiError(Exception):
-    """An answer of the API that is not a success.
+    """An error response of the API.
 
     :param status: HTTP status.
-    :param message: the text.
-    :param code: the code, by default that of the status.
-    :param details: what a program may want to know, such as the fields at fault.
-    :param preview: what a 402 tells of the plan that would do.
+    :param message: the text; the default depends on the status.
+    :param code: the code; the default depends on the status.
+    :param details: values for programs, such as the invalid fields.
+    :param preview: with a 402, the plan that has the feature.
     :param headers: further response headers.
     """
 
@@ -66,34 +86,40 @@ class ApiError(Exception):
         self.preview = preview
         self.headers = headers
 
-    def copy(self) -> ApiError:
-        """The same anew, without the traceback, whose frames would keep whole requests in memory."""
-        return ApiError(
-            self.status,
-            self.message,
-            code=self.code,
-            details=self.details,
-            preview=self.preview,
-            headers=self.headers,
-        )
+    def response(self, switches: Switches) -> Response:
+        """The response in the form that the switches choose."""
+        status = switches.validation_status if self.status == 400 else self.status
+        return self.response_with(status, switches, self.headers)
 
-    def response(self, settings: Settings) -> Response:
-        """The answer on the wire, in the form that the settings ask for."""
-        status = settings.validation_status if self.status == 400 else self.status
-        if settings.error_form == "text":
-            return Response(self.message.encode(), status, self.headers, "text/plain")
-        return json_response(self.body(settings.error_form), status, self.headers)
+    def response_with(self, status: int, switches: Switches, headers: dict[str, str] | None) -> Response:
+        """The response with another status and other headers."""
+        if switches.error_form == "text":
+            return Response(self.message.encode(), status, headers, "text/plain")
+        return json_response(self._body(switches.error_form), status, headers)
 
-    def body(self, form: str) -> dict[str, Any]:
-        """The JSON in one of the forms."""
-        if form == "plain":
-            body: dict[str, Any] = {"error": self.message}
-        else:
-            body = {"code": self.code, "message": self.message}
-            if form == "structured":
-                body["error"] = self.message
+    def _body(self, form: str) -> ErrorResponse:
+        shown: dict[str, Any] = {}
+        if form != "plain":
+            shown |= {"code": self.code, "message": self.message}
             if form != "spec" and self.details:
-                body["details"] = self.details
+                shown["details"] = self.details
+        if form in ("plain", "structured"):
+            shown["error"] = self.message
         if self.preview:
-            body["preview"] = self.preview
-        return body
+            shown["preview"] = self.preview
+        return ErrorResponse(**shown)
+
+
+class ControlError(Exception):
+    """A control call that failed; the text names the field and says what to do.
+
+    :param status: HTTP status of the response.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def response(self) -> Response:
+        """The response."""
+        return json_response(ControlErrorResponse(error=str(self)), self.status)

@@ -1,4 +1,4 @@
-"""The sandbox as an object: a server in a thread of this process, for tests and for the command line."""
+"""The sandbox as a server in a thread of this process, for tests and for the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Literal, Self
 
-from airflow_provider_fluxomail.sandbox.config import (
+from airflow_provider_fluxomail.sandbox.limits import (
     DEFAULT_API_KEY,
     DEFAULT_EVENT_DELAY,
     DEFAULT_HOST,
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 512
 _GRACE_SECONDS = 1
-"""How long open requests may take to end once the server stops."""
+"""How long open requests may take once the server stops."""
 
 
 class SandboxStartError(RuntimeError):
-    """The sandbox can't start; the text is one line that says why and what to do."""
+    """The sandbox cannot start; the text is one line that says why and what to do."""
 
 
 class SandboxServer:
@@ -43,23 +43,28 @@ class SandboxServer:
 
     ::
 
+        import requests
+
+        from airflow_provider_fluxomail.sandbox import SandboxServer
+
         with SandboxServer(event_delay=0) as sandbox:
             headers = {"Authorization": f"Bearer {sandbox.api_key}"}
-            requests.post(f"{sandbox.url}/api/v1/emails/send", headers=headers, ...)
+            body = {"to": "ops@example.org", "subject": "Hello", "content": "From the sandbox."}
+            requests.post(f"{sandbox.url}/api/v1/emails/send", json=body, headers=headers)
+            print(requests.get(f"{sandbox.url}/_sandbox/messages").json()["count"])
 
     Control calls go to ``{url}/_sandbox/...``, browsers to ``{url}/inbox``.
 
-    :param api_key: the key that is there from the start, with all scopes and no cap.
-    :param data: a SQLite file that keeps keys, pauses, messages, events and idempotency records over a
-        restart; None keeps them in memory.
+    :param api_key: the key that exists from the start, with all scopes and no rate limit.
+    :param data: a SQLite file that keeps keys, pauses, messages, events and idempotency records across restarts; None
+        keeps them in memory.
     :param event_delay: seconds from a send to its outcome event.
     :param host: address or name to listen on.
-    :param port: TCP port; 0 takes a free one.
+    :param port: TCP port; 0 picks a free one.
     :param bounds: what is kept at most.
-    :param allow_hosts: names under which control calls may be made and the inbox be read, besides addresses,
-        ``localhost`` and ``host``.
-    :param http: uvicorn's HTTP implementation; ``auto`` takes the faster one that is installed.
-    :raises ValueError: an argument is out of its range.
+    :param allow_hosts: host names for control calls and the inbox, besides addresses, ``localhost`` and ``host``.
+    :param http: uvicorn's HTTP implementation; ``auto`` uses the faster one that is installed.
+    :raises ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -111,7 +116,7 @@ class SandboxServer:
     def address(self) -> tuple[str, int]:
         """The address and port the server is bound to.
 
-        :raises RuntimeError: it isn't started.
+        :raises RuntimeError: the server is not started.
         """
         if self._address is None:
             raise RuntimeError("the sandbox is not started: call start() or use it in a with statement")
@@ -119,26 +124,26 @@ class SandboxServer:
 
     @property
     def port(self) -> int:
-        """The TCP port, also when 0 was asked for."""
+        """The TCP port; with ``port=0``, the one that was picked."""
         return self.address[1]
 
     @property
     def url(self) -> str:
-        """Base URL without a trailing slash: what a Fluxomail connection takes as its host."""
+        """Base URL without a trailing slash: the host of a Fluxomail connection."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @property
     def running(self) -> bool:
-        """Whether the server thread lives."""
+        """Whether the server thread is alive."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, timeout: float = 10.0) -> Self:
         """Bind, open the data file and serve; return when connections are accepted. Does nothing if running.
 
-        :param timeout: seconds to become ready.
+        :param timeout: seconds until it must be ready.
         :raises ImportError: the ``sandbox`` extra is not installed.
-        :raises SandboxStartError: the address is in use or unknown, or the data file can't be used.
+        :raises SandboxStartError: the address is in use or unknown, or the data file cannot be used.
         """
         if self.running:
             return self
@@ -146,9 +151,9 @@ class SandboxServer:
             import uvicorn  # noqa: F401
 
             from airflow_provider_fluxomail.sandbox.app import build_app
-            from airflow_provider_fluxomail.sandbox.settings import Settings
             from airflow_provider_fluxomail.sandbox.state import Sandbox
-            from airflow_provider_fluxomail.sandbox.store import StoreError, StoreFullError
+            from airflow_provider_fluxomail.sandbox.store.errors import StoreError, StoreFullError
+            from airflow_provider_fluxomail.sandbox.switches import Switches
         except ImportError as error:
             raise ImportError(
                 "The Fluxomail sandbox needs FastAPI, Jinja2 and uvicorn: "
@@ -159,7 +164,7 @@ class SandboxServer:
             self._sandbox = Sandbox(
                 self.api_key,
                 data=self._data,
-                settings=Settings(event_delay=self._event_delay),
+                switches=Switches(event_delay=self._event_delay),
                 bounds=self._bounds,
                 names=self._names,
             )
@@ -184,17 +189,17 @@ class SandboxServer:
             raise SandboxStartError(f"the sandbox did not start: {failure or 'not ready in time'}") from failure
         if not ipaddress.ip_address(self._address[0].partition("%")[0]).is_loopback:
             logger.warning(
-                "listening on %s, so others on the network can read every message and use the control API, "
-                "which has no password",
+                "listening on %s: others on the network can read every message and use the control API, which has "
+                "no password",
                 self.host,
             )
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Stop accepting, end open requests, close the data file. Does nothing if not running.
+        """Stop accepting, close open connections and the data file. Does nothing if not running.
 
         :param timeout: seconds to wait for the thread.
-        :raises TimeoutError: the thread still lives after that; it is a daemon and ends with the process.
+        :raises TimeoutError: the thread is still alive then; it is a daemon and ends with the process.
         """
         thread, self._thread = self._thread, None
         self._address = None
@@ -204,10 +209,10 @@ class SandboxServer:
         if loop is not None and server is not None and sandbox is not None:
             server.should_exit = True
             try:
-                # Requests that a delay fault holds back would otherwise keep the server for that long.
+                # Requests that a delay fault holds back would otherwise keep the server running for that long.
                 loop.call_soon_threadsafe(sandbox.stop)
             except RuntimeError:
-                pass  # The loop has ended by itself.
+                pass  # The loop has already ended.
         thread.join(timeout)
         if thread.is_alive():
             raise TimeoutError(f"the sandbox did not stop within {timeout:g} s")
@@ -218,7 +223,7 @@ class SandboxServer:
             with asyncio.Runner() as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._serve(app, listener))
-        except BaseException as error:  # noqa: BLE001  a thread has nobody else to tell
+        except BaseException as error:  # noqa: BLE001  start() raises it in the other thread
             self._failure = error
         finally:
             listener.close()
@@ -235,7 +240,7 @@ class SandboxServer:
             ws="none",
             lifespan="off",
             interface="asgi3",
-            # The process's own logging stays as it is; only uvicorn's errors are worth a line.
+            # The process's own logging stays as it is; of uvicorn only errors are logged.
             log_config=None,
             log_level="error",
             access_log=False,
@@ -259,7 +264,7 @@ class SandboxServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind here, in the caller's thread: a port in use is the caller's error, and port 0 becomes a number."""
+    """Bind in the caller's thread: a port in use is the caller's error, and port 0 becomes a number."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -274,6 +279,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SandboxStartError(
-            f"can't listen on {host} port {port}: {error.strerror}; choose another port, or 0 for a free one"
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another port, or 0 for a free one"
         ) from error
     return listener

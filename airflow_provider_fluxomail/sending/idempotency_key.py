@@ -12,6 +12,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.airflow_compat import COUNTS_EVERY_CLEAR
@@ -192,6 +193,19 @@ def content_digest(message: EmailMessage) -> str:
     body = message.html_content if message.html_content is not None else message.content
     said = [recipient_part(message.to, 0), message.subject, body, list(message.cc), list(message.bcc), files]
     return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def email_key(message: EmailMessage, *, namespace: str, now: datetime) -> str:
+    """Return the key of an email that is sent outside of a task: ``af1:email:<digest>``.
+
+    Equal emails in the same clock hour (UTC) have one key: Airflow may request the email of one failure several times.
+
+    :param now: current time; compute the key once, so that retries of the request keep it.
+    """
+    hour = f"{now.astimezone(UTC):%Y-%m-%dT%H}"
+    # Starts with a word, so that it equals no list of another kind.
+    identity = json.dumps(["email", namespace, content_digest(message), hour], ensure_ascii=True, separators=(",", ":"))
+    return f"{_SCHEME}:email:{hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_LENGTH]}"
 
 
 def is_first_try(context: Context) -> bool:

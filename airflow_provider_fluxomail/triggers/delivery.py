@@ -42,7 +42,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
     All waits of a triggerer on one key share a watcher, which polls timelines within a share of the rate limit, or
     follows the event stream if there are many.
 
-    .. seealso:: :doc:`/waiting`
+    .. seealso:: :doc:`/guides/waiting`
 
     :param send_id: the send to wait for.
     :param target: the event to wait for: ``delivered``, ``opened`` or ``clicked``.

@@ -18,7 +18,7 @@ class FluxomailRetryAfterTrigger(BaseTrigger):
     >>> trigger.serialize()[1]
     {'resume_at': 1767225660.0, 'give_up_at': 1767229200.0, 'state': None}
 
-    .. seealso:: :doc:`/sending`
+    .. seealso:: :doc:`/guides/sending`
 
     :param resume_at: epoch seconds at which it fires; the jitter is included, so a restart adds none.
     :param give_up_at: epoch seconds after which the task stops retrying; returned with the event.

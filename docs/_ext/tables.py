@@ -1,4 +1,4 @@
-"""Tables made from the code: ``.. option-table::``, ``.. error-table::`` and ``.. parameter-table::``.
+"""What the documentation takes from the code: tables of options, parameters and errors, and the classes of errors.
 
 A table of your own is a function that returns rows, and a subclass of :class:`TableDirective` that names it::
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -24,7 +23,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from airflow_provider_fluxomail import client, sending
+from airflow_provider_fluxomail.client import errors as client_errors
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.configuration.options import EXTRAS, OPTIONS, SECTION
 
@@ -40,10 +39,10 @@ _CONFIGURED: Final[Mapping[str, str]] = {
 }
 #: Types of options, as the documentation names them.
 _TYPES: Final[Mapping[str, str]] = {"boolean": "true or false", "integer": "whole number"}
-#: JSON and placeholders in the help of an option.
-_CODE: Final = re.compile(r"(\{.*?\})")
+#: JSON, placeholders, schemes and names in the help of an option.
+_CODE: Final = re.compile(r"(\{.*?\}|https?://|\b[a-z]+(?:_[a-z]+)+\b)")
 _PARAMETER: Final = re.compile(r"^:param (\w+): *(.*(?:\n(?: +.*)?$)*)", re.MULTILINE)
-_CURE: Final = "What to do: "
+_CURE: Final = "\nWhat to do: "
 
 
 def option_rows(kind: str) -> Iterator[Row]:
@@ -58,17 +57,10 @@ def option_rows(kind: str) -> Iterator[Row]:
 
 
 def errors() -> Iterator[type[FluxomailError]]:
-    """Yield every class of error of the package, subclasses after their base."""
-    for package in (client, sending):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
-    yield from _subclasses(FluxomailError)
-
-
-def _subclasses(base: type[FluxomailError]) -> Iterator[type[FluxomailError]]:
-    for error in base.__subclasses__():
-        yield error
-        yield from _subclasses(error)
+    """Yield every class of error that users meet, in the order of the module."""
+    for error in vars(client_errors).values():
+        if isinstance(error, type) and issubclass(error, FluxomailError) and error is not FluxomailError:
+            yield error
 
 
 def error_rows() -> Iterator[Row]:
@@ -77,15 +69,15 @@ def error_rows() -> Iterator[Row]:
     :raises ValueError: an error's docstring does not say what to do.
     """
     for error in errors():
-        when, _, rest = inspect.cleandoc(error.__doc__ or "").partition("\n\n")
-        cure = next((part for part in rest.split("\n\n") if part.startswith(_CURE)), None)
-        if cure is None:
-            raise ValueError(f"the docstring of {error.__name__} has no paragraph '{_CURE.strip()}'")
+        text = inspect.cleandoc(error.__doc__ or "")
+        when, _, rest = text.partition(_CURE)
+        if not rest:
+            raise ValueError(f"the docstring of {error.__name__} does not say '{_CURE.strip()}'")
         yield (
             f":exc:`~{error.__module__}.{error.__qualname__}`",
-            when,
+            when.strip(),
             "yes" if error.permanent else "no",
-            cure[len(_CURE) :],
+            rest.partition("\n\n")[0],
         )
 
 
@@ -147,18 +139,28 @@ class TableDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Called by docutils."""
-        lines = [".. list-table::", "   :header-rows: 1", ""]
+        return parsed(self, self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table as reStructuredText."""
+        yield from (".. list-table::", "   :header-rows: 1", "")
         for row in (self.headers, *self.rows()):
             if len(row) != len(self.headers):
                 raise self.error(f"{row} has not one cell for each of {self.headers}")
             for mark, cell in zip("*" + " " * (len(row) - 1), row, strict=True):
                 first, *further = cell.splitlines() or [""]
-                lines += [f"   {mark} - {first}".rstrip(), *(f"       {line}".rstrip() for line in further)]
-        source, number = self.get_source_info()
-        content = StringList(lines, items=[(source, number)] * len(lines))
-        container = nodes.container()
-        self.state.nested_parse(content, self.content_offset, container)
-        return list(container.children)
+                yield f"   {mark} - {first}".rstrip()
+                yield from (f"       {line}".rstrip() for line in further)
+
+
+def parsed(directive: SphinxDirective, lines: Iterable[str]) -> list[nodes.Node]:
+    """Parse reStructuredText in the place of a directive."""
+    source, number = directive.get_source_info()
+    text = list(lines)
+    container = nodes.container()
+    content = StringList(text, items=[(source, number)] * len(text))
+    directive.state.nested_parse(content, directive.content_offset, container)
+    return list(container.children)
 
 
 class OptionTable(TableDirective):
@@ -182,6 +184,15 @@ class ErrorTable(TableDirective):
         return error_rows()
 
 
+class ErrorClasses(SphinxDirective):
+    """``.. error-classes::``: every error with its docstring."""
+
+    def run(self) -> list[nodes.Node]:
+        """Called by docutils."""
+        lines = (f".. autoexception:: {error.__module__}.{error.__qualname__}" for error in errors())
+        return parsed(self, (part for line in lines for part in (line, "   :show-inheritance:", "")))
+
+
 class ParameterTable(TableDirective):
     """``.. parameter-table:: airflow_provider_fluxomail.operators.FluxomailSendOperator``."""
 
@@ -198,5 +209,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_directive("option-table", OptionTable)
     app.add_directive("error-table", ErrorTable)
+    app.add_directive("error-classes", ErrorClasses)
     app.add_directive("parameter-table", ParameterTable)
     return {"parallel_read_safe": True}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_fluxomail.sandbox.ratelimit import RateWindows
+from airflow_provider_fluxomail.sandbox.api.rate_limit import RateWindows
 
 from .helpers import BASE, KEY
 
@@ -366,6 +366,23 @@ def test_a_client_that_leaves_in_mid_body(api: Api) -> None:
     assert api.count() == 1
 
 
+@pytest.mark.parametrize("levels", [99, 100, 200])
+def test_what_is_accepted_can_be_shown(api: Api, levels: int) -> None:
+    value: Any = 10**30
+    for level in range(levels - 1):
+        value = {"a": value} if level % 2 else [value]
+    if levels > 100:
+        assert_error(api.send(custom=value), 400, "validation_error", "Invalid JSON body")
+        return
+    send_id = api.send_id(custom=value)
+    (message,) = api.get("messages")["messages"]
+    assert message["extra_fields"] == {"custom": value}
+    event = api.control(f"messages/{send_id}/events", type="delayed", custom=value)
+    assert event["custom"] == value
+    assert api.events().json()["events"][0]["data"]["custom"] == value
+    assert api.timeline(send_id).json()["events"][-1]["custom"] == value
+
+
 def test_an_unexpected_error_is_an_answer_too(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -373,7 +390,7 @@ def test_an_unexpected_error_is_an_answer_too(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr("airflow_provider_fluxomail.sandbox.api.parse_message", fail)
+        patched.setattr("airflow_provider_fluxomail.sandbox.api.sends.parse_message", fail)
         assert_error(api.send(), 500, "internal_error", "Internal server error")
     # The same connection goes on; by its next answer the log has been written.
     assert api.send().status_code == 200

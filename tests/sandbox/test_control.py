@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from airflow_provider_fluxomail.sandbox.clock import Stopwatch
-from airflow_provider_fluxomail.sandbox.faults import KINDS
-from airflow_provider_fluxomail.sandbox.settings import Settings
+from airflow_provider_fluxomail.sandbox.faults.models import KINDS
+from airflow_provider_fluxomail.sandbox.switches import Switches
 
 from .helpers import KEY, Api
 
@@ -221,7 +221,7 @@ def test_the_log_does_not_follow_a_wall_clock_that_jumps(monkeypatch: pytest.Mon
 
 
 def test_settings(api: Api) -> None:
-    defaults = Settings().model_dump()
+    defaults = Switches().model_dump()
     assert api.get("settings") == defaults
     assert api.control("settings", timeline_form="spec") == defaults | {"timeline_form": "spec"}
     assert api.post("settings", event_delay=5, timeline_form="other").status_code == 400
@@ -242,7 +242,7 @@ def test_reset(api: Api) -> None:
     assert api.get("messages") == {"count": 0, "messages": []}
     assert api.get("requests") == {"count": 0, "requests": []}
     assert api.get("faults") == {"count": 0, "faults": []}
-    assert api.get("settings") == Settings().model_dump()
+    assert api.get("settings") == Switches().model_dump()
     assert abs(api.get("health")["now"] - time.time()) < 5
     assert api.send(api_key="made").status_code == 401
     answer = api.send(idempotency_key="k")
@@ -333,8 +333,8 @@ YEAR = "must be less than or equal to 31622400"
         ("faults", fault(headers={"a b": "c"}), f"headers.a b {NOT_A_NAME}"),
         ("faults", fault(headers={"": "c"}), f"headers. {NOT_A_NAME}"),
         ("faults", fault(headers={"a\n": "c"}), NOT_A_NAME),
-        ("faults", fault(headers={"Content-Length": "5"}), "headers.Content-Length: frames the answer"),
-        ("faults", fault(headers={"transfer-encoding": "x"}), "headers.transfer-encoding: frames the answer"),
+        ("faults", fault(headers={"Content-Length": "5"}), "headers.Content-Length: frames the response"),
+        ("faults", fault(headers={"transfer-encoding": "x"}), "headers.transfer-encoding: frames the response"),
         ("faults", fault(headers={"a": 5, "b": None}), "headers.a must be a valid string; headers.b must be a valid"),
         ("faults", fault(headers={"a": "b\r\nc: d"}), f"headers.a {PRINTABLE}"),
         ("faults", fault(headers={"a": "b\n"}), f"headers.a {PRINTABLE}"),
@@ -374,7 +374,7 @@ def test_bad_input_names_the_field_and_the_cure(api: Api, call: str, fields: dic
     assert set(answer.json()) == {"error"}
     assert text in answer.json()["error"]
     assert api.get("faults")["count"] == 0
-    assert api.get("settings") == Settings().model_dump()
+    assert api.get("settings") == Switches().model_dump()
 
 
 @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ def test_no_body_is_an_empty_object(api: Api) -> None:
     api.send_id()
     assert api.http.post("/_sandbox/reset").json() == {"reset": True}
     assert api.count() == 0
-    assert api.http.post("/_sandbox/settings").json() == Settings().model_dump()
+    assert api.http.post("/_sandbox/settings").json() == Switches().model_dump()
     assert api.http.post("/_sandbox/keys").json() == {"error": "key is missing"}
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_fluxomail.sandbox import Bounds
-from airflow_provider_fluxomail.sandbox.delivery import PlannedEvent
-from airflow_provider_fluxomail.sandbox.eventlog import Cursor, EventFilter, Moment
-from airflow_provider_fluxomail.sandbox.messages import Message
-from airflow_provider_fluxomail.sandbox.records import Position
-from airflow_provider_fluxomail.sandbox.store import Store
+from airflow_provider_fluxomail.sandbox.message import Message
+from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+from airflow_provider_fluxomail.sandbox.store.database import Store
+from airflow_provider_fluxomail.sandbox.store.event_log import Cursor, EventFilter, Moment
+from airflow_provider_fluxomail.sandbox.store.records import Position
 
 if TYPE_CHECKING:
     from .helpers import Api
@@ -312,7 +312,7 @@ def fill(store: Store, count: int, name: str = "s") -> None:
 @pytest.mark.parametrize("passed_ms", [0, 50, 103, 10_000])
 def test_a_cursor_has_everything_once(store: Store, passed_ms: int, size: int) -> None:
     """More than one answer holds, of events before and behind the cursor, while others are stored."""
-    log = store.eventlog
+    log = store.event_log
     cursor, more, got = Cursor(Position(passed_ms, 0), 0), True, []
     for count, name in ((60, "a"), (50, "b")):
         fill(store, count, name)
@@ -326,7 +326,7 @@ def test_a_cursor_has_everything_once(store: Store, passed_ms: int, size: int) -
 
 def test_a_page_reads_no_more_than_it_shows(store: Store) -> None:
     """The work is measured: SQLite's own count of steps must not grow with what is stored."""
-    log = store.eventlog
+    log = store.event_log
     wanted = EventFilter("org")
 
     def steps(run: Any) -> int:

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from airflow_provider_fluxomail.sandbox import Bounds
-from airflow_provider_fluxomail.sandbox.faultqueue import FaultQueue, Subject
-from airflow_provider_fluxomail.sandbox.faults import ErrorBeforeStore
+from airflow_provider_fluxomail.sandbox.faults.models import ErrorBeforeStore
+from airflow_provider_fluxomail.sandbox.faults.queue import FaultQueue, Subject
 
 from .helpers import BASE, KEY, Api
 
@@ -333,7 +333,7 @@ def test_chance_is_what_it_says(chance: float) -> None:
     queue = FaultQueue(Bounds())
     fault = queue.add(ErrorBeforeStore(kind="error_before_store", chance=chance, seed=1))
     for _ in range(4_000):
-        queue.take(Subject("GET", "/api/v1/sends/x"))
+        queue.acquire(Subject("GET", "/api/v1/sends/x"))
     assert fault.met / 4_000 == pytest.approx(chance, abs=0.03)
 
 

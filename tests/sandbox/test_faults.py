@@ -20,12 +20,13 @@ import httpx
 import pytest
 import requests
 
-from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer, gate, tamper
+from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer, middleware
 from airflow_provider_fluxomail.sandbox.app import build_app
-from airflow_provider_fluxomail.sandbox.config import MAX_CLOCK_SECONDS
-from airflow_provider_fluxomail.sandbox.faults import KINDS, CutBeforeStore
-from airflow_provider_fluxomail.sandbox.settings import Settings
+from airflow_provider_fluxomail.sandbox.exchange import cut_connection
+from airflow_provider_fluxomail.sandbox.faults.models import KINDS, CutBeforeStore
+from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.switches import Switches
 
 from .helpers import BASE, KEY, Api
 
@@ -597,14 +598,13 @@ def test_a_cut_reaches_the_client_although_a_forked_process_holds_the_socket(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[int] = []
-    cut = tamper.cut
 
     async def fork_first(receive: Any, send: Any) -> None:
         # What a fork does to the socket, without its other effects.
         held.append(os.dup(send.__self__.transport.get_extra_info("socket").fileno()))
-        await cut(receive, send)
+        await cut_connection(receive, send)
 
-    monkeypatch.setattr(gate, "cut", fork_first)
+    monkeypatch.setattr(middleware, "cut_connection", fork_first)
     api.control("faults", kind="response_lost_after_store")
     with pytest.raises(httpx.RemoteProtocolError):
         api.send()
@@ -650,7 +650,7 @@ def test_a_stop_ends_a_delay() -> None:
 
 def test_a_server_without_a_transport_is_named() -> None:
     """Under another ASGI server a cut is impossible: better an error than a wrong answer."""
-    sandbox = Sandbox("key", data=None, settings=Settings(), bounds=Bounds())
+    sandbox = Sandbox("key", data=None, switches=Switches(), bounds=Bounds())
     sandbox.faults.add(CutBeforeStore(kind="cut_before_store"))
 
     async def call() -> None:
@@ -658,6 +658,6 @@ def test_a_server_without_a_transport_is_named() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await client.get("/api/v1/sends/x")
 
-    with pytest.raises(RuntimeError, match="can't be cut"):
+    with pytest.raises(RuntimeError, match="cannot be cut"):
         asyncio.run(call())
     sandbox.close()

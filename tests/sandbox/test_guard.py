@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_fluxomail.sandbox import SandboxServer
-from airflow_provider_fluxomail.sandbox.controlgate import check_sender, read_json
-from airflow_provider_fluxomail.sandbox.inputs import ControlError
+from airflow_provider_fluxomail.sandbox.control.browser_guard import check_origin
+from airflow_provider_fluxomail.sandbox.errors import ControlError
+from airflow_provider_fluxomail.sandbox.exchange import read_body
+from airflow_provider_fluxomail.sandbox.middleware import check_body
 
 from .helpers import BASE, KEY, Api
 
@@ -76,7 +78,7 @@ BAD_HOSTS = [
 def refusal(method: str, **headers: str) -> ControlError | None:
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     try:
-        check_sender(method, named, NAMES)
+        check_origin(method, named, NAMES)
     except ControlError as error:
         return error if error.status == 403 else None
     return None
@@ -94,7 +96,7 @@ def test_good_host(host: str, method: str) -> None:
 @pytest.mark.parametrize("host", BAD_HOSTS)
 def test_bad_host(host: str, method: str) -> None:
     error = refusal(method, host=host)
-    assert "use 127.0.0.1 or localhost, or start it with --allow-host" in str(error)
+    assert "use 127.0.0.1 or localhost, or start the sandbox with --allow-host" in str(error)
     assert repr(host) in str(error)
     # A page of that name, to which it would be the same origin.
     assert refusal(method, host=host, origin=f"http://{host}") is not None
@@ -241,6 +243,14 @@ def test_names_are_of_this_sandbox_alone(server: SandboxServer) -> None:
     assert "--allow-host" in answer["error"]
 
 
+@pytest.mark.parametrize("name", [b"host", b"origin", b"sec-fetch-site"])
+def test_a_header_that_comes_twice(name: bytes) -> None:
+    good = {b"host": b"localhost", b"origin": b"http://localhost", b"sec-fetch-site": b"same-origin"}
+    headers = [(b"host", b"localhost"), (name, b"evil.example"), (name, good[name])]
+    with pytest.raises(ControlError, match=f"more than one {name.decode()}"):
+        check_origin("POST", headers, ())
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_a_form_of_another_site(named: SandboxServer, site: str) -> None:
     headers: dict[str, str | None] = {"Host": "127.0.0.1:{port}", "Sec-Fetch-Site": site, "Content-Type": "text/plain"}
@@ -277,7 +287,7 @@ def test_a_call_that_ends_in_mid_body_is_not_made() -> None:
         async def receive() -> dict[str, Any]:
             return next(waiting)
 
-        return await read_json(receive, 100)
+        return check_body(await read_body(receive, 100), 100, is_json=True)
 
     assert asyncio.run(read({"type": "http.request"})) == b"{}"
     parts = ({"type": "http.request", "body": part, "more_body": part != b"}"} for part in (b"{", b"", b"}"))

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
-from airflow_provider_fluxomail.sandbox.config import MAX_EPOCH_SECONDS
-from airflow_provider_fluxomail.sandbox.inbox import EVENT_TYPES
-from airflow_provider_fluxomail.sandbox.pages import TONES, ago, clip, exact, size, span
+from airflow_provider_fluxomail.sandbox.inbox.handlers import EVENT_TYPES
+from airflow_provider_fluxomail.sandbox.inbox.pages import TONES, ago, clip, exact, size, span
+from airflow_provider_fluxomail.sandbox.limits import MAX_EPOCH_SECONDS
 
 from .helpers import Api
 from .test_guard import PAGES, ask
@@ -79,7 +79,7 @@ def file(name: str = "a.txt", content: bytes = b"x", kind: str | None = None) ->
 def test_an_empty_inbox_tells_how_to_send(api: Api) -> None:
     page = show(api)
     url = str(api.http.base_url).rstrip("/")
-    assert "No message yet" in page.text
+    assert "No messages yet" in page.text
     assert f"curl {url}/api/v1/emails/send" in page.text
     assert "Authorization: Bearer fm_sandbox" in page.text
     assert f'"conn_type": "fluxomail", "host": "{url}", "password": "fm_sandbox"' in page.text
@@ -322,7 +322,7 @@ def test_a_long_body_is_cut_on_the_page_alone(api: Api) -> None:
     send_id = api.send_id(content=text, htmlContent=html)
     page = show(api, f"/{send_id}", view="text")
     assert "the end" not in page.text
-    assert "only the beginning" in page.text
+    assert "Only the beginning" in page.text
     assert f"/inbox/{send_id}/text" in page.links()
     assert f"/inbox/{send_id}/source" in show(api, f"/{send_id}", view="source").links()
     for path, whole in (("text", text), ("source", html)):
@@ -358,25 +358,25 @@ def test_asked_three_times_sent_once(api: Api) -> None:
     send_id = api.send_id(idempotency_key=key)
     other = api.send_id(idempotency_key="af1:b")
     text = show(api, f"/{send_id}").text
-    assert "Asked 3 times, sent once, with this idempotency key." in text
+    assert "Requested 3 times, sent once with this idempotency key." in text
     assert re.findall(r"UTC (none response_lost_after_store|200)", text) == ["none response_lost_after_store"] * 2 + [
         "200"
     ]
-    assert "Asked once, sent once" in show(api, f"/{other}").text
+    assert "Requested once, sent once" in show(api, f"/{other}").text
     assert "no idempotency key" in show(api, "/" + api.send_id()).text
 
 
 def test_a_key_whose_life_is_over_sends_again(api: Api) -> None:
     api.send_id(idempotency_key="old")
     api.advance(86_401)
-    assert "Asked 2 times, sent 2 times" in show(api, "/" + api.send_id(idempotency_key="old")).text
+    assert "Requested 2 times, sent 2 times" in show(api, "/" + api.send_id(idempotency_key="old")).text
 
 
 def test_many_requests_with_one_key(api: Api) -> None:
     ids = {api.send_id(idempotencyKey="in the body") for _ in range(25)}
     page = show(api, f"/{ids.pop()}")
     assert not ids
-    assert "Asked 25 times, sent once" in page.text
+    assert "Requested 25 times, sent once" in page.text
     assert "The last 20 of 25." in page.text
     assert len(page.all("tr")) == 21
 
@@ -476,7 +476,7 @@ def test_no_such_event(api: Api, kind: str) -> None:
     send_id = api.send_id()
     answer = form(api, send_id, type=kind, reason="x")
     assert answer.status_code == 400
-    assert "An event is one of sent, delivered" in Page(answer).text
+    assert "The type of an event is one of sent, delivered" in Page(answer).text
     assert len(api.get("messages")["messages"][0]["events"]) == 1
 
 
@@ -516,7 +516,7 @@ def test_a_form_of_another_page_is_refused(api: Api, headers: dict[str, str]) ->
     answer = form(api, send_id, headers, type="bounced")
     assert answer.status_code == 403
     page = Page(answer)
-    assert re.search(r"Refused (Control calls from|This sandbox is not called) ", page.text)
+    assert re.search(r"Refused (Control calls from|Host )", page.text)
     assert not page.all("a", href="/inbox")
     assert api.types(send_id) == ["sent"]
 
@@ -563,7 +563,7 @@ def test_after_a_reset(api: Api) -> None:
     show(api, f"/{send_id}")
     api.control("reset")
     show(api, f"/{send_id}", 404)
-    assert "No message yet" in show(api).text
+    assert "No messages yet" in show(api).text
 
 
 def test_after_it_made_room() -> None:
@@ -584,7 +584,7 @@ def test_a_data_file(tmp_path: Path) -> None:
     with SandboxServer(data=tmp_path / "data.sqlite") as server:
         api = Api(server.url)
         assert show(api).listed() == show(api, q="stays").listed() == [send_id]
-        assert "The request log does not know the request" in show(api, f"/{send_id}").text
+        assert "The request log no longer has the request" in show(api, f"/{send_id}").text
         assert api.http.get(f"/inbox/{send_id}/attachments/0").content == b"kept"
         assert form(api, send_id, type="opened").status_code == 303
         api.close()

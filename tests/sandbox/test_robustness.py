@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer, SandboxStartError
-from airflow_provider_fluxomail.sandbox.config import MAX_CLOCK_SECONDS
+from airflow_provider_fluxomail.sandbox.api.remembered_errors import RememberedErrors
 from airflow_provider_fluxomail.sandbox.errors import ApiError
-from airflow_provider_fluxomail.sandbox.refusals import Refusals
+from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 
 from .helpers import BASE, KEY, Api, wait_until
 
@@ -57,7 +57,7 @@ def test_a_long_address_is_read_in_one_go(api: Api, to: str) -> None:
 
 
 def test_a_remembered_refusal_keeps_nothing_of_its_request() -> None:
-    refusals = Refusals(Bounds())
+    refusals = RememberedErrors(Bounds())
     try:
         try:
             raise ValueError("cause")
@@ -83,15 +83,15 @@ def test_a_renewed_token_keeps_its_stream_and_leaves_it_asleep(
     api: Api, server: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert server._sandbox is not None
-    feed = server._sandbox.feed
-    looks: list[None] = []
-    pull = feed.pull
+    event_bus = server._sandbox.event_bus
+    reads: list[None] = []
+    read = event_bus.read
 
     def counted(*arguments: Any) -> Any:
-        looks.append(None)
-        return pull(*arguments)
+        reads.append(None)
+        return read(*arguments)
 
-    monkeypatch.setattr(feed, "pull", counted)
+    monkeypatch.setattr(event_bus, "read", counted)
     api.control("settings", stream_heartbeat=0.2)
     api.control("keys", key="token", expires_in=0.5)
     with api.stream(api_key="token") as stream:
@@ -100,7 +100,7 @@ def test_a_renewed_token_keeps_its_stream_and_leaves_it_asleep(
         for _ in range(3):
             while stream.block() != ": heartbeat":
                 pass
-        assert len(looks) < 50
+        assert len(reads) < 50
         api.send()
         assert stream.take(1)[0]["type"] == "email.sent"
 
@@ -115,13 +115,13 @@ def test_a_reset_ends_a_stream_whose_client_does_not_read() -> None:
                 b"GET /api/v1/events/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer fm_sandbox\r\n\r\n"
             )
             assert server._sandbox is not None
-            feed = server._sandbox.feed
-            wait_until(lambda: feed.open == 1)
+            event_bus = server._sandbox.event_bus
+            wait_until(lambda: event_bus.open == 1)
             send_id = api.send_id()
             for _ in range(12):
                 api.add_event(send_id, "bounced", reason="x" * 900_000)
             api.control("reset")
-            assert feed.open == 0
+            assert event_bus.open == 0
             with api.stream() as stream:
                 api.send()
                 assert stream.take(1)
@@ -170,7 +170,7 @@ def test_a_data_file_of_another_schema(tmp_path: Path) -> None:
         database.execute("CREATE TABLE keys (key TEXT)")
         database.execute("PRAGMA user_version = 2")
     database.close()
-    with pytest.raises(SandboxStartError, match="can't use the data file"):
+    with pytest.raises(SandboxStartError, match="cannot use the data file"):
         SandboxServer(data=path).start()
 
 

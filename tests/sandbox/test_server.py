@@ -140,7 +140,7 @@ def test_bad_argument(arguments: dict[str, Any], text: str) -> None:
 
 
 def test_port_in_use(server: SandboxServer) -> None:
-    with pytest.raises(SandboxStartError, match=f"can't listen on 127.0.0.1 port {server.port}"):
+    with pytest.raises(SandboxStartError, match=f"cannot listen on 127.0.0.1 port {server.port}"):
         SandboxServer(port=server.port).start()
 
 
@@ -251,14 +251,14 @@ def test_a_file_has_one_sandbox(tmp_path: Path) -> None:
 
 
 def test_unusable_data_file(tmp_path: Path) -> None:
-    with pytest.raises(SandboxStartError, match="can't open the data file"):
+    with pytest.raises(SandboxStartError, match="cannot open the data file"):
         SandboxServer(data=tmp_path / "none" / "state.sqlite").start()
     text = tmp_path / "notes.txt"
     text.write_text("not a database, " * 100)
-    with pytest.raises(SandboxStartError, match="can't use the data file"):
+    with pytest.raises(SandboxStartError, match="cannot use the data file"):
         SandboxServer(data=text).start()
     for name, statement, message in (
-        ("other", "CREATE TABLE t (a)", "of something else"),
+        ("other", "CREATE TABLE t (a)", "of another program"),
         ("newer", "PRAGMA user_version = 9", "has format 9"),
     ):
         database = sqlite3.connect(tmp_path / name)
@@ -273,7 +273,7 @@ def test_a_failed_write_leaves_nothing_behind(api: Api, monkeypatch: pytest.Monk
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("airflow_provider_fluxomail.sandbox.store.Store._make_room", full)
+        patched.setattr("airflow_provider_fluxomail.sandbox.store.database.Store._make_room", full)
         assert api.send(idempotency_key="k").status_code == 500
         assert api.timeline("x").status_code == 404
     assert api.count() == 0
@@ -428,7 +428,7 @@ def test_command_and_port_in_use(server: SandboxServer) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
-    assert f"can't listen on 127.0.0.1 port {server.port}" in done.stderr
+    assert f"cannot listen on 127.0.0.1 port {server.port}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_command_and_port_in_use(server: SandboxServer) -> None:
         (["--event-delay", "-1"], "--event-delay must be between 0"),
         (["--event-delay", "soon"], "--event-delay: invalid float value"),
         (["--port", "70000"], "--port must be between 0 and 65535"),
-        (["--port", "0", "--data", "/nonexistent/state.sqlite"], "can't open the data file /nonexistent/state.sqlite"),
+        (["--port", "0", "--data", "/nonexistent/state.sqlite"], "cannot open the data file /nonexistent/state.sqlite"),
         (["--port", "0", "--host", "nowhere.invalid"], "unknown host 'nowhere.invalid'"),
         (["--api-key", ""], "--api-key must be"),
         (["--max-messages", "0"], "--max-messages must be at least 1"),
@@ -479,7 +479,7 @@ def test_main_until_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ready, inbox = text.splitlines()
         assert httpx.get(ready.split()[-1] + "/_sandbox/health").status_code == 200
         assert inbox == f"Inbox: {ready.split()[-1]}/inbox"
-        assert "No message yet" in httpx.get(inbox.split()[-1]).text
+        assert "No messages yet" in httpx.get(inbox.split()[-1]).text
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(sys, "stdout", Terminal(check_and_end))
@@ -509,4 +509,4 @@ def test_main_when_the_server_ends_by_itself(
     monkeypatch.setattr(SandboxServer, "start", remember)
     monkeypatch.setattr(sys, "stdout", Terminal(lambda text: servers[0].stop()))
     assert cli.main(["--port", "0"]) == 1
-    assert "ended by itself" in capsys.readouterr().err
+    assert "stopped unexpectedly" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from airflow_provider_fluxomail.sandbox.settings import Settings
+from airflow_provider_fluxomail.sandbox.switches import Switches
 
 # Imported for the switches that they name in each_value().
 from . import test_idempotency, test_timeline  # noqa: F401
@@ -26,7 +26,7 @@ ELSEWHERE = ("stream_", "list_", "events_")
 
 
 def test_every_switch_is_tested_with_every_value() -> None:
-    here = {name: field for name, field in Settings.model_fields.items() if not name.startswith(ELSEWHERE)}
+    here = {name: field for name, field in Switches.model_fields.items() if not name.startswith(ELSEWHERE)}
     assert set(SWITCHES) == set(here)
     for name, field in here.items():
         choices = {True, False} if field.annotation is bool else set(get_args(field.annotation))
@@ -36,10 +36,10 @@ def test_every_switch_is_tested_with_every_value() -> None:
             assert len(SWITCHES[name] | {field.default}) > 1, name
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+@pytest.mark.parametrize("name", sorted(Switches.model_fields))
 def test_switches_and_their_defaults_are_told(api: Api, name: str) -> None:
-    assert Settings.model_fields[name].description
-    assert api.get("settings")[name] == Settings.model_fields[name].default
+    assert Switches.model_fields[name].description
+    assert api.get("settings")[name] == Switches.model_fields[name].default
 
 
 # The form of errors

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 import pytest
 
-from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer, feed
-from airflow_provider_fluxomail.sandbox.settings import Settings
+from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
+from airflow_provider_fluxomail.sandbox.api import event_bus
 from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.switches import Switches
 
 from .helpers import KEY, Api, wait_until
 
@@ -316,7 +317,7 @@ def test_a_moment_to_come_counts_as_now(api: Api, three: list[str]) -> None:
 
 def test_a_long_resume_comes_in_order(api: Api) -> None:
     sends = [api.send_id(to="never@example.org") for _ in range(4)]
-    wanted = list(range(feed.BATCH * 2 + 100))
+    wanted = list(range(event_bus.BATCH * 2 + 100))
     with api.stream() as late:
         # Three in every ms, so that batches end between such.
         for number in wanted:
@@ -328,12 +329,12 @@ def test_a_long_resume_comes_in_order(api: Api) -> None:
 
 
 def test_large_events_end_a_batch_early(api: Api, server: SandboxServer, quiet: str) -> None:
-    text = "x" * (feed.BATCH_CHARS // 4)
+    text = "x" * (event_bus.BATCH_CHARS // 4)
     for number in range(10):
         api.add_event(quiet, "opened", T + number, number=number, text=text)
     with api.stream(since=str(T * 1000 - 1)) as stream:
         assert numbers(stream.take(10)) == list(range(10))
-        sizes = [len(batch.frames) for batch in state(server).feed._batches.values()]
+        sizes = [len(batch.frames) for batch in state(server).event_bus._batches.values()]
         assert not sizes or max(sizes) <= 4
 
 
@@ -458,7 +459,7 @@ def test_too_many_streams() -> None:
                 assert (refused.status, refused.answer.headers["Retry-After"]) == (429, "1")
                 assert json.loads(refused.answer.read())["code"] == "rate_limited"
             assert streams[0].status == 200
-        wait_until(lambda: state(server).feed.open == 0)
+        wait_until(lambda: state(server).event_bus.open == 0)
         api.control("keys", key="mine")
         with api.stream(api_key="mine") as one, api.stream():
             api.http.delete("/_sandbox/keys/mine")
@@ -489,22 +490,22 @@ def test_nothing_is_left_of_a_stream(on_each_http: Api, stalled: bool, request: 
                 api.control("faults", kind="stream_stall", times=20)
             streams = [stack.enter_context(api.stream()) for _ in range(20)]
             assert all(stream.block() == HEARTBEAT for stream in streams)
-            assert state(server).feed.open == 20
-        wait_until(lambda: state(server).feed.open == 0)
+            assert state(server).event_bus.open == 20
+        wait_until(lambda: state(server).event_bus.open == 0)
         wait_until(lambda: len(tasks(server)) == before)
-        assert state(server).feed._ticker is None
+        assert state(server).event_bus._ticker is None
         api.close()
 
 
 def test_a_client_that_leaves_without_a_word(api: Api, server: SandboxServer) -> None:
     """A reset of the connection while data is on its way, as of a process that was killed."""
-    before = state(server).feed.open
+    before = state(server).event_bus.open
     raw = open_raw(server)
-    wait_until(lambda: state(server).feed.open == before + 1)
+    wait_until(lambda: state(server).event_bus.open == before + 1)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     raw.close()
     api.send()
-    wait_until(lambda: state(server).feed.open == before)
+    wait_until(lambda: state(server).event_bus.open == before)
 
 
 def open_raw(server: SandboxServer, query: str = "") -> socket.socket:
@@ -521,7 +522,7 @@ def test_a_slow_reader_costs_no_memory_and_loses_nothing() -> None:
     text = "x" * 100_000
     with SandboxServer() as server, open_raw(server) as slow:
         api = Api(server.url)
-        wait_until(lambda: state(server).feed.open == 1)
+        wait_until(lambda: state(server).event_bus.open == 1)
         sends = [api.send_id(to="never@example.org") for _ in range(6)]
         with api.stream(types="email.opened") as quick:
             for number in range(80):
@@ -533,7 +534,7 @@ def test_a_slow_reader_costs_no_memory_and_loses_nothing() -> None:
             connection.transport.get_write_buffer_size() for connection in server_state.server_state.connections
         ]
         # 8 MB were sent to it.
-        assert 0 < max(buffered) < 4 * feed.BATCH_CHARS
+        assert 0 < max(buffered) < 4 * event_bus.BATCH_CHARS
         received = bytearray()
         while b'"number":79' not in received[-200_000:]:
             received += slow.recv(1_000_000)
@@ -552,7 +553,7 @@ def test_the_server_stops_at_once(client: str, caplog: pytest.LogCaptureFixture,
             send_id = api.send_id()
             for _ in range(30):
                 api.add_event(send_id, "opened", text="x" * 500_000)
-            wait_until(lambda: state(server).feed.open == 1)
+            wait_until(lambda: state(server).event_bus.open == 1)
         elif client == "stalled":
             api.control("faults", kind="stream_stall")
         streams = [stack.enter_context(api.stream()) for _ in range(3)]
@@ -734,54 +735,54 @@ def test_ordinary_faults_meet_the_opening(api: Api) -> None:
 # Many at once
 
 
-async def test_a_ring_wakes_all_and_many_rings_wake_seldom() -> None:
-    sandbox = Sandbox(KEY, data=None, settings=Settings(), bounds=Bounds())
-    seats = [sandbox.feed.join() for _ in range(120)]
-    woken = dict.fromkeys(seats, 0)
+async def test_a_notification_wakes_all_and_many_wake_seldom() -> None:
+    sandbox = Sandbox(KEY, data=None, switches=Switches(), bounds=Bounds())
+    subscribers = [sandbox.event_bus.subscribe() for _ in range(120)]
+    woken = dict.fromkeys(subscribers, 0)
 
-    async def sit(seat: feed.Seat) -> None:
+    async def listen(subscriber: event_bus.Subscriber) -> None:
         while True:
-            seat.settle()
-            await seat.wait()
-            woken[seat] += 1
+            subscriber.start_reading()
+            await subscriber.wait()
+            woken[subscriber] += 1
 
-    sitting = [asyncio.create_task(sit(seat)) for seat in seats]
+    listening = [asyncio.create_task(listen(subscriber)) for subscriber in subscribers]
     began = time.monotonic()
-    rings = 0
+    notified = 0
     while time.monotonic() - began < 0.5:
         sandbox.changed()
-        rings += 1
+        notified += 1
         await asyncio.sleep(0)
     took = time.monotonic() - began
-    assert rings > 500
+    assert notified > 500
     assert min(woken.values()) >= 1
     assert max(woken.values()) <= took / 0.01 + 2
-    for task in sitting:
+    for task in listening:
         task.cancel()
-    await asyncio.gather(*sitting, return_exceptions=True)
-    for seat in seats:
-        seat.leave()
-    assert sandbox.feed.open == 0
+    await asyncio.gather(*listening, return_exceptions=True)
+    for subscriber in subscribers:
+        subscriber.leave()
+    assert sandbox.event_bus.open == 0
     sandbox.close()
 
 
 async def test_many_streams_share_what_is_read() -> None:
     """50 streams of 2 filters see every event once, in order, and the log is read per filter and not per stream."""
     with SandboxServer() as server:
-        log, shared, reads, looks = state(server).store.eventlog, state(server).feed, 0, 0
-        plain, plain_look = log.after, shared._look
+        log, shared, reads, refreshes = state(server).store.event_log, state(server).event_bus, 0, 0
+        plain, plain_refresh = log.after, shared._refresh
 
         def counted(*args: Any) -> Any:
             nonlocal reads
             reads += 1
             return plain(*args)
 
-        def looked() -> None:
-            nonlocal looks
-            looks += 1
-            plain_look()
+        def refreshed() -> None:
+            nonlocal refreshes
+            refreshes += 1
+            plain_refresh()
 
-        shared._look = looked  # type: ignore[method-assign]
+        shared._refresh = refreshed  # type: ignore[method-assign]
         log.after = counted  # type: ignore[method-assign,assignment]
         queries = ["", "?types=email.sent"] * 25
         streams = [await open_async(server, query) for query in queries]
@@ -806,8 +807,8 @@ async def test_many_streams_share_what_is_read() -> None:
 
         sent, *seen = await asyncio.gather(send(), *(read(reader) for reader, _ in streams))
         assert all([name.split(":")[0] for name in ids] == sent for ids in seen)
-        # Once per filter and look; those that are just opening may ask alone.
-        assert reads <= 2 * looks + len(streams)
+        # Once per filter and refresh; streams that are just opening may read alone.
+        assert reads <= 2 * refreshes + len(streams)
         for _, writer in streams:
             writer.close()
         await asyncio.gather(*(writer.wait_closed() for _, writer in streams))

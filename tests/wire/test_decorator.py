@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +148,35 @@ def test_promise_1_a_late_retry_asks_for_none_of_them_again(sandbox: Sandbox) ->
     again = Run(decorated(lambda: MANY[::-1]), {**ctx, **context(try_number=2)})
     assert [one["send_id"] for one in again.result] == [one["send_id"] for one in first.result][::-1]
     sandbox.assert_sent(2)
+
+
+def test_promise_1_a_message_of_unknown_outcome_keeps_none_of_the_others(sandbox: Sandbox) -> None:
+    store = Store()
+    ctx = {**context(), "task_state_store": store}
+    sandbox.fail_next("response_lost_after_store", to=PEOPLE[0], times=2)
+    assert isinstance(Run(decorated(lambda: MANY[:1]), ctx).error, FluxomailBatchUnfinishedError)
+    for name in store:
+        store[name]["asked"] -= 30 * 24 * 3600
+    sandbox.advance(30 * 24 * 3600)
+    late = Run(decorated(lambda: MANY), {**ctx, **context(try_number=2)})
+    assert late.kind == "AirflowFailException", "a later request could send it twice"
+    for person in PEOPLE:
+        sandbox.assert_sent(1, person)
+
+
+def test_a_list_stops_when_its_task_is_told_to_end(sandbox: Sandbox) -> None:
+    operator = decorated(lambda: [{**MESSAGE, "key": str(number)} for number in range(300)])
+    operator.on_kill()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(Run, operator)
+        deadline = time.monotonic() + 30
+        while not sandbox.requests("POST"):
+            assert time.monotonic() < deadline
+        operator.on_kill()
+        run = running.result()
+    assert isinstance(run.error, FluxomailBatchUnfinishedError)
+    assert "was told to end" in str(run.error)
+    assert len(sandbox.messages()) < 300
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])

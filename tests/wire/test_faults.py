@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.sandbox.faults import KINDS
+from airflow_provider_fluxomail.sandbox.faults.models import KINDS
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.wire.ways import (
     ATTEMPTS,

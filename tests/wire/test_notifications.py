@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import importlib.util
 import json
@@ -36,6 +37,13 @@ def by_call(notifier: FluxomailNotifier, context: Any) -> None:
     notifier(context)
 
 
+def by_call_on_a_loop(notifier: FluxomailNotifier, context: Any) -> None:
+    async def alert() -> None:
+        notifier(context)
+
+    asyncio.run(alert())
+
+
 def by_await(notifier: FluxomailNotifier, context: Any) -> None:
     async def alert() -> None:
         notifier.context = context
@@ -44,7 +52,7 @@ def by_await(notifier: FluxomailNotifier, context: Any) -> None:
     asyncio.run(alert())
 
 
-@pytest.fixture(params=[by_call, by_await], ids=["sync", "async"])
+@pytest.fixture(params=[by_call, by_call_on_a_loop, by_await], ids=["sync", "sync on a loop", "async"])
 def way(request: pytest.FixtureRequest) -> Way:
     chosen: Way = request.param
     return chosen
@@ -332,7 +340,7 @@ def test_promise_1_a_callback_that_fires_twice_sends_one_mail(
     sandbox.assert_sent(1)
     assert told(log) == []
     assert "had already accepted" in told(log, logging.INFO)[1]
-    assert "fired twice" in told(log, logging.INFO)[3]
+    assert "Airflow called the callback twice" in told(log, logging.INFO)[3]
 
 
 @pytest.mark.parametrize(
@@ -548,7 +556,7 @@ def test_an_alert_in_other_words_is_better_than_none(
     assert mail.subject == MISSED
     assert "Deadline missed" in mail.content
     assert len(told(log)) == len(fields)
-    assert all("own words" in line for line in told(log))
+    assert all("using the default text" in line for line in told(log))
 
 
 @pytest.mark.parametrize("subject", [None, "", "  ", "{{ '' }}", "\n\t"])
@@ -632,9 +640,7 @@ def test_promise_5_the_log_names_nobody(sandbox: Sandbox, way: Way, log: pytest.
     way(FluxomailNotifier(to=[OPS, "b@example.org"], subject="Secret words", content="Secret words"), context())
     accepted, refused = told(log, logging.INFO)
     assert accepted.startswith("Fluxomail accepted the alert (failure of load.copy) to recipient 1 of 2 as send ")
-    assert refused.startswith(
-        "The alert (failure of load.copy) to recipient 2 of 2 was not sent: FluxomailValidationError"
-    )
+    assert refused.startswith("Alert (failure of load.copy) to recipient 2 of 2 was not sent: FluxomailValidationError")
     for private in ("example.org", "Secret", "af1:", sandbox.api_key):
         assert private not in accepted + refused
 
@@ -730,10 +736,12 @@ def test_a_name_that_is_looked_up_for_ever_holds_nobody(
     sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answer, real = threading.Event(), threading.Event(), socket.getaddrinfo
+    lookups: list[threading.Thread] = []
 
     def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
         if b"slow.example" not in host.encode() if isinstance(host, str) else b"slow.example" not in host:
             return real(host, *args, **kwargs)
+        lookups.append(threading.current_thread())
         asked.set()
         answer.wait(HANGS)
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
@@ -749,7 +757,9 @@ def test_a_name_that_is_looked_up_for_ever_holds_nobody(
     answer.set()
     assert asked.is_set()
     (line,) = told(log)
-    assert "given up" in line
+    assert "timed out after time_limit" in line
+    if way is not by_await:
+        assert lookups[0].daemon, "a process that ends would wait for any other thread"
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf"), "30", None, True])
@@ -757,6 +767,26 @@ def test_a_time_limit_that_is_none(sandbox: Sandbox, log: pytest.LogCaptureFixtu
     FluxomailNotifier(to=OPS, time_limit=limit)(context())
     sandbox.assert_sent(1)
     assert "time_limit" in told(log)[0]
+
+
+def test_the_thread_that_sends_has_the_callers_context(sandbox: Sandbox, log: pytest.LogCaptureFixture) -> None:
+    """Airflow 3 keeps in it where a task's log goes."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    found: list[tuple[threading.Thread, str | None]] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append((threading.current_thread(), variable.get(None)))
+
+    sandbox.connect(redirect_to="qa@example.org")
+    variable.set("of the caller")
+    logger, reader = logging.getLogger("airflow_provider_fluxomail.metrics"), Reader()
+    log.set_level(logging.INFO, logger.name)
+    logger.addHandler(reader)
+    FluxomailNotifier(to=OPS)(context())
+    logger.removeHandler(reader)
+    ((thread, value),) = found
+    assert (thread is threading.current_thread(), value) == (False, "of the caller")
 
 
 # As Airflow holds it

@@ -274,6 +274,7 @@ def test_by_hand_outside_of_a_task_a_key_is_required(sandbox: Sandbox, by_hand: 
     [
         ({"part": ""}, "part came out empty"),
         ({"part": 3}, "part came out empty"),
+        ({"idempotency_key": ""}, "idempotency_key must be 1 to 128"),
         ({"idempotency_key": "k", "part": "x"}, "belong to a derived key"),
         ({"idempotency_key": "k", "resend_on_clear": True}, "belong to a derived key"),
     ],

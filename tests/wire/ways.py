@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import tempfile
 import time
@@ -276,8 +277,9 @@ def by_deferring_operator(number: int, store: Store | None = None) -> list[Outco
 
 
 def deferring(operator: Any, number: int, store: Store | None = None) -> Run:
-    """Meets 429s that last longer than a worker waits; the triggerer's clock is ahead, so that nobody waits."""
-    with mock.patch.object(triggers.rate_limit, "now", return_value=time.time() + 2 * LONG):
+    """Meets 429s that last longer than a worker waits; the deferral's clock runs ahead, so that nothing waits."""
+    clock = itertools.count(time.time(), LONG)
+    with mock.patch.object(triggers.rate_limit, "now", side_effect=clock):
         run = Run(operator, {**context(try_number=number), "task_state_store": store})
     assert all(isinstance(deferral.trigger, triggers.FluxomailRetryAfterTrigger) for deferral in run.deferrals)
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.wire import check_idempotency_key
 from airflow_provider_fluxomail.sending.idempotency_key import (
     derive_key,
+    email_key,
     explicit_key,
     named_part,
     notification_key,
@@ -24,8 +27,8 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
 )
 
 FOLDER = Path(__file__).parent
-NAMES = ("keys", "explicit_keys", "parts", "alert_keys")
-GOLDEN, GOLDEN_EXPLICIT, GOLDEN_PARTS, GOLDEN_ALERTS = (
+NAMES = ("keys", "explicit_keys", "parts", "alert_keys", "email_keys")
+GOLDEN, GOLDEN_EXPLICIT, GOLDEN_PARTS, GOLDEN_ALERTS, GOLDEN_EMAILS = (
     json.loads((FOLDER / f"golden_{name}.json").read_text(encoding="utf-8")) for name in NAMES
 )
 SAFE = re.compile(r"af1:[A-Za-z0-9_.-]*:[0-9a-f]{32}")
@@ -85,6 +88,53 @@ def test_promise_6_every_point_of_an_alert_is_golden() -> None:
     }
 
 
+def an_email_key(case: dict[str, Any]) -> str:
+    message = EmailMessage(**case["message"])
+    return email_key(message, namespace=case["namespace"], now=datetime.fromisoformat(case["now"]))
+
+
+@pytest.mark.parametrize("case", GOLDEN_EMAILS, ids=lambda case: case["name"])
+def test_promise_6_keys_of_airflows_own_emails_never_change(case: dict[str, Any]) -> None:
+    assert an_email_key(case) == case["key"]
+
+
+def test_promise_6_every_field_of_airflows_own_email_is_golden() -> None:
+    first = GOLDEN_EMAILS[0]
+    alone = [
+        [name for name in case["message"] if case["message"][name] != first["message"].get(name)]
+        for case in GOLDEN_EMAILS
+    ]
+    assert {tuple(names) for names in alone} == {
+        (), ("to",), ("subject",), ("html_content",), ("cc",), ("bcc",), ("attachments",),
+    }  # fmt: skip
+    assert {case["namespace"] for case in GOLDEN_EMAILS} == {"", "eu-prod"}
+    assert len({case["now"][:13] for case in GOLDEN_EMAILS}) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"now": "2026-01-01T12:00:00+00:00"},
+        {"now": "2026-01-01T12:59:59.999999+00:00"},
+        {"now": "2026-01-01T18:20:00+05:30"},
+        {"to": "Ops <OPS@Example.org>"},
+        {"content": "Another text, derived from the same HTML"},
+        {"extra_fields": {"replyTo": "answers@example.org"}},
+    ],
+    ids=str,
+)
+def test_the_same_email_in_the_same_hour_has_one_key(other: dict[str, Any]) -> None:
+    case = GOLDEN_EMAILS[0]
+    fields = {name: value for name, value in other.items() if name != "now"}
+    now = other.get("now", case["now"])
+    assert an_email_key({**case, "now": now, "message": {**case["message"], **fields}}) == case["key"]
+
+
+@pytest.mark.parametrize("now", ["2026-01-01T11:59:59+00:00", "2026-01-01T13:00:00+00:00", "2026-01-02T12:30:00+00:00"])
+def test_the_same_email_in_another_hour_has_another_key(now: str) -> None:
+    assert an_email_key({**GOLDEN_EMAILS[0], "now": now}) != GOLDEN_EMAILS[0]["key"]
+
+
 def test_two_firings_have_one_key_whatever_the_case_of_the_recipient() -> None:
     identity = GOLDEN_ALERTS[0]["identity"]
     assert notification_key(**identity | {"recipient": "Ops <OPS@example.org>"}) == GOLDEN_ALERTS[0]["key"]
@@ -121,7 +171,7 @@ def test_every_golden_file_is_loaded() -> None:
     assert files == {*keys, *(f"wire/golden_{name}.json" for name in ("events", "states", "triggers"))}
 
 
-@pytest.mark.parametrize("case", GOLDEN + GOLDEN_ALERTS, ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", GOLDEN + GOLDEN_ALERTS + GOLDEN_EMAILS, ids=lambda case: case["name"])
 def test_every_key_is_a_safe_header_value_of_at_most_128_characters(case: dict[str, Any]) -> None:
     assert SAFE.fullmatch(case["key"])
     assert len(case["key"]) <= 128
@@ -129,7 +179,7 @@ def test_every_key_is_a_safe_header_value_of_at_most_128_characters(case: dict[s
 
 
 def test_golden_keys_are_all_different() -> None:
-    keys = [case["key"] for case in GOLDEN + GOLDEN_ALERTS]
+    keys = [case["key"] for case in GOLDEN + GOLDEN_ALERTS + GOLDEN_EMAILS]
     assert len(set(keys)) == len(keys)
 
 

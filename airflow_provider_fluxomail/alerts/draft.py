@@ -1,0 +1,138 @@
+"""What an alert's messages are before they are sent: recipients, subject, bodies and their defaults."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from airflow_provider_fluxomail.alerts import callback_context
+from airflow_provider_fluxomail.alerts.alert import masked, one_line
+from airflow_provider_fluxomail.client.addresses import recipients
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.redaction import redact
+from airflow_provider_fluxomail.sending.idempotency_key import notification_key
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from airflow_provider_fluxomail.airflow_compat import Context
+    from airflow_provider_fluxomail.notifications import FluxomailNotifier
+
+_FILES: Final = (".html", ".txt", ".md", ".j2", ".jinja2")
+#: Arguments that tell two notifiers apart; part of the idempotency key, as they were before rendering.
+_CONFIGURATION: Final = ("subject", "content", "html_content", "policy_key", "extra_fields", "fluxomail_conn_id")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Outgoing:
+    """A message that is ready to send, and its idempotency key."""
+
+    message: EmailMessage
+    key: str
+
+
+class Draft:
+    """The messages of one call of a notifier.
+
+    The notifier itself stays as it is: it may serve any number of tasks, and Airflow would render it only once.
+
+    :param notifier: that was called.
+    :param context: as Airflow passed it.
+    """
+
+    def __init__(self, notifier: FluxomailNotifier, context: Context) -> None:
+        self._notifier = notifier
+        self.alert = callback_context.read(context, notifier)
+        # A copy: the next callback gets the same context, with everything that notifiers put into it.
+        # Not dict(), which reads every value: Airflow 2 warns about each deprecated name that is read.
+        self._context: Any = copy.copy(cast("Any", context))
+        self._context["alert"] = self.alert
+        # A serialized Dag, which dag.test() passes to its callbacks, has no template environment.
+        dag = context.get("dag")
+        self._environment: Environment = notifier.get_template_env(dag if hasattr(dag, "get_template_env") else None)
+        self.conn_id = str(self._rendered(notifier.fluxomail_conn_id))
+
+    def messages(self, namespace: str) -> list[Outgoing | Exception]:
+        """Return the message of each recipient, or why it cannot be sent: the others are sent all the same.
+
+        :param namespace: ``idempotency_namespace`` of the connection.
+        :raises FluxomailValidationError: there are no recipients.
+        """
+        people = recipients(self._rendered(self._notifier.to))
+        if not people:
+            raise FluxomailValidationError("to came out empty: give an address")
+        fields = self._fields()
+        return [self._message(recipient, fields, namespace) for recipient in people]
+
+    def _message(self, recipient: Any, fields: Mapping[str, Any], namespace: str) -> Outgoing | Exception:
+        alert, notifier = self.alert, self._notifier
+        try:
+            message = EmailMessage(to=recipient, **fields)
+            key = notification_key(
+                namespace=namespace,
+                dag_id=alert.dag_id,
+                run_id=alert.run_id,
+                task_id=alert.task_id,
+                map_index=alert.map_index,
+                occasion=alert.occasion,
+                kind=alert.kind,
+                recipient=message.to,
+                configuration={
+                    name: value for name in _CONFIGURATION if (value := getattr(notifier, name)) is not None
+                },
+                part=str(self._rendered(notifier.part) or ""),
+            )
+        except Exception as error:  # noqa: BLE001 - about this recipient only
+            return error
+        return Outgoing(message, key)
+
+    def _fields(self) -> dict[str, Any]:
+        notifier = self._notifier
+        subject = one_line(self._text("subject")) or self.alert.subject
+        text, html = self._text("content"), self._text("html_content")
+        if not text.strip() and not html.strip():
+            text, html = self.alert.render("alert.txt"), self.alert.render("alert.html")
+        return {
+            "subject": subject,
+            "content": text or None,
+            "html_content": html or None,
+            "policy_key": self._rendered(notifier.policy_key) or None,
+            "extra_fields": self._rendered(notifier.extra_fields) or {},
+        }
+
+    def _text(self, field: str) -> str:
+        """Render a subject or body; empty if that fails: an alert with the default text is better than none."""
+        template = getattr(self._notifier, field)
+        try:
+            text = str(self._rendered(self._read_template(template))) if template else ""
+            return masked(text, otherwise=text)
+        except Exception as error:  # noqa: BLE001 - a template can raise anything
+            self._notifier.log.warning("Could not render %s, using the default text: %s", field, format_error(error))
+            return ""
+
+    def _read_template(self, value: Any) -> Any:
+        """Return the text of a template file, found like an operator's; an absolute path works without a Dag too."""
+        if not isinstance(value, str) or not value.endswith(_FILES) or re.search(r"\s|://|\{", value):
+            return value
+        if Path(value).is_absolute():
+            return Path(value).read_text(encoding="utf-8")
+        if self._environment.loader is None:
+            raise FluxomailValidationError("there is no Dag here to find template files with: give an absolute path")
+        return self._environment.loader.get_source(self._environment, value)[0]
+
+    def _rendered(self, value: Any) -> Any:
+        return self._notifier.render_template(value, self._context, self._environment)
+
+
+def format_error(error: BaseException) -> str:
+    """Return an error for the log, without idempotency key, recipient and body."""
+    if not isinstance(error, FluxomailError):
+        return f"{type(error).__name__}: {redact(str(error)) or 'no text'}"
+    known = {"status": error.status, "request id": error.request_id}
+    facts = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+    return f"{type(error).__name__}: {error.message}{f' ({facts})' if facts else ''}"

@@ -1,0 +1,1 @@
+"""The v1 API as the sandbox imitates it: sends, timelines, events, the event stream."""

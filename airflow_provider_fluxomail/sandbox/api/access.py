@@ -1,0 +1,145 @@
+"""Who may do what: key, scope, pause and rate limit of a request, in this order. The documentation leaves it open.
+
+https://docs.fluxomail.com/api-reference/fluxomail/authentication
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_fluxomail.sandbox.api.rate_limit import uncapped
+from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, Exchange, header_credential
+from airflow_provider_fluxomail.sandbox.limits import API_VERSION
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from airflow_provider_fluxomail.sandbox.api.rate_limit import Allowance
+    from airflow_provider_fluxomail.sandbox.state import Sandbox
+    from airflow_provider_fluxomail.sandbox.store.records import ApiKey
+
+SEND_SCOPE = "send_email"
+READ_SCOPE = "read_sends"
+
+
+class StreamCredential(NamedTuple):
+    """What a stream was opened with.
+
+    :param token: the key came in the query.
+    """
+
+    key: ApiKey
+    token: bool
+
+
+class Access:
+    """The checks before every call of the API."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def admit(self, request: Request, scope: str | None, *, blocked_by_pause: bool = False) -> ApiKey:
+        """Check key, scope, pause, rate limit and version header; count the request.
+
+        :param scope: the scope it needs; None for the events, for which the documentation names none.
+        :param blocked_by_pause: a pause stops this call; the documentation names only sending.
+        :raises ApiError: 401, 403, 429 or 400.
+        """
+        return self.allow(request, self.key_of(request), scope, blocked_by_pause=blocked_by_pause)
+
+    def key_of(self, request: Request) -> ApiKey:
+        """The key of the request.
+
+        :raises ApiError: 401.
+        """
+        key = self.authenticate(header_credential(request.headers))
+        if key is None:
+            raise ApiError(401, "Invalid API key")
+        return key
+
+    def allow(self, request: Request, key: ApiKey, scope: str | None, *, blocked_by_pause: bool = False) -> ApiKey:
+        """The checks of :meth:`admit` that come after the key is known."""
+        allowance = self._count(key, request)
+        if scope is not None and not key.allows(scope):
+            raise ApiError(403, f"Forbidden: missing scope {scope}", details={"scope": scope})
+        if blocked_by_pause and self._sandbox.store.keys.is_paused(key.organization):
+            raise ApiError(403, "Tenant paused for this organization", code="tenant_paused")
+        if allowance is not None and allowance.exceeded:
+            raise ApiError(
+                429,
+                "Rate limit exceeded",
+                details={"limit": allowance.limit, "retryAfter": allowance.retry_after},
+                headers=allowance.retry_after_header(self._sandbox.switches.retry_after),
+            )
+        self._check_version(request)
+        return key
+
+    def authenticate(self, secret: str | None, *, token: bool = False) -> ApiKey | None:
+        """The key for a credential, unless it has expired.
+
+        :param token: it came in the query, where only short-lived tokens belong.
+        """
+        key = self._sandbox.store.keys.get(secret) if secret else None
+        if key is None or (token and key.expires_ms is None):
+            return None
+        return key if key.alive(self._sandbox.clock.now_ms()) else None
+
+    def admit_stream(self, request: Request) -> StreamCredential:
+        """The checks of :meth:`admit` and of the plan, for an event stream, whose key may come as ``?token=``.
+
+        A header wins over the query, so that a wrong key is not hidden by a good token.
+
+        :raises ApiError: 401, 429, 400 or 402.
+        """
+        rule = self._sandbox.switches.stream_auth
+        secret, token = (None if rule == "token" else header_credential(request.headers)), False
+        if secret is None and rule != "bearer":
+            secret, token = request.query_params.get("token"), True
+        key = self.authenticate(secret, token=token)
+        if key is None:
+            raise ApiError(401, "Invalid API key")
+        self.allow(request, key, None)
+        self.require_events_plan()
+        return StreamCredential(key, token)
+
+    def renewed(self, opened: StreamCredential) -> ApiKey | None:
+        """The current key of an open stream; None if it would not be admitted again."""
+        key = self.authenticate(opened.key.key, token=opened.token)
+        if key is None or key.organization != opened.key.organization or not self._sandbox.switches.events_in_plan:
+            return None
+        return key
+
+    def require_events_plan(self) -> None:
+        """Check that the plan has the events list and stream.
+
+        :raises ApiError: 402.
+        """
+        if not self._sandbox.switches.events_in_plan:
+            raise plan_required("Events API not enabled", "events")
+
+    def _count(self, key: ApiKey, request: Request) -> Allowance | None:
+        exchange: Exchange = request.scope[EXCHANGE]
+        rate_headers = self._sandbox.switches.rate_headers
+        now = self._sandbox.clock.now()
+        if key.cap is None:
+            if rate_headers == "always":
+                exchange.headers |= uncapped(now).headers()
+            return None
+        allowance = self._sandbox.rates.hit(key.key, key.cap, now)
+        if rate_headers != "never":
+            exchange.headers |= allowance.headers()
+        return allowance
+
+    def _check_version(self, request: Request) -> None:
+        rule = self._sandbox.switches.version_header
+        version = request.headers.get("fluxomail-version")
+        if rule == "optional" or version == API_VERSION or (rule == "known" and version is None):
+            return
+        problem = "is missing" if version is None else f"{version!r} is unknown"
+        raise ApiError(400, f"Fluxomail-Version {problem}: send {API_VERSION}")
+
+
+def plan_required(message: str, feature: str) -> ApiError:
+    """402 with the preview of a plan that has the feature."""
+    return ApiError(402, message, preview={"plan": "pro", "feature": feature})

@@ -1,0 +1,220 @@
+"""Wakes the event streams, and holds the frames they share.
+
+Streams pull: each keeps its own cursor and reads what comes after it, so one with a slow client costs no memory and
+delays no other. One task, which lives only while a stream is open, refreshes the view of the log whenever something was
+stored or becomes due, and wakes them all. As they move in lockstep then, what was read for one serves the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from airflow_provider_fluxomail.sandbox.api.models import Event
+from airflow_provider_fluxomail.sandbox.store.event_log import Cursor, Moment
+from airflow_provider_fluxomail.sandbox.store.records import Position
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.sandbox.clock import Clock
+    from airflow_provider_fluxomail.sandbox.limits import Bounds
+    from airflow_provider_fluxomail.sandbox.store.event_log import EventFilter, EventLog
+    from airflow_provider_fluxomail.sandbox.store.records import StoredEvent
+
+BATCH: Final = 256
+"""Events that are read and sent at once; at most twice as many."""
+BATCH_CHARS: Final = 128 * 1024
+"""Characters of their data, above which a batch ends."""
+
+_MIN_GAP: Final = 0.01
+_MAX_GAP: Final = 0.25
+_GAP_FACTOR: Final = 3
+"""Waking many streams takes time from the sends: the pause after it is this many times as long, within the bounds."""
+_SLICE: Final = 50
+"""Streams that are woken before other tasks run."""
+_MAX_SLEEP: Final = 60.0
+"""Seconds: the wall clock may have been set meanwhile."""
+_KEPT: Final = 64
+"""Batches that are kept until the next refresh."""
+
+
+class Batch(NamedTuple):
+    """What comes next for a stream.
+
+    :param frames: one for each event.
+    :param data: all of them together.
+    :param cursor: the stream's position after them.
+    :param more: whether more may follow at once.
+    """
+
+    frames: tuple[bytes, ...]
+    data: bytes
+    cursor: Cursor
+    more: bool
+
+
+class Subscriber:
+    """One open stream."""
+
+    def __init__(self, bus: EventBus) -> None:
+        self._bus = bus
+        self._woken = asyncio.Event()
+        self.over = asyncio.Event()
+        """The sandbox was reset: the stream has to close."""
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def wake(self) -> None:
+        """Make the stream read again."""
+        self._woken.set()
+
+    def start_reading(self) -> None:
+        """From here on, :meth:`wake` wakes the next :meth:`wait`."""
+        self._woken.clear()
+
+    async def wait(self, until: float | None = None) -> None:
+        """Wait until woken.
+
+        :param until: in the event loop's time: return then at the latest.
+        """
+        if until is None:
+            await self._woken.wait()
+            return
+        timer = asyncio.get_running_loop().call_at(until, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+
+    def leave(self) -> None:
+        """Make room for another stream. May be called twice."""
+        self._bus.unsubscribe(self)
+
+
+class EventBus:
+    """Wakes the open streams and reads the log for them.
+
+    :param log: the events.
+    :param clock: the sandbox's.
+    :param bounds: how many streams can be open.
+    """
+
+    def __init__(self, log: EventLog, clock: Clock, bounds: Bounds) -> None:
+        self._log = log
+        self._clock = clock
+        self._bounds = bounds
+        # In the order of their opening: a fault meets the oldest stream first.
+        self._subscribers: dict[Subscriber, None] = {}
+        self._ticker: asyncio.Task[None] | None = None
+        self._notified = asyncio.Event()
+        self._moment = Moment(0, 0)
+        self._batches: dict[tuple[Cursor, EventFilter], Batch] = {}
+
+    @property
+    def open(self) -> int:
+        """How many streams are open."""
+        return len(self._subscribers)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more streams can be open."""
+        return self.open >= self._bounds.streams
+
+    def subscribe(self) -> Subscriber:
+        """Add a stream, from within the event loop, until the end of the subscriber's ``with``."""
+        subscriber = Subscriber(self)
+        self._subscribers[subscriber] = None
+        if self._ticker is None:
+            self._refresh()
+            self._ticker = asyncio.get_running_loop().create_task(self._run(), name="fluxomail-event-bus")
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Remove a stream."""
+        self._subscribers.pop(subscriber, None)
+        if not self._subscribers and self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+            self._batches.clear()
+
+    def notify(self) -> None:
+        """Something was stored or changed: wake the streams soon. From the event loop's thread only."""
+        self._notified.set()
+
+    def close_all(self) -> None:
+        """Close every open stream, and drop what was read for them: the log was cleared, the clock set back."""
+        self._refresh()
+        self.notify()
+        for subscriber in list(self._subscribers):
+            subscriber.over.set()
+            # Its place is free at once, though its client may take a while to notice.
+            subscriber.leave()
+
+    def now(self) -> Cursor:
+        """Where a stream starts that sends what happens from now on."""
+        newest = self._log.newest()
+        return Cursor(Position(self._clock.now_ms(), newest), newest)
+
+    def after(self, position: Position) -> Cursor:
+        """Where a stream starts that sends what comes after a position; never later than now."""
+        # Else what was stored since the last refresh would be neither before nor after the cursor.
+        self._refresh()
+        self.notify()
+        now = self.now()
+        return Cursor(min(position, now.position), now.seen)
+
+    def read(self, cursor: Cursor, wanted: EventFilter) -> Batch:
+        """What comes after a cursor, as of the last refresh; reads it once for all streams that want the same."""
+        # The usual case: woken by a heartbeat or a changed switch.
+        if cursor.seen >= self._moment.newest and cursor.position >= Position(self._moment.now_ms, self._moment.newest):
+            return Batch((), b"", cursor, more=False)
+        batch = self._batches.get((cursor, wanted))
+        if batch is None:
+            events, reached, more = self._log.after(cursor, wanted, self._moment, BATCH, BATCH_CHARS)
+            frames = tuple(map(frame, events))
+            batch = Batch(frames, b"".join(frames), reached, more=more)
+            if len(self._batches) >= _KEPT:
+                self._batches.pop(next(iter(self._batches)))
+            self._batches[cursor, wanted] = batch
+        return batch
+
+    def _refresh(self) -> None:
+        self._moment = Moment(self._clock.now_ms(), self._log.newest())
+        self._batches.clear()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._notified.clear()
+            self._refresh()
+            began = loop.time()
+            for number, subscriber in enumerate(list(self._subscribers), start=1):
+                subscriber.wake()
+                if number % _SLICE == 0:
+                    await asyncio.sleep(0)
+            # The woken streams all run before this task goes on, so the time they took is known.
+            await asyncio.sleep(0)
+            await asyncio.sleep(min(max(_MIN_GAP, _GAP_FACTOR * (loop.time() - began)), _MAX_GAP))
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        """Wait until notified, or until an event that is already stored becomes due."""
+        due_ms = self._log.next_after(self._moment.now_ms)
+        while not self._notified.is_set():
+            # The clock shows whole ms: one more, or the refresh would come too early.
+            left = _MAX_SLEEP if due_ms is None else (due_ms + 1) / 1000 - self._clock.now()
+            if left <= 0:
+                return
+            try:
+                await asyncio.wait_for(self._notified.wait(), min(left, _MAX_SLEEP))
+            except TimeoutError:
+                pass
+
+
+def frame(event: StoredEvent) -> bytes:
+    """An event on the wire. There is no ``event:`` line: the official client only hears unnamed messages."""
+    shown = Event.of(event)
+    return f"id: {shown.id}\ndata: {shown.model_dump_json()}\n\n".encode()

@@ -1,0 +1,181 @@
+"""The OpenAPI document of both APIs, served at ``/openapi.json``: what the models and handlers do not say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
+
+from airflow_provider_fluxomail import __version__
+from airflow_provider_fluxomail.sandbox.api.models import SendInput
+from airflow_provider_fluxomail.sandbox.errors import ErrorResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.routing import BaseRoute
+
+_REF: Final = "#/components/schemas/"
+_DESCRIPTION: Final = """\
+The Fluxomail API, v1, as the sandbox of airflow-provider-fluxomail imitates it, and the control API of the sandbox
+itself. The first follows the public documentation; it is not the vendor's document.
+"""
+_KEY_HEADERS: Final[list[dict[str, list[str]]]] = [{"Bearer": []}, {"ApiKey": []}]
+_TOKEN: Final[dict[str, list[str]]] = {"Token": []}
+
+_TEXT: Final = {"type": "string"}
+_WHOLE: Final = {"type": "string", "pattern": "^[0-9]+$"}
+
+
+def _header(description: str, schema: dict[str, Any] = _TEXT) -> dict[str, Any]:
+    return {"description": description, "schema": schema}
+
+
+_ALWAYS: Final = {
+    "X-Request-Id": _header("The client's, else a new one."),
+    "Fluxomail-Request-Id": _header("The same."),
+}
+_RATES: Final = {
+    "X-RateLimit-Limit": _header("Requests per minute, for a key with a limit.", _WHOLE),
+    "X-RateLimit-Remaining": _header("What is left of them.", _WHOLE),
+    "X-RateLimit-Reset": _header("When the minute ends, seconds since the epoch.", _WHOLE),
+}
+_IDEMPOTENCY: Final = {
+    "Idempotency-Key": _header("The key that was used."),
+    "Idempotency-Replayed": _header("`true` on a replay only."),
+}
+_RETRY: Final = {"Retry-After": _header("Seconds, in whole numbers.", _WHOLE)}
+
+_MEANINGS: Final = {
+    400: "A field is missing or invalid.",
+    401: "The key is missing or unknown.",
+    402: "The plan lacks this.",
+    403: "The key lacks the scope, or the organization is paused.",
+    404: "No such send.",
+    409: "The key was used with another message; only with the switch `idempotency_conflict`.",
+    413: "The body is too large.",
+    429: "The rate limit is exceeded.",
+    500: "A server error; here, from a fault.",
+}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {
+            "model": ErrorResponse,
+            "description": _MEANINGS[status],
+            "headers": _ALWAYS | (_RETRY if status == 429 else {}),
+        }
+        for status in statuses
+    }
+
+
+def _parameter(name: str, place: str, description: str, schema: dict[str, Any] = _TEXT) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": False, "description": description, "schema": schema}
+
+
+_VERSION: Final = _parameter("Fluxomail-Version", "header", "`2025-09-01`.")
+_REQUEST_ID: Final = _parameter("X-Request-Id", "header", "An id of the client.")
+_LIMIT: Final = _parameter("limit", "query", "Rows at most; a page has at most `page_size`.", _WHOLE)
+_CURSOR: Final = _parameter("cursor", "query", "`nextCursor` of the page before, or a moment: older rows.")
+_FILTERS: Final = [
+    _parameter(
+        "types",
+        "query",
+        "Such as `email.bounced` or `email.*`; can be repeated.",
+        {"type": "array", "items": {"type": "string"}},
+    ),
+    _parameter("domain", "query", "The recipient's domain."),
+    _parameter("smtpCode", "query", "Such as `550`."),
+    _parameter("mtaHost", "query", "The remote host."),
+]
+
+SEND: Final[dict[str, Any]] = {
+    "tags": ["api"],
+    "response_model_exclude_unset": True,
+    "responses": {
+        200: {
+            "description": "Accepted, or the first result again.",
+            "headers": _ALWAYS | _IDEMPOTENCY | _RATES,
+        },
+        **_errors(400, 401, 402, 403, 409, 413, 429, 500),
+    },
+    "openapi_extra": {
+        "security": _KEY_HEADERS,
+        "parameters": [
+            _parameter("Idempotency-Key", "header", "Unique per logical message; at most 256 characters."),
+            _REQUEST_ID,
+            _VERSION,
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"{_REF}SendInput"}}},
+        },
+    },
+}
+TIMELINE: Final[dict[str, Any]] = {
+    "tags": ["api"],
+    "response_model_exclude_unset": True,
+    "responses": {
+        200: {"description": "The timeline.", "headers": _ALWAYS | _RATES},
+        **_errors(400, 401, 403, 404, 429, 500),
+    },
+    "openapi_extra": {"security": _KEY_HEADERS, "parameters": [_LIMIT, _CURSOR, _REQUEST_ID, _VERSION]},
+}
+EVENTS: Final[dict[str, Any]] = {
+    "tags": ["api"],
+    "response_model_exclude_unset": True,
+    "responses": {
+        200: {"description": "A page of events.", "headers": _ALWAYS | _RATES},
+        **_errors(400, 401, 402, 429, 500),
+    },
+    "openapi_extra": {
+        "security": _KEY_HEADERS,
+        "parameters": [
+            *_FILTERS,
+            _parameter("since", "query", "Not before this moment: ISO 8601, or ms since the epoch."),
+            _LIMIT,
+            _CURSOR,
+            _REQUEST_ID,
+            _VERSION,
+        ],
+    },
+}
+STREAM: Final[dict[str, Any]] = {
+    "tags": ["api"],
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "Server-sent events without a name: `id` and `data`, which is an event in the long form.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "headers": _ALWAYS | _RATES,
+        },
+        **_errors(400, 401, 402, 429, 500),
+    },
+    "openapi_extra": {
+        "security": [*_KEY_HEADERS, _TOKEN],
+        "parameters": [
+            *_FILTERS,
+            _parameter("since", "query", "The id of the last event that was seen, or a moment; wins over the header."),
+            _parameter("Last-Event-ID", "header", "The same."),
+            _REQUEST_ID,
+        ],
+    },
+}
+
+
+def document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """The document of FastAPI's routes."""
+    made = get_openapi(title="Fluxomail sandbox", version=__version__, description=_DESCRIPTION, routes=list(routes))
+    components = made.setdefault("components", {})
+    send_input = SendInput.model_json_schema(ref_template=_REF + "{model}")
+    known = components.setdefault("schemas", {})
+    known |= send_input.pop("$defs") | {"SendInput": send_input}
+    components["schemas"] = dict(sorted(known.items()))
+    components["securitySchemes"] = {
+        "Bearer": {"type": "http", "scheme": "bearer"},
+        "ApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        "Token": {"type": "apiKey", "in": "query", "name": "token", "description": "A short-lived token."},
+    }
+    return made

@@ -1,0 +1,220 @@
+"""The Fluxomail API, v1: send, send-global and the timeline of a send.
+
+The checks run in the order: key, scope, pause, rate limit, validation, plan. The documentation leaves it open.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+
+from airflow_provider_fluxomail.sandbox.api.access import READ_SCOPE, SEND_SCOPE, plan_required
+from airflow_provider_fluxomail.sandbox.api.models import (
+    Event,
+    EventRow,
+    SendResponse,
+    TimelineMessage,
+    TimelineResponse,
+    TimelineSend,
+)
+from airflow_provider_fluxomail.sandbox.api.query_parameters import cursor, page_limit
+from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, Exchange, header_credential
+from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL
+from airflow_provider_fluxomail.sandbox.message import SHORT_REFUSES, idempotency_key_of, parse_body, parse_message
+from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_fluxomail.sandbox.api.access import Access
+    from airflow_provider_fluxomail.sandbox.message import Message
+    from airflow_provider_fluxomail.sandbox.state import Sandbox
+    from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredEvent, StoredSend
+
+_REMEMBERED = (400, 402, 403)
+_GLOBAL = "send-global"
+
+
+class SendsApi:
+    """The handlers. None of them waits for anything after the body, so requests cannot interleave."""
+
+    def __init__(self, sandbox: Sandbox, access: Access) -> None:
+        self._sandbox = sandbox
+        self._access = access
+
+    async def send(self, request: Request) -> SendResponse:
+        """``POST /api/v1/emails/send``. https://docs.fluxomail.com/api-reference/fluxomail/send-email"""
+        return self._send(request, await request.body(), "send")
+
+    async def send_global(self, request: Request) -> SendResponse:
+        """``POST /api/v1/emails/send-global``: the same, and the message remembers the path. https://docs.fluxomail.com/api-reference/fluxomail/send-global"""
+        return self._send(request, await request.body(), _GLOBAL)
+
+    async def get_send(self, request: Request) -> TimelineResponse:
+        """``GET /api/v1/sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
+        switches, now_ms = self._sandbox.switches, self._sandbox.clock.now_ms()
+        key = None
+        if switches.timeline_auth == "required" or header_credential(request.headers) is not None:
+            key = self._access.admit(request, READ_SCOPE)
+        send = self._sandbox.store.get_send(request.path_params["send_id"])
+        if send is None or (key is not None and send.organization != key.organization):
+            raise ApiError(404, "Send not found")
+        if now_ms < send.created_ms + switches.not_found_seconds * 1000:
+            raise ApiError(404, "Send not found")
+        return self._timeline(send, self._sandbox.store.events(send, now_ms), request)
+
+    def _send(self, request: Request, body: bytes, endpoint: str) -> SendResponse:
+        header = request.headers.get("idempotency-key")
+        exchange: Exchange = request.scope[EXCHANGE]
+        if header:
+            exchange.echo("Idempotency-Key", header)
+        key = self._access.key_of(request)
+        try:
+            self._access.allow(request, key, SEND_SCOPE, blocked_by_pause=True)
+        except ApiError as error:
+            self._remember(error, key, _key_of(header, body))
+            raise
+        try:
+            fields = parse_body(body)
+        except ApiError as error:
+            self._remember(error, key, header)
+            raise
+        idempotency_key = idempotency_key_of(header, fields)
+        if idempotency_key is None:
+            return self._accept(self._parse(fields, None, len(body), endpoint), key, endpoint)
+        exchange.entry.idempotency_key = idempotency_key
+        exchange.echo("Idempotency-Key", idempotency_key)
+        switches, since_ms = self._sandbox.switches, self._keys_since_ms()
+        remembered = self._sandbox.remembered_errors.find(key.organization, idempotency_key, since_ms)
+        if remembered is not None and switches.idempotency_errors:
+            raise remembered
+        try:
+            message = self._parse(fields, idempotency_key, len(body), endpoint)
+        except ApiError as error:
+            self._remember(error, key, idempotency_key)
+            raise
+        first = self._sandbox.store.find_idempotent(key.organization, idempotency_key, since_ms)
+        if first is not None:
+            return self._replay(first, message, exchange)
+        return self._accept(message, key, endpoint)
+
+    def _keys_since_ms(self) -> int:
+        """Idempotency keys of this moment or before have expired."""
+        return self._sandbox.clock.now_ms() - int(self._sandbox.switches.idempotency_life * 1000)
+
+    def _remember(self, error: ApiError, key: ApiKey, idempotency_key: str | None) -> None:
+        """Keep an error under its idempotency key, unless a result or an error is stored there."""
+        sandbox = self._sandbox
+        if not sandbox.switches.idempotency_errors or idempotency_key is None or error.status not in _REMEMBERED:
+            return
+        place = key.organization, idempotency_key
+        since_ms = self._keys_since_ms()
+        if (
+            sandbox.store.find_idempotent(*place, since_ms) is None
+            and sandbox.remembered_errors.find(*place, since_ms) is None
+        ):
+            sandbox.remembered_errors.keep(*place, sandbox.clock.now_ms(), error)
+
+    def _parse(self, fields: dict[str, object], idempotency_key: str | None, size: int, endpoint: str) -> Message:
+        switches = self._sandbox.switches
+        if endpoint == _GLOBAL and switches.send_global == "short":
+            refused = [name for name in SHORT_REFUSES if fields.get(name)]
+            if refused:
+                raise ApiError(
+                    400, f"Invalid request: send-global takes no {', '.join(refused)}", details={"fields": refused}
+                )
+        message = parse_message(fields, idempotency_key, size, switches)
+        if message.attachments and not switches.attachments_in_plan:
+            raise plan_required("Attachments not enabled", "attachments")
+        return message
+
+    def _replay(self, first: StoredSend, message: Message, exchange: Exchange) -> SendResponse:
+        """The first result again. https://docs.fluxomail.com/api-reference/fluxomail/idempotency"""
+        if self._sandbox.switches.idempotency_conflict == "conflict" and first.fingerprint != message.fingerprint:
+            raise ApiError(409, "Idempotency key was used with a different request")
+        exchange.headers["Idempotency-Replayed"] = "true"
+        return self._sent(first.send_id, first.message_id, reused=True)
+
+    def _accept(self, message: Message, key: ApiKey, endpoint: str) -> SendResponse:
+        """Store a new message with its timeline."""
+        switches, now_ms = self._sandbox.switches, self._sandbox.clock.now_ms()
+        events = plan(message.address, message.html, now_ms, switches.event_delay, switches.default_outcome)
+        if endpoint == _GLOBAL and switches.send_global == "short":
+            events = [event for event in events if event.type not in (OPENED, CLICKED)]
+        send_id = f"sends_{secrets.token_hex(12)}"
+        message_id = f"0100{secrets.token_hex(6)}-{secrets.token_hex(4)}-000000"
+        self._sandbox.store.add_send(
+            message,
+            send_id=send_id,
+            message_id=message_id,
+            organization=key.organization,
+            endpoint=endpoint,
+            created_ms=now_ms,
+            events=events,
+        )
+        self._sandbox.changed()
+        return self._sent(send_id, message_id)
+
+    def _sent(self, send_id: str, message_id: str, *, reused: bool = False) -> SendResponse:
+        shown: dict[str, Any] = {"reused": True} if reused else {}
+        shown |= {"messageId": message_id} if self._sandbox.switches.send_result == "docs" else {"accepted": True}
+        return SendResponse(sendId=send_id, status="sent", **shown)
+
+    def _timeline(self, send: StoredSend, events: Sequence[StoredEvent], request: Request) -> TimelineResponse:
+        """The timeline of a send.
+
+        The documented form has short rows and all events; the other has envelopes, in pages from the newest to the
+        oldest.
+
+        :param events: those that have happened, in the order of their time.
+        :raises ApiError: 400, ``limit`` or ``cursor`` is invalid.
+        """
+        switches = self._sandbox.switches
+        response = TimelineResponse(
+            send=TimelineSend(
+                _id=send.send_id,
+                toEmail=send.recipient,
+                subject=send.subject,
+                status="sent",
+                idempotencyKey=send.idempotency_key,
+                createdAt=send.created_ms,
+                updatedAt=max([send.created_ms, *(event.at_ms for event in events)]),
+            ),
+            messages=[
+                TimelineMessage(
+                    sendId=send.send_id,
+                    provider="aws_ses",
+                    fromEmail=FROM_EMAIL,
+                    toEmail=send.recipient,
+                    feedbackId=f"send-{send.send_id}",
+                    providerMessageId=send.message_id,
+                    createdAt=send.created_ms,
+                )
+            ],
+            events=[],
+        )
+        form = switches.timeline_form
+        if form == "by_version":
+            form = "spec" if request.headers.get("fluxomail-version") else "docs"
+        if form == "docs":
+            response.events = [EventRow.of(event) for event in events]
+            return response
+        before, limit = cursor(request.query_params), page_limit(request.query_params, switches.page_size)
+        older = [event for event in reversed(events) if before is None or event.position < before]
+        page = older[:limit]
+        if form != "raw":
+            response.events = [Event.of(event) for event in page]
+        response.rawEvents = [EventRow.of(event) for event in page]
+        response.nextCursor = str(page[-1].position) if page and len(older) > limit else None
+        return response
+
+
+def _key_of(header: str | None, body: bytes) -> str | None:
+    """The idempotency key of a send that may be invalid in any way."""
+    try:
+        return idempotency_key_of(header, {} if header else parse_body(body))
+    except ApiError:
+        return None

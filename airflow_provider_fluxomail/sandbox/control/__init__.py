@@ -1,0 +1,1 @@
+"""The control API under /_sandbox: keys, pauses, clock, messages, events, faults, request log."""

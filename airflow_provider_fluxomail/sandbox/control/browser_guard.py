@@ -1,0 +1,59 @@
+"""The guard of the control API and the inbox against web pages.
+
+Both have no password. A page in a developer's browser must not drive them, neither by a request across origins nor
+through a name that was made to point at 127.0.0.1 (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_fluxomail.sandbox.errors import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:@/\s]+)(?::([0-9]{1,5}))?")
+_LOCAL: Final = frozenset(("localhost", "localhost."))
+_ONCE: Final = frozenset(("host", "origin", "sec-fetch-site"))
+_READS: Final = frozenset(("GET", "HEAD"))
+
+
+def check_origin(method: str, raw: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> None:
+    """Refuse a request that a web page of another origin has made.
+
+    ``Host`` must be an address, which DNS cannot forge, ``localhost``, or an allowed name. An ``Origin`` must be that
+    of the sandbox's own pages.
+
+    :param raw: the headers, names in lower case.
+    :param allowed: further names of this sandbox, in lower case.
+    :raises ControlError: 403.
+    """
+    headers: dict[str, str] = {}
+    for name, value in ((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw):
+        if name in headers and name in _ONCE:
+            raise ControlError(f"the request has more than one {name}", 403)
+        headers[name] = value
+    host = headers.get("host", "").lower()
+    match = _AUTHORITY.fullmatch(host)
+    if match is None or not (_is_local(match[1]) or match[1].rstrip(".") in allowed):
+        raise ControlError(
+            f"host {host!r} is not allowed: use 127.0.0.1 or localhost, or start the sandbox with --allow-host", 403
+        )
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
+        raise ControlError(f"control calls from pages of {origin!r} are refused", 403)
+    if method not in _READS and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise ControlError("control calls from pages of another site are refused", 403)
+
+
+def _is_local(name: str) -> bool:
+    if name in _LOCAL or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

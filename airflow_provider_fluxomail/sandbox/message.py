@@ -1,0 +1,217 @@
+"""The body of a send, checked. https://docs.fluxomail.com/api-reference/fluxomail/send-email"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.exchange import parse_json
+from airflow_provider_fluxomail.sandbox.limits import MAX_IDEMPOTENCY_KEY_CHARS
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.sandbox.switches import Switches
+
+SHORT_REFUSES: Final = ("cc", "bcc", "attachments")
+"""The fields that the shorter table of send-global does not have."""
+
+_KNOWN: Final = frozenset(
+    ("to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey")
+)
+_BARE = r"[^\s@,;<>\"]+@[^\s@,;<>\"]+"
+_BARE_ADDRESS = re.compile(rf"\s*({_BARE})\s*")
+_NAMED_ADDRESS = re.compile(rf"(?:\"[^\"]*\"\s*|[^@<>\",;]*)<({_BARE})>\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A decoded attachment."""
+
+    filename: str
+    content_type: str | None
+    content: bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A valid send.
+
+    :param to: as it was sent; :param address: the bare address in it.
+    :param idempotency_key: of the header, else of the body.
+    :param fingerprint: equal for equal bodies, whatever their idempotency key and the order of their fields.
+    :param extra: fields that the API does not name.
+    :param size: bytes of the request body.
+    """
+
+    to: str
+    address: str
+    subject: str
+    content: str
+    html: str | None
+    cc: list[str]
+    bcc: list[str]
+    attachments: list[Attachment]
+    policy_key: str | None
+    idempotency_key: str | None
+    fingerprint: str
+    extra: dict[str, Any]
+    size: int
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """The JSON object of a request.
+
+    :raises ApiError: 400, it is not one.
+    """
+    try:
+        value = parse_json(body)
+    except ValueError as error:
+        raise ApiError(400, "Invalid JSON body", details={"reason": str(error)}) from error
+    if not isinstance(value, dict):
+        raise _invalid("the body must be a JSON object")
+    return value
+
+
+def idempotency_key_of(header: str | None, fields: dict[str, Any]) -> str | None:
+    """The idempotency key of a send: the header's, else the body's; empty counts as none.
+
+    :raises ApiError: 400, not a string or too long.
+    """
+    key = header or fields.get("idempotencyKey")
+    if key is None or key == "":
+        return None
+    if not isinstance(key, str) or len(key) > MAX_IDEMPOTENCY_KEY_CHARS:
+        raise _invalid(
+            f"idempotencyKey must be a string of at most {MAX_IDEMPOTENCY_KEY_CHARS} characters", "idempotencyKey"
+        )
+    return key
+
+
+def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int, switches: Switches) -> Message:
+    """Check the fields of a send.
+
+    :raises ApiError: 400; it names the field.
+    """
+    fields = dict(fields)
+    if switches.to_list and isinstance(fields.get("to"), list) and len(fields["to"]) == 1:
+        fields["to"] = fields["to"][0]
+    html = fields.get("htmlContent")
+    html_alone = not switches.content_required and isinstance(html, str) and not _is_blank(html)
+    required = ("to", "subject") if html_alone else ("to", "subject", "content")
+    missing = [name for name in required if fields.get(name) in (None, "") or _is_blank(fields[name])]
+    if missing:
+        raise ApiError(400, "Missing required fields", details={"fields": missing})
+    extra = {name: value for name, value in fields.items() if name not in _KNOWN}
+    if extra and switches.unknown_fields == "refuse":
+        named = [name[:100] for name in sorted(extra)[:10]]
+        raise _invalid(f"unknown field {', '.join(named)}", *named)
+    to, subject = _text(fields, "to"), _text(fields, "subject")
+    for name in ("to", "subject"):
+        if re.search(r"[\r\n\x00]", fields[name]):
+            raise _invalid(f"{name} must be a single line", name)
+    address = _bare(to)
+    if address is None:
+        raise _invalid("to must be exactly one email address", "to")
+    unkeyed = {name: value for name, value in fields.items() if name != "idempotencyKey"}
+    return Message(
+        to=to,
+        address=address,
+        subject=subject,
+        content=_optional_text(fields, "content") or "",
+        html=_optional_text(fields, "htmlContent"),
+        cc=_copies(fields, "cc"),
+        bcc=_copies(fields, "bcc"),
+        attachments=_attachments(fields.get("attachments"), switches),
+        policy_key=_optional_text(fields, "policyKey"),
+        idempotency_key=idempotency_key,
+        fingerprint=hashlib.sha256(json.dumps(unkeyed, sort_keys=True).encode()).hexdigest(),
+        extra=extra,
+        size=size,
+    )
+
+
+def recipient_forms(to: object) -> list[str]:
+    """A ``to`` as it was sent and as a bare address; nothing if it names no single recipient."""
+    if isinstance(to, list) and len(to) == 1:
+        to = to[0]
+    return [to, _bare(to) or to] if isinstance(to, str) else []
+
+
+def _bare(to: str) -> str | None:
+    match = _BARE_ADDRESS.fullmatch(to) or _NAMED_ADDRESS.fullmatch(to)
+    return None if match is None else match[1]
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields[name]
+    if not isinstance(value, str):
+        expected = "exactly one email address" if name == "to" else "a string"
+        raise _invalid(f"{name} must be {expected}", name)
+    return value
+
+
+def _optional_text(fields: dict[str, Any], name: str) -> str | None:
+    return None if fields.get(name) is None else _text(fields, name)
+
+
+def _copies(fields: dict[str, Any], name: str) -> list[str]:
+    value = fields.get(name)
+    if value is None:
+        return []
+    copies = [value] if isinstance(value, str) else value
+    if not isinstance(copies, list) or not all(isinstance(item, str) and "@" in item for item in copies):
+        raise _invalid(f"{name} must be an email address or a list of them", name)
+    return copies
+
+
+def _attachments(value: object, switches: Switches) -> list[Attachment]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise _invalid("attachments must be a list of objects", "attachments")
+    if len(value) > switches.attachments_max_count:
+        raise _refused(f"Too many attachments: {len(value)}, at most {switches.attachments_max_count}", "too_many")
+    attachments: list[Attachment] = []
+    total = 0
+    for position, item in enumerate(value):
+        attachment = _attachment(item, f"attachments[{position}]")
+        total += len(attachment.content)
+        if total > switches.attachments_max_bytes:
+            raise _refused(
+                f"Attachments too large: more than {switches.attachments_max_bytes} bytes in total", "too_large"
+            )
+        attachments.append(attachment)
+    return attachments
+
+
+def _attachment(item: dict[str, Any], where: str) -> Attachment:
+    filename, encoded, content_type = item.get("filename"), item.get("contentBase64"), item.get("contentType")
+    if not isinstance(filename, str) or not filename.strip():
+        raise _invalid(f"{where}.filename must be a string that is not empty", where)
+    if not isinstance(encoded, str):
+        raise _invalid(f"{where}.contentBase64 must be a string", where)
+    if content_type is not None and not isinstance(content_type, str):
+        raise _invalid(f"{where}.contentType must be a string", where)
+    try:
+        content = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _refused(f"Invalid base64 in {where}.contentBase64", "invalid_base64") from error
+    return Attachment(filename, content_type, content, hashlib.sha256(content).hexdigest())
+
+
+def _invalid(message: str, *fields: str) -> ApiError:
+    return ApiError(400, f"Invalid request: {message}", details={"fields": list(fields)} if fields else None)
+
+
+def _refused(message: str, reason: str) -> ApiError:
+    return ApiError(400, message, details={"fields": ["attachments"], "reason": reason})

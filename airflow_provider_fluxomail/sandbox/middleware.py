@@ -1,0 +1,251 @@
+"""What every request passes first: ids, dates, the request log, the injected faults and the browser guard.
+
+A plain ASGI callable around the whole application, so that it also sees the responses to unknown paths and crashes,
+and can cut the connection beneath the HTTP server.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import contextmanager
+from email.utils import formatdate
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers
+
+from airflow_provider_fluxomail.sandbox.control.browser_guard import check_origin
+from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError
+from airflow_provider_fluxomail.sandbox.exchange import (
+    API_PREFIX,
+    EXCHANGE,
+    SENDS_PREFIX,
+    STREAM_PATH,
+    Exchange,
+    cut_connection,
+    header_credential,
+    is_header_value,
+    parse_json,
+    read_body,
+    replay_body,
+    transport_of,
+)
+from airflow_provider_fluxomail.sandbox.faults import models as faults
+from airflow_provider_fluxomail.sandbox.faults.queue import Subject
+from airflow_provider_fluxomail.sandbox.faults.responses import HeldResponse, replacement
+from airflow_provider_fluxomail.sandbox.inbox import pages
+from airflow_provider_fluxomail.sandbox.message import recipient_forms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from airflow_provider_fluxomail.sandbox.faults.queue import QueuedFault
+    from airflow_provider_fluxomail.sandbox.state import Sandbox
+    from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
+
+logger = logging.getLogger(__name__)
+
+
+class SandboxMiddleware:
+    """The outermost ASGI application."""
+
+    def __init__(self, app: ASGIApp, sandbox: Sandbox) -> None:
+        self._app = app
+        self._sandbox = sandbox
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection event of the HTTP server."""
+        path = scope["path"]
+        if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
+            await self._api(scope, receive, send)
+        else:
+            await self._control(scope, receive, send)
+
+    async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request to the control API or the inbox."""
+        is_page = pages.is_page(scope["path"])
+
+        async def dated(message: Message) -> None:
+            await send(self._with_headers(message, {}))
+
+        try:
+            check_origin(scope["method"], scope["headers"], self._sandbox.names)
+            with self._aborted_by_stop(send):
+                received = await read_body(receive, self._sandbox.bounds.control_body_bytes)
+            body = check_body(received, self._sandbox.bounds.control_body_bytes, is_json=not is_page)
+        except ControlError as error:
+            refusal = pages.refusal(error) if is_page else error.response()
+            await refusal(scope, receive, dated)
+            return
+        await self._handle(scope if is_page else _as_json(scope), replay_body(body, receive), dated)
+
+    async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sandbox = self._sandbox
+        method, path = scope["method"], scope["path"]
+        entry = sandbox.requests.add(sandbox.stopwatch.now(), method, path, scope["query_string"], scope["headers"])
+        interrupted = sandbox.interrupted
+        # Read first: a client that gives up during a delay has still sent its message, as in real life.
+        with self._aborted_by_stop(send):
+            body = await read_body(receive, sandbox.bounds.body_bytes)
+        if body is None:
+            return
+        subject = Subject(
+            method,
+            path,
+            stream=method == "GET" and path == STREAM_PATH,
+            api_key=_credential(scope),
+            about=partial(self._about, method, path, entry, body),
+        )
+        cut = partial(cut_connection, receive, send)
+        exchange = scope[EXCHANGE] = Exchange(entry, subject, cut, interrupted)
+        self._set_request_id(exchange)
+
+        async def respond(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # Before the client can see the response: it may read the log at once.
+                entry.status = message["status"]
+            await send(self._with_headers(message, exchange.headers))
+
+        delay, fault = sandbox.faults.acquire(subject)
+        for acquired in (delay, fault):
+            if acquired is not None:
+                exchange.note_fault(acquired.spec.kind)
+        if delay is not None and isinstance(delay.spec, faults.Delay) and not await exchange.sleep(delay.spec.seconds):
+            await exchange.cut()
+            return
+        if fault is not None and not faults.handled_first(fault.spec):
+            refused = replacement(fault.spec, sandbox.switches, sandbox.clock.now())
+            if refused is None:
+                await exchange.cut()
+            else:
+                await refused(scope, receive, respond)
+        elif len(body) > sandbox.bounds.body_bytes:
+            error = ApiError(413, f"Request body larger than {sandbox.bounds.body_bytes} bytes")
+            await error.response(sandbox.switches)(scope, receive, respond)
+        elif fault is None:
+            await self._handle(scope, replay_body(body, receive), respond)
+        else:
+            await self._handle_with_fault(fault, scope, replay_body(body, receive), respond)
+
+    @contextmanager
+    def _aborted_by_stop(self, send: Send) -> Iterator[None]:
+        """Stopping the server closes the connection: a client that sends half a request does not hold it up."""
+        abort = getattr(transport_of(send), "abort", None)
+        if abort is None:
+            yield
+            return
+        self._sandbox.unread.add(abort)
+        try:
+            yield
+        finally:
+            self._sandbox.unread.discard(abort)
+
+    def _set_request_id(self, exchange: Exchange) -> None:
+        """Give the request an id: the client's if it sent one, else a new one."""
+        sent = exchange.entry.headers
+        request_id = sent.get("x-request-id") or sent.get("fluxomail-request-id") or ""
+        if not is_header_value(request_id):
+            request_id = f"req_{secrets.token_hex(12)}"
+        for name in ("X-Request-Id", "Fluxomail-Request-Id"):
+            if self._sandbox.switches.request_id_header in ("both", name.lower()):
+                exchange.headers[name] = request_id
+
+    def _about(self, method: str, path: str, entry: LoggedRequest, body: bytearray) -> tuple[str | None, list[str]]:
+        """The idempotency key that a request is about, and its recipient in each form."""
+        if method == "GET" and path.startswith(SENDS_PREFIX):
+            send = self._sandbox.store.get_send(path.removeprefix(SENDS_PREFIX))
+            return (None, []) if send is None else (send.idempotency_key, recipient_forms(send.recipient))
+        try:
+            fields = parse_json(bytes(body))
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            fields = {}
+        key = entry.idempotency_key or fields.get("idempotencyKey")
+        return (key if isinstance(key, str) else None, recipient_forms(fields.get("to")))
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application. If it crashed, it has sent a 500; the traceback goes to the log.
+
+        Left to uvicorn, the exception would also close a connection that the client expects to stay open.
+        """
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            logger.exception("The sandbox failed on %s %s", scope["method"], scope["path"])
+
+    async def _handle_with_fault(self, fault: QueuedFault, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle the request in full, then lose or spoil the response."""
+        held: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            held.append(message)
+
+        await self._handle(scope, receive, hold)
+        response = HeldResponse(held)
+        exchange: Exchange = scope[EXCHANGE]
+        if response.status >= 300:
+            # Nothing was stored or read, so this is not the request that the fault is meant for.
+            fault.release()
+            exchange.drop_fault()
+            await response.send(send)
+            return
+        sandbox = self._sandbox
+        replaced = replacement(fault.spec, sandbox.switches, sandbox.clock.now(), response.send_id)
+        if replaced is not None:
+            exchange.headers.pop("Idempotency-Replayed", None)
+            await replaced(scope, receive, send)
+        elif not await response.send_spoiled(fault.spec, send, exchange):
+            await exchange.cut()
+
+    def _with_headers(self, message: Message, headers: dict[str, str]) -> Message:
+        if message["type"] != "http.response.start":
+            return message
+        date = formatdate(self._sandbox.clock.now(), usegmt=True)
+        own = list(message["headers"])
+        # A header that an injected response sets itself wins.
+        taken = {name.lower() for name, _ in own}
+        for name, value in ({"Date": date} | headers).items():
+            encoded = name.lower().encode("latin-1")
+            if encoded not in taken:
+                own.append((encoded, value.encode("latin-1")))
+        return {**message, "headers": own}
+
+
+def _credential(scope: Scope) -> str | None:
+    """The API key of the request: that of a header, else ``?token=``."""
+    credential = header_credential(Headers(scope=scope))
+    if credential is None:
+        credential = parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[0]
+    return credential
+
+
+def check_body(body: bytearray | None, limit: int, *, is_json: bool) -> bytes:
+    """The body of a request to the control API or the inbox; for JSON, no body counts as an empty object.
+
+    :raises ControlError: 413, or 400 if it is incomplete or is not a JSON object.
+    """
+    if body is None:
+        raise ControlError("the call ended in the middle of its body")
+    if len(body) > limit:
+        raise ControlError(f"the body must be at most {limit} bytes", 413)
+    if not is_json:
+        return bytes(body)
+    content = bytes(body) or b"{}"
+    try:
+        value = parse_json(content)
+    except ValueError as error:
+        raise ControlError(f"the body must be JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ControlError("the body must be a JSON object")
+    return content
+
+
+def _as_json(scope: Scope) -> Scope:
+    """The scope with the content type of JSON: ``curl -d`` sends another."""
+    headers = [header for header in scope["headers"] if header[0] not in (b"content-type", b"content-length")]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}

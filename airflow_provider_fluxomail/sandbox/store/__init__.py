@@ -1,0 +1,1 @@
+"""What the sandbox keeps: messages, events, keys and the request log."""

@@ -1,0 +1,228 @@
+"""Messages, events, idempotency records, keys and pauses in SQLite: in memory, or in a file that survives ``kill -9``.
+
+One connection, used by the server's event loop only, so the reads and writes of two requests cannot interleave.
+Every change is one transaction that ends before the response is sent.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
+from airflow_provider_fluxomail.sandbox.store.event_log import EventLog
+from airflow_provider_fluxomail.sandbox.store.keys import Keys
+from airflow_provider_fluxomail.sandbox.store.mailbox import Mailbox
+from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, StoredSend
+from airflow_provider_fluxomail.sandbox.store.schema import open_database, transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from airflow_provider_fluxomail.sandbox.limits import Bounds
+    from airflow_provider_fluxomail.sandbox.message import Message
+    from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+    from airflow_provider_fluxomail.sandbox.store.records import StoredEvent
+
+
+_SEND_COLUMNS = (
+    "number, send_id, message_id, organization, endpoint, recipient, subject, content, html, cc, bcc, policy_key, "
+    "idempotency_key, fingerprint, extra, created_ms"
+)
+
+
+class Store:
+    """The sandbox's database.
+
+    :param path: a file, or None for memory.
+    :param bounds: what is kept at most.
+    :raises StoreError: the file cannot be opened or written, is not a SQLite file, or another sandbox uses it.
+    """
+
+    def __init__(self, path: str | PathLike[str] | None, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._db = open_database(path)
+        row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
+        self._count, self._bytes = int(row[0]), int(row[1])
+        self.event_log = EventLog(self._db)
+        """The queries over the events of all messages."""
+        self.mailbox = Mailbox(self._db)
+        """The queries of the inbox."""
+        self.keys = Keys(self._db, bounds)
+        """API keys and paused organizations."""
+
+    def close(self) -> None:
+        """Close the file. The store cannot be used afterwards."""
+        self._db.close()
+
+    def clock_offset(self) -> float:
+        """Seconds by which the clock was moved, so that a restart does not set it back."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = 'clock_offset'").fetchone()
+        return 0.0 if row is None else float(row[0])
+
+    def put_clock_offset(self, offset: float) -> None:
+        """Store the offset of the clock, in seconds."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('clock_offset', ?)", (offset,))
+
+    def clear(self) -> None:
+        """Delete everything."""
+        with transaction(self._db):
+            for table in ("idempotency", "events", "attachments", "sends", "keys", "paused", "meta"):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
+        self._count = self._bytes = 0
+
+    # Messages
+
+    def add_send(
+        self,
+        message: Message,
+        *,
+        send_id: str,
+        message_id: str,
+        organization: str,
+        endpoint: str,
+        created_ms: int,
+        events: Sequence[PlannedEvent],
+    ) -> None:
+        """Store a message with its planned events and its idempotency record, all or nothing.
+
+        The oldest messages are dropped if a bound is reached; this one always fits.
+        """
+        with transaction(self._db):
+            number = self._db.execute(
+                "INSERT INTO sends (send_id, message_id, organization, endpoint, recipient, address, subject, content,"
+                " html, cc, bcc, policy_key, idempotency_key, fingerprint, extra, created_ms, size)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    send_id,
+                    message_id,
+                    organization,
+                    endpoint,
+                    message.to,
+                    message.address,
+                    message.subject,
+                    message.content,
+                    message.html,
+                    json.dumps(message.cc),
+                    json.dumps(message.bcc),
+                    message.policy_key,
+                    message.idempotency_key,
+                    message.fingerprint,
+                    json.dumps(message.extra),
+                    created_ms,
+                    message.size,
+                ),
+            ).lastrowid
+            assert number is not None
+            for event in events:
+                self.event_log.insert(number, event.type, event.at_ms, json.dumps(event.data))
+            for position, item in enumerate(message.attachments):
+                self._db.execute(
+                    "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)",
+                    (number, position, item.filename, item.content_type, item.sha256, item.content),
+                )
+            if message.idempotency_key is not None:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?)",
+                    (organization, message.idempotency_key, number, created_ms),
+                )
+            count, size = self._make_room(self._count + 1, self._bytes + message.size)
+        self._count, self._bytes = count, size
+
+    def _make_room(self, count: int, size: int) -> tuple[int, int]:
+        """Drop the oldest messages until the bounds hold; the newest always stays."""
+        while count > 1 and (count > self._bounds.messages or size > self._bounds.message_bytes):
+            number, freed = self._db.execute("SELECT number, size FROM sends ORDER BY number LIMIT 1").fetchone()
+            self._db.execute("DELETE FROM sends WHERE number = ?", (number,))
+            count, size = count - 1, size - int(freed)
+        return count, size
+
+    def get_send(self, send_id: str) -> StoredSend | None:
+        """The send, or None."""
+        row = self._db.execute(
+            f"SELECT {_SEND_COLUMNS} FROM sends WHERE send_id = ?",  # noqa: S608  a constant
+            (send_id,),
+        ).fetchone()
+        return None if row is None else _send(row)
+
+    def find_idempotent(self, organization: str, key: str, since_ms: int) -> StoredSend | None:
+        """The send of an idempotency key, unless it was sent at ``since_ms`` or before."""
+        row = self._db.execute(
+            f"SELECT {_SEND_COLUMNS} FROM sends WHERE number ="  # noqa: S608  a constant
+            " (SELECT send FROM idempotency WHERE organization = ? AND key = ? AND created_ms > ?)",
+            (organization, key, since_ms),
+        ).fetchone()
+        return None if row is None else _send(row)
+
+    def find_sends(
+        self, *, to: str | None, idempotency_key: str | None, limit: int, offset: int
+    ) -> tuple[int, list[StoredSend]]:
+        """Sends by recipient (the bare address or ``to`` as it was sent) and key, oldest first.
+
+        :return: how many match, and those from ``offset`` on.
+        """
+        where, values = ["1"], []
+        if to is not None:
+            where.append("(address = ? OR recipient = ?)")
+            values += [to, to]
+        if idempotency_key is not None:
+            where.append("idempotency_key = ?")
+            values.append(idempotency_key)
+        condition = " AND ".join(where)
+        count = self._scalar(f"SELECT count(*) FROM sends WHERE {condition}", *values)  # noqa: S608  fixed texts
+        rows = self._db.execute(
+            f"SELECT {_SEND_COLUMNS} FROM sends WHERE {condition} ORDER BY number LIMIT ? OFFSET ?",  # noqa: S608
+            (*values, limit, offset),
+        )
+        return count, [_send(row) for row in rows]
+
+    def attachments(self, send: StoredSend) -> list[StoredAttachment]:
+        """The attachments of a send, in their order, without content."""
+        rows = self._db.execute(
+            "SELECT filename, content_type, length(content), sha256 FROM attachments WHERE send = ? ORDER BY position",
+            (send.number,),
+        )
+        return [StoredAttachment(filename=row[0], content_type=row[1], size=row[2], sha256=row[3]) for row in rows]
+
+    def attachment_content(self, send: StoredSend, position: int) -> bytes | None:
+        """The decoded bytes of an attachment, or None."""
+        row = self._db.execute(
+            "SELECT content FROM attachments WHERE send = ? AND position = ?", (send.number, position)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    # Events
+
+    def add_event(self, send: StoredSend, event: PlannedEvent) -> None:
+        """Add an event to a send's timeline.
+
+        :raises StoreFullError: the bound of events of one message is reached.
+        """
+        if self.event_log.count(send) >= self._bounds.events:
+            raise StoreFullError(f"a message keeps at most {self._bounds.events} events")
+        data = json.dumps(event.data)
+        with transaction(self._db):
+            self.event_log.insert(send.number, event.type, event.at_ms, data)
+            self._db.execute("UPDATE sends SET size = size + ? WHERE number = ?", (len(data), send.number))
+            count, size = self._make_room(self._count, self._bytes + len(data))
+        self._count, self._bytes = count, size
+
+    def events(self, send: StoredSend, now_ms: int) -> list[StoredEvent]:
+        """The events of a send that have happened by now, in the order of their time."""
+        return self.event_log.of_send(send, now_ms)
+
+    def has_event(self, send: StoredSend, kind: str) -> bool:
+        """Whether a send has an event of a type, planned or past."""
+        return self.event_log.count(send, kind) > 0
+
+    def _scalar(self, query: str, *values: object) -> int:
+        return int(self._db.execute(query, values).fetchone()[0])
+
+
+def _send(row: tuple[Any, ...]) -> StoredSend:
+    columns = dict(zip(_SEND_COLUMNS.split(", "), row, strict=True))
+    for name in ("cc", "bcc"):
+        columns[name] = tuple(json.loads(columns[name]))
+    columns["extra"] = json.loads(columns["extra"])
+    return StoredSend(**columns)

@@ -1,0 +1,99 @@
+"""The rows of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of the sandbox.
+
+    :param scopes: None allows everything; an empty tuple may send and nothing else.
+    :param cap: requests per minute, None for no limit.
+    :param expires_ms: when a short-lived token expires, ms since the epoch; None for a key, which does not.
+    """
+
+    key: str
+    organization: str
+    scopes: tuple[str, ...] | None = None
+    cap: int | None = None
+    expires_ms: int | None = None
+
+    def alive(self, now_ms: int) -> bool:
+        """Whether it has not expired."""
+        return self.expires_ms is None or now_ms < self.expires_ms
+
+    def allows(self, scope: str) -> bool:
+        """Whether the key has a scope.
+
+        A key with an empty list of scopes may still send: the API documents that for old keys.
+        """
+        if self.scopes is None or scope in self.scopes:
+            return True
+        return not self.scopes and scope == "send_email"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSend:
+    """A stored send; ``number`` increases with every send."""
+
+    number: int
+    send_id: str
+    message_id: str
+    organization: str
+    endpoint: str
+    recipient: str
+    subject: str
+    content: str
+    html: str | None
+    cc: tuple[str, ...]
+    bcc: tuple[str, ...]
+    policy_key: str | None
+    idempotency_key: str | None
+    fingerprint: str
+    extra: dict[str, Any]
+    created_ms: int
+
+
+class StoredAttachment(BaseModel):
+    """A file of a message, without its content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    filename: str
+    content_type: str | None
+    size: int = Field(description="Bytes, decoded.")
+    sha256: str = Field(description="Of the bytes, in hex.")
+
+
+class Position(NamedTuple):
+    """A place in the order of all events: their time in ms, then the order in which they were stored."""
+
+    at_ms: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.at_ms}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event of a send's timeline; ``number`` increases with every event, ``address`` is the recipient's."""
+
+    number: int
+    send_id: str
+    message_id: str
+    organization: str
+    address: str
+    type: str
+    at_ms: int
+    data: dict[str, Any]
+
+    @property
+    def position(self) -> Position:
+        """Its place in the order of all events."""
+        return Position(self.at_ms, self.number)

@@ -1,0 +1,134 @@
+"""The switches of the sandbox: one for each point that the API's documentation leaves open or describes in two ways.
+
+The defaults are what the documentation makes most likely; nothing here was measured at the real service.
+``POST /_sandbox/settings`` changes them; the table in the documentation is generated from here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
+
+
+class Switches(Input):
+    """All switches, with the values of a fresh sandbox."""
+
+    event_delay: Seconds = Field(
+        default=DEFAULT_EVENT_DELAY, description="Seconds from a send to its outcome; applies to later sends."
+    )
+    default_outcome: Literal[
+        "delivered", "bounced", "complained", "dropped", "failed", "never", "opened", "clicked"
+    ] = Field(default="delivered", description="The outcome of messages whose recipient names none.")
+    not_found_seconds: Seconds = Field(
+        default=0.0,
+        description="Seconds for which `GET /sends/{id}` does not find a new send.",
+    )
+
+    # Responses
+
+    error_form: Literal["structured", "plain", "message", "spec", "text"] = Field(
+        default="structured",
+        description="Error bodies: `structured` has code, message, error and details; `plain` error alone; `message` "
+        "code, message and details; `spec` code and message; `text` is plain text without JSON.",
+    )
+    error_send_id: bool = Field(
+        default=False, description="Whether a 500 after the send was stored names its `sendId` in the body."
+    )
+    request_id_header: Literal["both", "x-request-id", "fluxomail-request-id"] = Field(
+        default="both", description="The header or headers that carry the request id."
+    )
+    validation_status: Literal[400, 422] = Field(
+        default=400, description="The status of a request with invalid fields."
+    )
+    send_result: Literal["docs", "sdk"] = Field(
+        default="docs", description="The response to a send: `docs` has messageId, `sdk` has accepted in its place."
+    )
+    rate_headers: Literal["capped", "always", "never"] = Field(
+        default="capped", description="For which keys `X-RateLimit-*` is sent: those with a rate limit, all, none."
+    )
+    retry_after: Literal["seconds", "http-date", "none"] = Field(
+        default="seconds", description="The form of the `Retry-After` of an exceeded rate limit."
+    )
+
+    # Requests
+
+    version_header: Literal["optional", "known", "required"] = Field(
+        default="optional",
+        description="`Fluxomail-Version`: ignored, 400 if it is not 2025-09-01, or 400 if it is missing too.",
+    )
+    content_required: bool = Field(default=True, description="Whether a send with HTML alone is refused.")
+    to_list: bool = Field(default=False, description="Whether `to` may be a list of one address.")
+    unknown_fields: Literal["keep", "refuse"] = Field(
+        default="keep", description="Fields of a send that the API does not name: kept and shown, or 400."
+    )
+    send_global: Literal["full", "short"] = Field(
+        default="full",
+        description="`send-global`: the same as send, or refuses cc, bcc and attachments and has no opens and clicks.",
+    )
+    attachments_max_count: int = Field(default=5, ge=0, le=1_000, description="Attachments of one message.")
+    attachments_max_bytes: int = Field(
+        default=10 * 1024 * 1024, ge=0, le=1024**3, description="All attachments of one message together, decoded."
+    )
+    attachments_in_plan: bool = Field(
+        default=True, description="Whether the plan has attachments; else a send with one gets 402."
+    )
+    events_in_plan: bool = Field(
+        default=True, description="Whether the plan has the events API; else its calls get 402."
+    )
+
+    # Idempotency
+
+    idempotency_life: Seconds = Field(
+        default=24 * 3600.0, description="Seconds of the sandbox clock for which a key is remembered."
+    )
+    idempotency_conflict: Literal["replay", "conflict"] = Field(
+        default="replay", description="A known key with another body: the first result again, or 409."
+    )
+    idempotency_errors: bool = Field(
+        default=False,
+        description="Whether an error of a send (400, 402, 403) is remembered under its key too.",
+    )
+
+    # Timelines and events
+
+    timeline_form: Literal["docs", "spec", "raw", "by_version"] = Field(
+        default="docs",
+        description="`docs` has short rows, `spec` envelopes and pages, `raw` is `spec` with `rawEvents` alone; "
+        "`by_version` is `spec` for a request with a `Fluxomail-Version` and `docs` for one without.",
+    )
+    timeline_auth: Literal["required", "optional"] = Field(
+        default="required", description="Whether a timeline can be read without a key."
+    )
+    page_size: int = Field(default=100, ge=1, le=1_000, description="Most rows of a page; a larger `limit` gets these.")
+    list_form: Literal["events", "items"] = Field(default="events", description="The name of the events in a list.")
+    list_since: Literal["inclusive", "exclusive"] = Field(
+        default="inclusive", description="Whether the list includes the moment that `since` names."
+    )
+    list_since_event_id: bool = Field(
+        default=False, description="Whether the list takes an event id as `since`; else that is a 400."
+    )
+    repeated_events: Literal["keep", "drop"] = Field(
+        default="keep", description="A second event of a type on one message: kept, or dropped as a duplicate."
+    )
+    stream_auth: Literal["both", "bearer", "token"] = Field(
+        default="both", description="How a stream is authorized: by header, by `?token=`, or by either."
+    )
+    stream_since: Literal["exclusive", "inclusive"] = Field(
+        default="exclusive", description="Whether a resumed stream repeats the event that it resumes after."
+    )
+    stream_heartbeat: float = Field(
+        default=15.0,
+        ge=0.01,
+        le=MAX_DELAY_SECONDS,
+        description="Seconds without an event after which a comment is sent.",
+    )
+    stream_life: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=MAX_DELAY_SECONDS,
+        description="Seconds after which the server closes a stream; null for never.",
+    )

@@ -1,0 +1,27 @@
+"""The sandbox for tests: the pytest plugin's :class:`FluxomailSandbox` and the records that its methods return."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.sandbox.testing.records import (
+        Attachment,
+        Event,
+        Fault,
+        Message,
+        Request,
+        RequestList,
+    )
+    from airflow_provider_fluxomail.sandbox.testing.sandbox import FluxomailSandbox
+
+__all__ = ["Attachment", "Event", "Fault", "FluxomailSandbox", "Message", "Request", "RequestList"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on use: pytest imports this package at startup in every project that has it installed."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from airflow_provider_fluxomail.sandbox.testing import records, sandbox
+
+    return getattr(sandbox if name == "FluxomailSandbox" else records, name)
