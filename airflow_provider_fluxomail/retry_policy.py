@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,6 +56,7 @@ class FluxomailRetryPolicy(RetryPolicy):
     ) -> RetryDecision:
         """Decide in the worker, after a try ended with an error."""
         from airflow_provider_fluxomail.airflow_compat import RetryDecision
+        from airflow_provider_fluxomail.client.retries import spread
 
         error = _of_fluxomail(exception)
         if error is None:
@@ -67,7 +67,7 @@ class FluxomailRetryPolicy(RetryPolicy):
         if not error.retry_after or error.retry_after < 0:
             return RetryDecision.default()
         asked = min(error.retry_after, MAX_DELAY)
-        delay = min(asked + random.uniform(0, max(LEAST_SPREAD, SPREAD * asked)), MAX_DELAY)
+        delay = min(spread(asked, SPREAD, least=LEAST_SPREAD), MAX_DELAY)
         return RetryDecision.retry(delay=timedelta(seconds=delay), reason=f"{name}: Fluxomail asks to wait {asked:g} s")
 
 

@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 import logging
-import random
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
@@ -23,6 +22,8 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailRequestError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.client.event_types import without_prefix
+from airflow_provider_fluxomail.client.retries import Backoff
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.asset_events.source import Mark, Part
@@ -100,7 +101,7 @@ class TriggerCursor:
 
     def __init__(self, wanted: EventFilter, store: CursorStore, *, timing: EventTiming | None = None) -> None:
         self._wanted = wanted
-        self._names = frozenset(name.removeprefix("email.") for name in wanted.types)
+        self._names = frozenset(without_prefix(name) for name in wanted.types)
         self._store = store
         self._timing = timing or event_timing()
         self._overlap_ms = int(self._timing.overlap * 1000)
@@ -220,9 +221,9 @@ class TriggerCursor:
             elif not isinstance(error, FluxomailConnectionError):
                 self._warn(f"the list of events cannot be read: {error or type(error).__name__}")
             self._failures += 1
-            longest = self._timing.longest_pause
-            pause = min(longest, 2.0 ** min(self._failures, 10) / 2) * random.uniform(0.5, 1.0)
-            self._retry_at = time.monotonic() + max(pause, getattr(error, "retry_after", None) or 0.0)
+            backoff = Backoff(first=1.0, longest=self._timing.longest_pause, jitter=0.5)
+            retry_after = getattr(error, "retry_after", None)
+            self._retry_at = time.monotonic() + backoff.seconds(self._failures, at_least=retry_after)
             return None
         self._failures, self._trouble = 0, None
         pages.read(page, part)

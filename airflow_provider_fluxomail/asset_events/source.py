@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import dataclasses
 import logging
-import random
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -26,6 +25,7 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
+from airflow_provider_fluxomail.client.retries import jittered
 from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
 from airflow_provider_fluxomail.configuration.connection import look_up
 
@@ -205,13 +205,13 @@ class EventSource:
                 # The key may just have been replaced: the first time, the connection is read again at once.
                 refused = refused + 1 if self._trouble else 1
                 self._report(logging.ERROR, error)
-                await asyncio.sleep(self._timing.auth_wait * random.uniform(0.8, 1.0) if refused > 1 else 1.0)
+                await asyncio.sleep(jittered(self._timing.auth_wait, 0.2) if refused > 1 else 1.0)
             except FluxomailConnectionError as error:
                 self._report(logging.WARNING, error)
-                await asyncio.sleep(self._timing.outage_wait * random.uniform(0.5, 1.0))
+                await asyncio.sleep(jittered(self._timing.outage_wait, 0.2))
             except FluxomailError as error:
                 self._report(logging.ERROR, error)
-                await asyncio.sleep(self._timing.refused_wait * random.uniform(0.8, 1.0))
+                await asyncio.sleep(jittered(self._timing.refused_wait, 0.2))
             except Exception as error:
                 # Only its type: its text, or its variables, may hold what must not be logged.
                 self._report(logging.ERROR, FluxomailError(f"a fault of this package: {type(error).__name__}"))

@@ -68,6 +68,11 @@ def spread(seconds: float, part: float, *, least: float = 0.0, draw: Draw = rand
     return seconds + draw() * max(least, part * seconds)
 
 
+def jittered(seconds: float, part: float, *, draw: Draw = random.random) -> float:
+    """Return a wait that is up to ``part`` shorter or longer, so that what repeats does not do so in step."""
+    return seconds * (1 - part + 2 * part * draw())
+
+
 #: Between the attempts of one call.
 BACKOFF: Final = Backoff(first=0.5, longest=15.0)
 #: After a 409: it may be a twin of this request that is still in progress.

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_fluxomail.airflow_compat import HAS_ASSET_WATCHERS, BaseEventTrigger
 from airflow_provider_fluxomail.asset_events.cursor import CursorStore, TriggerCursor
 from airflow_provider_fluxomail.asset_events.source import EventSource, Mark, Part
+from airflow_provider_fluxomail.client.addresses import normalised_domain
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.event_types import EVENT_TYPES
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.configuration import airflow_cfg
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import SharedStreamProducer
     from airflow_provider_fluxomail.client.events import FeedEvent
-
-#: The types that a trigger can follow.
-EVENT_TYPES: Final = (
-    "sent",
-    "delayed",
-    "delivered",
-    "opened",
-    "clicked",
-    "bounced",
-    "complained",
-    "dropped",
-    "failed",
-)
 
 
 class FluxomailEventTrigger(BaseEventTrigger):
@@ -110,7 +99,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
                 yield event
 
     async def _events(self, parts: AsyncIterator[Part], stores: Any) -> AsyncGenerator[TriggerEvent]:
-        wanted = EventFilter(types=tuple(f"email.{name}" for name in self.types), domain=self.domain)
+        wanted = EventFilter(types=tuple(self.types), domain=self.domain)
         identity = [self.fluxomail_conn_id, self.domain, self.types]
         cursor = TriggerCursor(wanted, CursorStore(stores, identity))
         self.log.info("Following events (%s) of connection %s.", ", ".join(self.types), self.fluxomail_conn_id)
@@ -165,7 +154,7 @@ def check_domain(domain: str | None) -> str | None:
     """
     if domain is None:
         return None
-    name = domain.strip().lower().removeprefix("@")
+    name = normalised_domain(domain)
     if not name or "@" in name or any(character.isspace() for character in name):
         # Not quoted: it may be an address.
         raise FluxomailValidationError("domain is not a domain: give what comes after the @, such as example.org")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException, AirflowSensorTimeout
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
+from airflow_provider_fluxomail.client.retries import spread
 from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Ending, Wait, now, timing
 from airflow_provider_fluxomail.metrics import Metrics
 
@@ -87,8 +87,8 @@ def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: 
         return None
     # Spread, so that a thousand tasks that were refused in the same second do not resume in the same second.
     allowed = now() + max(wait, timing().resume_after)
-    spread = random.uniform(0, max(timing().rate_limit_spread, wait / 4))
-    resume_at = min(allowed + spread, max(allowed, give_up_at))
+    extra = spread(wait, 0.25, least=timing().rate_limit_spread) - wait
+    resume_at = min(allowed + extra, max(allowed, give_up_at))
     Metrics(conn_id).held(resume_at - now())
     log.info("Rate limited; deferring for %.0f s.", wait)
     return resume_at

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
-import random
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from airflow_provider_fluxomail.airflow_compat import (
     AirflowOptionalProviderFeatureException,
     BaseOperator,
 )
-from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client import errors, retries
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.retry_policy import FluxomailRetryPolicy
@@ -74,7 +74,7 @@ def test_what_the_server_asks_for_is_the_delay_and_a_little(
     least: float,
     most: float,
 ) -> None:
-    monkeypatch.setattr(random, "uniform", lambda low, high: low + share * (high - low))
+    monkeypatch.setattr(retries, "spread", functools.partial(retries.spread, draw=lambda: share))
     action, delay = decision(kind("no", retry_after=asked))
     assert action == "retry"
     assert delay == pytest.approx(most if share else least)

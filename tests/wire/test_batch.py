@@ -425,7 +425,7 @@ def test_a_report_that_breaks_on_the_way_stops_no_message(sandbox: Sandbox, capl
     done = run(people(5), report_path="/dev/full")
     assert done.kind == "success", done.error
     sandbox.assert_sent(5)
-    assert caplog.text.count("The report /dev/full is not complete") == 1
+    assert caplog.text.count("The report /dev/full is incomplete") == 1
 
 
 @pytest.mark.parametrize("path", ["/proc/nowhere/report.jsonl", "nosuch://bucket/report.jsonl"])

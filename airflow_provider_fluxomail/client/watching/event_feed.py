@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailRequestError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.client.retries import Backoff
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient, EventStream
@@ -122,8 +122,8 @@ class EventFeed:
             finally:
                 self._set_live(live=False)
             self._failures = 0 if self._brought or time.monotonic() - began >= _GOOD else self._failures + 1
-            step = min(self._timing.backoff, 2.0 ** min(self._failures, 10) / 4)
-            await asyncio.sleep(max(retry_after, step * random.uniform(0.2, 1.0)))
+            backoff = Backoff(first=0.5, longest=self._timing.backoff, jitter=0.8)
+            await asyncio.sleep(backoff.seconds(self._failures, at_least=retry_after))
 
     async def read_back(self, since_ms: int, pages: int) -> int:
         """Receive what the list has since a moment, newest first.

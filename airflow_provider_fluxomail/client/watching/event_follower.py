@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.event_types import DECIDING
 from airflow_provider_fluxomail.client.events import EventFilter
+from airflow_provider_fluxomail.client.retries import jittered
 from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
 from airflow_provider_fluxomail.client.watching.recent_events import RecentEvents
 from airflow_provider_fluxomail.client.watching.wait import now
@@ -120,7 +120,7 @@ class EventFollower:
             raise
         except FluxomailError as error:
             log.info("The event stream is not available, polling timelines instead: %s", error)
-            self._not_before = now() + self._timing.retry_events * random.uniform(0.8, 1.2)
+            self._not_before = now() + jittered(self._timing.retry_events, 0.2)
         finally:
             self._feed = self._task = self._down_since = None
             self._feed_generation = 0

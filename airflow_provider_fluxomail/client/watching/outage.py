@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Final
+
+from airflow_provider_fluxomail.client.retries import Backoff
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.errors import FluxomailError
     from airflow_provider_fluxomail.client.pacing import Turns
 
-#: Requests that may fail in a row before all of them pause, and the longest pause in seconds.
+#: Requests that may fail in a row before all of them pause.
 _FAILURES: Final = 3
-_LONGEST_PAUSE: Final = 30.0
+_BACKOFF: Final = Backoff(first=1.0, longest=30.0, jitter=0.5)
 
 
 class Outage:
@@ -33,7 +34,6 @@ class Outage:
         pause = error.retry_after or 0.0
         if not error.permanent:
             self._failures += 1
-            over = min(10, self._failures - _FAILURES)
-            if over > 0:
-                pause = max(pause, min(_LONGEST_PAUSE, 2.0**over / 2) * random.uniform(0.5, 1.0))
+            if self._failures > _FAILURES:
+                pause = _BACKOFF.seconds(self._failures - _FAILURES, at_least=pause)
         self.turns.hold(pause)

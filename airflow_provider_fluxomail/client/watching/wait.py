@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, get_args
 from airflow_provider_fluxomail.client.errors import FluxomailDeliveryError, FluxomailError, FluxomailNotFoundError
 from airflow_provider_fluxomail.client.event_types import FAILURES
 from airflow_provider_fluxomail.client.models import Timeline
+from airflow_provider_fluxomail.client.retries import jittered
 from airflow_provider_fluxomail.client.timeline import judge
 
 #: Polls are spread over this part of the interval, so that a thousand waits do not poll in the same instant.
@@ -214,7 +215,7 @@ class Wait:
 
         The last poll is at the deadline, so that an event just before it still counts.
         """
-        spread = max(interval, timing().least_interval) * (1 - JITTER + 2 * JITTER * draw())
+        spread = jittered(max(interval, timing().least_interval), JITTER, draw=draw)
         return max(0.0, min(max(spread, self.asked), self.deadline - now))
 
     @property

@@ -42,6 +42,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.models import Event, Timeline, in_order
+from airflow_provider_fluxomail.client.retries import jittered
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
 from airflow_provider_fluxomail.client.watching.poll_queue import PollQueue
 from airflow_provider_fluxomail.client.watching.wait import now
@@ -208,7 +209,7 @@ class WatchedWaits:
     def plan_next(self, watched: WatchedWait) -> None:
         """Plan the next poll, as the state of the wait asks for."""
         if watched.follows:
-            delay = max(self._timing.reconcile, watched.age / 6) * random.uniform(0.8, 1.2)
+            delay = jittered(max(self._timing.reconcile, watched.age / 6), 0.2)
         else:
             delay = watched.wait.delay(min(watched.interval, max(_LEAST_GAP, watched.age / 2)), now())
         self.queue.plan(watched, max(watched.not_before, now() + delay))

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
@@ -55,7 +56,7 @@ class Watcher:
         self,
         settings: ClientSettings,
         *,
-        share: float = 0.5,
+        share: float = defaults.POLL_SHARE,
         follow: bool = True,
         timing: WatchTiming | None = None,
         on_end: Callable[[Watcher], None] = lambda _: None,
