@@ -80,6 +80,9 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.errors import (
         FluxomailValidationError as FluxomailValidationError,
     )
+    from airflow_provider_fluxomail.client.errors import (
+        FluxomailWatcherError as FluxomailWatcherError,
+    )
     from airflow_provider_fluxomail.client.event_types import (
         EVENT_TYPES as EVENT_TYPES,
     )
@@ -151,6 +154,7 @@ _EXPORTS: Final = {
         "FluxomailTenantPausedError",
         "FluxomailUnknownOutcomeError",
         "FluxomailValidationError",
+        "FluxomailWatcherError",
     ),
     "event_types": (
         "EVENT_TYPES",

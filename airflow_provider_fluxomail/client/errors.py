@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from airflow_provider_fluxomail.client.redaction import redact
+from airflow_provider_fluxomail.client.redaction import redact, without_markup
 
 
 class FluxomailError(Exception):
@@ -235,6 +234,15 @@ class FluxomailDeliveryError(FluxomailError):
         self.event = event
 
 
+class FluxomailWatcherError(FluxomailError):
+    """A fault of this package ended a watcher and its waits.
+
+    What to do: report it, with the traceback in the triggerer's log.
+    """
+
+    permanent = True
+
+
 class FluxomailClearedError(FluxomailError):
     """The task was cleared while this attempt was running (Airflow 3.3 and later): it stops without sending.
     What to do: nothing. The new attempt sends.
@@ -331,7 +339,7 @@ def error_from_response(
     nested = payload.get("error")
     inner: Mapping[str, Any] = nested if isinstance(nested, dict) else {}
     text = _first_text(payload.get("message"), nested, inner.get("message"), inner.get("error"))
-    text = text or ("" if payload else _plain(raw))
+    text = text or ("" if payload else without_markup(raw))
     code = _first_text(payload.get("code"), inner.get("code")) or None
     details = payload.get("details", inner.get("details"))
     kind = _kind(status, code, text)
@@ -388,11 +396,3 @@ def _json_object(raw: str) -> dict[str, Any]:
 
 def _first_text(*candidates: object) -> str:
     return next((text for text in candidates if isinstance(text, str) and text.strip()), "")
-
-
-def _plain(raw: str) -> str:
-    """Return a proxy's HTML page as one readable line."""
-    if "<html" in raw[:1024].lower() or "<!doctype" in raw[:1024].lower():
-        title = re.search(r"<title[^>]*>(.*?)</title>", raw[:4096], re.IGNORECASE | re.DOTALL)
-        return f"an HTML page{f' titled {title.group(1).strip()!r}' if title else ''}"
-    return raw

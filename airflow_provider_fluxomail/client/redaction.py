@@ -46,6 +46,14 @@ def without_addresses(text: str) -> str:
     return _ADDRESS.sub("<address>", text)
 
 
+def without_markup(raw: str) -> str:
+    """Return a proxy's HTML page as one readable line."""
+    if "<html" in raw[:1024].lower() or "<!doctype" in raw[:1024].lower():
+        title = re.search(r"<title[^>]*>(.*?)</title>", raw[:4096], re.IGNORECASE | re.DOTALL)
+        return f"an HTML page{f' titled {title.group(1).strip()!r}' if title else ''}"
+    return raw
+
+
 def _quotations(text: str, private: Iterable[str]) -> bytearray:
     """Mark the characters of ``text`` that quote a private string, in time linear in the length of all of them."""
     # A server that quotes JSON quotes it escaped.

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, Protocol, TypeVar
 
-from airflow_provider_fluxomail.client.watching.wait import now
-
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.client.watching.watched_wait import WatchedWait
+from airflow_provider_fluxomail.client.watching.wait import Wait, now
 
 #: A wait is new for this long, in seconds; from then on it gives way to newer ones in proportion to its age.
 NEW: Final = 60.0
@@ -24,7 +21,21 @@ MOST_YIELDED: Final = 10.0
 _OUTDATED: Final = 256
 
 
-class PollQueue:
+class Polled(Protocol):
+    """What the queue reads and writes of a wait, see :class:`.WatchedWait`."""
+
+    wait: Wait
+    interval: float
+    due: float
+
+    @property
+    def age(self) -> float: ...
+
+
+W = TypeVar("W", bound=Polled)
+
+
+class PollQueue(Generic[W]):
     """The polls that are planned and those that are due. Each wait has one at most.
 
     >>> queue = PollQueue()
@@ -35,12 +46,12 @@ class PollQueue:
     def __init__(self) -> None:
         # A poll moves from the first heap, by time, to the second, by rank, when it becomes due. Entries whose time is
         # no longer the wait's ``due`` are outdated. The number keeps heaps from comparing waits.
-        self._planned: list[tuple[float, int, WatchedWait]] = []
-        self._due: list[tuple[float, int, WatchedWait]] = []
+        self._planned: list[tuple[float, int, W]] = []
+        self._due: list[tuple[float, int, W]] = []
         self._number = itertools.count()
         self._changed = asyncio.Event()
 
-    def plan(self, watched: WatchedWait, due: float) -> None:
+    def plan(self, watched: W, due: float) -> None:
         """Plan the next poll of a wait, in place of the one before; at its deadline at the latest.
 
         :param due: epoch seconds; a time in the past means now.
@@ -51,7 +62,7 @@ class PollQueue:
             heapq.heappush(self._planned, (due, next(self._number), watched))
             self._changed.set()
 
-    def remove(self, watched: WatchedWait, waits: int) -> None:
+    def remove(self, watched: W, waits: int) -> None:
         """Cancel the poll of a wait that has left.
 
         :param waits: how many are left.
@@ -63,7 +74,7 @@ class PollQueue:
             heapq.heapify(self._planned)
             heapq.heapify(self._due)
 
-    def pop(self) -> WatchedWait | None:
+    def pop(self) -> W | None:
         """Return the wait to poll next, ``None`` if none is due."""
         moment = now()
         if not self.is_due(moment):
@@ -94,7 +105,7 @@ class PollQueue:
                 pass
 
 
-def _rank(watched: WatchedWait, moment: float) -> float:
+def _rank(watched: Polled, moment: float) -> float:
     """Lower is sooner: when it was due, and later the older the wait is. Last polls, at the deadline, come first."""
     if moment >= watched.wait.deadline:
         return 0.0

@@ -166,7 +166,7 @@ class WatchedWaits:
 
     def __init__(self, timing: WatchTiming) -> None:
         self._timing = timing
-        self.queue = PollQueue()
+        self.queue: PollQueue[WatchedWait] = PollQueue()
         #: Whether the event stream is up, and waits may follow it.
         self.stream_is_up = False
         self._by_send: dict[str, list[WatchedWait]] = {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
-from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailWatcherError
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
 from airflow_provider_fluxomail.client.watching.event_follower import EventFollower
@@ -31,12 +31,6 @@ log = logging.getLogger(__name__)
 
 #: Requests in flight at once, at most.
 REQUESTS_AT_ONCE: Final = 4
-
-
-class WatcherFailedError(FluxomailError):
-    """A fault of this package has ended a watcher and its waits."""
-
-    permanent = True
 
 
 class Watcher:
@@ -89,7 +83,7 @@ class Watcher:
         :param log: writes a line to the log of the waiting task: level, text.
         :param not_before: epoch seconds before which its timeline is not polled.
         :raises FluxomailAuthError: the key is not accepted.
-        :raises WatcherFailedError: this package has a fault.
+        :raises FluxomailWatcherError: this package has a fault.
         """
         if self.ended:
             raise RuntimeError("this watcher has ended")
@@ -213,4 +207,4 @@ class Watcher:
             self._end(error)
         else:
             log.error("The watcher of waits failed", exc_info=error)
-            self._end(WatcherFailedError(f"the watcher of waits failed: {type(error).__name__}: {error}"))
+            self._end(FluxomailWatcherError(f"the watcher of waits failed: {type(error).__name__}: {error}"))
