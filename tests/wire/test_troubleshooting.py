@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from airflow_provider_fluxomail.client import errors, retries
+from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.email_backend import send_email
@@ -26,7 +27,7 @@ from airflow_provider_fluxomail.sending import send_record
 from airflow_provider_fluxomail.sending.batch import batch
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
-from tests.support.timing import wait_timing
+from tests.support.timing import quick_waits, wait_timing
 from tests.wire.running import Run
 from tests.wire.test_bad_servers import answers, certificate, head, tls_url  # noqa: F401 - fixtures
 from tests.wire.test_log_lines import running
@@ -299,6 +300,16 @@ def replay_of_a_retry(scene: Scene) -> None:
 def cleared(scene: Scene) -> None:
     scene.send()
     scene.send(running(2, 4))
+
+
+@scenario
+def fault_of_a_watcher(scene: Scene) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise KeyError("a fault")
+
+    quick_waits(scene.monkeypatch)
+    scene.monkeypatch.setattr(AsyncFluxomailClient, "get_timeline", broken)
+    scene.wait("never@example.org", deferrable=True)
 
 
 @scenario
