@@ -278,7 +278,7 @@ def by_deferring_operator(number: int, store: Store | None = None) -> list[Outco
 
 def deferring(operator: Any, number: int, store: Store | None = None) -> Run:
     """Meets 429s that last longer than a worker waits; the deferral's clock runs ahead, so that nothing waits."""
-    clock = itertools.count(time.time(), LONG)
+    clock = itertools.count(time.time() + 2 * LONG, LONG)
     with mock.patch.object(triggers.rate_limit, "now", side_effect=clock):
         run = Run(operator, {**context(try_number=number), "task_state_store": store})
     assert all(isinstance(deferral.trigger, triggers.FluxomailRetryAfterTrigger) for deferral in run.deferrals)
