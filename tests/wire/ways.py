@@ -16,16 +16,16 @@ from unittest import mock
 
 import pytest
 
-from airflow_provider_fluxomail import triggers
+from airflow_provider_fluxomail import email_backend, triggers
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client import errors, retries
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
-from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sending.batch.sender import Sender
+from airflow_provider_fluxomail.sending.send_once import send_once
 from tests.support.timing import quick_waits
 from tests.wire.running import Run, context
 
@@ -205,20 +205,19 @@ def by_hand(number: int, *, asynchronous: bool = False) -> list[Outcome]:
 
 
 def by_email_backend(number: int) -> list[Outcome]:
-    """In a task of one's own, by Airflow's own function. It returns nothing: what the hook made of it counts."""
+    """In a task of one's own, by Airflow's own function. It returns nothing: what ``send_once`` returned counts."""
     sent = []
-    send = FluxomailHook.send
 
-    def kept(hook: FluxomailHook, message: Any, **how: Any) -> Any:
-        sent.append(send(hook, message, **how))
+    def kept(*arguments: Any) -> Any:
+        sent.append(send_once(*arguments))
         return sent[-1]
 
     with (
         mock.patch.object(idempotency_key, "_running_context", return_value=context(try_number=number)),
-        mock.patch.object(FluxomailHook, "send", kept),
+        mock.patch.object(email_backend, "send_once", kept),
     ):
         try:
-            send_email(MESSAGE["to"], MESSAGE["subject"], MESSAGE["content"])
+            email_backend.send_email(MESSAGE["to"], MESSAGE["subject"], MESSAGE["content"])
         except errors.FluxomailError as error:
             return [_failed(error, final=error.permanent)]
     return [_of(sent[0])]
