@@ -86,6 +86,6 @@ def airflow_db() -> Path:
     """A migrated metadata database, and the folder that Dags must lie in. The first Dag run needs both."""
     unwanted = shutil.ignore_patterns(*_NOT_FOR_THIS_AIRFLOW, *_NOT_INSTALLED, ".airflowignore")
     shutil.copytree(ROOT / "example_dags", _DAGS, ignore=unwanted)
-    shutil.copytree(ROOT / "tests" / "integration" / "dags", _DAGS, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "tests" / "wire" / "dags", _DAGS, dirs_exist_ok=True)
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=300)
     return _DAGS
