@@ -28,7 +28,7 @@ from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_facts import stored
-from tests.wire.running import Run, context
+from tests.support.running import Run, context
 from tests.wire.test_sendstate import StateError, Store
 
 

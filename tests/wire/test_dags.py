@@ -18,7 +18,7 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_facts import CAN_POKE_AGAIN
-from tests.wire.airflow_runs import DagRunResult, DagRuns
+from tests.support.airflow_runs import DagRunResult, DagRuns
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_names import DAG
-from tests.wire.watching import send
+from tests.support.watching import send
 
 WORKER, TRIGGERER = False, TRIGGERS_CAN_END_TASKS
 

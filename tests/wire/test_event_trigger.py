@@ -22,7 +22,7 @@ from airflow_provider_fluxomail.client.watching import event_feed
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
-from tests.wire import running
+from tests.support import running
 
 EVENTS = "/api/v1/events"
 STREAM = "/api/v1/events/stream"

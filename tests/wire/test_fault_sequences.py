@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from tests.wire.ways import (
+from tests.support.ways import (
     LONG_429,
     PASSING,
     PERMANENT,

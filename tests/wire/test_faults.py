@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.sandbox.faults import KINDS
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from tests.wire.ways import (
+from tests.support.ways import (
     ATTEMPTS,
     PASSING,
     PERMANENT,

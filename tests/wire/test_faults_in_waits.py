@@ -6,8 +6,8 @@ import pytest
 
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
-from tests.wire.running import Run
-from tests.wire.ways import PASSING, TIMELINE, Fault, by_hook, connect, quick
+from tests.support.running import Run
+from tests.support.ways import PASSING, TIMELINE, Fault, by_hook, connect, quick
 
 __all__ = ["quick"]
 pytestmark = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from tests.wire.ways import (
+from tests.support.ways import (
     ATTEMPTS,
     Fault,
     Way,

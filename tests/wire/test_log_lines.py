@@ -22,7 +22,7 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.waiting import worker
-from tests.wire.running import Run, context
+from tests.support.running import Run, context
 from tests.wire.test_sendstate import Store
 
 MESSAGE: Final[dict[str, Any]] = {"to": "veiled@example.org", "subject": "Veiled", "content": "Veiled"}

@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.waiting import worker
-from tests.wire.airflow_runs import DagRuns
+from tests.support.airflow_runs import DagRuns
 from tests.wire.old_services import HttpStub, SmtpStub, running
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"

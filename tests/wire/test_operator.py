@@ -20,7 +20,7 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.waiting import worker
 from tests.support.airflow_names import DAG
-from tests.wire.running import Run, context
+from tests.support.running import Run, context
 
 
 def operator(**fields: Any) -> FluxomailSendOperator:

@@ -32,8 +32,8 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.waiting import worker
-from tests.wire.airflow_runs import DagRuns
-from tests.wire.running import Run, context
+from tests.support.airflow_runs import DagRuns
+from tests.support.running import Run, context
 
 ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "fm_clandestine_0123456789"
@@ -484,7 +484,7 @@ def test_promise_5_a_whole_dag(private: Sandbox, airflow_db: Path, tmp_path: Pat
     private.fail_next(429, to="veiled-rate_limited*", retry_after=2.1, body={"error": quote})
     private.fail_next(503, path=TIMELINE, to="veiled-waits*", times=2, body=QUOTE_OF_READ)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.wire.run_dag", str(airflow_db), "privacy"],
+        [sys.executable, "-m", "tests.support.run_dag", str(airflow_db), "privacy"],
         cwd=ROOT,
         env={
             **os.environ,

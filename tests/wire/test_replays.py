@@ -18,7 +18,7 @@ from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.waiting import worker
-from tests.wire.running import Run, context
+from tests.support.running import Run, context
 
 ADA, BOB = "ada@example.org", "bob@example.org"
 TIMELINE = "/api/v1/sends"

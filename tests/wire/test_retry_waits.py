@@ -10,8 +10,8 @@ import pytest
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
+from tests.support.ways import ATTEMPTS, MESSAGE, Way, check_sent, each_way, quick
 from tests.wire.conftest import Transport
-from tests.wire.ways import ATTEMPTS, MESSAGE, Way, check_sent, each_way, quick
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")

@@ -24,7 +24,7 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.waiting import watcher_pool, worker
-from tests.wire.running import Run, context, fire, rebuilt
+from tests.support.running import Run, context, fire, rebuilt
 
 PACKAGE = "airflow_provider_fluxomail"
 TIMELINE = "/api/v1/sends"

@@ -15,7 +15,7 @@ from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.client.watching.wait import now
 from airflow_provider_fluxomail.client.watching.watcher import BY_EVENTS, BY_TIMELINES
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from tests.wire.watching import (
+from tests.support.watching import (
     Mail,
     Waits,
     lists,

@@ -26,7 +26,7 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.waiting import worker
-from tests.wire.running import Run, context
+from tests.support.running import Run, context
 
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 #: Requests of one call, at most.
