@@ -1,49 +1,52 @@
-"""The faults that a request can meet and the ways a message is sent: the rows and columns of every table of faults."""
+"""Every fault that a request can meet, and every way to send a message. A new way is one entry in :data:`WAYS`."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import json
+import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
 import pytest
 
-from airflow_provider_fluxomail import triggers
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client import errors, retries
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.sending import idempotency_key
+from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger, rate_limit
 from airflow_provider_fluxomail.waiting import worker
 from tests.support.running import Run, context
 
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 #: Requests of one call, at most.
 ATTEMPTS: Final = 2
-#: The connection's time-out for faults that are slow, and how slow they are; the one for all others. Seconds.
+#: The connection's timeout for slow faults, how slow these are, and the timeout for all others, in seconds.
 SHORT_TIMEOUT, SLOW, TIMEOUT = 0.5, 1.0, 10.0
-#: What a 429 asks for that is longer than the connection's ``max_wait``, seconds.
+#: ``Retry-After`` of a 429 that exceeds the connection's ``max_wait``, in seconds.
 LONG: Final = 100
 TIMELINE: Final = "/api/v1/sends"
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A fault of the sandbox, and what it does.
+    """A fault of the sandbox, and its effect.
 
-    :param stored: whether the message is stored; ``None``: later, perhaps when the client has given up.
-    :param error: what a call raises that meets nothing else.
+    :param stored: whether the message is stored; ``None``: later, perhaps after the client has given up.
+    :param error: the class of the error that it causes.
     """
 
     kind: str
@@ -56,7 +59,7 @@ class Fault:
 
     @property
     def slow(self) -> bool:
-        """Whether it outlasts the time-out."""
+        """Whether it exceeds the timeout."""
         return "seconds" in self.options
 
     @property
@@ -66,7 +69,7 @@ class Fault:
 
     @property
     def ends_all(self) -> bool:
-        """Whether it speaks of the key or the host, so that a batch ends with it and asks for no further message."""
+        """Whether it concerns all messages: the API key or the host. A batch ends with it."""
         about_one = (
             *(errors.FluxomailValidationError, errors.FluxomailIdempotencyConflictError, errors.FluxomailServerError),
             *(errors.FluxomailConnectionError, errors.FluxomailResponseError),
@@ -80,7 +83,7 @@ def _status(status: int, error: type[errors.FluxomailError], stored: bool = Fals
 
 LONG_429: Final = _status(429, errors.FluxomailRateLimitError, retry_after=LONG)
 
-#: What another request may mend.
+#: Transient: another request may succeed.
 PASSING: Final = [
     Fault("delay", {"seconds": SLOW}, None, errors.FluxomailConnectionError),
     _status(408, errors.FluxomailServerError),
@@ -110,7 +113,7 @@ PASSING: Final = [
     Fault("gzip_garbage", {}, True, errors.FluxomailResponseError),
     Fault("missing_send_id", {}, True, errors.FluxomailResponseError),
 ]
-#: What no request mends, so that there is one alone.
+#: Permanent: there is one request.
 PERMANENT: Final = [
     _status(400, errors.FluxomailValidationError),
     _status(401, errors.FluxomailAuthError),
@@ -122,17 +125,29 @@ PERMANENT: Final = [
     _status(422, errors.FluxomailValidationError),
     _status(422, errors.FluxomailIdempotencyConflictError, body={"code": "idempotency_conflict"}),
 ]
-each_fault = pytest.mark.parametrize("fault", PASSING, ids=str)
+
+
+def _named(faults: Sequence[Fault], *names: str) -> list[Fault]:
+    chosen = [fault for fault in faults if str(fault) in names]
+    assert len(chosen) == len(names), names
+    return chosen
+
+
+#: One of each kind that a way may treat differently; the transports meet all of them.
+PASSING_FEW: Final = _named(
+    PASSING, "status-status=429-retry_after=0.01", "error_before_store", "response_lost_after_store", "malformed_json"
+)
+PERMANENT_FEW: Final = [fault for fault in PERMANENT if fault.options["status"] in (401, 402, 422)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one message in one try of the way it was sent.
+    """What one try made of one message.
 
     :param key: its idempotency key, as the result or the error says.
     :param reused: whether the key had been used before; ``None``: the way does not say.
     :param error: the class of what went wrong.
-    :param final: whether no further try is to be made: the task fails without retries.
+    :param final: whether the task fails without retries.
     """
 
     key: str | None
@@ -142,118 +157,20 @@ class Outcome:
     final: bool = False
 
     def replays(self, fault: Fault) -> bool:
-        """Whether it tells of a stored message, as it must after ``fault``."""
+        """Whether it reports a stored message, as it must after ``fault``."""
         return fault.stored is None or self.reused in (None, fault.stored)
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """One way to send one or more messages.
+class Sent:
+    """What one try returned or raised, and what that means to each message.
 
-    :param attempt: makes one try, given its number from 1, and says what became of each message, in their order.
-    :param recipients: one for each message; each of them meets the faults.
-    :param before: faults that come before those of a test: the way is in the midst of something then.
-    :param after: faults that come after the first fault of a test.
-    :param defers: whether it waits out a 429 by a deferral.
-    :param reads: whether it reads timelines, which meet the faults too.
+    :param report: the report of a batch.
     """
 
-    name: str
-    attempt: Callable[[int], list[Outcome]]
-    recipients: tuple[str, ...] = (MESSAGE["to"],)
-    before: tuple[Fault, ...] = ()
-    after: tuple[Fault, ...] = ()
-    defers: bool = False
-    reads: bool = False
-
-    def __str__(self) -> str:
-        return self.name
-
-    def script(self, fault: Fault, calls: int) -> list[Fault]:
-        """What the requests for one message meet, for ``fault`` to fail as many of them as one call makes."""
-        return [*self.before, *([fault, *self.after] if self.after else []), *[fault] * calls]
-
-
-def by_hook(number: int) -> list[Outcome]:
-    hook = FluxomailHook()
-    try:
-        return [_of(hook.send(MESSAGE, idempotency_key="k"))]
-    except errors.FluxomailError as error:
-        return [_failed(error, final=error.permanent)]
-    finally:
-        hook.close()
-
-
-def by_async_hook(number: int) -> list[Outcome]:
-    try:
-        return [_of(asyncio.run(FluxomailHook().asend(MESSAGE, idempotency_key="k")))]
-    except errors.FluxomailError as error:
-        return [_failed(error, final=error.permanent)]
-
-
-def by_hand(number: int, *, asynchronous: bool = False) -> list[Outcome]:
-    """In a task of one's own, whose key the hook derives."""
-    hook = FluxomailHook()
-    with mock.patch.object(idempotency_key, "_running_context", return_value=context(try_number=number)):
-        try:
-            return [_of(asyncio.run(hook.asend(MESSAGE)) if asynchronous else hook.send(MESSAGE))]
-        except errors.FluxomailError as error:
-            return [_failed(error, final=error.permanent)]
-        finally:
-            hook.close()
-
-
-def by_email_backend(number: int) -> list[Outcome]:
-    """In a task of one's own, by Airflow's own function. It returns nothing: what the hook made of it counts."""
-    sent = []
-    send = FluxomailHook.send
-
-    def kept(hook: FluxomailHook, message: Any, **how: Any) -> Any:
-        sent.append(send(hook, message, **how))
-        return sent[-1]
-
-    with (
-        mock.patch.object(idempotency_key, "_running_context", return_value=context(try_number=number)),
-        mock.patch.object(FluxomailHook, "send", kept),
-    ):
-        try:
-            send_email(MESSAGE["to"], MESSAGE["subject"], MESSAGE["content"])
-        except errors.FluxomailError as error:
-            return [_failed(error, final=error.permanent)]
-    return [_of(sent[0])]
-
-
-def by_decorator(number: int, store: Store | None = None) -> list[Outcome]:
-    ctx = {**context(try_number=number), "task_state_store": store}
-    return [outcome(Run(decorated(lambda: MESSAGE), ctx))]
-
-
-def by_decorator_of_many(number: int, *, recipients: tuple[str, ...]) -> list[Outcome]:
-    """The task raises one error of several: what became of each message is what the hook made of it."""
-    told: list[Outcome] = []
-    send = FluxomailHook.send_once
-
-    def kept(hook: FluxomailHook, *args: Any, **how: Any) -> Any:
-        try:
-            sent = send(hook, *args, **how)
-        except errors.FluxomailError as error:
-            told.append(_failed(error, final=error.permanent))
-            raise
-        told.append(_of(sent))
-        return sent
-
-    operator = decorated(lambda: [{**MESSAGE, "to": recipient} for recipient in recipients])
-    with mock.patch.object(FluxomailHook, "send_once", kept):
-        run = Run(operator, context(try_number=number))
-    assert (run.error is None) == (not any(one.error for one in told))
-    if run.error is None:
-        assert [one["idempotency_key"] for one in run.result] == [one.key for one in told]
-        return told
-    return [*told, *[outcome(run)] * (len(recipients) - len(told))]
-
-
-def decorated(function: Callable[[], Any]) -> FluxomailSendDecoratedOperator:
-    return FluxomailSendDecoratedOperator(task_id="task", python_callable=function, deferrable=False)
+    run: Run
+    outcomes: list[Outcome]
+    report: str = ""
 
 
 class Store(dict[str, Any]):
@@ -266,50 +183,206 @@ class Store(dict[str, Any]):
         self.pop(key, None)
 
 
-def by_operator(number: int, **fields: Any) -> list[Outcome]:
-    operator = FluxomailSendOperator(task_id="task", **{"deferrable": False, **MESSAGE, **fields})
-    return [outcome(Run(operator, context(try_number=number)))]
+Message = Mapping[str, Any]
 
 
-def by_deferring_operator(number: int, store: Store | None = None) -> list[Outcome]:
-    return [outcome(deferring(FluxomailSendOperator(task_id="task", deferrable=True, **MESSAGE), number, store))]
+@dataclasses.dataclass(frozen=True)
+class Try:
+    """One try of a task, or one call: what it sends.
+
+    :param number: of the try, from 1.
+    :param store: the task's state store, as Airflow has it from 3.3 on.
+    """
+
+    messages: Sequence[Message]
+    number: int = 1
+    store: Store | None = None
+
+    @property
+    def context(self) -> Any:
+        """The context of the task."""
+        return {**context(try_number=self.number), "task_state_store": self.store}
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to send one or more messages.
+
+    :param send: makes one try.
+    :param recipients: one for each message; each of them meets the faults.
+    :param before: faults that come before those of a test, so that the way is in the middle of something.
+    :param after: faults that come after the first fault of a test.
+    :param defers: whether it waits out a 429 by a deferral.
+    :param reads: whether it reads timelines, which meet the faults too.
+    :param alert: it raises nothing and returns nothing, so no outcome is known.
+    :param store: of the task, for all its tries.
+    """
+
+    name: str
+    send: Callable[[Try], Sent]
+    recipients: tuple[str, ...] = (MESSAGE["to"],)
+    before: tuple[Fault, ...] = ()
+    after: tuple[Fault, ...] = ()
+    defers: bool = False
+    reads: bool = False
+    alert: bool = False
+    store: Store | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def attempt(self, number: int) -> list[Outcome]:
+        """Make one try, and say what it made of each message."""
+        messages = [{**MESSAGE, "to": recipient} for recipient in self.recipients]
+        return self.send(Try(messages, number, self.store)).outcomes
+
+    def script(self, fault: Fault, calls: int) -> list[Fault]:
+        """What the requests for one message meet, for ``fault`` to fail as many of them as one call makes."""
+        return [*self.before, *([fault, *self.after] if self.after else []), *[fault] * calls]
+
+
+def by_hook(sending: Try) -> Sent:
+    hook = FluxomailHook()
+    try:
+        return _called(lambda: hook.send(sending.messages[0], idempotency_key="k"))
+    finally:
+        hook.close()
+
+
+def by_async_hook(sending: Try) -> Sent:
+    return _called(lambda: asyncio.run(FluxomailHook().asend(sending.messages[0], idempotency_key="k")))
+
+
+def by_hand(sending: Try, *, asynchronous: bool = False) -> Sent:
+    """In a task of one's own, whose key the hook derives."""
+    hook, message = FluxomailHook(), sending.messages[0]
+    with mock.patch.object(idempotency_key, "_running_context", return_value=sending.context):
+        try:
+            return _called(lambda: asyncio.run(hook.asend(message)) if asynchronous else hook.send(message))
+        finally:
+            hook.close()
+
+
+def by_email_backend(sending: Try) -> Sent:
+    """In a task of one's own, by Airflow's own function. It returns nothing: the hook's result counts."""
+    (message,) = sending.messages
+    body = message.get("html_content", "") + message["content"]
+    copies = {name: message[name] for name in ("cc", "bcc") if name in message}
+    reply_to = message.get("extra_fields", {}).get("replyTo")
+    headers = {"Reply-To": reply_to} if reply_to else None
+    results: list[Any] = []
+    with (
+        mock.patch.object(idempotency_key, "_running_context", return_value=sending.context),
+        mock.patch.object(FluxomailHook, "send", _recorded(FluxomailHook.send, results)),
+    ):
+
+        def send() -> Any:
+            send_email(
+                message["to"], message["subject"], body, message.get("attachments"), custom_headers=headers, **copies
+            )
+            return results[-1]
+
+        return _called(send)
+
+
+def by_notifier(sending: Try, *, asynchronous: bool = False, **fields: Any) -> Sent:
+    """Send an alert. It raises nothing, so the log tells whether it was sent."""
+    (message,) = sending.messages
+    # An alert has neither copies nor attachments.
+    notifier = FluxomailNotifier(
+        **{name: value for name, value in message.items() if name not in ("cc", "bcc", "attachments")}, **fields
+    )
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("airflow.task")
+
+    def notify(ctx: Any) -> None:
+        logger.addHandler(handler)
+        try:
+            asyncio.run(notifier.async_notify(ctx)) if asynchronous else notifier(ctx)
+        finally:
+            logger.removeHandler(handler)
+        if not any("accepted the alert" in line for line in lines):
+            raise RuntimeError("not sent")
+
+    return Sent(Run(SimpleNamespace(execute=notify), sending.context), [])
+
+
+def by_decorator(sending: Try) -> Sent:
+    return _task(decorated(lambda: dict(sending.messages[0])), sending)
+
+
+def by_decorator_of_many(sending: Try) -> Sent:
+    """The task raises one error of several: what became of each message is what the hook made of it."""
+    results: list[Any] = []
+    send_once = _recorded(FluxomailHook.send_once, results)
+    with mock.patch.object(FluxomailHook, "send_once", send_once):
+        run = Run(decorated(lambda: [dict(message) for message in sending.messages]), sending.context)
+    outcomes = [_failed(one, _permanent(one)) if isinstance(one, BaseException) else _of(one) for one in results]
+    assert (run.error is None) == (not any(one.error for one in outcomes))
+    if run.error is not None:
+        outcomes += [outcome(run)] * (len(sending.messages) - len(outcomes))
+    else:
+        assert [one["idempotency_key"] for one in run.result] == [one.key for one in outcomes]
+    return Sent(run, outcomes)
+
+
+def decorated(function: Callable[[], Any]) -> FluxomailSendDecoratedOperator:
+    return FluxomailSendDecoratedOperator(task_id="task", python_callable=function, deferrable=False)
+
+
+def by_operator(sending: Try, **fields: Any) -> Sent:
+    how = {"deferrable": False, **sending.messages[0], **fields}
+    return _task(FluxomailSendOperator(task_id="task", **how), sending)
+
+
+def by_deferring_operator(sending: Try) -> Sent:
+    operator = FluxomailSendOperator(task_id="task", deferrable=True, **sending.messages[0])
+    run = deferring(operator, sending.number, sending.store)
+    return Sent(run, [outcome(run)])
+
+
+def by_operator_that_waits(sending: Try) -> Sent:
+    return by_operator(sending, wait_for="delivered", poll_interval=0.1, wait_timeout=60, deferrable=True)
 
 
 def deferring(operator: Any, number: int, store: Store | None = None) -> Run:
     """Meets 429s that last longer than a worker waits; the triggerer's clock is ahead, so that nobody waits."""
-    with mock.patch.object(triggers, "now", return_value=time.time() + 2 * LONG):
+    with mock.patch.object(rate_limit, "now", return_value=time.time() + 2 * LONG):
         run = Run(operator, {**context(try_number=number), "task_state_store": store})
-    assert all(isinstance(deferral.trigger, triggers.FluxomailRetryAfterTrigger) for deferral in run.deferrals)
+    assert all(isinstance(deferral.trigger, FluxomailRetryAfterTrigger) for deferral in run.deferrals)
     return run
 
 
-def by_batch(
-    number: int, *, recipients: tuple[str, ...], deferrable: bool = False, store: Store | None = None
-) -> list[Outcome]:
-    """Says what became of each message by the report; of those it does not name, by the task's error."""
+def by_batch(sending: Try, *, deferrable: bool = False) -> Sent:
+    """The report says what became of each message; of those that it does not name, the task's error does."""
+    run, report = run_batch(
+        [dict(message) for message in sending.messages], sending.number, sending.store, deferrable=deferrable
+    )
+    lines = [json.loads(line) for line in report.splitlines()]
+    by_row = {line["row"]: _line(line, run) for line in lines}
+    assert len(by_row) == len(lines), "one line for each message"
+    every = len(sending.messages)
+    assert (run.error is None) == (len(by_row) == every and not any(one.error for one in by_row.values()))
+    unnamed = None if run.error is None else outcome(run)
+    outcomes = [by_row.get(f"messages[{position}]") or unnamed or Outcome(None) for position in range(every)]
+    return Sent(run, outcomes, report)
+
+
+def run_batch(messages: Any, number: int = 1, store: Store | None = None, **fields: Any) -> tuple[Run, str]:
+    """Run a batch, and return its report too."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.jsonl"
-        messages = [{**MESSAGE, "to": recipient} for recipient in recipients]
-        operator = FluxomailSendBatchOperator(
-            task_id="task", messages=messages, report_path=str(report), deferrable=deferrable
-        )
-        run = deferring(operator, number, store)
-        lines = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
-    told = {line["row"]: _line(line, run) for line in lines}
-    assert len(told) == len(lines), "one line for each message"
-    assert (run.error is None) == (len(told) == len(recipients) and not any(one.error for one in told.values()))
-    unnamed = None if run.error is None else outcome(run)
-    return [told.get(f"messages[{position}]") or unnamed or Outcome(None) for position in range(len(recipients))]
+        how = {"messages": messages, "report_path": str(report), "deferrable": False, **fields}
+        run = deferring(FluxomailSendBatchOperator(task_id="task", **how), number, store)
+        return run, report.read_text("utf-8") if report.exists() else ""
 
 
 def _line(line: dict[str, Any], run: Run) -> Outcome:
     error = getattr(errors, line["error"]) if line["error"] else None
     reused = line["outcome"] == "replayed" or None
     return Outcome(line["idempotency_key"], line["send_id"], reused, error, final=bool(error) and _is_final(run))
-
-
-def by_operator_that_waits(number: int) -> list[Outcome]:
-    return by_operator(number, wait_for="delivered", poll_interval=0.1, wait_timeout=60, deferrable=True)
 
 
 def outcome(run: Run) -> Outcome:
@@ -320,13 +393,42 @@ def outcome(run: Run) -> Outcome:
     return Outcome(run.result["idempotency_key"], run.result["send_id"], run.result["reused"])
 
 
-def _of(sent: Any) -> Outcome:
-    return Outcome(sent.idempotency_key, sent.send_id, sent.reused)
+def _task(operator: Any, sending: Try) -> Sent:
+    run = Run(operator, sending.context)
+    return Sent(run, [outcome(run)])
 
 
-def _failed(error: BaseException | None, *, final: bool) -> Outcome:
+def _called(send: Callable[[], Any]) -> Sent:
+    """Of a call that is no task: Airflow fails the task around it, and retries it unless the error is permanent."""
+    run = Run(SimpleNamespace(execute=lambda _: send()))
+    return Sent(run, [_of(run.result) if run.error is None else _failed(run.error, _permanent(run.error))])
+
+
+def _recorded(function: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
+    """The same function, which keeps what it returns or raises."""
+
+    def call(*args: Any, **how: Any) -> Any:
+        try:
+            results.append(function(*args, **how))
+        except errors.FluxomailError as error:
+            results.append(error)
+            raise
+        return results[-1]
+
+    return call
+
+
+def _of(result: Any) -> Outcome:
+    return Outcome(result.idempotency_key, result.send_id, result.reused)
+
+
+def _failed(error: BaseException | None, final: bool) -> Outcome:
     assert error is not None
     return Outcome(getattr(error, "idempotency_key", None), error=type(error), final=final)
+
+
+def _permanent(error: BaseException) -> bool:
+    return isinstance(error, errors.FluxomailError) and error.permanent
 
 
 def _is_final(run: Run) -> bool:
@@ -334,25 +436,42 @@ def _is_final(run: Run) -> bool:
 
 
 TWO: Final = ("ops@example.org", "dev@example.org")
-WAYS: Final = [
-    Way("hook", by_hook),
-    Way("hook-async", by_async_hook),
+#: What moves the bytes: these meet every fault.
+TRANSPORTS: Final = [Way("hook", by_hook), Way("hook-async", by_async_hook)]
+#: What decides what an error means to a message and to a task: these meet a few of each kind.
+FACES: Final = [
+    Way("by-hand", by_hand),
+    Way("by-hand-async", partial(by_hand, asynchronous=True)),
     Way("email-backend", by_email_backend),
     Way("operator", by_operator),
-    Way("decorator", by_decorator),
-    Way("decorator-of-many", partial(by_decorator_of_many, recipients=TWO), TWO),
     Way("operator-deferred-then-fault", by_deferring_operator, before=(LONG_429,), defers=True),
     Way("operator-fault-then-deferred", by_deferring_operator, after=(LONG_429,), defers=True),
-    Way("batch", partial(by_batch, recipients=TWO), TWO),
-    Way("batch-deferred-then-fault", partial(by_batch, recipients=TWO, deferrable=True), TWO, (LONG_429,), defers=True),
     Way("operator-wait-for", by_operator_that_waits, defers=True, reads=True),
+    Way("decorator", by_decorator),
+    Way("decorator-of-many", by_decorator_of_many, TWO),
+    Way("batch", by_batch, TWO),
+    Way("batch-deferred-then-fault", partial(by_batch, deferrable=True), TWO, (LONG_429,), defers=True),
 ]
-each_way = pytest.mark.parametrize("way", WAYS, ids=str)
+ALERTS: Final = [
+    Way("notifier", by_notifier, alert=True),
+    Way("notifier-async", partial(by_notifier, asynchronous=True), alert=True),
+]
+WAYS: Final = [*TRANSPORTS, *FACES, *ALERTS]
+each_way = pytest.mark.parametrize("way", [*TRANSPORTS, *FACES], ids=str)
+
+
+def each_way_and_fault(faults: Sequence[Fault], few: Sequence[Fault]) -> pytest.MarkDecorator:
+    """Every fault for both transports, and a few for each of the other ways."""
+    pairs = [
+        *((way, fault) for way in TRANSPORTS for fault in faults),
+        *((way, fault) for way in FACES for fault in few),
+    ]
+    return pytest.mark.parametrize(("way", "fault"), [pytest.param(*pair, id=f"{pair[0]}-{pair[1]}") for pair in pairs])
 
 
 @pytest.fixture
 def quick(fluxomail_sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait little where the server names no time."""
+    """Shorten every wait for which the server names no time."""
     fluxomail_sandbox.connect(timeout=TIMEOUT, max_attempts=ATTEMPTS)
     monkeypatch.setattr(retries, "BACKOFF_FIRST", 0.01)
     monkeypatch.setattr(retries, "CONFLICT_WAIT", (0.01, 0.02))
@@ -364,7 +483,7 @@ def quick(fluxomail_sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) 
 
 
 def connect(sandbox: FluxomailSandbox, fault: Fault, **extras: Any) -> None:
-    """Give the connection a time-out that the fault, and it alone, outlasts."""
+    """Give the connection a timeout that only a slow fault exceeds."""
     sandbox.connect(**{"timeout": SHORT_TIMEOUT if fault.slow else TIMEOUT, "max_attempts": ATTEMPTS, **extras})
 
 
@@ -379,10 +498,10 @@ def queue(sandbox: FluxomailSandbox, script: Sequence[Fault], recipient: str, pa
 
 
 def settle(sandbox: FluxomailSandbox) -> None:
-    """Wait until the sandbox is done with the requests that it held back: these store after the client gave up."""
+    """Wait until the sandbox has handled the requests that it delayed: these are stored after the client gave up."""
     deadline = time.monotonic() + 30
     while any(request.status is None for request in sandbox.requests(fault="delay")):
-        assert time.monotonic() < deadline, "a request that was held back was never handled"
+        assert time.monotonic() < deadline, "a delayed request was never handled"
         time.sleep(0.02)
 
 
