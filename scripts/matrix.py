@@ -1,6 +1,7 @@
 """``make matrix``: unit and integration tests on each supported Airflow, with one table at the end.
 
-The table goes into the README, between its markers, with the date. Exits with 1 if a test failed.
+The table goes into the README, between its markers: a row for each release that was tested, with the date; the rows of
+the others stay. Exits with 1 if a test failed.
 """
 
 from __future__ import annotations
@@ -41,20 +42,20 @@ class Row:
 
 
 def main() -> int:
-    """Run the tests on each, print the table, and write it into the README if all ran."""
-    lines = [release for release in releases() if release.name != "3.3.0"]
+    """Run the tests on each, print the table, and write it into the README."""
+    known = [release for release in releases() if release.name != "3.3.0"]
     parser = argparse.ArgumentParser(prog="make matrix")
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(one.name for one in lines)}; all of them by default")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(one.name for one in known)}; all of them by default")
     names = parser.parse_args().names
-    rows = [test(release) for release in lines if not names or release.name in names]
-    print("\n" + table(rows))
+    rows = [test(release) for release in known if not names or release.name in names]
+    lines = table(rows)
+    print("\n" + "\n".join(lines))
     for row in rows:
         print(f"\nSkipped on Airflow {row.airflow}:")
         for reason, count in row.skipped.most_common():
             print(f"  {count} x {reason}")
-    if not names:
-        write(rows)
-        print(f"\nWritten to {README.name}.")
+    write(lines)
+    print(f"\nWritten to {README.name}.")
     return 1 if any(row.failed or not row.passed for row in rows) else 0
 
 
@@ -95,27 +96,36 @@ def count(report: Path, row: Row) -> None:
             row.passed += 1
 
 
-def table(rows: list[Row]) -> str:
-    """The table, as Markdown."""
+def table(rows: list[Row]) -> list[str]:
+    """The lines of the table, as Markdown."""
     packages = [name.removeprefix("apache-airflow-providers-") for name in PACKAGES]
-    head = ["Apache Airflow", "Python", *packages, "Passed", "Failed", "Skipped"]
+    head = ["Apache Airflow", "Python", *packages, "Passed", "Failed", "Skipped", "Tested on"]
+    today = f"{datetime.datetime.now(datetime.UTC).date():%d %B %Y}"
     lines = [head, ["---"] * len(head)]
     for row in rows:
         counts = (row.passed, row.failed, sum(row.skipped.values()))
-        lines.append([row.airflow, row.python, *row.packages.values(), *(f"{number:,}" for number in counts)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([row.airflow, row.python, *row.packages.values(), *(f"{number:,}" for number in counts), today])
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def write(rows: list[Row]) -> None:
-    """Put the table into the README, with the date."""
+def write(lines: list[str]) -> None:
+    """Put the rows into the README's table; those of releases that were not tested now stay."""
     begin, end = MARKERS
-    today = datetime.datetime.now(datetime.UTC).date()
+    head, new = lines[:2], {minor(line): line for line in lines[2:]}
     text = README.read_text(encoding="utf-8")
-    new = f"{begin}\nUnit and integration tests, {today:%d %B %Y}:\n\n{table(rows)}\n\n{end}"
-    changed, found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: new, text, flags=re.DOTALL)
-    if found != 1:
+    if text.count(begin) != 1 or text.count(end) != 1:
         raise SystemExit(f"{README} has no place for the table: {begin.strip()} ... {end}")
-    README.write_text(changed, encoding="utf-8")
+    before, _, rest = text.partition(begin)
+    found, _, after = rest.partition(end)
+    old = {minor(line): line for line in found.splitlines() if re.match(r"\| \d", line)}
+    rows = dict(sorted((old | new).items())).values()
+    body = "\n".join(["", *head, *rows, ""])
+    README.write_text(f"{before}{begin}{body}\n{end}{after}", encoding="utf-8")
+
+
+def minor(line: str) -> tuple[int, ...]:
+    """Major and minor of the Airflow in a row's first cell."""
+    return tuple(int(number) for number in line.split("|")[1].split(".")[:2])
 
 
 if __name__ == "__main__":

@@ -23,14 +23,20 @@ TASKS_HAVE_A_LOG_URL: Final = not (3, 0) <= RELEASE < (3, 1)
 #: With ``dag.test()``, Airflow 3.0 hands a rescheduled sensor the time of its first poke as text; its next poke fails.
 CAN_POKE_AGAIN: Final = not (3, 0) <= RELEASE < (3, 1)
 
+#: Whether Airflow sends email about a failing task at all.
+HAS_FAILURE_MAILS: Final = not (3, 0) <= RELEASE < (3, 1)
+
 #: Why a failing task sends no email by the email backend; empty if it does.
 NO_FAILURE_MAILS: Final = (
     "Airflow 3.0 cannot render its own failure email: its template reads ti.mark_success_url, which is not there"
-    if (3, 0) <= RELEASE < (3, 1)
+    if not HAS_FAILURE_MAILS
     else "Airflow 3.2.0 to 3.3.0 ignore [email] email_backend for failing tasks"
     if (3, 2) <= RELEASE < (3, 3, 1)
     else ""
 )
+
+#: With ``dag.test()``, Airflow 3.0 prints what its task runner and supervisor say to each other, at any log level.
+PRINTS_ITS_REQUESTS: Final = (3, 0) <= RELEASE < (3, 1)
 
 
 def stored(result: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.waiting import worker
-from tests.support.airflow_facts import CAN_POKE_AGAIN
+from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, CAN_POKE_AGAIN
 from tests.support.airflow_runs import DagRunResult, DagRuns
 
 
@@ -195,9 +195,9 @@ def test_the_example_of_alerts(dags: DagRuns, sandbox: FluxomailSandbox) -> None
             f"[Airflow] up for retry: {name} (try 1 of 2)",
             f"[Airflow] failed: {name} (try 2 of 2)",
         ]
-        assert all(
-            "\nValueError: the warehouse has no rows of today\n" in mail.content for mail in sandbox.messages(to)
-        )
+        for mail in sandbox.messages(to):
+            told = "\nValueError: the warehouse has no rows of today\n" in mail.content
+            assert told is CALLBACKS_SEE_THE_EXCEPTION
     whole = sandbox.message("lead@example.org")
     assert whole.subject == f"[Airflow] Dag failed: fluxomail_alerts ({run.run_id})"
     own = sandbox.message("data-team@example.org")
@@ -235,9 +235,17 @@ def test_the_example_of_a_suppression_list(
         SimpleNamespace(extra={"payload": {"events": [{"send_id": send_id} for send_id in ids]}})
         for ids in (sends, sends[:1])
     ]
-    assert suppress(triggering_asset_events={example["undeliverable"]: changes}) == 2
+
+    class Triggering:
+        """As Airflow's: an asset of 3.0 cannot be the key of a dict."""
+
+        def __getitem__(self, asset: object) -> list[SimpleNamespace]:
+            assert asset == example["undeliverable"]
+            return changes
+
+    assert suppress(triggering_asset_events=Triggering()) == 2
     assert kept == {"fluxomail_suppressed": sorted(map(example["digest"], ("ada@example.org", "bob@example.org")))}
-    assert suppress(triggering_asset_events={example["undeliverable"]: changes}) == 0
+    assert suppress(triggering_asset_events=Triggering()) == 0
     assert "example.org" not in caplog.text + str(kept), "promise 5"
 
 
