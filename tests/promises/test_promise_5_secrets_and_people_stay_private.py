@@ -102,7 +102,7 @@ PEOPLE: Final = [{**MESSAGE, "to": f"Veiled P <veiled-{number}@example.org>"} fo
 #: What a way has no field for goes into fields that it has: the server quotes all of it.
 OF_ALERTS: Final = {"extra_fields": {**MESSAGE["extra_fields"], "file": "veiled.txt"}}
 OF_WAYS: Final[dict[str, dict[str, Any]]] = {
-    "email-backend": {"content": f"{MESSAGE['content']} Veiled one"},
+    "email-backend": {"content": f"{MESSAGE['content']} Veiled one veiled-reply@example.org"},
     "notifier": OF_ALERTS,
     "notifier-async": OF_ALERTS,
 }
