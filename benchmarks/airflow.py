@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY
 from benchmarks.report import Row, at_most
 from benchmarks.waits import server
-from scripts.airflow_runner import FINAL_STATES, AirflowRunner
-from scripts.postgres import Postgres
+from scripts.testbed.airflow_runner import FINAL_STATES, AirflowRunner
+from scripts.testbed.postgres import Postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,12 +26,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from scripts.airflow2_runner import Airflow2Runner
-from scripts.airflow_runner import USER, AirflowError, AirflowRunner, Change, TaskTry
 from scripts.demo_scenarios import SCENARIOS, Account, Scenario
-from scripts.exclusive import ExclusiveFolder, FolderInUseError
-from scripts.processes import ProcessError, record_in
-from scripts.sandbox import API_KEY, SEND_PATH, Sandbox
+from scripts.testbed.airflow2_runner import Airflow2Runner
+from scripts.testbed.airflow_runner import USER, AirflowError, AirflowRunner, Change, TaskTry
+from scripts.testbed.exclusive import ExclusiveFolder, FolderInUseError
+from scripts.testbed.processes import ProcessError, record_in
+from scripts.testbed.sandbox import API_KEY, SEND_PATH, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

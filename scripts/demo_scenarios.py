@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripts.airflow_runner import TaskTry
+    from scripts.testbed.airflow_runner import TaskTry
 
 #: The client makes so many requests per try; all of them lose their answer.
 LOST_ANSWERS: Final = 4

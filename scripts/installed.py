@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import airflow_provider_fluxomail
-from scripts.airflow2_runner import Airflow2Runner
-from scripts.airflow_runner import AirflowRunner
-from scripts.sandbox import API_KEY, Sandbox
+from scripts.testbed.airflow2_runner import Airflow2Runner
+from scripts.testbed.airflow_runner import AirflowRunner
+from scripts.testbed.sandbox import API_KEY, Sandbox
 
 PACKAGE: Final = Path(airflow_provider_fluxomail.__file__).parent
 PROVIDER: Final = "airflow-provider-fluxomail"

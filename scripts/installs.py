@@ -22,7 +22,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 CONSTRAINTS: Final = ROOT / "constraints"
 #: What runs in the environment; copied, so that what is imported there is the wheel and not the checkout.
 SCRIPTS: Final = (
-    "__init__.py", "airflow2_runner.py", "airflow_runner.py", "installed.py", "processes.py", "sandbox.py",
+    "__init__.py", "installed.py", "testbed/__init__.py", "testbed/airflow2_runner.py", "testbed/airflow_runner.py",
+    "testbed/processes.py", "testbed/sandbox.py",
 )  # fmt: skip
 PYTHONS: Final = ("3.12", "3.11", "3.13", "3.14")
 
@@ -104,8 +105,9 @@ def check(release: Release, wheel: Path, constraints: Path, uv: str) -> None:
         print(f"==> Airflow {release.version} with {len(before)} packages; added {', '.join(added)}", flush=True)
         run(uv, "pip", "check", "--quiet", "--python", str(python))
         for name in SCRIPTS:
-            (folder / "scripts").mkdir(exist_ok=True)
-            shutil.copy(ROOT / "scripts" / name, folder / "scripts")
+            copy = folder / "scripts" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "scripts" / name, copy)
         run(str(python), "-m", "scripts.installed", cwd=folder)
 
 

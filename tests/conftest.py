@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
@@ -19,6 +20,9 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 ROOT = Path(__file__).parent.parent
 _HOME = Path(tempfile.mkdtemp(prefix="fluxomail-tests-"))
 _DAGS = _HOME / "dags"
+#: What all processes of pytest-xdist share; they inherit the name from the one that starts them.
+_SHARED = Path(os.environ.get("FLUXOMAIL_TESTS_SHARED") or tempfile.mkdtemp(prefix="fluxomail-tests-shared-"))
+_OWNS_SHARED = "FLUXOMAIL_TESTS_SHARED" not in os.environ
 _AIRFLOW = tuple(int(part) for part in metadata.version("apache-airflow").split(".")[:2])
 #: Airflow 2 has no asset watchers, and none before 3.3 has retry policies.
 _NOT_FOR_THIS_AIRFLOW = [
@@ -50,6 +54,7 @@ _NOT_INSTALLED = [
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "AIRFLOW__"))]:
     del os.environ[_name]
 os.environ |= {
+    "FLUXOMAIL_TESTS_SHARED": str(_SHARED),
     "AIRFLOW_HOME": str(_HOME),
     "AIRFLOW__CORE__DAGS_FOLDER": str(_DAGS),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -69,6 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
+    if _OWNS_SHARED:
+        shutil.rmtree(_SHARED, ignore_errors=True)
 
 
 # Airflow 2.11 logs at INFO from the root down; what the tests themselves request is not worth a line.
@@ -87,5 +94,15 @@ def airflow_db() -> Path:
     unwanted = shutil.ignore_patterns(*_NOT_FOR_THIS_AIRFLOW, *_NOT_INSTALLED, ".airflowignore")
     shutil.copytree(ROOT / "example_dags", _DAGS, ignore=unwanted)
     shutil.copytree(ROOT / "tests" / "wire" / "dags", _DAGS, dirs_exist_ok=True)
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=300)
+    # Takes ten seconds and more: the first process that needs a database makes it, the others copy it.
+    migrated = _SHARED / "airflow.db"
+    with (_SHARED / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not migrated.exists():
+            subprocess.run(
+                [sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True, timeout=300
+            )
+            shutil.copy(_HOME / "airflow.db", _SHARED / "copy.db")
+            (_SHARED / "copy.db").rename(migrated)
+    shutil.copy(migrated, _HOME / "airflow.db")
     return _DAGS

@@ -244,6 +244,8 @@ def _running_context() -> Context:
 
 def _ordinal(context: Context, name: str) -> int:
     """Count messages with one name. The counter is kept in the context, which exists for exactly one try."""
+    # A traceback that shows local variables shows the context, and the name holds the recipient.
+    name = hashlib.sha256(name.encode()).hexdigest()
     with _COUNTING:
         values: dict[str, Any] = context  # type: ignore[assignment]
         counts: Counter[str] = values.setdefault(_ORDINALS, Counter())

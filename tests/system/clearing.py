@@ -7,14 +7,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from scripts.airflow_runner import FINAL_STATES
-from scripts.sandbox import SEND_PATH
+from scripts.testbed.airflow_runner import FINAL_STATES
+from scripts.testbed.sandbox import SEND_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from scripts.airflow_runner import AirflowRunner
-    from scripts.sandbox import Sandbox
+    from scripts.testbed.airflow_runner import AirflowRunner
+    from scripts.testbed.sandbox import Sandbox
 
 #: The tasks of each Dag: with the default, and with ``resend_on_clear=True``.
 TASKS: Final = ("send", "resend")

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil  # type: ignore[import-untyped]
 
-from scripts.airflow_cluster import CELERY_WORKER, SCHEDULER, end
-from scripts.airflow_runner import FINAL_STATES
-from scripts.sandbox import SEND_PATH
+from scripts.testbed.airflow_cluster import CELERY_WORKER, SCHEDULER, end
+from scripts.testbed.airflow_runner import FINAL_STATES
+from scripts.testbed.sandbox import SEND_PATH
 from tests.system.clearing import LIMIT, Field, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from scripts.airflow_cluster import AirflowCluster
-    from scripts.sandbox import Sandbox
+    from scripts.testbed.airflow_cluster import AirflowCluster
+    from scripts.testbed.sandbox import Sandbox
 
 TASK: Final = "send"
 #: Where a task halts on its first try: before its request; when its message is stored and not answered; when it has

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from scripts.airflow2_runner import Airflow2Runner
-from scripts.airflow_runner import AirflowRunner
-from scripts.postgres import Postgres
-from scripts.sandbox import API_KEY, Sandbox
+from scripts.testbed.airflow2_runner import Airflow2Runner
+from scripts.testbed.airflow_runner import AirflowRunner
+from scripts.testbed.postgres import Postgres
+from scripts.testbed.sandbox import API_KEY, Sandbox
 from tests.system.clearing import ATTEMPTS, LIMIT, TASKS, Field, Run
 
 if TYPE_CHECKING:

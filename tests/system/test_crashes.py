@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from scripts.airflow_cluster import SCHEDULER, TRIGGERER, AirflowCluster, end
-from scripts.postgres import Postgres
-from scripts.redis import Redis
-from scripts.sandbox import API_KEY, Sandbox
+from scripts.testbed.airflow_cluster import SCHEDULER, TRIGGERER, AirflowCluster, end
+from scripts.testbed.postgres import Postgres
+from scripts.testbed.redis import Redis
+from scripts.testbed.sandbox import API_KEY, Sandbox
 from tests.system.clearing import LIMIT
 from tests.system.crashing import POINTS, Crash, RandomKills, Scene, gone
 

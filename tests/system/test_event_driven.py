@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import pytest
 
-from scripts.airflow_runner import AirflowRunner
-from scripts.sandbox import API_KEY, SEND_PATH, Sandbox
+from scripts.testbed.airflow_runner import AirflowRunner
+from scripts.testbed.sandbox import API_KEY, SEND_PATH, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

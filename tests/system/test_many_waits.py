@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import pytest
 
-from scripts.airflow2_runner import Airflow2Runner
-from scripts.airflow_runner import FINAL_STATES, AirflowRunner
-from scripts.postgres import Postgres
-from scripts.sandbox import API_KEY, SEND_PATH, Sandbox
+from scripts.testbed.airflow2_runner import Airflow2Runner
+from scripts.testbed.airflow_runner import FINAL_STATES, AirflowRunner
+from scripts.testbed.postgres import Postgres
+from scripts.testbed.sandbox import API_KEY, SEND_PATH, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

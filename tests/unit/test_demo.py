@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from scripts import demo, processes
-from scripts.airflow2_runner import last_exception
-from scripts.exclusive import ExclusiveFolder, FolderInUseError
-from scripts.processes import ManagedProcess, loopback_environment, record_in
-from scripts.sandbox import Sandbox
+from scripts import demo
+from scripts.testbed import processes
+from scripts.testbed.airflow2_runner import last_exception
+from scripts.testbed.exclusive import ExclusiveFolder, FolderInUseError
+from scripts.testbed.processes import ManagedProcess, loopback_environment, record_in
+from scripts.testbed.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ PROXIES = ("ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", 
 HOLD = """
 import sys, time
 from pathlib import Path
-from scripts.exclusive import ExclusiveFolder
+from scripts.testbed.exclusive import ExclusiveFolder
 with ExclusiveFolder(Path(sys.argv[1])) as folder:
     folder.say("the first one")
     print("held", flush=True)

@@ -14,7 +14,7 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from tests.wire.running import context
+from tests.support.running import context
 
 COPIES = ['"Doe, Jane; PhD" <jane@example.org>', "cc@example.org"]
 AS_TEXT = "; ".join(COPIES)

@@ -36,8 +36,8 @@ from airflow_provider_fluxomail.sending.send_once import Identity
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 from tests.support.airflow_facts import stored
+from tests.support.running import Run, context
 from tests.support.timing import quick_waits
-from tests.wire.running import Run, context
 from tests.wire.test_sendstate import StateError, Store
 
 

@@ -16,8 +16,8 @@ from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, HAS_RETRY
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, CAN_POKE_AGAIN
+from tests.support.airflow_runs import DagRunResult, DagRuns
 from tests.support.timing import quick_waits
-from tests.wire.airflow_runs import DagRunResult, DagRuns
 
 
 @pytest.fixture(autouse=True)

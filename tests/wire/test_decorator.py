@@ -19,10 +19,10 @@ from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.airflow_names import task
+from tests.support.airflow_runs import DagRuns
+from tests.support.running import Run, context
 from tests.support.timing import wait_timing
-from tests.wire.airflow_runs import DagRuns
-from tests.wire.running import Run, context
-from tests.wire.ways import LONG, MESSAGE, Store, deferring, quick
+from tests.support.ways import LONG, MESSAGE, Store, deferring, quick
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")

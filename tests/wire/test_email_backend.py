@@ -24,9 +24,9 @@ from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from tests.support.airflow_facts import NO_FAILURE_MAILS
+from tests.support.airflow_runs import DagRuns
+from tests.support.running import context
 from tests.unit.test_email_backend import RECORD
-from tests.wire.airflow_runs import DagRuns
-from tests.wire.running import context
 
 PEOPLE = ["ada@example.org", "bob@example.org"]
 BACKEND = "airflow_provider_fluxomail.email_backend.send_email"

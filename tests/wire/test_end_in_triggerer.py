@@ -26,7 +26,7 @@ from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from airflow_provider_fluxomail.triggers.delivery import can_end_in_triggerer
 from tests.support.airflow_names import DAG
 from tests.support.timing import wait_timing
-from tests.wire.watching import send
+from tests.support.watching import send
 
 WORKER, TRIGGERER = False, TRIGGERS_CAN_END_TASKS
 

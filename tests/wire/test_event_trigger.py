@@ -22,8 +22,8 @@ from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
+from tests.support import running
 from tests.support.timing import event_timing
-from tests.wire import running
 
 EVENTS = "/api/v1/events"
 STREAM = "/api/v1/events/stream"

@@ -14,9 +14,9 @@ from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.provider_info import CONFIGURATION
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from tests.wire.running import fire
+from tests.support.running import fire
+from tests.support.watching import Mail, reads, send, streams, until
 from tests.wire.test_watchers import trigger
-from tests.wire.watching import Mail, reads, send, streams, until
 
 
 def put(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -17,8 +17,8 @@ from airflow_provider_fluxomail.links import FluxomailTimelineLink, keep_link, t
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
-from tests.wire.running import Run, context
-from tests.wire.watching import send
+from tests.support.running import Run, context
+from tests.support.watching import send
 
 MAIL: Any = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 TEMPLATE = "https://mail.example.com/sends/{send_id}?tab=timeline"

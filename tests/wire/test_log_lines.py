@@ -20,8 +20,8 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from tests.support.running import Run, context
 from tests.support.timing import quick_waits
-from tests.wire.running import Run, context
 from tests.wire.test_sendstate import Store
 
 MESSAGE: Final[dict[str, Any]] = {"to": "veiled@example.org", "subject": "Veiled", "content": "Veiled"}

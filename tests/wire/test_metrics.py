@@ -21,10 +21,10 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from tests.support.running import Run, context
 from tests.support.timing import wait_timing
-from tests.wire.running import Run, context
+from tests.support.watching import Mail, send, until, watching
 from tests.wire.test_batch import SandboxTime, batch, people
-from tests.wire.watching import Mail, send, until, watching
 
 NEW: Any = airflow_compat.airflow_stats.__wrapped__
 MAIL: Any = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}

@@ -15,8 +15,8 @@ import pytest
 
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.support.airflow_facts import HAS_FAILURE_MAILS, NO_FAILURE_MAILS
+from tests.support.airflow_runs import DagRuns
 from tests.support.timing import quick_waits
-from tests.wire.airflow_runs import DagRuns
 from tests.wire.old_services import HttpStub, SmtpStub, running
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"

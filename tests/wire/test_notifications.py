@@ -23,7 +23,7 @@ from airflow_provider_fluxomail.alerts import alert
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, TASKS_HAVE_A_LOG_URL
-from tests.wire.airflow_runs import DagRuns
+from tests.support.airflow_runs import DagRuns
 
 OPS: Final = "ops@example.org"
 URL: Final = "https://airflow.example.org"

@@ -18,8 +18,8 @@ from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecord
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.support.airflow_names import DAG
+from tests.support.running import Run, context
 from tests.support.timing import quick_waits
-from tests.wire.running import Run, context
 
 
 def operator(**fields: Any) -> FluxomailSendOperator:

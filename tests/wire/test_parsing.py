@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
-from tests.wire.running import Run
+from tests.support.running import Run
 
 HEAD: Final = """
 import datetime

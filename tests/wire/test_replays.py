@@ -17,8 +17,8 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
+from tests.support.running import Run, context
 from tests.support.timing import quick_waits
-from tests.wire.running import Run, context
 
 ADA, BOB = "ada@example.org", "bob@example.org"
 TIMELINE = "/api/v1/sends"

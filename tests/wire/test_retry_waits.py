@@ -10,18 +10,21 @@ import pytest
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
+from tests.support.ways import ATTEMPTS, FACES, MESSAGE, TRANSPORTS, Way, check_sent, quick
 from tests.wire.conftest import Transport
-from tests.wire.ways import ATTEMPTS, MESSAGE, Way, check_sent, each_way, quick
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-@each_way
 @pytest.mark.parametrize(
-    ("status", "retry_after", "seconds"),
-    [(429, 0.4, 0.4), (503, 0.4, 0.4), (429, {"http_date_in": 1}, 1.0)],
-    ids=["429-seconds", "503-seconds", "429-http-date"],
+    ("way", "status", "retry_after", "seconds"),
+    [
+        *((way, 429, 0.4, 0.4) for way in [*TRANSPORTS, *FACES]),
+        *((way, 503, 0.4, 0.4) for way in TRANSPORTS),
+        *((way, 429, {"http_date_in": 1}, 1.0) for way in TRANSPORTS),
+    ],
+    ids=str,
 )
 def test_promise_4_the_gap_between_tries_obeys_retry_after(
     fluxomail_sandbox: FluxomailSandbox, way: Way, status: int, retry_after: Any, seconds: float

@@ -12,7 +12,7 @@ from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.client.watching.wait import now
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from tests.wire.running import Run, context
+from tests.support.running import Run, context
 
 HOUR = 3600.0
 ADA, BOB = "ada@example.org", "bob@example.org"

@@ -24,8 +24,8 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
+from tests.support.running import Run, context, fire, rebuilt
 from tests.support.timing import quick_waits, wait_timing
-from tests.wire.running import Run, context, fire, rebuilt
 
 PACKAGE = "airflow_provider_fluxomail"
 TIMELINE = "/api/v1/sends"

@@ -27,8 +27,8 @@ from airflow_provider_fluxomail.sending import send_record
 from airflow_provider_fluxomail.sending.batch import batch
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
+from tests.support.running import Run
 from tests.support.timing import quick_waits, wait_timing
-from tests.wire.running import Run
 from tests.wire.test_bad_servers import answers, certificate, head, tls_url  # noqa: F401 - fixtures
 from tests.wire.test_log_lines import running
 from tests.wire.test_sendstate import StateError, Store

@@ -20,8 +20,8 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sending.batch.progress import Progress
 from airflow_provider_fluxomail.sending.send_record import StoredRecord
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
-from tests.wire.running import Run, context
-from tests.wire.ways import MESSAGE, Store
+from tests.support.running import Run, context
+from tests.support.ways import MESSAGE, Store
 
 FOLDER: Final = Path(__file__).parent
 STATES, EVENTS, TRIGGERS = (

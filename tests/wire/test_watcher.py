@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.client.watching.wait import now
 from airflow_provider_fluxomail.client.watching.watched_wait import FOLLOWING_EVENTS
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.timing import wait_timing
-from tests.wire.watching import (
+from tests.support.watching import (
     Mail,
     Waits,
     lists,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_fluxomail.client.watching.wait import Ending, now
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from tests.wire.watching import Mail, Waits, outcome, send, timing, watching
+from tests.support.watching import Mail, Waits, outcome, send, timing, watching
 
 EXAMPLES: Final = int(os.environ.get("FLUXOMAIL_SCHEDULE_EXAMPLES", "25"))
 WAITS: Final = 8

@@ -14,8 +14,8 @@ from airflow_provider_fluxomail.configuration import connection
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
-from tests.wire.running import fire
-from tests.wire.watching import Mail, reads, send, streams, until
+from tests.support.running import fire
+from tests.support.watching import Mail, reads, send, streams, until
 
 STREAM = "/api/v1/events/stream"
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts.airflow2_runner import Airflow2Runner
-from scripts.airflow_runner import AirflowRunner
-from scripts.postgres import Postgres
-from scripts.sandbox import Sandbox
+from scripts.testbed.airflow2_runner import Airflow2Runner
+from scripts.testbed.airflow_runner import AirflowRunner
+from scripts.testbed.postgres import Postgres
+from scripts.testbed.sandbox import Sandbox
 from tests.system.shared.scene import AIRFLOW_2, DAGS, Scene, environment
 from tests.system.shared.statsd import Statsd
 

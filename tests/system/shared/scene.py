@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil  # type: ignore[import-untyped]
 
-from scripts.airflow_cluster import end
-from scripts.airflow_runner import FINAL_STATES, AirflowRunner, TaskTry
-from scripts.sandbox import API_KEY, SEND_PATH, Sandbox
+from scripts.testbed.airflow_cluster import end
+from scripts.testbed.airflow_runner import FINAL_STATES, AirflowRunner, TaskTry
+from scripts.testbed.sandbox import API_KEY, SEND_PATH, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

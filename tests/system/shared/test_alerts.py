@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from scripts.sandbox import API_KEY
+from scripts.testbed.sandbox import API_KEY
 from tests.system.shared.scene import AIRFLOW_2, LIMIT, RUN_ID, UNENDING
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import httpx
 
-from scripts.airflow_runner import USER, AirflowError, AirflowRunner
+from scripts.testbed.airflow_runner import USER, AirflowError, AirflowRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

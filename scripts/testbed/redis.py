@@ -8,7 +8,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Self
 
-from scripts.processes import ManagedProcess, ProcessError, free_port
+from scripts.testbed.processes import ManagedProcess, ProcessError, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

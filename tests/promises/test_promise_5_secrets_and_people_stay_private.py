@@ -1,11 +1,11 @@
-"""Secrets and people stay private (promise 5): all of the package is run, and all that it leaves behind is searched.
+"""Promise 5: secrets and people stay private. All of the package is run, and everything it leaves behind is searched.
 
 Each word of the message, each address and the key hold a word that nothing else holds.
 """
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import json
 import logging
 import os
@@ -21,9 +21,6 @@ from typing import Any, Final
 
 import pytest
 
-from airflow_provider_fluxomail.client import retries
-from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
-from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -31,9 +28,25 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.support.airflow_facts import PRINTS_ITS_REQUESTS
-from tests.support.timing import quick_waits
-from tests.wire.airflow_runs import DagRuns
-from tests.wire.running import Run, context
+from tests.support.airflow_runs import DagRuns
+from tests.support.running import Run, context
+from tests.support.ways import (
+    ALERTS,
+    FACES,
+    TIMELINE,
+    TRANSPORTS,
+    WAYS,
+    Store,
+    Try,
+    Way,
+    by_hook,
+    by_notifier,
+    by_operator,
+    quick,
+    run_batch,
+)
+
+__all__ = ["quick"]
 
 ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "fm_clandestine_0123456789"
@@ -60,7 +73,6 @@ QUOTE: Final = " | ".join(
 )
 #: The same of one that answers a read: who reads does not know what was sent, only what an address looks like.
 QUOTE_OF_READ: Final = " | ".join([KEY, TO, *MESSAGE["cc"], f"<{TO}>", f'"to": "{TO}"'])
-TIMELINE: Final = "/api/v1/sends"
 
 
 @pytest.fixture
@@ -85,107 +97,40 @@ def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
     return caplog
 
 
-@pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
-    monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
-    quick_waits(monkeypatch, rate_limit_spread=0.01, least_interval=0.02)
-
-
-class Store(dict[str, Any]):
-    """A task state store, as Airflow's own looks to a task."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
-
-
 STORE: Final = Store()
 PEOPLE: Final = [{**MESSAGE, "to": f"Veiled P <veiled-{number}@example.org>"} for number in range(3)]
+#: What a way has no field for goes into fields that it has: the server quotes all of it.
+OF_ALERTS: Final = {"extra_fields": {**MESSAGE["extra_fields"], "file": "veiled.txt"}}
+OF_WAYS: Final[dict[str, dict[str, Any]]] = {
+    "email-backend": {"content": f"{MESSAGE['content']} Veiled one veiled-reply@example.org"},
+    "notifier": OF_ALERTS,
+    "notifier-async": OF_ALERTS,
+}
+
+
+def send(way: Way) -> Run:
+    """Send by one way, and search its report, which is often kept for long and read by many."""
+    sent = way.send(Try([{**MESSAGE, **OF_WAYS.get(way.name, {})}], store=STORE))
+    return searched(sent.run, sent.report)
+
+
+def searched(run: Run, report: str) -> Run:
+    assert not SECRET.search(report), report
+    assert not PERSON.search(report), report
+    return run
 
 
 def task(try_number: int = 1, **fields: Any) -> Run:
     """Send by the operator."""
-    ctx = {**context(try_number=try_number), "task_state_store": STORE}
-    return Run(FluxomailSendOperator(task_id="task", **{"deferrable": False, **MESSAGE, **fields}), ctx)
+    return by_operator(Try([MESSAGE], try_number, STORE), **fields).run
 
 
-def by_hook(**fields: Any) -> Run:
-    def execute(_: Any) -> Any:
-        hook = FluxomailHook()
-        try:
-            return hook.send({**MESSAGE, **fields}, idempotency_key="k")
-        finally:
-            hook.close()
-
-    return Run(SimpleNamespace(execute=execute))
-
-
-def by_async_hook(**fields: Any) -> Run:
-    def execute(_: Any) -> Any:
-        return asyncio.run(FluxomailHook().asend({**MESSAGE, **fields}, idempotency_key="k"))
-
-    return Run(SimpleNamespace(execute=execute))
-
-
-def by_decorator(function: Callable[[], Any]) -> Run:
-    ctx = {**context(), "task_state_store": STORE}
-    return Run(FluxomailSendDecoratedOperator(task_id="task", python_callable=function, deferrable=False), ctx)
-
-
-def by_email_backend() -> Run:
-    def execute(_: Any) -> Any:
-        # All that the other ways send, in the fields that Airflow has.
-        words = f"{MESSAGE['html_content']}{MESSAGE['content']} Veiled one veiled-reply@example.org"
-        copies: dict[str, Any] = {name: MESSAGE[name] for name in ("cc", "bcc")}
-        headers = {"Reply-To": "veiled-reply@example.org"}
-        return send_email(
-            MESSAGE["to"], MESSAGE["subject"], words, MESSAGE["attachments"], custom_headers=headers, **copies
-        )
-
-    return Run(SimpleNamespace(execute=execute))
-
-
-def by_notifier(*, waits: bool = False, **fields: Any) -> Run:
-    """Send an alert. It raises nothing, so the log tells whether it was sent."""
-
-    def execute(ctx: Any) -> None:
-        given = {name: value for name, value in MESSAGE.items() if name not in ("cc", "bcc", "attachments")}
-        # A notifier attaches nothing, but the server quotes this name.
-        given["extra_fields"] = {**MESSAGE["extra_fields"], "file": "veiled.txt"}
-        notifier = FluxomailNotifier(**{**given, **fields})
-        records: list[str] = []
-        handler = logging.Handler()
-        handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
-        logger = logging.getLogger("airflow.task")
-        logger.addHandler(handler)
-        try:
-            asyncio.run(notifier.async_notify(ctx)) if waits else notifier(ctx)
-        finally:
-            logger.removeHandler(handler)
-        if not any("accepted the alert" in line for line in records):
-            raise RuntimeError("not sent")
-
-    return Run(SimpleNamespace(execute=execute))
-
-
-def by_batch(**fields: Any) -> Run:
-    return batch([{**MESSAGE, **fields}])
+def alert(**fields: Any) -> Run:
+    return by_notifier(Try([{**MESSAGE, **OF_ALERTS, **fields}])).run
 
 
 def batch(messages: Any, **fields: Any) -> Run:
-    """Send by the batch operator, and search its report, which is often kept for long and read by many."""
-    ctx = {**context(), "task_state_store": STORE}
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.jsonl"
-        how = {"messages": messages, "report_path": str(report), "deferrable": False, **fields}
-        run = Run(FluxomailSendBatchOperator(task_id="task", **how), ctx)
-        told = report.read_text("utf-8") if report.exists() else ""
-    assert not SECRET.search(told), told
-    assert not PERSON.search(told), told
-    return run
+    return searched(*run_batch(messages, store=STORE, **fields))
 
 
 def batch_of_file(name: str, text: str) -> Run:
@@ -196,23 +141,10 @@ def batch_of_file(name: str, text: str) -> Run:
 
 
 def sensor(send_id: str | None = None, **fields: Any) -> Run:
-    send_id = send_id or by_hook().result.send_id
+    send_id = send_id or by_hook(Try([MESSAGE])).run.result.send_id
     how = {"poke_interval": 0.05, "timeout": 30, "deferrable": False, **fields}
     return Run(FluxomailDeliverySensor(task_id="wait", send_id=send_id, **how), context())
 
-
-#: Every way to send. One that comes to the package is a line here.
-WAYS: Final[dict[str, Callable[..., Run]]] = {
-    "hook": by_hook,
-    "hook-async": by_async_hook,
-    "operator": task,
-    "batch": by_batch,
-    "email-backend": by_email_backend,
-    "decorator": lambda: by_decorator(lambda: {**MESSAGE}),
-    "decorator-of-many": lambda: by_decorator(lambda: [{**MESSAGE}]),
-    "notifier": by_notifier,
-    "notifier-async": lambda **fields: by_notifier(waits=True, **fields),
-}
 
 #: What is run: faults that come first, what is done, what comes of it.
 SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]] = {
@@ -246,13 +178,13 @@ SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]]
         lambda: task(to="veiled+never@example.org", wait_for="delivered", wait_timeout=0.3, poll_interval=0.1),
         "AirflowFailException",
     ),
-    "an alert": ([{"kind": "response_lost_after_store"}], lambda: by_notifier(), "success"),
+    "an alert": ([{"kind": "response_lost_after_store"}], alert, "success"),
     "an alert whose template breaks": (
         [],
-        lambda: by_notifier(content="{{ 'veiled words'.nothing.more }}", subject="{{ veiled", html_content=None),
+        lambda: alert(content="{{ 'veiled words'.nothing.more }}", subject="{{ veiled", html_content=None),
         "success",
     ),
-    "an alert to nobody": ([], lambda: by_notifier(to=["veiled person", "veiled-2nd"]), "RuntimeError"),
+    "an alert to nobody": ([], lambda: alert(to=["veiled person", "veiled-2nd"]), "RuntimeError"),
     "a sensor that pokes": ([], sensor, "success"),
     "a sensor that defers": ([{"kind": "status", "status": 500, "body": QUOTE_OF_READ, "path": TIMELINE, "times": 3}],
                              lambda: sensor(deferrable=True), "success"),
@@ -348,7 +280,7 @@ def connected(**extras: Any) -> Run:
 
 
 def bounced() -> str:
-    send_id: str = by_hook(to="veiled+bounced@example.org").result.send_id
+    send_id: str = by_hook(Try([{**MESSAGE, "to": "veiled+bounced@example.org"}])).run.result.send_id
     return send_id
 
 
@@ -394,13 +326,13 @@ def shown(error: BaseException, *, variables: bool) -> str:
     told = traceback.TracebackException.from_exception(error, capture_locals=variables)
     links = [told]
     for link in links:
-        own = [frame for frame in link.stack if not frame.filename.startswith(str(Path(__file__).parent))]
+        own = [frame for frame in link.stack if not frame.filename.startswith(str(ROOT / "tests"))]
         link.stack = traceback.StackSummary.from_list(own)
         links += [one for one in (link.__cause__, link.__context__) if one is not None]
     return "".join(told.format())
 
 
-@pytest.mark.usefixtures("_quick")
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_promise_5_nothing_private_is_left_behind(
     private: Sandbox, logged: pytest.LogCaptureFixture, name: str
@@ -419,12 +351,26 @@ def test_promise_5_nothing_private_is_left_behind(
     check(run, logged, private)
 
 
-@pytest.mark.usefixtures("_quick")
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("form", ["text", "docs", "nested", "details"])
-@pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 503])
+#: Every status in every form for both transports, a few for each way.
+QUOTES: Final = [
+    *itertools.product(
+        TRANSPORTS,
+        ["text", "docs", "nested", "details"],
+        [200, 400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 503],
+    ),
+    *(
+        (way, form, status)
+        for way in [*FACES, *ALERTS]
+        if not (way.before or way.after or way.reads)
+        for form, status in [("nested", 400), ("docs", 401), ("details", 422), ("text", 429), ("text", 503)]
+    ),
+]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("way", "form", "status"), QUOTES, ids=str)
 def test_promise_5_what_a_server_quotes_is_not_shown(
-    private: Sandbox, logged: pytest.LogCaptureFixture, way: str, form: str, status: int
+    private: Sandbox, logged: pytest.LogCaptureFixture, way: Way, form: str, status: int
 ) -> None:
     body: Any = {
         "text": QUOTE,
@@ -434,17 +380,17 @@ def test_promise_5_what_a_server_quotes_is_not_shown(
     }[form]
     STORE.clear()
     private.fail_next(status, body=body, times=None, headers={"X-Request-Id": "req_1"})
-    run = WAYS[way]()
+    run = send(way)
     assert run.error is not None
     assert private.requests("POST")
     check(run, logged, private)
 
 
-@pytest.mark.usefixtures("_quick")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("way", [way for way in WAYS if not (way.before or way.after or way.reads)], ids=str)
 @pytest.mark.parametrize("how", ["a wrong key", "no server", "a cut connection"])
 def test_promise_5_a_send_that_does_not_arrive(
-    private: Sandbox, logged: pytest.LogCaptureFixture, way: str, how: str
+    private: Sandbox, logged: pytest.LogCaptureFixture, way: Way, how: str
 ) -> None:
     STORE.clear()
     if how == "a wrong key":
@@ -453,7 +399,7 @@ def test_promise_5_a_send_that_does_not_arrive(
         private.connect(key=KEY, host="http://127.0.0.1:1", max_attempts=2)
     else:
         private.fail_next("cut_in_body", times=None)
-    run = WAYS[way]()
+    run = send(way)
     assert run.error is not None
     check(run, logged, private)
 
@@ -481,7 +427,7 @@ def test_promise_5_a_whole_dag(private: Sandbox, airflow_db: Path, tmp_path: Pat
     private.fail_next(429, to="veiled-rate_limited*", retry_after=2.1, body={"error": quote})
     private.fail_next(503, path=TIMELINE, to="veiled-waits*", times=2, body=QUOTE_OF_READ)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.wire.run_dag", str(airflow_db), "privacy"],
+        [sys.executable, "-m", "tests.support.run_dag", str(airflow_db), "privacy"],
         cwd=ROOT,
         env={
             **os.environ,

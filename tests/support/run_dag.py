@@ -1,6 +1,6 @@
 """Runs one Dag to its end, in a process of its own whose log has the level that the environment names.
 
-``python -m tests.wire.run_dag DAGS_FOLDER DAG_ID``
+``python -m tests.support.run_dag DAGS_FOLDER DAG_ID``
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from airflow_provider_fluxomail.client.watching.wait import WaitTiming, set_timing
-from tests.wire.airflow_runs import DagRuns
+from tests.support.airflow_runs import DagRuns
 
 
 def main(folder: str, dag_id: str) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-from scripts.processes import ManagedProcess, ProcessError, free_port
+from scripts.testbed.processes import ManagedProcess, ProcessError, free_port
 
 DATABASE: Final = "airflow"
 _OWNER: Final = "airflow"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import httpx
 
-from scripts.processes import ManagedProcess, ProcessError, free_port, loopback_environment, stop_all
+from scripts.testbed.processes import ManagedProcess, ProcessError, free_port, loopback_environment, stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ COMPONENTS: Final = {
 #: Log servers listen on every address and on fixed ports; all logs are on this machine's disk anyway.
 _ARGUMENTS: Final = {"scheduler": ("--skip-serve-logs",), "triggerer": ("--skip-serve-logs",)}
 USER: Final = "admin"
-ROOT: Final = Path(__file__).resolve().parent.parent
+ROOT: Final = Path(__file__).resolve().parents[2]
 FINAL_STATES: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _LOOK_SECONDS: Final = 0.25
 

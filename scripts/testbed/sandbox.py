@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 
-from scripts.processes import ManagedProcess, loopback_environment
+from scripts.testbed.processes import ManagedProcess, loopback_environment
 
 if TYPE_CHECKING:
     from pathlib import Path

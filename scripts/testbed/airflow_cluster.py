@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import psutil  # type: ignore[import-untyped]
 
-from scripts.airflow_runner import AirflowError, AirflowRunner
-from scripts.processes import ManagedProcess, stop_all
+from scripts.testbed.airflow_runner import AirflowError, AirflowRunner
+from scripts.testbed.processes import ManagedProcess, stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,0 +1,1 @@
+"""Airflow, its database, its broker and the sandbox as processes, for the demo, system tests and benchmarks."""
