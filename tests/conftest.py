@@ -16,6 +16,7 @@ import pytest
 from packaging.version import Version
 
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
+from tests.support.airflow_runs import DagRuns
 
 ROOT = Path(__file__).parent.parent
 _HOME = Path(tempfile.mkdtemp(prefix="fluxomail-tests-"))
@@ -106,3 +107,9 @@ def airflow_db() -> Path:
             (_SHARED / "copy.db").rename(migrated)
     shutil.copy(migrated, _HOME / "airflow.db")
     return _DAGS
+
+
+@pytest.fixture
+def dags(airflow_db: Path, sandbox: FluxomailSandbox) -> DagRuns:
+    """The Dags of the examples and of the tests, which send to the sandbox."""
+    return DagRuns(airflow_db)

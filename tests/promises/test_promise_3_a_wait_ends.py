@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from typing import Any
+
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client.event_types import FAILURES
+from airflow_provider_fluxomail.client.timeline import judge
+from airflow_provider_fluxomail.client.watching.wait import now
+from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
+from tests.support import (
+    cancelled_reads,
+    schedules,
+    send_operators,
+    sensors,
+    single_waits,
+    timelines,
+    watched_waits,
+    watchers,
+)
+from tests.support.airflow_facts import CAN_POKE_AGAIN
+from tests.support.airflow_runs import DagRuns
 from tests.support.running import Run
+from tests.support.send_operators import quick_operator
+from tests.support.sensors import quick_sensors
+from tests.support.watching import Mail, reads, send, timing, watching
 from tests.support.ways import MESSAGE, PASSING, TIMELINE, Fault, Try, by_hook, connect, quick
+from tests.support.whole_dags import quick_whole_dags
 
-__all__ = ["quick"]
+__all__ = ["quick", "quick_operator", "quick_sensors", "quick_whole_dags"]
 
 #: A response to a read never has a sendId to miss.
 FAULTS_OF_A_READ = [fault for fault in PASSING if fault.kind != "missing_send_id"]
@@ -57,3 +86,302 @@ def test_promise_3_a_wait_ends_though_a_fault_stays(
     run = wait(deferrable, timeout=0.5)
     assert run.kind == "AirflowSensorTimeout", run.error
     fluxomail_sandbox.assert_sent(1)
+
+
+@hypothesis.settings(
+    max_examples=200, deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+@hypothesis.given(st.lists(st.tuples(st.sampled_from(sorted(watched_waits.SIGNALS)), st.integers(0, 3)), max_size=40))
+def test_promise_3_no_order_of_signals_leaves_a_wait_alone(signals: list[tuple[str, int]]) -> None:
+    """Whatever happens, each wait that has not ended has a poll, and is where its state says."""
+
+    async def play() -> None:
+        # Nothing is judged meanwhile: the order of the signals is all that counts.
+        waits = watched_waits.new(settle=3600.0)
+        ones = [watched_waits.watched(waits, seen=now()) for _ in range(4)]
+        for signal, number in signals:
+            waits.stream_up()
+            if ones[number].state is not watched_waits.ENDED:
+                watched_waits.SIGNALS[signal](waits, ones[number])
+            for one in ones:
+                assert (one in waits.joining) is (one.state is watched_waits.JOINING)
+                assert (one in waits._settling) is (one.state is watched_waits.SETTLING)
+                assert one.state is watched_waits.ENDED or 0 < one.due <= one.wait.deadline
+                assert one.state is not watched_waits.SETTLING or waits._timer is not None
+
+    asyncio.run(play())
+
+
+def test_promise_3_a_cancellation_that_the_library_has_lost_still_ends_the_task() -> None:
+    assert cancelled_reads.read_that_times_out(cancelled=True).cancelled()
+
+
+@pytest.mark.parametrize(
+    ("events", "target", "decides", "reached"),
+    [
+        ([], "delivered", None, None),
+        ([("sent", timelines.MS)], "delivered", None, None),
+        ([("delayed", timelines.MS), ("whatever", timelines.MS)], "delivered", None, None),
+        ([("sent", timelines.MS), ("delivered", timelines.MS + 1)], "delivered", "delivered", True),
+        ([("opened", timelines.MS)], "delivered", "opened", True),
+        ([("clicked", timelines.MS)], "delivered", "clicked", True),
+        ([("clicked", timelines.MS)], "opened", "clicked", True),
+        ([("delivered", timelines.MS)], "opened", None, None),
+        ([("opened", timelines.MS)], "clicked", None, None),
+        ([("bounced", timelines.MS)], "delivered", "bounced", False),
+        ([("delivered", timelines.MS), ("bounced", timelines.MS + 1)], "delivered", "delivered", True),
+        ([("bounced", timelines.MS), ("delivered", timelines.MS + 1)], "delivered", "bounced", False),
+        ([("delivered", timelines.MS + 1), ("bounced", timelines.MS)], "delivered", "bounced", False),
+        ([("delivered", timelines.MS), ("bounced", timelines.MS)], "delivered", "bounced", False),
+        ([("delivered", timelines.MS), ("complained", timelines.MS + 1)], "opened", "complained", False),
+        ([("opened", timelines.MS), ("complained", timelines.MS + 1)], "opened", "opened", True),
+        ([("delivered", None), ("bounced", timelines.MS)], "delivered", "bounced", False),
+        ([("delivered", None)], "delivered", "delivered", True),
+    ],
+)
+def test_promise_3_the_first_event_by_time_that_is_target_or_failure_decides(
+    events: list[tuple[str, int | None]], target: str, decides: str | None, reached: bool | None
+) -> None:
+    outcome = judge(timelines.at(*events), target, FAILURES)
+    assert (outcome.event.type if outcome else None) == decides
+    assert (outcome.reached if outcome else None) == reached
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.FluxomailServerError("x", status=503),
+        errors.FluxomailConnectionError("x"),
+        errors.FluxomailRateLimitError("x", status=429),
+        errors.FluxomailResponseError("x", status=200),
+        errors.FluxomailServerError("x", status=408),
+    ],
+)
+def test_promise_3_an_outage_of_any_length_is_waited_out(error: errors.FluxomailError) -> None:
+    assert single_waits.wait().on_error(error, now=1_000_000.0) is None
+
+
+@pytest.mark.usefixtures("quick_whole_dags")
+def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+
+    sandbox.settings(event_delay=0.5)
+    conf: dict[str, Any] = {"unknown": "sends_unknown"}
+    hook = FluxomailHook()
+    for outcome in ("delivered", "bounced", "never"):
+        mail = {"to": f"{outcome}@example.org", "subject": "Hi", "content": "x"}
+        conf[outcome] = hook.send(mail, idempotency_key=outcome).send_id
+    hook.close()
+    run = dags.run("waits", conf)
+    wanted = {"delivered": ("success", "success")} | dict.fromkeys(
+        ("bounced", "never", "unknown"), ("failed", "skipped")
+    )
+    table = {
+        f"{outcome}-{mode}-{soft}": states[soft == "soft"]
+        for outcome, states in wanted.items()
+        for mode in ("poke", "reschedule", "deferrable")
+        for soft in ("hard", "soft")
+        if CAN_POKE_AGAIN or mode != "reschedule" or outcome in ("delivered", "bounced")
+    }
+    assert {task: state for task, state in run.states.items() if task in table} == table
+    assert len(table) == (24 if CAN_POKE_AGAIN else 20)
+    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1), "no retry mends a bounce or a time-out"
+    unknown = [request for request in sandbox.requests("GET") if request.path.endswith("sends_unknown")]
+    assert len(unknown) <= 6 * 10, "a send that stays unknown ends after the grace, over reschedules too"
+
+
+@pytest.mark.usefixtures("quick_whole_dags")
+def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
+    sandbox.settings(event_delay=0.5)
+    run = dags.run("wait_for", {})
+    wanted = {"ops": "success", "bounced": "failed", "never": "failed"}
+    table = {f"{to}-{how}": state for to, state in wanted.items() for how in ("worker", "deferrable")}
+    assert run.states == table
+    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1)
+    assert len(sandbox.messages()) == 6
+    for how in ("worker", "deferrable"):
+        result = run.xcom(f"ops-{how}")
+        assert result["event"] == "delivered"
+        assert result["reused"] is False
+        assert run.xcom(f"ops-{how}", "send_id") == result["send_id"]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(
+    ("to", "target", "kind"),
+    [
+        ("ops@example.org", "delivered", "success"),
+        ("opened@example.org", "opened", "success"),
+        ("clicked@example.org", "opened", "success"),
+        ("bounced@example.org", "delivered", "AirflowFailException"),
+        ("dropped@example.org", "delivered", "AirflowFailException"),
+        ("never@example.org", "delivered", "AirflowFailException"),
+    ],
+)
+def test_promise_3_wait_for(
+    sandbox: Sandbox, quick_operator: None, to: str, target: str, kind: str, deferrable: bool
+) -> None:
+    sandbox.settings(event_delay=0.3)
+    task = send_operators.operator(
+        to=to, html_content="<p>Hi</p>", wait_for=target, wait_timeout=1.5, poll_interval=0.1, deferrable=deferrable
+    )
+    run = Run(task)
+    assert run.kind == kind, run.error
+    # On a slow machine the event may be there at the first look.
+    deferred = deferrable and len(sandbox.requests("GET")) > 1
+    assert [type(deferral.trigger) for deferral in run.deferrals] == [FluxomailDeliveryTrigger] * deferred
+    (mail,) = sandbox.messages()
+    if kind == "success":
+        assert run.result["send_id"] == mail.send_id
+        assert run.result["idempotency_key"] == mail.idempotency_key
+        assert run.result["event"] in (target, "clicked")
+        assert run.result["time"].endswith("Z")
+    else:
+        assert mail.send_id in str(run.error)
+
+
+@pytest.mark.usefixtures("quick_sensors")
+@pytest.mark.parametrize("mode", sensors.MODES)
+@pytest.mark.parametrize(
+    ("to", "target", "kind", "told"),
+    [
+        ("ops@example.org", "delivered", "success", "delivered"),
+        ("opened@example.org", "delivered", "success", "delivered"),
+        ("opened@example.org", "opened", "success", "opened"),
+        ("clicked@example.org", "clicked", "success", "clicked"),
+        ("bounced@example.org", "delivered", "AirflowFailException", "550"),
+        ("complained@example.org", "opened", "AirflowFailException", "complained of"),
+        ("complained@example.org", "delivered", "success", "delivered"),
+        ("dropped@example.org", "delivered", "AirflowFailException", "was dropped"),
+        ("failed@example.org", "delivered", "AirflowFailException", "failed"),
+        ("never@example.org", "delivered", "AirflowSensorTimeout", "not delivered within 1 s"),
+        ("ops@example.org", "opened", "AirflowSensorTimeout", "not opened within 1 s; last event: delivered"),
+    ],
+)
+@pytest.mark.parametrize("soft_fail", [False, True])
+def test_promise_3_the_outcome_table(
+    sandbox: Sandbox, mode: str, to: str, target: str, kind: str, told: str, soft_fail: bool
+) -> None:
+    sandbox.settings(event_delay=0.2)
+    timeout = 1 if kind == "AirflowSensorTimeout" else 30
+    run = Run(sensors.sensor(mode, send_id=sensors.send(to), target=target, timeout=timeout, soft_fail=soft_fail))
+    if soft_fail and kind != "success":
+        assert run.kind == "AirflowSkipException", run.error
+        return
+    assert run.kind == kind, run.error
+    if kind == "success":
+        assert run.result["event"] == told
+        assert run.result["time"].endswith("Z")
+    else:
+        assert told in str(run.error)
+    # On a slow machine the event may be there at the first look.
+    assert bool(run.deferrals) is (mode == "deferrable" and len(sandbox.requests("GET")) > 1)
+
+
+@pytest.mark.usefixtures("quick_sensors")
+@pytest.mark.parametrize("mode", sensors.MODES)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 503},
+        {"kind": "status", "status": 429, "retry_after": 0.2},
+        {"kind": "status", "status": 408},
+        {"kind": "status", "status": 200, "body": "<html>"},
+        {"kind": "response_lost_after_store"},
+    ],
+)
+def test_promise_3_outages_are_waited_out(
+    sandbox: Sandbox,
+    mode: str,
+    fault: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FluxomailDeliveryTrigger, "log", logging.getLogger("triggerer"))
+    send_id = sensors.send()
+    sandbox.fail_next(times=6, path=sensors.TIMELINE, **fault)
+    run = Run(sensors.sensor(mode, send_id=send_id))
+    assert run.kind == "success", run.error
+    assert len(sandbox.requests("GET")) == 7
+    warned = [record for record in caplog.records if "still waiting" in record.getMessage()]
+    assert len(warned) == (1 if mode == "poke" else 2), "each change once, in worker and triggerer"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("stream_drop", {}),
+        ("stream_drop", {"after_events": 3}),
+        ("stream_stall", {}),
+        ("stream_stall", {"after_events": 3}),
+        ("stream_duplicate", {}),
+        ("stream_out_of_order", {"seconds": 0.2}),
+    ],
+)
+@pytest.mark.parametrize("gap", [False, True])
+async def test_promise_3_every_fault_of_a_stream(
+    sandbox: Sandbox, kind: str, options: dict[str, Any], gap: bool
+) -> None:
+    sandbox.settings(stream_heartbeat=0.2)
+    sent = send(sandbox, 12)
+    mail = Mail(sandbox)
+    async with watching(sandbox, timing(silence=1.0)) as waits:
+        waits.start(sent)
+        await watchers.following(sandbox, waits)
+        if gap:
+            sandbox.fail_next("stream_gap", times=3)
+        sandbox.fail_next(kind, **options)
+        for number, send_id in enumerate(sent):
+            mail.event("bounced" if number % 3 == 0 else "delivered", send_id)
+            mail.event("complained" if number % 3 else "opened", send_id)
+        ended = await waits.all_ended()
+    assert ended == {send_id: "failed" if number % 3 == 0 else "reached" for number, send_id in enumerate(sent)}
+    assert reads(sandbox) == 0
+
+
+@pytest.mark.parametrize("fault", [500, 503, "cut_in_body", "malformed_json", "proxy_error_page"])
+@pytest.mark.parametrize("path", [watchers.STREAM, watchers.EVENTS, "/api/v1"])
+async def test_promise_3_an_outage_is_waited_out(sandbox: Sandbox, fault: Any, path: str) -> None:
+    sent = send(sandbox, 8)
+    mail = Mail(sandbox)
+    sandbox.fail_next(fault, path=path, method="GET", times=6)
+    async with watching(sandbox) as waits:
+        waits.start(sent, interval=1)
+        for send_id in sent:
+            mail.event("delivered", send_id)
+        assert set((await waits.all_ended()).values()) == {"reached"}
+    for lines in waits.log.values():
+        assert len(lines) == len(set(lines)) or path == "/api/v1", "each change is told once"
+
+
+async def test_promise_3_a_task_that_loses_its_first_cancellation_still_ends(sandbox: Sandbox) -> None:
+    """As anyio 4.10 and 4.13 lose it when a read times out: the watcher would never close its client."""
+    lost = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            lost.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        async with watching(sandbox) as waits:
+            waits.start(send(sandbox, 1, to="never@example.org"), target="delivered")
+            waits._watcher()._tasks.start(stubborn())
+            await asyncio.sleep(0)
+    assert lost.is_set()
+
+
+# The sandbox is one for all examples, so each begins with a reset of it.
+@settings(
+    max_examples=schedules.EXAMPLES,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@pytest.mark.timeout(120 + 8 * schedules.EXAMPLES)
+@pytest.mark.parametrize("events_in_plan", [True, False], ids=["with-events", "without-events"])
+@given(steps=schedules.STEPS)
+def test_promise_3_any_schedule(fluxomail_sandbox: Sandbox, events_in_plan: bool, steps: list[Any]) -> None:
+    asyncio.run(schedules.play(fluxomail_sandbox, steps, events_in_plan=events_in_plan))

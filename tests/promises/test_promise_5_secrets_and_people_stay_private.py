@@ -21,22 +21,41 @@ from typing import Any, Final
 
 import pytest
 
+from airflow_provider_fluxomail.alerts import alert
+from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
+from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
-from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
+from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator, Unrecorded
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
+from tests.support import (
+    bad_servers,
+    error_responses,
+    event_triggers,
+    good_messages,
+    notifiers,
+    send_operators,
+    sensors,
+    statsd_server,
+)
 from tests.support.airflow_facts import PRINTS_ITS_REQUESTS
 from tests.support.airflow_runs import DagRuns
+from tests.support.event_triggers import message_event_triggers, moments, quick_event_triggers, triggerers
+from tests.support.notifiers import base_url_notifiers, log, way
 from tests.support.running import Run, context
+from tests.support.send_operators import quick_operator
+from tests.support.sensors import quick_sensors
+from tests.support.state_store import Store
+from tests.support.statsd_server import statsd
 from tests.support.ways import (
     ALERTS,
     FACES,
     TIMELINE,
     TRANSPORTS,
     WAYS,
-    Store,
     Try,
     Way,
     by_hook,
@@ -45,8 +64,21 @@ from tests.support.ways import (
     quick,
     run_batch,
 )
+from tests.wire.conftest import Transport
 
-__all__ = ["quick"]
+__all__ = [
+    "base_url_notifiers",
+    "log",
+    "message_event_triggers",
+    "moments",
+    "quick",
+    "quick_event_triggers",
+    "quick_operator",
+    "quick_sensors",
+    "statsd",
+    "triggerers",
+    "way",
+]
 
 ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "fm_clandestine_0123456789"
@@ -125,7 +157,7 @@ def task(try_number: int = 1, **fields: Any) -> Run:
     return by_operator(Try([MESSAGE], try_number, STORE), **fields).run
 
 
-def alert(**fields: Any) -> Run:
+def send_alert(**fields: Any) -> Run:
     return by_notifier(Try([{**MESSAGE, **OF_ALERTS, **fields}])).run
 
 
@@ -178,13 +210,13 @@ SCENARIOS: Final[dict[str, tuple[list[dict[str, Any]], Callable[[], Run], str]]]
         lambda: task(to="veiled+never@example.org", wait_for="delivered", wait_timeout=0.3, poll_interval=0.1),
         "AirflowFailException",
     ),
-    "an alert": ([{"kind": "response_lost_after_store"}], alert, "success"),
+    "an alert": ([{"kind": "response_lost_after_store"}], send_alert, "success"),
     "an alert whose template breaks": (
         [],
-        lambda: alert(content="{{ 'veiled words'.nothing.more }}", subject="{{ veiled", html_content=None),
+        lambda: send_alert(content="{{ 'veiled words'.nothing.more }}", subject="{{ veiled", html_content=None),
         "success",
     ),
-    "an alert to nobody": ([], lambda: alert(to=["veiled person", "veiled-2nd"]), "RuntimeError"),
+    "an alert to nobody": ([], lambda: send_alert(to=["veiled person", "veiled-2nd"]), "RuntimeError"),
     "a sensor that pokes": ([], sensor, "success"),
     "a sensor that defers": ([{"kind": "status", "status": 500, "body": QUOTE_OF_READ, "path": TIMELINE, "times": 3}],
                              lambda: sensor(deferrable=True), "success"),
@@ -477,3 +509,206 @@ def tables(dags: DagRuns) -> set[str]:
 
 def context_of(what: re.Pattern[str], text: str) -> str:
     return "\n---\n".join(text[max(0, found.start() - 300) : found.end() + 200] for found in what.finditer(text))
+
+
+def test_promise_5_the_key_is_not_printed() -> None:
+    assert "fm_secret" not in repr(ClientSettings(api_key="fm_secret", proxies={"https": "http://user:pw@proxy"}))
+    assert "pw" not in repr(ClientSettings(api_key="fm_secret", proxies={"https": "http://user:pw@proxy"}))
+
+
+def test_promise_5_no_error_prints_recipient_key_or_body() -> None:
+    said = {
+        "message": "fm_secret_key: bad address Ada <ada@example.com> in 'Your code is 123456'",
+        "details": {"to": "ada@example.com", "body": "Your code is 123456"},
+    }
+    found = error_responses.error(400, said, private=("fm_secret_key", "Your code is 123456"))
+    for text in (str(found), repr(found)):
+        for private in ("fm_secret_key", "ada@example.com", "123456"):
+            assert private not in text
+    assert "<address>" in str(found)
+    assert "details" in str(found)
+    assert "ada@example.com" in (found.body or ""), "what the server said stays to be looked at"
+
+
+BODY = 'Dear Bob,\nyour code is "4711-secret"\nbye'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"message": "bad", "details": {"content": BODY}},
+        {"message": f"cannot send {json.dumps({'content': BODY})}"},
+        {"message": 'refused: Dear Bob,\\nyour code is \\"4711-secret'},
+        {"message": "line 2 'your code is \"4711-secret\"' is too long"},
+        [{"content": BODY}],
+        BODY,
+    ],
+)
+def test_promise_5_no_error_quotes_a_body_whole_in_part_or_escaped(said: object) -> None:
+    assert "4711" not in str(error_responses.error(422, said, private=(BODY,)))
+
+
+def test_promise_5_an_error_names_nobody_else_at_the_recipients_domain() -> None:
+    """The domain is a part of the recipient, and what is left of the address would be a name."""
+    found = error_responses.error(
+        422, {"message": "bob.miller@mail.example.org is suppressed"}, private=("ada@mail.example.org",)
+    )
+    assert "bob" not in str(found)
+    assert "is suppressed" in str(found)
+
+
+def test_promise_5_a_message_does_not_print_people_or_words() -> None:
+    assert repr(good_messages.message(attachments=[Attachment("a", b"")])) == "<EmailMessage with 1 attachments>"
+    assert "secret" not in repr(Attachment("a", b"secret"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        bad_servers.head("400 Bad Request", Content_Length=31) + b'{"error": "bad ada@example.org"}'[:31],
+        bad_servers.head("500 Oops", Content_Length=4) + b"oops",
+        bad_servers.head("302 Found", Location="https://x.example/?fm_secret"),
+        bad_servers.head(Content_Length=2) + b"{}",
+        bad_servers.head(Content_Encoding="gzip", Content_Length=7) + b"garbage",
+    ],
+)
+def test_promise_5_a_traceback_with_local_variables_shows_no_key_and_no_mail(
+    call: Transport, serve: bad_servers.Serve, data: bytes
+) -> None:
+    """Some log formatters print the variables of every frame, those of the HTTP libraries included."""
+    server = serve(bad_servers.answers(data))
+    private = EmailMessage(to="ada@example.org", subject="Private subject", content="Private words")
+    try:
+        call(bad_servers.settings(server.url), "send", private, idempotency_key="k")
+    except errors.FluxomailError as error:
+        # Without this test's own frame, which holds them, of course.
+        shown = "".join(
+            traceback.TracebackException(type(error), error, error.__traceback__.tb_next, capture_locals=True).format()  # type: ignore[union-attr]
+        )
+    assert any(frame in shown for frame in ("in _exchange", "in read_payload", "in read_send"))
+    for secret in ("fm_secret", "ada@example.org", "Private"):
+        assert secret not in shown
+
+
+@pytest.mark.usefixtures("quick_event_triggers", "message_event_triggers")
+@event_triggers.on_airflow_3_3
+async def test_promise_5_nothing_of_key_and_recipient(
+    sandbox: Sandbox,
+    triggerers: Callable[..., event_triggers.Triggerer],
+    moments: Iterator[int],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    triggerer, store = triggerers(), event_triggers.Stores()
+    triggerer.start(store, types=["bounced", "opened"], domain="example.org")
+    await event_triggers.live(triggerer, store)
+    at = next(moments)
+    sandbox.bounce(at=at, reason="550 no such user <never@example.org>")
+    sandbox.advance(3)
+    await triggerer.has(at)
+    await triggerer.until(lambda: store.cursor["seen"] != [])
+    known = caplog.text + json.dumps([triggerer.stored, store.values])
+    for private in ("fm_sandbox", "never@", "Text"):
+        assert private not in known
+    assert "550 no such user" in triggerer.stored[0]["reason"]
+
+
+def test_promise_5_metrics_hold_no_person_and_no_key(sandbox: Sandbox, statsd: statsd_server.StatsD) -> None:
+    Run(statsd_server.operator(wait_for="delivered", idempotency_key="secret-key"))
+    told = str(statsd.lines())
+    for secret in ("ops", "Hi", "Text", "secret", sandbox.api_key):
+        assert secret not in told
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.usefixtures("base_url_notifiers", "log")
+def test_promise_5_exceptions_with_secrets_and_addresses(sandbox: Sandbox, log: pytest.LogCaptureFixture) -> None:
+    from tests.support.airflow_names import mask_secret
+
+    secret = "s3cr3t-of-the-warehouse"
+    mask_secret(secret)
+    notifier = FluxomailNotifier(
+        to=notifiers.OPS, content="{{ exception }} {{ alert.exception }}", subject="{{ exception }}"
+    )
+    # One that lies over the end of what is shown, and of what is searched.
+    for length in (0, alert.MAX_EXCEPTION - 20, 7_990):
+        text = f"{'x ' * (length // 2)}password={secret} of ada.lovelace@example.org {'y' * 9000}"
+        for one, part in ((notifier, str(length)), (FluxomailNotifier(to="b@example.org"), None)):
+            one.part = part
+            one(notifiers.context(exception=RuntimeError(text), try_number=length))
+    for mail in sandbox.assert_sent(6):
+        for said in (mail.subject, mail.content, str(mail.html_content)):
+            assert not any(secret[:size] in said for size in range(6, len(secret) + 1))
+            if mail.to == "b@example.org":
+                assert "lovelace" not in said
+                assert len(mail.content) < alert.MAX_EXCEPTION + 500
+    assert "RuntimeError: password=*** of <address>" in sandbox.messages("b@example.org")[0].content
+    FluxomailNotifier(to="c@example.org")(notifiers.context(exception=UnspeakableError()))
+    assert "\nUnspeakableError\n" in sandbox.message("c@example.org").content
+
+
+@pytest.mark.usefixtures("base_url_notifiers", "log")
+def test_promise_5_without_a_masker_no_exception_is_shown(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def redact(_: object) -> None:
+        raise RuntimeError("No SecretsMasker found!")
+
+    monkeypatch.setattr("airflow_provider_fluxomail.airflow_compat.redact", redact, raising=False)
+    FluxomailNotifier(to=notifiers.OPS)(notifiers.context(exception=ValueError("a secret")))
+    mail = sandbox.message()
+    assert "secret" not in mail.content.replace("secrets masker", "")
+    assert "not shown" in mail.content
+
+
+@pytest.mark.usefixtures("base_url_notifiers", "log")
+def test_promise_5_the_log_names_nobody(sandbox: Sandbox, way: notifiers.Way, log: pytest.LogCaptureFixture) -> None:
+    sandbox.fail_next(400, to="b@example.org", body={"error": "b@example.org is blocked: Secret words"}, times=None)
+    way(
+        FluxomailNotifier(to=[notifiers.OPS, "b@example.org"], subject="Secret words", content="Secret words"),
+        notifiers.context(),
+    )
+    accepted, refused = notifiers.told(log, logging.INFO)
+    assert accepted.startswith("Fluxomail accepted the alert (failure of load.copy) to recipient 1 of 2 as send ")
+    assert refused.startswith("Alert (failure of load.copy) to recipient 2 of 2 was not sent: FluxomailValidationError")
+    for private in ("example.org", "Secret", "af1:", sandbox.api_key):
+        assert private not in accepted + refused
+
+
+def test_promise_5_an_unrecorded_body_is_sent_but_not_shown(sandbox: Sandbox, tmp_path: Path) -> None:
+    task = send_operators.render(
+        send_operators.operator(content=Unrecorded("Code {{ word }}")), tmp_path, word="123456"
+    )
+    assert (str(task.content), repr(task.content)) == ("***", "***")
+    Run(task)
+    assert [mail.content for mail in sandbox.messages()] == ["Code 123456"]
+
+
+def test_promise_5_no_recipient_and_no_body_in_the_log(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, quick_operator: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one in (FluxomailSendOperator, FluxomailDeliveryTrigger):
+        monkeypatch.setattr(one, "log", logging.getLogger("airflow.task"))
+    sandbox.settings(event_delay=0.2)
+    sandbox.fail_next("response_lost_after_store")
+    with caplog.at_level("INFO"):
+        run = Run(
+            send_operators.operator(
+                to="ada@example.org", content="secret words", wait_for="delivered", deferrable=True, poll_interval=0.1
+            )
+        )
+    assert run.kind == "success", run.error
+    assert "Fluxomail had already accepted send" in caplog.text
+    for private in ("ada@example.org", "secret words", "fm_sandbox"):
+        assert private not in caplog.text
+        assert private not in json.dumps([deferral.trigger.serialize() for deferral in run.deferrals])
+
+
+@pytest.mark.usefixtures("quick_sensors")
+def test_promise_5_no_secret_and_no_person_in_a_trigger(sandbox: Sandbox) -> None:
+    kwargs = json.dumps(sensors.deferred(sandbox).trigger.serialize())
+    for private in ("fm_sandbox", "example.org", "Text"):
+        assert private not in kwargs

@@ -10,6 +10,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from airflow_provider_fluxomail.client import errors
+from tests.support.state_store import Store
 from tests.support.ways import (
     FACES,
     LONG_429,
@@ -17,7 +18,6 @@ from tests.support.ways import (
     PERMANENT,
     TRANSPORTS,
     Fault,
-    Store,
     Way,
     by_batch,
     by_deferring_operator,

@@ -31,6 +31,7 @@ from airflow_provider_fluxomail.sending.batch.sender import Sender
 from airflow_provider_fluxomail.sending.send_once import send_once
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger, rate_limit
 from tests.support.running import Run, context
+from tests.support.state_store import Store
 from tests.support.timing import quick_waits
 
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
@@ -173,16 +174,6 @@ class Sent:
     run: Run
     outcomes: list[Outcome]
     report: str = ""
-
-
-class Store(dict[str, Any]):
-    """A task state store: it outlives the tries of a task."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
 
 
 Message = Mapping[str, Any]

@@ -20,8 +20,8 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.retry_policy import FluxomailRetryPolicy
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
+from tests.support.retry_policies import EVERY_ERROR, decision, since_3_3
 
-since_3_3 = pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow has retry policies since 3.3")
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 CLASSES: list[tuple[type[BaseOperator], dict[str, Any]]] = [
     (FluxomailSendOperator, {"to": "ops@example.org", "subject": "Hi", "content": "Text"}),
@@ -30,26 +30,12 @@ CLASSES: list[tuple[type[BaseOperator], dict[str, Any]]] = [
     (FluxomailSendDecoratedOperator, {"python_callable": list}),
 ]
 each_class = pytest.mark.parametrize(("kind", "arguments"), CLASSES, ids=[kind.__name__ for kind, _ in CLASSES])
-EVERY_ERROR = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.FluxomailError)
-]
 
 
 @pytest.mark.skipif(HAS_RETRY_POLICIES, reason="what older versions of Airflow say")
 def test_before_3_3_it_says_what_to_do_instead() -> None:
     with pytest.raises(AirflowOptionalProviderFeatureException, match=r"3\.3.*retry_delay"):
         FluxomailRetryPolicy()
-
-
-def decision(error: BaseException) -> tuple[str, float | None]:
-    made = FluxomailRetryPolicy().evaluate(error, try_number=1, max_tries=3)
-    return made.action.value, made.retry_delay.total_seconds() if made.retry_delay else None
-
-
-@since_3_3
-@pytest.mark.parametrize("kind", EVERY_ERROR)
-def test_an_error_that_is_permanent_fails_at_once(kind: type[errors.FluxomailError]) -> None:
-    assert decision(kind("no")) == ("fail" if kind.permanent else "default", None)
 
 
 @since_3_3

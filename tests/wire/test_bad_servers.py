@@ -7,9 +7,7 @@ import ipaddress
 import socket
 import ssl
 import time
-import traceback
 import warnings
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,27 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.wire import MAX_RESPONSE_BYTES
-from tests.wire.conftest import Handler, RawServer, Transport
-
-MESSAGE = EmailMessage(to="ops@example.org", subject="Hi", content="Text")
-Serve = Callable[..., RawServer]
-
-
-def head(status: str = "200 OK", **headers: object) -> bytes:
-    lines = [f"HTTP/1.1 {status}", "Connection: close"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-def answers(data: bytes) -> Handler:
-    return lambda connection, request: connection.sendall(data)
-
-
-def settings(url: str, **fields: Any) -> ClientSettings:
-    return ClientSettings(**{"api_key": "fm_secret", "base_url": url, "timeout": 1, "max_attempts": 1, **fields})
+from tests.support.bad_servers import MESSAGE, Serve, answers, head, settings
+from tests.wire.conftest import Transport
 
 
 @pytest.mark.parametrize(
@@ -137,44 +117,6 @@ def test_the_key_goes_out_once_as_a_bearer_and_netrc_does_not_replace_it(
     assert [line for line in lines if line.startswith(b"authorization:")] == [b"authorization: bearer fm_secret"]
     assert [line for line in lines if line.startswith(b"idempotency-key:")] == [b"idempotency-key: k1"]
     assert b"fm_secret" not in request.partition(b"\r\n")[0], "promise 5: not in the URL"
-
-
-def test_promise_1_a_refused_connection_is_not_ambiguous(call: Transport) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.raises(errors.FluxomailConnectionError, match="Connection refused") as caught:
-        call(settings(f"http://127.0.0.1:{port}", max_attempts=3), "send", MESSAGE)
-    assert not caught.value.ambiguous
-    assert len(call.naps) == 2, "repeated without a key: nothing was sent"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        head("400 Bad Request", Content_Length=31) + b'{"error": "bad ada@example.org"}'[:31],
-        head("500 Oops", Content_Length=4) + b"oops",
-        head("302 Found", Location="https://x.example/?fm_secret"),
-        head(Content_Length=2) + b"{}",
-        head(Content_Encoding="gzip", Content_Length=7) + b"garbage",
-    ],
-)
-def test_promise_5_a_traceback_with_local_variables_shows_no_key_and_no_mail(
-    call: Transport, serve: Serve, data: bytes
-) -> None:
-    """Some log formatters print the variables of every frame, those of the HTTP libraries included."""
-    server = serve(answers(data))
-    private = EmailMessage(to="ada@example.org", subject="Private subject", content="Private words")
-    try:
-        call(settings(server.url), "send", private, idempotency_key="k")
-    except errors.FluxomailError as error:
-        # Without this test's own frame, which holds them, of course.
-        shown = "".join(
-            traceback.TracebackException(type(error), error, error.__traceback__.tb_next, capture_locals=True).format()  # type: ignore[union-attr]
-        )
-    assert any(frame in shown for frame in ("in _exchange", "in read_payload", "in read_send"))
-    for secret in ("fm_secret", "ada@example.org", "Private"):
-        assert secret not in shown
 
 
 def test_a_host_that_does_not_exist(call: Transport) -> None:

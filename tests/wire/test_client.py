@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -13,19 +12,12 @@ from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
 from airflow_provider_fluxomail.client.models import Timeline
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from tests.support.client_calls import FAULTS, MESSAGE, settings, with_key
 from tests.wire.conftest import Transport
 
+__all__ = ["settings"]
+
 TIMELINE = "/api/v1/sends"
-MESSAGE = EmailMessage(to="ops@example.org", subject="Hi", content="Text")
-
-
-@pytest.fixture
-def settings(sandbox: Sandbox) -> ClientSettings:
-    return with_key(sandbox)
-
-
-def with_key(sandbox: Sandbox, key: str = "fm_sandbox", **fields: Any) -> ClientSettings:
-    return ClientSettings(api_key=key, base_url=sandbox.url, **{"timeout": 2, **fields})
 
 
 def test_send_and_timeline(call: Transport, sandbox: Sandbox, settings: ClientSettings) -> None:
@@ -71,64 +63,6 @@ def test_a_replay_says_so(call: Transport, sandbox: Sandbox, settings: ClientSet
     assert len(sandbox.messages()) == 1
 
 
-FAULTS: dict[str, dict[str, Any]] = {
-    "500 before the store": {"kind": "error_before_store"},
-    "500 after the store": {"kind": "error_after_store"},
-    "response lost after the store": {"kind": "response_lost_after_store"},
-    "429": {"kind": "status", "status": 429, "retry_after": 1},
-    "429 without Retry-After": {"kind": "status", "status": 429},
-    "503": {"kind": "status", "status": 503, "retry_after": "2"},
-    "408": {"kind": "status", "status": 408},
-    "409": {"kind": "status", "status": 409},
-    "200 of a proxy": {"kind": "status", "status": 200, "body": "<html>hello</html>"},
-    "200 without a sendId": {"kind": "status", "status": 200, "body": {"status": "sent"}},
-    "answer too late": {"kind": "delay", "seconds": 1.5},
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_promise_1_a_fault_ends_with_one_mail(call: Transport, sandbox: Sandbox, fault: str) -> None:
-    sandbox.fail_next(**FAULTS[fault])
-    settings = with_key(sandbox, timeout=1)
-    sent = call(settings, "send", MESSAGE, idempotency_key="k1")
-    (stored,) = sandbox.messages()
-    assert stored.send_id == sent.send_id
-    posts = sandbox.requests("POST")
-    assert len(posts) == 2
-    assert {post.idempotency_key for post in posts} == {"k1"}
-    asked = float(FAULTS[fault].get("retry_after", 0))
-    assert asked <= call.naps[0] <= max(1.0, asked * 1.1 + 0.1)
-
-
-@pytest.mark.parametrize("fault", ["500 before the store", "500 after the store", "response lost after the store"])
-def test_promise_1_the_last_attempt_counts_too(call: Transport, sandbox: Sandbox, fault: str) -> None:
-    sandbox.fail_next(**FAULTS[fault], times=3)
-    call(with_key(sandbox), "send", MESSAGE, idempotency_key="k1")
-    assert len(sandbox.requests("POST")) == 4
-    assert len(sandbox.messages()) == 1
-
-
-@pytest.mark.parametrize(
-    ("fault", "error", "stored"),
-    [
-        ("500 before the store", errors.FluxomailServerError, 0),
-        ("500 after the store", errors.FluxomailServerError, 1),
-        ("response lost after the store", errors.FluxomailConnectionError, 1),
-        ("200 of a proxy", errors.FluxomailResponseError, 0),
-        ("408", errors.FluxomailServerError, 0),
-        ("409", errors.FluxomailIdempotencyConflictError, 0),
-    ],
-)
-def test_promise_1_without_a_key_nothing_ambiguous_is_repeated(
-    call: Transport, sandbox: Sandbox, settings: ClientSettings, fault: str, error: type[Exception], stored: int
-) -> None:
-    sandbox.fail_next(**FAULTS[fault], times=9)
-    with pytest.raises(error):
-        call(settings, "send", MESSAGE)
-    assert len(sandbox.requests("POST")) == 1
-    assert len(sandbox.messages()) == stored
-
-
 def test_a_429_is_repeated_even_without_a_key(call: Transport, sandbox: Sandbox, settings: ClientSettings) -> None:
     sandbox.fail_next(**FAULTS["429"])
     assert not call(settings, "send", MESSAGE).reused
@@ -141,40 +75,6 @@ def test_attempts_end(call: Transport, sandbox: Sandbox, settings: ClientSetting
         call(settings, "send", MESSAGE, idempotency_key="k1")
     assert caught.value.request_id
     assert len(sandbox.requests("POST")) == 4
-
-
-def test_promise_4_a_wait_that_is_too_long_is_left_to_the_caller(
-    call: Transport, sandbox: Sandbox, settings: ClientSettings
-) -> None:
-    sandbox.fail_next(429, retry_after=61)
-    with pytest.raises(errors.FluxomailRateLimitError) as caught:
-        call(settings, "send", MESSAGE, idempotency_key="k1")
-    assert caught.value.retry_after == 61
-    assert call.naps == []
-
-
-def test_promise_4_the_sandboxes_own_cap_is_waited_out(call: Transport, sandbox: Sandbox) -> None:
-    sandbox.key("capped", rate_limit_per_minute=1)
-    settings = with_key(sandbox, "capped", max_attempts=1)
-    call(settings, "send", MESSAGE, idempotency_key="k1")
-    with pytest.raises(errors.FluxomailRateLimitError) as caught:
-        call(settings, "send", MESSAGE, idempotency_key="k2")
-    assert caught.value.retry_after is not None
-    assert 0 < caught.value.retry_after <= 60
-    sandbox.advance(caught.value.retry_after)
-    call(settings, "send", MESSAGE, idempotency_key="k2")
-    assert len(sandbox.messages()) == 2
-
-
-@pytest.mark.parametrize("header", ["Retry-After", "X-RateLimit-Reset"])
-def test_promise_4_waits_by_date_and_by_reset(call: Transport, sandbox: Sandbox, header: str) -> None:
-    """A sandbox whose clock is a day ahead: only the answer's own Date tells how long the wait is."""
-    sandbox.advance(86_400)
-    now = sandbox.now()
-    value = formatdate(now + 30, usegmt=True) if header == "Retry-After" else str(int(now + 30))
-    sandbox.fail_next(429, headers={header: value})
-    call(with_key(sandbox), "send", MESSAGE, idempotency_key="k1")
-    assert 28 <= call.naps[0] <= 34
 
 
 def test_permanent_errors_are_typed_and_not_repeated(call: Transport, sandbox: Sandbox) -> None:

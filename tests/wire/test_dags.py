@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import re
 from datetime import timedelta
@@ -15,19 +14,12 @@ import pytest
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, HAS_RETRY_POLICIES
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, CAN_POKE_AGAIN
+from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION
 from tests.support.airflow_runs import DagRunResult, DagRuns
-from tests.support.timing import quick_waits
+from tests.support.whole_dags import dag, quick_whole_dags
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick_waits(monkeypatch, least_interval=0.2, not_found_grace=1.0)
-
-
-@pytest.fixture
-def dags(airflow_db: Path, sandbox: FluxomailSandbox) -> DagRuns:
-    return DagRuns(airflow_db)
+__all__ = ["dag", "quick_whole_dags"]
+pytestmark = pytest.mark.usefixtures("quick_whole_dags")
 
 
 def test_the_example_sends_once_and_waits(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
@@ -45,18 +37,6 @@ def test_the_example_sends_once_and_waits(dags: DagRuns, sandbox: FluxomailSandb
 def test_the_example_goes_red_when_the_mail_bounces(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     run = dags.run("fluxomail_send_and_wait", {"to": "bounced@example.org"})
     assert run.states == {"send": "success", "wait": "failed"}
-    assert len(sandbox.messages()) == 1
-
-
-def test_promise_1_a_retry_after_lost_answers_sends_no_second_mail(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
-    sandbox.connect(max_wait=2)
-    sandbox.fail_next("response_lost_after_store", times=4)
-    run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
-    assert run.states == {"send": "success", "wait": "success"}
-    assert run.tries("send") == 2
-    assert run.xcom("send", "reused") is True
-    assert len(sandbox.requests("POST")) == 5
-    assert {request.idempotency_key for request in sandbox.requests("POST")} == {run.xcom("send", "idempotency_key")}
     assert len(sandbox.messages()) == 1
 
 
@@ -97,56 +77,6 @@ def test_the_example_of_options(dags: DagRuns, sandbox: FluxomailSandbox) -> Non
     assert "report.txt" not in stored["from_template_files"], "files are rendered"
     assert "123456" not in stored["body_that_airflow_does_not_store"], "promise 5"
     assert "***" in stored["body_that_airflow_does_not_store"]
-
-
-def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
-    from airflow_provider_fluxomail.hooks import FluxomailHook
-
-    sandbox.settings(event_delay=0.5)
-    conf: dict[str, Any] = {"unknown": "sends_unknown"}
-    hook = FluxomailHook()
-    for outcome in ("delivered", "bounced", "never"):
-        mail = {"to": f"{outcome}@example.org", "subject": "Hi", "content": "x"}
-        conf[outcome] = hook.send(mail, idempotency_key=outcome).send_id
-    hook.close()
-    run = dags.run("waits", conf)
-    wanted = {"delivered": ("success", "success")} | dict.fromkeys(
-        ("bounced", "never", "unknown"), ("failed", "skipped")
-    )
-    table = {
-        f"{outcome}-{mode}-{soft}": states[soft == "soft"]
-        for outcome, states in wanted.items()
-        for mode in ("poke", "reschedule", "deferrable")
-        for soft in ("hard", "soft")
-        if CAN_POKE_AGAIN or mode != "reschedule" or outcome in ("delivered", "bounced")
-    }
-    assert {task: state for task, state in run.states.items() if task in table} == table
-    assert len(table) == (24 if CAN_POKE_AGAIN else 20)
-    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1), "no retry mends a bounce or a time-out"
-    unknown = [request for request in sandbox.requests("GET") if request.path.endswith("sends_unknown")]
-    assert len(unknown) <= 6 * 10, "a send that stays unknown ends after the grace, over reschedules too"
-
-
-def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
-    sandbox.settings(event_delay=0.5)
-    run = dags.run("wait_for", {})
-    wanted = {"ops": "success", "bounced": "failed", "never": "failed"}
-    table = {f"{to}-{how}": state for to, state in wanted.items() for how in ("worker", "deferrable")}
-    assert run.states == table
-    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1)
-    assert len(sandbox.messages()) == 6
-    for how in ("worker", "deferrable"):
-        result = run.xcom(f"ops-{how}")
-        assert result["event"] == "delivered"
-        assert result["reused"] is False
-        assert run.xcom(f"ops-{how}", "send_id") == result["send_id"]
-
-
-def test_promise_1_by_hand_in_a_task_a_retry_sends_nothing_twice(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
-    run = dags.run("by_hand", {})
-    assert run.states == {"remind": "success"}
-    assert run.tries("remind") == 2
-    assert run.xcom("remind") == [mail.send_id for mail in sandbox.assert_sent(4)]
 
 
 def test_the_example_by_hand_sends_one_each_over_retries(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
@@ -245,43 +175,6 @@ def test_the_example_of_a_suppression_list(
     assert "example.org" not in caplog.text + str(kept), "promise 5"
 
 
-def test_promise_1_a_batch_over_a_real_retry(dags: DagRuns, sandbox: FluxomailSandbox, tmp_path: Path) -> None:
-    sandbox.connect(max_attempts=1)
-    sandbox.fail_next("response_lost_after_store", to="bob@example.org", idempotency_key="*.newsletter:*")
-    dag = dags.load("fluxomail_send_batch")
-    for task in dag.tasks:
-        task.retry_delay = timedelta(0)
-    run = DagRunResult(dags, dag.dag_id, dag.test(run_conf={"report": str(tmp_path / "report.jsonl")}).run_id)
-    assert set(run.states.values()) == {"success"}, run.states
-    assert (run.tries("remind"), run.tries("newsletter")) == (1, 2)
-    sandbox.assert_sent(4)
-    assert len(sandbox.requests("POST")) == 5, "only the doubtful one was repeated"
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("airflow.models.task_state_store") is None, reason="Airflow has no task state store"
-)
-def test_promise_2_a_task_keeps_its_send_where_airflow_can(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
-    run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
-    ((value,),) = dags.query(
-        "SELECT value FROM task_state_store WHERE dag_id = ? AND run_id = ? AND task_id = 'send'",
-        run.dag_id,
-        run.run_id,
-    )
-    assert sandbox.message().send_id in value
-    # Not the name alone: a digest may hold these letters.
-    assert "example.org" not in value
-
-
-def test_promise_5_nothing_secret_is_stored_by_airflow(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
-    sandbox.key("fm_very_secret_key")
-    sandbox.connect(key="fm_very_secret_key")
-    sandbox.fail_next("error_after_store")
-    dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
-    assert len(sandbox.messages()) == 1
-    assert "fm_very_secret_key" not in dags.database_dump()
-
-
 @pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow has retry policies since 3.3")
 def test_the_example_of_the_retry_policy(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
     """With ``dag.test()`` nobody waits for a delay: the system test sees it obeyed."""
@@ -295,11 +188,6 @@ def test_the_example_of_the_retry_policy(dags: DagRuns, sandbox: FluxomailSandbo
 
 
 # Tests as a user of the package would write them: docs/guides/sandbox.md quotes them.
-
-
-@pytest.fixture
-def dag(airflow_db: Path) -> Any:
-    return DagRuns(airflow_db).load("fluxomail_send_and_wait")
 
 
 # [START howto_test_a_dag]

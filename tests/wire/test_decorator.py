@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,20 +20,13 @@ from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, Flu
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.airflow_names import task
 from tests.support.airflow_runs import DagRuns
+from tests.support.decorated_tasks import MANY, PEOPLE, decorated
 from tests.support.running import Run, context
 from tests.support.timing import wait_timing
-from tests.support.ways import LONG, MESSAGE, Store, deferring, quick
+from tests.support.ways import LONG, MESSAGE, quick
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")
-
-PEOPLE = ["ada@example.org", "bob@example.org"]
-MANY = [{**MESSAGE, "to": person} for person in PEOPLE]
-
-
-def decorated(function: Callable[..., Any], **arguments: Any) -> FluxomailSendDecoratedOperator:
-    how = {"task_id": "task", "deferrable": False, **arguments}
-    return FluxomailSendDecoratedOperator(python_callable=function, **how)
 
 
 def keys(sandbox: Sandbox) -> list[str]:
@@ -100,29 +93,12 @@ def test_many_have_the_keys_of_the_batch(sandbox: Sandbox) -> None:
     assert batch.result["replayed"] == 4
 
 
-def test_promise_1_the_next_try_sends_what_is_missing_in_whatever_order(sandbox: Sandbox) -> None:
-    sandbox.fail_next(503, to=PEOPLE[0], times=2)
-    assert isinstance(Run(decorated(lambda: MANY)).error, FluxomailBatchUnfinishedError)
-    assert [mail.to for mail in sandbox.messages()] == [PEOPLE[1]], "one that fails does not keep the others"
-    run = Run(decorated(lambda: MANY[::-1]), context(try_number=2))
-    assert [one["reused"] for one in run.result] == [True, False]
-    sandbox.assert_sent(2)
-
-
 def test_a_list_is_retried_if_a_retry_can_help_one_of_its_messages(sandbox: Sandbox) -> None:
     sandbox.fail_next(400, to=PEOPLE[0], times=None)
     sandbox.fail_next(503, to=PEOPLE[1], times=2)
     assert isinstance(Run(decorated(lambda: MANY)).error, FluxomailBatchUnfinishedError)
     assert isinstance(Run(decorated(lambda: MANY)).error, AirflowFailException)
     sandbox.assert_sent(1)
-
-
-def test_promise_2_a_clear_sends_again_only_if_asked(sandbox: Sandbox) -> None:
-    for resend, sent in ((False, 2), (True, 6)):
-        for max_tries in (3, 5):
-            for function in (lambda: MESSAGE, lambda: MANY[:1]):
-                assert Run(decorated(function, resend_on_clear=resend), context(max_tries=max_tries)).error is None
-        sandbox.assert_sent(sent)
 
 
 def test_mapped_tasks_have_keys_of_their_own(sandbox: Sandbox) -> None:
@@ -135,33 +111,6 @@ def test_mapped_tasks_have_keys_of_their_own(sandbox: Sandbox) -> None:
 def test_a_key_of_ones_own(sandbox: Sandbox) -> None:
     assert Run(decorated(lambda: MESSAGE, idempotency_key="mine")).error is None
     assert keys(sandbox) == ["mine"]
-
-
-def test_promise_1_a_late_retry_asks_for_none_of_them_again(sandbox: Sandbox) -> None:
-    store = Store()
-    ctx = {**context(), "task_state_store": store}
-    first = Run(decorated(lambda: MANY), ctx)
-    assert len(store) == 2
-    for name in store:
-        store[name]["asked"] -= 30 * 24 * 3600
-    sandbox.advance(30 * 24 * 3600)
-    again = Run(decorated(lambda: MANY[::-1]), {**ctx, **context(try_number=2)})
-    assert [one["send_id"] for one in again.result] == [one["send_id"] for one in first.result][::-1]
-    sandbox.assert_sent(2)
-
-
-def test_promise_1_a_message_of_unknown_outcome_keeps_none_of_the_others(sandbox: Sandbox) -> None:
-    store = Store()
-    ctx = {**context(), "task_state_store": store}
-    sandbox.fail_next("response_lost_after_store", to=PEOPLE[0], times=2)
-    assert isinstance(Run(decorated(lambda: MANY[:1]), ctx).error, FluxomailBatchUnfinishedError)
-    for name in store:
-        store[name]["asked"] -= 30 * 24 * 3600
-    sandbox.advance(30 * 24 * 3600)
-    late = Run(decorated(lambda: MANY), {**ctx, **context(try_number=2)})
-    assert late.kind == "AirflowFailException", "a later request could send it twice"
-    for person in PEOPLE:
-        sandbox.assert_sent(1, person)
 
 
 def test_a_list_stops_when_its_task_is_told_to_end(sandbox: Sandbox) -> None:
@@ -177,22 +126,6 @@ def test_a_list_stops_when_its_task_is_told_to_end(sandbox: Sandbox) -> None:
     assert isinstance(run.error, FluxomailBatchUnfinishedError)
     assert "was told to end" in str(run.error)
     assert len(sandbox.messages()) < 300
-
-
-@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
-def test_promise_4_a_long_rate_limit_defers_and_the_function_is_called_again(sandbox: Sandbox, many: bool) -> None:
-    calls = []
-
-    def function() -> Any:
-        calls.append(1)
-        return MANY if many else MESSAGE
-
-    sandbox.fail_next(429, retry_after=LONG, skip=int(many))
-    run = deferring(decorated(function, deferrable=True), 1)
-    assert run.error is None
-    assert (len(run.deferrals), len(calls)) == (1, 2)
-    sandbox.assert_sent(1 + many)
-    assert len({request.idempotency_key for request in sandbox.requests("POST")}) == 1 + many
 
 
 def test_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbox) -> None:
@@ -311,13 +244,3 @@ def test_the_example(airflow_db: Path, sandbox: Sandbox) -> None:
     }
     assert sorted(mail.to for mail in sandbox.messages(subject="Invitation")) == PEOPLE
     sandbox.assert_sent(6)
-
-
-def test_promise_1_a_retried_dag_sends_nothing_twice(airflow_db: Path, sandbox: Sandbox) -> None:
-    sandbox.connect(max_attempts=1)
-    for person in (PEOPLE[1], "carl@example.org"):
-        sandbox.fail_next("response_lost_after_store", to=person)
-    run = DagRuns(airflow_db).run("tries_taskflow", {})
-    assert run.states == {"many": "success", "one": "success"}
-    assert (run.tries("many"), run.tries("one")) == (2, 2)
-    sandbox.assert_sent(3)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
-from airflow.utils import email
 
-from airflow_provider_fluxomail import email_backend
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowNotFoundException
-from airflow_provider_fluxomail.client import retries
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
     FluxomailConnectionError,
@@ -22,48 +18,12 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.sending import idempotency_key
 from tests.support.airflow_facts import NO_FAILURE_MAILS
 from tests.support.airflow_runs import DagRuns
-from tests.support.running import context
-from tests.unit.test_email_backend import RECORD
+from tests.support.emails import PEOPLE, airflows_send_email, backend_emails, clock
 
-PEOPLE = ["ada@example.org", "bob@example.org"]
-BACKEND = "airflow_provider_fluxomail.email_backend.send_email"
-
-
-@pytest.fixture(autouse=True)
-def _backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", BACKEND)
-    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
-
-
-class Clock:
-    """The time of the backend, which stands still unless a test moves it: no test depends on when it runs."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 1, 1, 12, 20, tzinfo=UTC)
-
-    def now(self, zone: tzinfo) -> datetime:
-        return self.moment.astimezone(zone)
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(email_backend, "datetime", clock)
-    return clock
-
-
-@pytest.fixture
-def dags(airflow_db: Path, sandbox: Sandbox) -> DagRuns:
-    return DagRuns(airflow_db)
-
-
-def airflows_send_email(*args: Any, **kwargs: Any) -> None:
-    """Airflow's own function, which calls the backend that the configuration names."""
-    send: Any = email.send_email
-    send(*args, **kwargs)
+__all__ = ["backend_emails", "clock"]
+pytestmark = pytest.mark.usefixtures("backend_emails", "clock")
 
 
 def test_airflow_sends_with_the_backend(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -146,12 +106,6 @@ def test_headers_that_are_no_mapping_are_refused(sandbox: Sandbox) -> None:
     assert sandbox.requests() == []
 
 
-def test_promise_6_a_reply_address_leaves_the_key_as_it_is(sandbox: Sandbox) -> None:
-    for headers in (None, {"Reply-To": "answers@example.org"}):
-        send_email(PEOPLE[0], f"Airflow alert: {RECORD}", "<p>Replies</p>", custom_headers=headers)
-    sandbox.assert_sent(1)
-
-
 def test_a_mail_of_an_image_alone(sandbox: Sandbox) -> None:
     airflows_send_email(PEOPLE[0], "", "<img src='https://example.org/x.png'>")
     assert sandbox.message().subject == sandbox.message().content == "(no subject)"
@@ -186,49 +140,6 @@ def test_a_connection_that_is_not_there(sandbox: Sandbox) -> None:
     sandbox.assert_sent(1)
 
 
-def test_promise_1_a_lost_answer_is_asked_for_with_the_same_key(sandbox: Sandbox) -> None:
-    sandbox.fail_next("response_lost_after_store", to=PEOPLE[0], times=2)
-    send_email(PEOPLE, "News", "<p>Text</p>")
-    assert len(sandbox.requests("POST")) == 4
-    assert [mail.to for mail in sandbox.assert_sent(2)] == PEOPLE
-
-
-#: The failure mail of one try, with Airflow's own templates and with one that names nothing.
-FAILURES: Final = {
-    "Airflow 2": (
-        "Airflow alert: <TaskInstance: alerts.fails run [up_for_retry]>",
-        'Try 2 out of 3<br>Exception:<br>no rows<br>Log: <a href="http://localhost:8080/dags/alerts/grid">Link</a><br>',
-    ),
-    "Airflow 3.2": (f"Airflow alert: {RECORD}", "Try 2 out of 3<br>Exception:<br>no rows<br>"),
-    "a template": ("A task has failed", "<p>See the log.</p>"),
-}
-
-
-@pytest.mark.parametrize("words", FAILURES.values(), ids=FAILURES)
-def test_promise_1_a_failure_that_airflow_tells_three_times_is_one_mail(
-    sandbox: Sandbox, clock: Clock, words: tuple[str, str]
-) -> None:
-    """The scheduler of Airflow 2 does when a worker dies; a Dag processor that is restarted may do it twice."""
-    for _ in range(3):
-        send_email(PEOPLE, *words)
-        clock.moment += timedelta(minutes=9)
-    assert [mail.to for mail in sandbox.assert_sent(2)] == PEOPLE
-    assert re.fullmatch("af1:email:[0-9a-f]{32}", str(sandbox.messages()[0].idempotency_key))
-    # Another text is another mail, and so is the same text an hour later.
-    send_email(PEOPLE, words[0], words[1] + "<p>Other words</p>")
-    sandbox.assert_sent(4)
-    clock.moment += timedelta(hours=1)
-    send_email(PEOPLE, *words)
-    sandbox.assert_sent(6)
-
-
-def test_promise_1_two_deployments_have_a_mail_each(sandbox: Sandbox) -> None:
-    for namespace in ("", "staging"):
-        sandbox.connect(idempotency_namespace=namespace)
-        send_email(PEOPLE[0], "News", "<p>Text</p>")
-    sandbox.assert_sent(2)
-
-
 def test_a_mail_that_was_accepted_before_is_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "airflow_provider_fluxomail.email_backend")
     for _ in range(2):
@@ -237,41 +148,6 @@ def test_a_mail_that_was_accepted_before_is_logged(sandbox: Sandbox, caplog: pyt
     first, second = (line.partition(" (")[0].rpartition(" ") for line in lines)
     assert (first[0], second[0]) == ("Fluxomail accepted send", "Fluxomail had already accepted send")
     assert first[2] == second[2]
-
-
-def as_airflow_before_3_2(subject: str, *, to: list[str]) -> None:
-    """It takes any error for one of its template, and calls again with another text while it handles the error."""
-    try:
-        airflows_send_email(to, subject, "<p>no rows</p>")
-    except Exception:  # noqa: BLE001 - as Airflow does
-        airflows_send_email(to, subject, "<p>Failed attempt to attach error logs</p>")
-
-
-@pytest.mark.parametrize("subject", [subject for subject, _ in FAILURES.values()], ids=FAILURES)
-def test_promise_1_a_refused_recipient_costs_nobody_a_second_mail(sandbox: Sandbox, subject: str) -> None:
-    everybody = [*PEOPLE, "refused@example.org", "no address", "Cy <cy@example.org>"]
-    sandbox.fail_next(400, to="refused@example.org", times=None)
-    for _ in range(3):
-        with pytest.raises(FluxomailValidationError):
-            as_airflow_before_3_2(subject, to=everybody)
-    mails = sandbox.assert_sent(3)
-    assert [mail.to for mail in mails] == [*PEOPLE, "Cy <cy@example.org>"]
-    assert {mail.content for mail in mails} == {"no rows"}
-
-
-def test_promise_1_who_got_no_mail_gets_the_second_text(sandbox: Sandbox) -> None:
-    sandbox.fail_next(400, to="refused@example.org")
-    as_airflow_before_3_2("Airflow alert", to=[*PEOPLE, "refused@example.org"])
-    mails = sandbox.assert_sent(3)
-    assert [(mail.to, mail.content) for mail in mails[2:]] == [
-        ("refused@example.org", "Failed attempt to attach error logs")
-    ]
-
-
-def test_promise_1_after_an_error_about_all_everybody_gets_the_second_text(sandbox: Sandbox) -> None:
-    sandbox.fail_next(401)
-    as_airflow_before_3_2("Airflow alert", to=PEOPLE)
-    assert [mail.to for mail in sandbox.assert_sent(2)] == PEOPLE
 
 
 @pytest.mark.parametrize(
@@ -286,29 +162,6 @@ def test_another_mail_about_an_error_is_sent(sandbox: Sandbox, fields: dict[str,
     except FluxomailValidationError:
         send_email(**{"to": everybody, "subject": "News", "html_content": "<p>Other text</p>", **fields})
     assert "Other text" in [mail.content for mail in sandbox.messages(PEOPLE[0])]
-
-
-def test_promise_1_within_a_task_a_retry_sends_nothing_twice_and_loses_nothing(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in (1, 2):
-        task = context(try_number=number)
-        monkeypatch.setattr(idempotency_key, "_running_context", lambda task=task: task)
-        for words in ("same", "same", f"try {number}"):
-            send_email(PEOPLE, "News", f"<p>{words}</p>")
-    assert sorted(mail.content for mail in sandbox.messages(PEOPLE[0])) == ["same", "same", "try 1", "try 2"]
-    sandbox.assert_sent(8)
-
-
-def test_promise_2_within_a_task_a_clear_sends_again_only_if_asked(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for max_tries in (3, 5):
-        task = context(max_tries=max_tries, try_number=max_tries)
-        monkeypatch.setattr(idempotency_key, "_running_context", lambda task=task: task)
-        airflows_send_email(PEOPLE[0], "Once", "<p>Text</p>")
-        airflows_send_email(PEOPLE[0], "Again", "<p>Text</p>", resend_on_clear=True)
-    assert sorted(mail.subject for mail in sandbox.messages()) == ["Again", "Again", "Once"]
 
 
 def test_a_bad_recipient_does_not_silence_the_others_and_is_told(sandbox: Sandbox) -> None:
@@ -363,26 +216,6 @@ def test_a_failing_task_alerts_at_each_try(dags: DagRuns, sandbox: Sandbox) -> N
         else:
             assert re.fullmatch(r"Airflow alert: <TaskInstance: alerts\.fails .* \[failed\]>", failure.subject)
     sandbox.assert_sent(4)
-
-
-@pytest.mark.skipif(bool(NO_FAILURE_MAILS), reason=NO_FAILURE_MAILS)
-def test_promise_1_a_failure_mail_survives_a_lost_answer(dags: DagRuns, sandbox: Sandbox) -> None:
-    sandbox.fail_next("response_lost_after_store", times=2)
-    dags.run("alerts", {})
-    sandbox.assert_sent(4)
-
-
-@pytest.mark.skipif(bool(NO_FAILURE_MAILS), reason=NO_FAILURE_MAILS)
-def test_promise_1_a_recipient_that_is_refused_costs_nobody_a_second_mail_of_airflow(
-    dags: DagRuns, sandbox: Sandbox
-) -> None:
-    sandbox.fail_next(400, to=PEOPLE[1])
-    dags.run("alerts", {})
-    first, second = (mail.content for mail in sandbox.messages(PEOPLE[0]))
-    assert ("broken in try 1" in first, "broken in try 2" in second) == (True, True)
-    *before, last = (mail.content for mail in sandbox.messages(PEOPLE[1]))
-    assert "broken in try 2" in last
-    assert ["attach error logs" in text for text in before] == [True] * (AIRFLOW_VERSION < (3, 2))
 
 
 def test_a_task_that_writes_and_is_retried(dags: DagRuns, sandbox: Sandbox) -> None:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
-import itertools
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -19,201 +15,33 @@ from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
 from airflow_provider_fluxomail.asset_events import cursor
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
-from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailEventTrigger
 from tests.support import running
+from tests.support.event_triggers import (
+    DEADLINE,
+    STREAM,
+    Stores,
+    Triggerer,
+    bounce,
+    lists,
+    live,
+    message_event_triggers,
+    moment_of,
+    moments,
+    on_airflow_3_3,
+    quick_event_triggers,
+    send,
+    streams,
+    triggerers,
+)
 from tests.support.timing import event_timing
 
-EVENTS = "/api/v1/events"
-STREAM = "/api/v1/events/stream"
-DEADLINE = 60.0
+__all__ = ["message_event_triggers", "moments", "quick_event_triggers", "triggerers"]
+pytestmark = pytest.mark.usefixtures("quick_event_triggers", "message_event_triggers")
+
 
 on_airflow_3 = pytest.mark.skipif(AIRFLOW_VERSION < (3, 0), reason="Airflow 2 has no asset watchers")
-on_airflow_3_3 = pytest.mark.skipif(
-    importlib.util.find_spec("airflow.triggers.shared_stream") is None, reason="shared streams came with Airflow 3.3"
-)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As patient as tests are."""
-    event_timing(
-        monkeypatch,
-        tick=0.2,
-        pause=0.02,
-        auth_wait=0.5,
-        refused_wait=0.5,
-        outage_wait=0.2,
-        save_every=0.5,
-        spacing=0.0,
-    )
-
-
-@pytest.fixture(autouse=True)
-def _message(sandbox: Sandbox) -> None:
-    """A send that nothing happens to by itself."""
-    send("never@example.org")
-
-
-def send(to: str) -> str:
-    hook = FluxomailHook()
-    sent = hook.send({"to": to, "subject": "Hi", "content": "Text"}, idempotency_key=to)
-    hook.close()
-    return sent.send_id
-
-
-class Stores:
-    """The asset state store of one asset, as a trigger sees it: it outlives triggers, and can be down."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.down = False
-        self.writes = 0
-
-    async def aget(self, key: str, default: Any = None) -> Any:
-        await self._answer()
-        return self.values.get(key, default)
-
-    async def aset(self, key: str, value: Any) -> None:
-        await self._answer()
-        self.writes += 1
-        self.values[key] = json.loads(json.dumps(value))
-
-    async def _answer(self) -> None:
-        await asyncio.sleep(0)
-        if self.down:
-            raise RuntimeError("Airflow's API is down")
-
-    @property
-    def cursor(self) -> Any:
-        (value,) = self.values.values()
-        return value
-
-
-class Triggerer:
-    """Runs triggers as Airflow 3.3's triggerer does, with its own shared streams; its database is a list.
-
-    :param persists: whether what triggers fire reaches the database.
-    """
-
-    def __init__(self, *, persists: bool = True, queue: int = 1024) -> None:
-        from airflow.triggers.shared_stream import SharedStreamManager
-
-        self.manager = SharedStreamManager(max_subscriber_queue=queue)
-        self.persists = persists
-        self.changes: list[list[dict[str, Any]]] = []
-        self.errors: list[BaseException] = []
-        self._fired: list[tuple[list[dict[str, Any]], int | None]] = []
-        self._ids = itertools.count(1)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._syncing = asyncio.create_task(self._sync())
-        self._changed = asyncio.Event()
-
-    def start(self, store: Stores | None, **arguments: Any) -> asyncio.Task[None]:
-        """Start a trigger, as it is read from the database."""
-        trigger = running.rebuilt(FluxomailEventTrigger(**{"types": ["bounced"], **arguments}))
-        trigger.asset_state_store = store
-        task = asyncio.create_task(self._run(next(self._ids), trigger))
-        self._tasks.append(task)
-        return task
-
-    async def _run(self, trigger_id: int, trigger: Any) -> None:
-        key = trigger.shared_stream_key()
-        parts = self.manager.subscribe(trigger_id=trigger_id, trigger=trigger, key=key)
-        try:
-            async for event in trigger.filter_shared_stream(parts):
-                seq = self.manager.bind_pending_event(trigger_id=trigger_id, key=key)
-                self._fired.append((json.loads(json.dumps(event.payload))["events"], seq))
-        except Exception as error:
-            self.errors.append(error)
-            raise
-        finally:
-            await self.manager.unsubscribe(trigger_id, key)
-            self._changed.set()
-
-    async def _sync(self) -> None:
-        """What the runner and its supervisor tell each other every second, here more often."""
-        while True:
-            await asyncio.sleep(0.02)
-            if self.persists and self._fired:
-                fired, self._fired = self._fired, []
-                self.changes += [events for events, _ in fired]
-                # The runner hears of it the next time.
-                await asyncio.sleep(0.02)
-                self.manager.confirm_persisted([seq for _, seq in fired if seq is not None])
-                self._changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE):
-            while not condition():
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.05):
-                        await self._changed.wait()
-
-    async def has(self, *moments: float) -> None:
-        """Wait until the events of these moments are stored."""
-        await self.until(lambda: set(moments) <= set(self.moments))
-
-    @property
-    def stored(self) -> list[dict[str, Any]]:
-        """The events, as the asset has them."""
-        return [event for events in self.changes for event in events]
-
-    @property
-    def moments(self) -> list[int]:
-        return [moment_of(event) for event in self.stored]
-
-    async def kill(self) -> None:
-        """End at once: what is not stored is gone."""
-        self.persists = False
-        for task in (self._syncing, *self._tasks):
-            task.cancel()
-        await asyncio.gather(self._syncing, *self._tasks, return_exceptions=True)
-        await self.manager.stop_all()
-
-
-def moment_of(payload: dict[str, Any]) -> int:
-    return round(datetime.fromisoformat(payload["time"]).timestamp())
-
-
-@pytest.fixture
-async def triggerers() -> AsyncIterator[Callable[..., Triggerer]]:
-    """Start triggerers; those that are left end with the test."""
-    started: list[Triggerer] = []
-
-    def start(**how: Any) -> Triggerer:
-        started.append(Triggerer(**how))
-        return started[-1]
-
-    yield start
-    for triggerer in started:
-        await triggerer.kill()
-
-
-@pytest.fixture
-def moments(sandbox: Sandbox) -> Iterator[int]:
-    """Moments from now on, a second apart, to tell events by."""
-    return itertools.count(round(sandbox.now()) + 1)
-
-
-def bounce(sandbox: Sandbox, at: float, to: str = "never@example.org") -> None:
-    sandbox.bounce(to=to, at=at)
-    sandbox.advance(max(0.0, at - sandbox.now()))
-
-
-def streams(sandbox: Sandbox, status: int | None = None) -> list[Any]:
-    return list(sandbox.requests("GET", STREAM, status=status))
-
-
-def lists(sandbox: Sandbox) -> list[Any]:
-    return [one for one in sandbox.requests("GET", EVENTS) if one.path == EVENTS]
-
-
-async def live(triggerer: Triggerer, store: Stores) -> None:
-    """Wait until a trigger has its cursor, which it stores when it sees the stream for the first time."""
-    await triggerer.until(lambda: bool(store.values))
 
 
 # What it is
@@ -289,23 +117,6 @@ async def test_an_event_changes_the_asset(
         "event_id": f"{message.send_id}:{at * 1000}",
         "reason": "550 5.1.1 no such user",
     }
-
-
-@on_airflow_3_3
-async def test_promise_4_many_triggers_on_one_connection_share_a_stream(
-    sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int]
-) -> None:
-    triggerer = triggerers()
-    stores = [Stores() for _ in range(8)]
-    for number, store in enumerate(stores):
-        triggerer.start(store, types=["bounced"] if number % 2 else ["complained", "bounced"])
-    for store in stores:
-        await live(triggerer, store)
-    at = next(moments)
-    bounce(sandbox, at)
-    await triggerer.until(lambda: len(triggerer.stored) == 8)
-    assert len(streams(sandbox)) == 1
-    assert len(lists(sandbox)) == 8, "each reads from its own cursor, once"
 
 
 @on_airflow_3_3
@@ -792,25 +603,6 @@ async def test_a_connection_that_does_not_exist_is_told_and_looked_up_again(
     await live(triggerer, store)
     bounce(sandbox, at := next(moments))
     await triggerer.has(at)
-
-
-@on_airflow_3_3
-async def test_promise_5_nothing_of_key_and_recipient(
-    sandbox: Sandbox, triggerers: Callable[..., Triggerer], moments: Iterator[int], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    triggerer, store = triggerers(), Stores()
-    triggerer.start(store, types=["bounced", "opened"], domain="example.org")
-    await live(triggerer, store)
-    at = next(moments)
-    sandbox.bounce(at=at, reason="550 no such user <never@example.org>")
-    sandbox.advance(3)
-    await triggerer.has(at)
-    await triggerer.until(lambda: store.cursor["seen"] != [])
-    known = caplog.text + json.dumps([triggerer.stored, store.values])
-    for private in ("fm_sandbox", "never@", "Text"):
-        assert private not in known
-    assert "550 no such user" in triggerer.stored[0]["reason"]
 
 
 @on_airflow_3_3

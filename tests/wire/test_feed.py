@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,124 +14,19 @@ import pytest
 
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
-from airflow_provider_fluxomail.client.events import EventFilter, FeedEvent
-from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.pacing import Pacer, Turns
+from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.client.settings import ClientSettings
-from airflow_provider_fluxomail.client.watching.event_feed import EventFeed, FeedTiming
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from tests.support.event_streams import EVENTS, QUICK, STREAM, Follow, T, follow, message_event_streams, seen, streams
 from tests.wire.conftest import RawServer
 
-EVENTS = "/api/v1/events"
-STREAM = "/api/v1/events/stream"
-OPENED = EventFilter(types=("email.opened",))
-T = 1_700_000_000
-DEADLINE = 60.0
-#: As patient as tests are.
-QUICK = FeedTiming(silence=0.5, overlap=10.0, backoff=1.0)
-
-
-class Following:
-    """A feed that runs, and what it has brought."""
-
-    def __init__(self, client: AsyncFluxomailClient, pacer: Pacer, wanted: EventFilter, **how: Any) -> None:
-        self.found: list[FeedEvent] = []
-        self.changes: list[tuple[bool, int]] = []
-        self._changed = asyncio.Event()
-        how = {"timing": QUICK, **how}
-        self.feed = EventFeed(
-            client, wanted, turns=Turns(pacer), receive=self._receive, on_change=self._on_change, **how
-        )
-        self.task = asyncio.create_task(self.feed.run())
-
-    def _receive(self, events: Sequence[FeedEvent]) -> None:
-        self.found += events
-        self._changed.set()
-
-    def _on_change(self) -> None:
-        self.changes.append((self.feed.live, self.feed.generation))
-        self._changed.set()
-
-    @property
-    def numbers(self) -> list[int]:
-        """The seconds of the events, as a test numbers them."""
-        return [int(one.event.time.timestamp()) - T for one in self.found if one.event.time]
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that the feed brings, or its end."""
-        async with asyncio.timeout(DEADLINE):
-            while not condition():
-                self._changed.clear()
-                changed = asyncio.ensure_future(self._changed.wait())
-                await asyncio.wait((changed, self.task), return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
-                if self.task.done():
-                    self.task.result()
-
-    async def until_live(self) -> None:
-        await self.until(lambda: self.feed.live)
-
-    async def has(self, *wanted: int) -> None:
-        await self.until(lambda: set(wanted) <= set(self.numbers))
-
-    async def error(self) -> BaseException:
-        async with asyncio.timeout(DEADLINE):
-            await asyncio.wait((self.task,))
-        error = self.task.exception()
-        assert error is not None
-        return error
-
-
-Follow = Callable[..., Following]
-
-
-@pytest.fixture
-async def follow(sandbox: Sandbox) -> AsyncIterator[Follow]:
-    """Start to follow the sandbox's events; it ends with the test."""
-    async with contextlib.AsyncExitStack() as stack:
-        tasks: list[asyncio.Task[None]] = []
-
-        async def end() -> None:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        def start(url: str = sandbox.url, *, key: str = "fm_sandbox", **how: Any) -> Following:
-            pacer = Pacer()
-            client = AsyncFluxomailClient(
-                ClientSettings(api_key=key, base_url=url, timeout=5), on_response=pacer.on_response
-            )
-            stack.push_async_exit(client)
-            following = Following(client, pacer, how.pop("wanted", OPENED), **how)
-            tasks.append(following.task)
-            return following
-
-        stack.push_async_callback(end)
-        yield start
-        await end()
-
-
-@pytest.fixture(autouse=True)
-async def _message(sandbox: Sandbox) -> None:
-    """A send that nothing happens to by itself."""
-    async with AsyncFluxomailClient(ClientSettings(api_key="fm_sandbox", base_url=sandbox.url)) as client:
-        await client.send(EmailMessage(to="never@example.org", subject="Hi", content="Text"), idempotency_key="1")
+__all__ = ["follow", "message_event_streams"]
+pytestmark = pytest.mark.usefixtures("message_event_streams")
 
 
 def happen(sandbox: Sandbox, *numbers: int, event_type: str = "opened") -> None:
     for number in numbers:
         sandbox.event(event_type, at=T + number)
-
-
-def streams(sandbox: Sandbox) -> list[Any]:
-    return sandbox.requests("GET", STREAM)
-
-
-async def seen(condition: Callable[[], bool]) -> None:
-    """Wait for something that only the sandbox knows."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - another process's state
-            await asyncio.sleep(0.02)
 
 
 async def test_events_come_as_they_happen(sandbox: Sandbox, follow: Follow) -> None:
@@ -295,40 +189,6 @@ async def test_it_can_be_run_again_with_another_key_and_loses_nothing(sandbox: S
         following.task.cancel()
         await asyncio.gather(following.task, return_exceptions=True)
     assert following.feed.generation == 1
-
-
-@pytest.mark.parametrize("kind", ["503", "cut_before_store", "proxy_error_page", "an empty page"])
-async def test_promise_4_it_is_not_hammered_while_it_is_down(sandbox: Sandbox, follow: Follow, kind: str) -> None:
-    fault: dict[str, Any] = {"kind": int(kind) if kind.isdigit() else kind}
-    if kind == "an empty page":
-        fault = {"kind": "status", "status": 200, "body": ""}
-    sandbox.fail_next(**fault, path=STREAM, times=5)
-    following = follow(timing=FeedTiming(silence=5, overlap=10, backoff=2))
-    await following.until_live()
-    gaps = sandbox.requests("GET", STREAM).gaps
-    assert len(gaps) == 5
-    for number, gap in enumerate(gaps, start=1):
-        assert gap >= 0.2 * min(2.0, 2**number / 4), gaps
-
-
-async def test_promise_4_streams_that_end_at_once_are_not_opened_at_once(sandbox: Sandbox, follow: Follow) -> None:
-    sandbox.settings(stream_life=0.01)
-    follow(timing=FeedTiming(silence=5, overlap=10, backoff=2))
-    await seen(lambda: len(streams(sandbox)) >= 5)
-    gaps = sandbox.requests("GET", STREAM).gaps
-    assert gaps[3] >= 0.2 * 2
-    assert len(sandbox.requests("GET", EVENTS)) <= 2 * len(streams(sandbox)), "the list once for each stream"
-
-
-@pytest.mark.parametrize("path", [STREAM, EVENTS])
-async def test_promise_4_retry_after_is_obeyed(sandbox: Sandbox, follow: Follow, path: str) -> None:
-    # The list is read when the stream is open; the fault is not for what lies below its path.
-    sandbox.fail_next(429, retry_after=2, path=STREAM if path == STREAM else "/api/v1/event[s]")
-    following = follow(since_ms=T * 1000)
-    await following.until_live()
-    asked = sandbox.requests("GET")
-    (refused,) = [number for number, one in enumerate(asked) if one.status == 429]
-    assert asked.gaps[refused] >= 2.0
 
 
 async def test_a_cap_is_kept(sandbox: Sandbox, follow: Follow) -> None:

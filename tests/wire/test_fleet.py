@@ -15,8 +15,8 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.provider_info import CONFIGURATION
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.running import fire
+from tests.support.watcher_pools import trigger
 from tests.support.watching import Mail, reads, send, streams, until
-from tests.wire.test_watchers import trigger
 
 
 def put(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -21,8 +21,8 @@ from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.watching.wait import Wait
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from tests.support.bad_servers import answers, head
 from tests.wire.conftest import Handler, RawServer
-from tests.wire.test_bad_servers import answers, head
 
 FIELDS: dict[str, Any] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 

@@ -21,8 +21,8 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.running import Run, context
+from tests.support.state_store import Store
 from tests.support.timing import quick_waits
-from tests.wire.test_sendstate import Store
 
 MESSAGE: Final[dict[str, Any]] = {"to": "veiled@example.org", "subject": "Veiled", "content": "Veiled"}
 ROWS: Final = [{**MESSAGE, "to": f"veiled-{number}@example.org"} for number in range(3)]

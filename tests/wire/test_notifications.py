@@ -10,11 +10,9 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import pytest
 
@@ -24,75 +22,12 @@ from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, TASKS_HAVE_A_LOG_URL
 from tests.support.airflow_runs import DagRuns
+from tests.support.notifiers import AIRFLOW_3, OPS, URL, Way, base_url_notifiers, by_await, context, log, told, way
 
-OPS: Final = "ops@example.org"
-URL: Final = "https://airflow.example.org"
-AIRFLOW_3: Final = AIRFLOW_VERSION >= (3, 0)
+__all__ = ["base_url_notifiers", "log", "way"]
+pytestmark = pytest.mark.usefixtures("base_url_notifiers", "log")
+
 DEADLINES: Final = importlib.util.find_spec("airflow.sdk") and importlib.util.find_spec("airflow.triggers.callback")
-#: How alerts are sent: from a callback, and from an event loop.
-Way = Callable[[FluxomailNotifier, Any], None]
-
-
-def by_call(notifier: FluxomailNotifier, context: Any) -> None:
-    notifier(context)
-
-
-def by_call_on_a_loop(notifier: FluxomailNotifier, context: Any) -> None:
-    async def alert() -> None:
-        notifier(context)
-
-    asyncio.run(alert())
-
-
-def by_await(notifier: FluxomailNotifier, context: Any) -> None:
-    async def alert() -> None:
-        notifier.context = context
-        await notifier
-
-    asyncio.run(alert())
-
-
-@pytest.fixture(params=[by_call, by_call_on_a_loop, by_await], ids=["sync", "sync on a loop", "async"])
-def way(request: pytest.FixtureRequest) -> Way:
-    chosen: Way = request.param
-    return chosen
-
-
-@pytest.fixture(autouse=True)
-def _base_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"AIRFLOW__{'API' if AIRFLOW_3 else 'WEBSERVER'}__BASE_URL", URL)
-
-
-@pytest.fixture(autouse=True)
-def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What notifiers log."""
-    monkeypatch.setattr(FluxomailNotifier, "log", logging.getLogger("alerts under test"))
-    caplog.set_level(logging.INFO, "alerts under test")
-    return caplog
-
-
-def told(log: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
-    return [
-        record.getMessage() for record in log.records if record.name == "alerts under test" and record.levelno >= level
-    ]
-
-
-def context(**fields: Any) -> Any:
-    """The part of a worker's context that an alert is made of."""
-    ti = {
-        "dag_id": "load",
-        "run_id": "run_1",
-        "task_id": "copy",
-        "map_index": -1,
-        "try_number": 1,
-        "max_tries": 2,
-        "state": "failed",
-        "start_date": datetime(2026, 1, 1, tzinfo=UTC),
-        "end_date": datetime(2026, 1, 1, 0, 2, 5, tzinfo=UTC),
-        "log_url": "https://airflow.example.org/dags/load?a=1&b=2",
-    }
-    extra = {name: fields.pop(name) for name in ("exception", "reason", "dag", "task", "dag_run") if name in fields}
-    return {"ti": SimpleNamespace(**{**ti, **fields}), "run_id": "run_1", **extra}
 
 
 # Kinds of callbacks, run by Airflow
@@ -208,76 +143,6 @@ def test_deadlines_have_a_mail_each(sandbox: Sandbox, way: Way) -> None:
     assert {mail.subject for mail in sandbox.assert_sent(2)} == {MISSED}
 
 
-@pytest.mark.skipif(not AIRFLOW_3, reason="on Airflow 2 a dead worker's context is that of a live one")
-def test_promise_1_a_dead_worker_whose_callbacks_fire_twice(airflow_db: Path, sandbox: Sandbox) -> None:
-    """Run by the Dag processor's own code, on what the scheduler asks of it."""
-    import structlog
-    from airflow.api_fastapi.execution_api.datamodels import taskinstance as datamodel
-    from airflow.callbacks.callback_requests import DagCallbackRequest, DagRunContext, TaskCallbackRequest
-    from airflow.dag_processing import processor
-    from airflow.utils.state import TaskInstanceState
-
-    dag = DagRuns(airflow_db).load("alerts_shared")
-    bag: Any = SimpleNamespace(dags={dag.dag_id: dag})
-    ids = {"id": "019ab0a2-0000-7000-8000-000000000000", "dag_version_id": "019ab0a2-0000-7000-8000-000000000001"}
-    now = datetime.now(UTC)
-    run = {
-        "dag_id": dag.dag_id,
-        "run_id": "run_1",
-        "run_type": "manual",
-        "state": "running",
-        "logical_date": now,
-        "start_date": now,
-        "run_after": now,
-        "consumed_asset_events": [],
-        **dict.fromkeys(("data_interval_start", "data_interval_end", "end_date", "partition_key")),
-    }
-    where: dict[str, Any] = {"filepath": "notifier.py", "bundle_name": "dags", "bundle_version": None}
-
-    def known_fields(context: Any, run: dict[str, Any]) -> dict[str, Any]:
-        """What this Airflow's model of a Dag run has of it."""
-        annotation = context.model_fields["dag_run"].annotation
-        model = next(one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields"))
-        return {name: value for name, value in run.items() if name in model.model_fields}
-
-    def task_dies(try_number: int, state: TaskInstanceState) -> None:
-        ti = {**ids, "task_id": "flaky", "dag_id": dag.dag_id, "run_id": "run_1", "try_number": try_number}
-        asked = datamodel.TIRunContext.model_validate(
-            {"dag_run": known_fields(datamodel.TIRunContext, {**run, "clear_number": 0}), "max_tries": 1}
-        )
-        request = TaskCallbackRequest(
-            ti=datamodel.TaskInstance.model_validate(ti), task_callback_type=state, context_from_server=asked, **where
-        )
-        # The heartbeat that is missing, and the executor that tells of another state.
-        for _ in range(2):
-            processor._execute_task_callbacks(bag, request, structlog.get_logger())
-
-    def run_fails(clear_number: int, *, task: bool) -> None:
-        ti = {**ids, "task_id": "bad", "dag_id": dag.dag_id, "run_id": "run_1", "try_number": 1}
-        asked = DagRunContext.model_validate(
-            {
-                "dag_run": known_fields(DagRunContext, {**run, "clear_number": clear_number}),
-                "last_ti": ti if task else None,
-            }
-        )
-        request = DagCallbackRequest(
-            dag_id=dag.dag_id, run_id="run_1", msg="task_failure", context_from_server=asked, **where
-        )
-        for _ in range(2):
-            processor._execute_dag_callbacks(bag, request, structlog.get_logger())
-
-    task_dies(1, TaskInstanceState.UP_FOR_RETRY)
-    task_dies(2, TaskInstanceState.FAILED)
-    run_fails(0, task=True)
-    run_fails(1, task=True)
-    run_fails(0, task=False)
-    assert [mail.subject for mail in sandbox.messages()] == [
-        "[Airflow] up for retry: alerts_shared.flaky (try 1 of 2)",
-        "[Airflow] failed: alerts_shared.flaky (try 2 of 2)",
-        *["[Airflow] Dag failed: alerts_shared (run_1)"] * 3,
-    ]
-
-
 def test_sla_misses_of_airflow_2(sandbox: Sandbox) -> None:
     slas = [
         SimpleNamespace(task_id="copy", execution_date="2026-01-01"),
@@ -326,21 +191,6 @@ def test_a_notifier_that_a_function_calls_guesses_its_kind(sandbox: Sandbox, fie
 
 
 # Keys
-
-
-def test_promise_1_a_callback_that_fires_twice_sends_one_mail(
-    sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture
-) -> None:
-    """The second time without exception and times, as the Dag processor knows none; also where the server minds."""
-    notifier = FluxomailNotifier(to=OPS)
-    for conflict in ("replay", "conflict"):
-        sandbox.settings(idempotency_conflict=conflict)
-        way(notifier, context(exception=ValueError("x")))
-        way(notifier, context(end_date=None, exception=None))
-    sandbox.assert_sent(1)
-    assert told(log) == []
-    assert "had already accepted" in told(log, logging.INFO)[1]
-    assert "Airflow called the callback twice" in told(log, logging.INFO)[3]
 
 
 @pytest.mark.parametrize(
@@ -580,11 +430,6 @@ class Nothing:
         raise RuntimeError(name)
 
 
-class UnspeakableError(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError
-
-
 @pytest.mark.parametrize(
     "given",
     [
@@ -599,50 +444,6 @@ def test_whatever_a_context_lacks(sandbox: Sandbox, way: Way, given: dict[str, A
 
 
 # Promise 5
-
-
-def test_promise_5_exceptions_with_secrets_and_addresses(sandbox: Sandbox, log: pytest.LogCaptureFixture) -> None:
-    from tests.support.airflow_names import mask_secret
-
-    secret = "s3cr3t-of-the-warehouse"
-    mask_secret(secret)
-    notifier = FluxomailNotifier(to=OPS, content="{{ exception }} {{ alert.exception }}", subject="{{ exception }}")
-    # One that lies over the end of what is shown, and of what is searched.
-    for length in (0, alert.MAX_EXCEPTION - 20, 7_990):
-        text = f"{'x ' * (length // 2)}password={secret} of ada.lovelace@example.org {'y' * 9000}"
-        for one, part in ((notifier, str(length)), (FluxomailNotifier(to="b@example.org"), None)):
-            one.part = part
-            one(context(exception=RuntimeError(text), try_number=length))
-    for mail in sandbox.assert_sent(6):
-        for said in (mail.subject, mail.content, str(mail.html_content)):
-            assert not any(secret[:size] in said for size in range(6, len(secret) + 1))
-            if mail.to == "b@example.org":
-                assert "lovelace" not in said
-                assert len(mail.content) < alert.MAX_EXCEPTION + 500
-    assert "RuntimeError: password=*** of <address>" in sandbox.messages("b@example.org")[0].content
-    FluxomailNotifier(to="c@example.org")(context(exception=UnspeakableError()))
-    assert "\nUnspeakableError\n" in sandbox.message("c@example.org").content
-
-
-def test_promise_5_without_a_masker_no_exception_is_shown(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    def redact(_: object) -> None:
-        raise RuntimeError("No SecretsMasker found!")
-
-    monkeypatch.setattr("airflow_provider_fluxomail.airflow_compat.redact", redact, raising=False)
-    FluxomailNotifier(to=OPS)(context(exception=ValueError("a secret")))
-    mail = sandbox.message()
-    assert "secret" not in mail.content.replace("secrets masker", "")
-    assert "not shown" in mail.content
-
-
-def test_promise_5_the_log_names_nobody(sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture) -> None:
-    sandbox.fail_next(400, to="b@example.org", body={"error": "b@example.org is blocked: Secret words"}, times=None)
-    way(FluxomailNotifier(to=[OPS, "b@example.org"], subject="Secret words", content="Secret words"), context())
-    accepted, refused = told(log, logging.INFO)
-    assert accepted.startswith("Fluxomail accepted the alert (failure of load.copy) to recipient 1 of 2 as send ")
-    assert refused.startswith("Alert (failure of load.copy) to recipient 2 of 2 was not sent: FluxomailValidationError")
-    for private in ("example.org", "Secret", "af1:", sandbox.api_key):
-        assert private not in accepted + refused
 
 
 # Recipients
@@ -704,13 +505,6 @@ def test_a_server_that_refuses(sandbox: Sandbox, way: Way, log: pytest.LogCaptur
     (line,) = told(log)
     assert "not sent" in line
     assert f"status {status}" in line
-
-
-def test_promise_1_lost_answers_are_asked_for_again(sandbox: Sandbox, way: Way) -> None:
-    sandbox.fail_next("response_lost_after_store", times=2)
-    way(FluxomailNotifier(to=OPS), context())
-    sandbox.assert_sent(1)
-    assert len(sandbox.requests("POST")) == 3
 
 
 # Time. Nothing here measures any: each test would hang, not be slow.

@@ -3,91 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import importlib
-import inspect
-import json
-import logging
-import uuid
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_fluxomail import triggers
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.configuration import connection
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.support.running import Run, context, fire, rebuilt
-from tests.support.timing import quick_waits, wait_timing
+from tests.support.sensors import MODES, TIMELINE, deferred, quick_sensors, send, sensor
+from tests.support.timing import wait_timing
 
-PACKAGE = "airflow_provider_fluxomail"
-TIMELINE = "/api/v1/sends"
-GOLDEN = json.loads((Path(__file__).parent / "golden_triggers.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick_waits(monkeypatch)
-
-
-def send(to: str = "ops@example.org", **fields: Any) -> str:
-    hook = FluxomailHook()
-    message = {"to": to, "subject": "Hi", "content": "Text", "html_content": "<p>Hi</p>", **fields}
-    sent = hook.send(message, idempotency_key=str(uuid.uuid4()))
-    hook.close()
-    return sent.send_id
-
-
-def sensor(mode: str, **fields: Any) -> FluxomailDeliverySensor:
-    how: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode, "deferrable": False}
-    return FluxomailDeliverySensor(task_id="task", **{"poke_interval": 0.1, "timeout": 20, **how, **fields})
-
-
-MODES = ["poke", "deferrable"]  # reschedule needs Airflow around it: see test_dags.py
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("to", "target", "kind", "told"),
-    [
-        ("ops@example.org", "delivered", "success", "delivered"),
-        ("opened@example.org", "delivered", "success", "delivered"),
-        ("opened@example.org", "opened", "success", "opened"),
-        ("clicked@example.org", "clicked", "success", "clicked"),
-        ("bounced@example.org", "delivered", "AirflowFailException", "550"),
-        ("complained@example.org", "opened", "AirflowFailException", "complained of"),
-        ("complained@example.org", "delivered", "success", "delivered"),
-        ("dropped@example.org", "delivered", "AirflowFailException", "was dropped"),
-        ("failed@example.org", "delivered", "AirflowFailException", "failed"),
-        ("never@example.org", "delivered", "AirflowSensorTimeout", "not delivered within 1 s"),
-        ("ops@example.org", "opened", "AirflowSensorTimeout", "not opened within 1 s; last event: delivered"),
-    ],
-)
-@pytest.mark.parametrize("soft_fail", [False, True])
-def test_promise_3_the_outcome_table(
-    sandbox: Sandbox, mode: str, to: str, target: str, kind: str, told: str, soft_fail: bool
-) -> None:
-    sandbox.settings(event_delay=0.2)
-    timeout = 1 if kind == "AirflowSensorTimeout" else 30
-    run = Run(sensor(mode, send_id=send(to), target=target, timeout=timeout, soft_fail=soft_fail))
-    if soft_fail and kind != "success":
-        assert run.kind == "AirflowSkipException", run.error
-        return
-    assert run.kind == kind, run.error
-    if kind == "success":
-        assert run.result["event"] == told
-        assert run.result["time"].endswith("Z")
-    else:
-        assert told in str(run.error)
-    # On a slow machine the event may be there at the first look.
-    assert bool(run.deferrals) is (mode == "deferrable" and len(sandbox.requests("GET")) > 1)
+__all__ = ["quick_sensors"]
+pytestmark = pytest.mark.usefixtures("quick_sensors")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -144,50 +75,12 @@ def test_a_connection_without_a_key_fails_at_once(sandbox: Sandbox, mode: str) -
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"kind": "status", "status": 503},
-        {"kind": "status", "status": 429, "retry_after": 0.2},
-        {"kind": "status", "status": 408},
-        {"kind": "status", "status": 200, "body": "<html>"},
-        {"kind": "response_lost_after_store"},
-    ],
-)
-def test_promise_3_outages_are_waited_out(
-    sandbox: Sandbox,
-    mode: str,
-    fault: dict[str, Any],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(FluxomailDeliveryTrigger, "log", logging.getLogger("triggerer"))
-    send_id = send()
-    sandbox.fail_next(times=6, path=TIMELINE, **fault)
-    run = Run(sensor(mode, send_id=send_id))
-    assert run.kind == "success", run.error
-    assert len(sandbox.requests("GET")) == 7
-    warned = [record for record in caplog.records if "still waiting" in record.getMessage()]
-    assert len(warned) == (1 if mode == "poke" else 2), "each change once, in worker and triggerer"
-
-
-@pytest.mark.parametrize("mode", MODES)
 def test_an_outage_until_the_deadline_times_out_and_says_so(sandbox: Sandbox, mode: str) -> None:
     send_id = send()
     sandbox.fail_next(503, times=1000, path=TIMELINE)
     run = Run(sensor(mode, send_id=send_id, timeout=0.5))
     assert run.kind == "AirflowSensorTimeout"
     assert "the last poll failed" in str(run.error)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_promise_4_retry_after_holds_the_next_look(sandbox: Sandbox, mode: str) -> None:
-    send_id = send()
-    sandbox.fail_next(429, times=2, path=TIMELINE, retry_after=0.7)
-    assert Run(sensor(mode, send_id=send_id, poke_interval=0.01)).kind == "success"
-    looks = sandbox.requests("GET")
-    assert len(looks) == 3
-    assert looks.gaps[1] >= 0.7
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -285,34 +178,11 @@ def test_most_waits_end_in_the_worker(sandbox: Sandbox) -> None:
     assert run.deferrals == []
 
 
-def deferred(sandbox: Sandbox, **fields: Any) -> Any:
-    task = sensor("deferrable", **{"send_id": send("never@example.org"), **fields})
-    with pytest.raises(BaseException) as caught:
-        task.execute(context())
-    return caught.value
-
-
 def test_a_deferral_does_not_resume_before_airflow_can_take_it(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_timing(monkeypatch, resume_after=8.0)
     assert deferred(sandbox).trigger.resume_after == pytest.approx(wait.now() + 8, abs=1)
-
-
-def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wait_timing(monkeypatch, worker_polls=wait.WaitTiming().worker_polls)
-    sandbox.fail_next(429, times=9, path=TIMELINE, retry_after=600)
-    started = wait.now()
-    trigger = deferred(sandbox, timeout=9999).trigger
-    assert wait.now() - started < 5, "the worker does not sit it out"
-    assert len(sandbox.requests("GET")) == 1
-    assert trigger.next_look == pytest.approx(started + 600, abs=5)
-    trigger.next_look = wait.now() + 0.5
-    with pytest.raises(TimeoutError):
-        asyncio.run(asyncio.wait_for(fire(trigger), 0.3))
-    assert len(sandbox.requests("GET")) == 1
 
 
 def test_the_hold_ends_at_the_deadline(sandbox: Sandbox) -> None:
@@ -404,42 +274,3 @@ def test_the_rate_limit_trigger_fires_at_its_moment() -> None:
     event = asyncio.run(fire(rebuilt(trigger)))
     assert wait.now() >= now + 0.3
     assert event == {"give_up_at": now + 9, "state": {"done": 1}}
-
-
-def loaded(path: str) -> Any:
-    """What a dotted path in the package names."""
-    parts = path.split(".")
-    return functools.reduce(getattr, parts[1:], importlib.import_module(f"{PACKAGE}.{parts[0]}"))
-
-
-#: Airflow 2 has no asset watchers.
-KNOWN = {name for name in triggers.__all__ if AIRFLOW_VERSION >= (3, 0) or name != "FluxomailEventTrigger"}
-
-
-@pytest.mark.parametrize(
-    "case", [case for case in GOLDEN if case["path"].split(".")[-1] in KNOWN], ids=lambda case: case["name"]
-)
-def test_promise_6_serialized_triggers_still_load(case: dict[str, Any]) -> None:
-    """Airflow stores the path and arguments of a trigger, and the name of the method that the task resumes with."""
-    trigger = loaded(case["path"].removeprefix(f"{PACKAGE}."))
-    assert trigger(**case["kwargs"]).serialize()[1].items() >= case["kwargs"].items()
-    # A watcher of an asset belongs to no task.
-    assert case["resumes"] or case["path"].endswith("FluxomailEventTrigger")
-    for path in case["resumes"]:
-        assert "event" in inspect.signature(loaded(path)).parameters
-
-
-def test_promise_6_every_trigger_and_every_argument_is_golden() -> None:
-    names = {name for name, one in vars(triggers).items() if isinstance(one, type) and issubclass(one, BaseTrigger)}
-    assert names - {"BaseTrigger"} == set(triggers.__all__)
-    for name in KNOWN:
-        one = getattr(triggers, name)
-        cases = [case["kwargs"] for case in GOLDEN if case["path"] == f"{triggers.__name__}.{name}"]
-        assert cases, one
-        assert {name for kwargs in cases for name in kwargs} == set(one(**cases[0]).serialize()[1])
-
-
-def test_promise_5_no_secret_and_no_person_in_a_trigger(sandbox: Sandbox) -> None:
-    kwargs = json.dumps(deferred(sandbox).trigger.serialize())
-    for private in ("fm_sandbox", "example.org", "Text"):
-        assert private not in kwargs

@@ -27,11 +27,12 @@ from airflow_provider_fluxomail.sending import send_record
 from airflow_provider_fluxomail.sending.batch import batch
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
+from tests.support.bad_servers import answers, head
 from tests.support.running import Run
+from tests.support.state_store import StateError, Store
 from tests.support.timing import quick_waits, wait_timing
-from tests.wire.test_bad_servers import answers, certificate, head, tls_url  # noqa: F401 - fixtures
+from tests.wire.test_bad_servers import certificate, tls_url  # noqa: F401 - fixtures
 from tests.wire.test_log_lines import running
-from tests.wire.test_sendstate import StateError, Store
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "operate" / "troubleshooting.md").read_text(encoding="utf-8")
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Report", "content": "Text"}

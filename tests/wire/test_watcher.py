@@ -16,9 +16,9 @@ from airflow_provider_fluxomail.client.watching.wait import now
 from airflow_provider_fluxomail.client.watching.watched_wait import FOLLOWING_EVENTS
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.timing import wait_timing
+from tests.support.watchers import EVENTS, STREAM, TIMELINES, following
 from tests.support.watching import (
     Mail,
-    Waits,
     lists,
     never_below,
     outcome,
@@ -31,20 +31,6 @@ from tests.support.watching import (
 )
 
 POLLING = "Polling the send's timeline every"
-EVENTS = "/api/v1/events"
-STREAM = f"{EVENTS}/stream"
-TIMELINES = "/api/v1/sends"
-
-
-async def following(sandbox: Sandbox, waits: Waits) -> None:
-    """Wait until every wait counts on the events."""
-    await until(
-        lambda: (
-            waits.started == len(waits.log)
-            and all(any(FOLLOWING_EVENTS in line for line in lines) for lines in list(waits.log.values()))
-        ),
-        "following",
-    )
 
 
 async def test_few_waits_read_timelines_and_no_stream(sandbox: Sandbox) -> None:
@@ -71,34 +57,6 @@ async def test_young_waits_are_looked_at_soon_whatever_the_interval(sandbox: San
             mail.event("delivered", send_id)
         assert await waits.all_ended(sent[:1]) == {sent[0]: "reached"}
         assert sent[1] not in waits.endings
-
-
-@pytest.mark.parametrize(
-    ("kind", "target", "status"),
-    [
-        ("delivered", "delivered", "reached"),
-        ("opened", "delivered", "reached"),
-        ("clicked", "opened", "reached"),
-        ("bounced", "delivered", "failed"),
-        ("complained", "opened", "failed"),
-        ("dropped", "delivered", "failed"),
-        ("failed", "clicked", "failed"),
-    ],
-)
-async def test_promise_4_many_waits_share_one_stream(sandbox: Sandbox, kind: str, target: str, status: str) -> None:
-    sent = send(sandbox, 40)
-    mail = Mail(sandbox)
-    async with watching(sandbox) as waits:
-        waits.start(sent, target=target)
-        await following(sandbox, waits)
-        for send_id in sent:
-            mail.event(kind, send_id)
-        assert set((await waits.all_ended()).values()) == {status}
-        ending: Any = waits.endings[sent[0]][0]
-        assert ending.event == kind
-    assert streams(sandbox) == 1
-    assert lists(sandbox) <= 2
-    assert reads(sandbox) == 0
 
 
 async def test_an_event_that_decides_nothing_ends_nothing(sandbox: Sandbox) -> None:
@@ -208,53 +166,6 @@ async def test_a_server_that_knows_no_filter_by_type_is_asked_without(sandbox: S
         assert set((await waits.all_ended()).values()) == {"reached"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        ("stream_drop", {}),
-        ("stream_drop", {"after_events": 3}),
-        ("stream_stall", {}),
-        ("stream_stall", {"after_events": 3}),
-        ("stream_duplicate", {}),
-        ("stream_out_of_order", {"seconds": 0.2}),
-    ],
-)
-@pytest.mark.parametrize("gap", [False, True])
-async def test_promise_3_every_fault_of_a_stream(
-    sandbox: Sandbox, kind: str, options: dict[str, Any], gap: bool
-) -> None:
-    sandbox.settings(stream_heartbeat=0.2)
-    sent = send(sandbox, 12)
-    mail = Mail(sandbox)
-    async with watching(sandbox, timing(silence=1.0)) as waits:
-        waits.start(sent)
-        await following(sandbox, waits)
-        if gap:
-            sandbox.fail_next("stream_gap", times=3)
-        sandbox.fail_next(kind, **options)
-        for number, send_id in enumerate(sent):
-            mail.event("bounced" if number % 3 == 0 else "delivered", send_id)
-            mail.event("complained" if number % 3 else "opened", send_id)
-        ended = await waits.all_ended()
-    assert ended == {send_id: "failed" if number % 3 == 0 else "reached" for number, send_id in enumerate(sent)}
-    assert reads(sandbox) == 0
-
-
-@pytest.mark.parametrize("fault", [500, 503, "cut_in_body", "malformed_json", "proxy_error_page"])
-@pytest.mark.parametrize("path", [STREAM, EVENTS, "/api/v1"])
-async def test_promise_3_an_outage_is_waited_out(sandbox: Sandbox, fault: Any, path: str) -> None:
-    sent = send(sandbox, 8)
-    mail = Mail(sandbox)
-    sandbox.fail_next(fault, path=path, method="GET", times=6)
-    async with watching(sandbox) as waits:
-        waits.start(sent, interval=1)
-        for send_id in sent:
-            mail.event("delivered", send_id)
-        assert set((await waits.all_ended()).values()) == {"reached"}
-    for lines in waits.log.values():
-        assert len(lines) == len(set(lines)) or path == "/api/v1", "each change is told once"
-
-
 async def test_a_stream_that_is_away_for_long_lets_timelines_be_read(sandbox: Sandbox) -> None:
     sent = send(sandbox, 5)
     mail = Mail(sandbox)
@@ -310,31 +221,6 @@ async def test_after_a_gap_that_cannot_be_closed_the_timeline_decides(
         await until(lambda: sandbox.requests("GET", TIMELINES, status=503), "the gap is known")
         mail.event("delivered", sent[0])
         assert await waits.all_ended(sent[:3]) == {sent[0]: "failed", sent[1]: "reached", sent[2]: "reached"}
-
-
-async def test_promise_4_reads_stay_within_the_share(sandbox: Sandbox) -> None:
-    """50 waits without the events, 120 requests a minute of which waiting may use half: one each second."""
-    sandbox.settings(events_in_plan=False)
-    sandbox.key("capped", rate_limit_per_minute=120)
-    sent = send(sandbox, 50)
-    async with watching(sandbox, key="capped") as waits:
-        waits.start(sent, ago=None, interval=1)
-        await until(lambda: reads(sandbox) >= 6)
-        await asyncio.sleep(1)
-        answers = sandbox.requests("GET")
-        took = answers[-1].at - answers[0].at
-        assert len(answers) <= 4 + 1.6 * took
-        assert not [one for one in answers if one.status == 429]
-
-
-async def test_promise_4_retry_after_holds_the_whole_watcher(sandbox: Sandbox) -> None:
-    sent = send(sandbox, 20)
-    sandbox.fail_next(429, path=TIMELINES, method="GET", retry_after=600)
-    async with watching(sandbox, timing(follow_above=99)) as waits:
-        waits.start(sent, ago=None, interval=0.1)
-        await until(lambda: reads(sandbox) >= 1)
-        await asyncio.sleep(1.5)
-        assert reads(sandbox) <= 4, "those that were on their way already"
 
 
 async def test_young_waits_come_before_old_ones(sandbox: Sandbox) -> None:
@@ -520,22 +406,3 @@ async def test_a_hundred_thousand_waits_leave_nothing_in_memory(sandbox: Sandbox
                 blocks.append(sys.getallocatedblocks())
     assert blocks[-1] < blocks[0] + 2_000, blocks
     assert len(sandbox.requests("GET")) <= 5
-
-
-async def test_promise_3_a_task_that_loses_its_first_cancellation_still_ends(sandbox: Sandbox) -> None:
-    """As anyio 4.10 and 4.13 lose it when a read times out: the watcher would never close its client."""
-    lost = asyncio.Event()
-
-    async def stubborn() -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            lost.set()
-        await asyncio.Event().wait()
-
-    async with asyncio.timeout(20):
-        async with watching(sandbox) as waits:
-            waits.start(send(sandbox, 1, to="never@example.org"), target="delivered")
-            waits._watcher()._tasks.start(stubborn())
-            await asyncio.sleep(0)
-    assert lost.is_set()

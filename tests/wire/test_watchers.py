@@ -3,72 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 from typing import Any
 
-import pytest
-
-from airflow_provider_fluxomail.client.watching.wait import now
-from airflow_provider_fluxomail.configuration import connection
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
 from tests.support.running import fire
+from tests.support.watcher_pools import lookups, trigger, waits
 from tests.support.watching import Mail, reads, send, streams, until
 
+__all__ = ["lookups"]
+
 STREAM = "/api/v1/events/stream"
-
-
-def trigger(send_id: str, **fields: Any) -> FluxomailDeliveryTrigger:
-    began = now()
-    how = {"started": began, "deadline": began + 60, "seen": began, "poll_interval": 30.0, **fields}
-    return FluxomailDeliveryTrigger(send_id=send_id, **how)
-
-
-@pytest.fixture
-def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The connections that were looked up."""
-    found: list[str] = []
-    real = connection.read_connection
-
-    async def read_connection(conn_id: str) -> Any:
-        found.append(conn_id)
-        await asyncio.sleep(0.05)
-        return await real(conn_id)
-
-    monkeypatch.setattr(connection, "read_connection", read_connection)
-    return found
-
-
-@contextlib.asynccontextmanager
-async def waits(sent: list[str], **fields: Any) -> Any:
-    """One trigger for each send, all of them in a feed."""
-    tasks = [asyncio.create_task(fire(trigger(send_id, **fields))) for send_id in sent]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def test_promise_4_the_connection_is_looked_up_once_for_all(sandbox: Sandbox, lookups: list[str]) -> None:
-    sent = send(sandbox, 40)
-    mail = Mail(sandbox)
-    async with waits(sent[:30]) as tasks:
-        await until(lambda: streams(sandbox) == 1)
-        # Those that come while the others wait, too.
-        async with waits(sent[30:]) as later:
-            for send_id in sent:
-                mail.event("delivered", send_id)
-            ended = await asyncio.wait_for(asyncio.gather(*tasks, *later), 30)
-    assert {one["status"] for one in ended} == {"reached"}
-    assert lookups == ["fluxomail_default"]
-    assert streams(sandbox) == 1
-    assert reads(sandbox) == 0
-    assert not WatcherPool.here()._lookups
-    assert not WatcherPool.here()._watchers
 
 
 async def test_connections_with_equal_settings_share_a_watcher(sandbox: Sandbox, lookups: list[str]) -> None:

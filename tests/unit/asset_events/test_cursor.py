@@ -2,87 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from airflow_provider_fluxomail.asset_events.cursor import Cursor, CursorStore, TriggerCursor, digest
-from airflow_provider_fluxomail.asset_events.source import Mark, Part
 from airflow_provider_fluxomail.asset_events.timing import EventTiming
 from airflow_provider_fluxomail.client.errors import FluxomailServerError, FluxomailValidationError
-from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
-from airflow_provider_fluxomail.client.models import Event
-
-T = 1_767_225_600
-WANTED = EventFilter(types=("email.bounced",))
-
-
-class Source:
-    """A source whose list says what a test wants."""
-
-    def __init__(self, *pages: EventPage | Exception) -> None:
-        self.pages = list(pages)
-        self.asked: list[tuple[EventFilter, int, str | None]] = []
-        self.number = 0
-
-    async def read_page(self, wanted: EventFilter, *, since_ms: int, cursor: str | None) -> EventPage:
-        self.asked.append((wanted, since_ms, cursor))
-        answer = self.pages.pop(0) if self.pages else page()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def server_ms(self, moment: float) -> int:
-        return T * 1000
-
-    def wake_when_safe(self, mark: Mark) -> None: ...
-
-    def wake_in(self, seconds: float) -> None: ...
-
-    def part(
-        self,
-        *events: FeedEvent,
-        recent: tuple[FeedEvent, ...] = (),
-        generation: int = 1,
-        safe: int | None = None,
-    ) -> Part:
-        """Return the next part; all before it are safe, or those up to a number."""
-        self.number += 1
-        safe = self.number - 1 if safe is None else safe
-        return Part(
-            source=cast("Any", self),
-            mark=Mark(self.number, (T + self.number) * 1000),
-            events=events,
-            recent=recent or events,
-            generation=generation,
-            safe=Mark(safe, (T + safe) * 1000),
-        )
-
-
-class Store:
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
-
-    async def aget(self, key: str) -> Any:
-        return self.value
-
-    async def aset(self, key: str, value: Any) -> None:
-        self.value = value
-
-
-def event(number: int, event_type: str = "bounced", **fields: Any) -> FeedEvent:
-    moment = datetime.fromtimestamp(T + number, tz=UTC)
-    return FeedEvent(f"s{number}", Event(**{"type": event_type, "time": moment, "id": f"s{number}:1", **fields}))
-
-
-def page(*events: FeedEvent, cursor: str | None = None) -> EventPage:
-    return EventPage(events=events, cursor=cursor)
-
-
-def trigger_cursor(store: Store | None = None, **timing: Any) -> TriggerCursor:
-    when = EventTiming(**{"spacing": 0.0, **timing})
-    return TriggerCursor(WANTED, CursorStore(store or Store(), []), timing=when)
+from airflow_provider_fluxomail.client.events import EventFilter
+from tests.support.cursors import WANTED, Source, Store, T, event, page, trigger_cursor
 
 
 async def test_what_the_list_does_not_show_yet_is_taken_from_the_streams_past() -> None:
@@ -131,13 +59,6 @@ async def test_a_list_that_does_not_know_types_is_read_without() -> None:
     assert await one.on_part(source.part()) == []
     assert await one.on_part(source.part()) == [event(1)]
     assert [wanted.types for wanted, _, _ in source.asked] == [("email.bounced",), ()]
-
-
-async def test_promise_4_a_list_that_fails_is_not_hammered() -> None:
-    source, one = Source(*[FluxomailServerError("down", status=503, retry_after=3600.0)] * 9), trigger_cursor()
-    for _ in range(9):
-        await one.on_part(source.part())
-    assert len(source.asked) == 1
 
 
 async def test_parts_before_the_list_was_read_are_in_the_list() -> None:
@@ -220,14 +141,6 @@ async def test_what_is_no_cursor_is_none(stored: Any) -> None:
     store = Store(stored)
     await trigger_cursor(store).on_part(Source().part())
     assert store.value == {"since_ms": T * 1000, "began_ms": T * 1000, "seen": []}
-
-
-def test_promise_6_a_cursor_of_an_old_version_is_found_and_read() -> None:
-    store = CursorStore(None, ["fluxomail_default", None, ["bounced", "complained"]])
-    assert store.key == "fluxomail_events_dba878b5d8d9fd26"
-    kept = {"since_ms": 1767225612345, "began_ms": 1767225600000, "seen": ["RGZw8vy7"]}
-    assert Cursor.parse(kept) == Cursor(since_ms=1767225612345, began_ms=1767225600000, seen=("RGZw8vy7",))
-    assert digest(event(1)) == "9kAt-l40"
 
 
 async def test_watchers_of_an_asset_have_cursors_of_their_own() -> None:

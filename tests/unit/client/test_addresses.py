@@ -123,20 +123,6 @@ def test_a_name_with_a_comma_is_one_item_of_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "same"),
-    [
-        ("Ada@X.org", "ada@x.org"),
-        (" a@x.org ", "a@x.org"),
-        ('"Doe, Jane" <J@x.org>', "j@x.org"),
-        # Could be read in two ways: as it is.
-        ("a@x.org <b@x.org>", "a@x.org <b@x.org>"),
-    ],
-)
-def test_promise_6_how_an_address_is_normalised_never_changes(text: str, same: str) -> None:
-    assert addresses.normalised(text) == same
-
-
-@pytest.mark.parametrize(
     ("text", "domain"),
     [
         ("ada@Example.ORG", "example.org"),

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 
 import pytest
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.client.errors import FluxomailError, error_from_response
+from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.redaction import MAX_TEXT, redact, without_addresses
+from tests.support.error_responses import BY_STATUS, error
 
-BY_STATUS = {
-    400: errors.FluxomailValidationError,
-    401: errors.FluxomailAuthError,
-    402: errors.FluxomailPlanRequiredError,
-    403: errors.FluxomailPermissionError,
-    404: errors.FluxomailNotFoundError,
-    405: errors.FluxomailRequestError,
-    408: errors.FluxomailServerError,
-    409: errors.FluxomailIdempotencyConflictError,
-    413: errors.FluxomailRequestError,
-    415: errors.FluxomailRequestError,
-    422: errors.FluxomailValidationError,
-    429: errors.FluxomailRateLimitError,
-    500: errors.FluxomailServerError,
-    502: errors.FluxomailServerError,
-    503: errors.FluxomailServerError,
-    504: errors.FluxomailServerError,
-    599: errors.FluxomailServerError,
-}
 FORMS = {
     "plain": {"error": "it broke"},
     "structured": {"code": "some_code", "message": "it broke", "error": "other words", "details": {}},
     "roadmap": {"code": "some_code", "message": "it broke"},
     "nested": {"error": {"code": "some_code", "message": "it broke"}},
 }
-
-
-def error(status: int, payload: object, **facts: object) -> FluxomailError:
-    content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return error_from_response(status, content, **facts)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -54,11 +30,6 @@ def test_every_status_in_every_form(status: int, form: str) -> None:
     assert found.code == (None if form == "plain" else "some_code")
     for told in (f"status {status}", "request id req-1", "idempotency key key-1", "retry after 7 s"):
         assert told in str(found)
-
-
-@pytest.mark.parametrize("status", BY_STATUS)
-def test_408_is_transient_and_any_other_4xx_but_429_permanent(status: int) -> None:
-    assert error(status, {"error": "x"}).permanent is (400 <= status < 500 and status not in (408, 429))
 
 
 @pytest.mark.parametrize(
@@ -150,45 +121,6 @@ def test_bodies_that_are_no_json_object(content: bytes, told: str) -> None:
     assert type(found) is errors.FluxomailServerError
     assert told in str(found)
     assert len(str(found)) < 600
-
-
-def test_promise_5_no_error_prints_recipient_key_or_body() -> None:
-    said = {
-        "message": "fm_secret_key: bad address Ada <ada@example.com> in 'Your code is 123456'",
-        "details": {"to": "ada@example.com", "body": "Your code is 123456"},
-    }
-    found = error(400, said, private=("fm_secret_key", "Your code is 123456"))
-    for text in (str(found), repr(found)):
-        for private in ("fm_secret_key", "ada@example.com", "123456"):
-            assert private not in text
-    assert "<address>" in str(found)
-    assert "details" in str(found)
-    assert "ada@example.com" in (found.body or ""), "what the server said stays to be looked at"
-
-
-BODY = 'Dear Bob,\nyour code is "4711-secret"\nbye'
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"message": "bad", "details": {"content": BODY}},
-        {"message": f"cannot send {json.dumps({'content': BODY})}"},
-        {"message": 'refused: Dear Bob,\\nyour code is \\"4711-secret'},
-        {"message": "line 2 'your code is \"4711-secret\"' is too long"},
-        [{"content": BODY}],
-        BODY,
-    ],
-)
-def test_promise_5_no_error_quotes_a_body_whole_in_part_or_escaped(said: object) -> None:
-    assert "4711" not in str(error(422, said, private=(BODY,)))
-
-
-def test_promise_5_an_error_names_nobody_else_at_the_recipients_domain() -> None:
-    """The domain is a part of the recipient, and what is left of the address would be a name."""
-    found = error(422, {"message": "bob.miller@mail.example.org is suppressed"}, private=("ada@mail.example.org",))
-    assert "bob" not in str(found)
-    assert "is suppressed" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import heapq
-import itertools
-import math
-import random
 import time
 from email.utils import formatdate
 
@@ -15,127 +11,7 @@ import pytest
 
 from airflow_provider_fluxomail.client.models import Response
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
-
-WINDOW = 60
-
-
-class Server:
-    """Counts every request of a key in the window of its own clock, which need not be the senders'."""
-
-    def __init__(self, cap: int | None) -> None:
-        self.cap = cap
-        self.counts: dict[int, int] = {}
-        self.refused = 0
-
-    def answer(self, now: float) -> Response:
-        window = math.floor(now / WINDOW)
-        self.counts[window] = count = self.counts.get(window, 0) + 1
-        headers = {"date": formatdate(now, usegmt=True)}
-        if self.cap is None:
-            return Response(status=200, headers=headers, content=b"")
-        reset = (window + 1) * WINDOW
-        headers |= {
-            "x-ratelimit-limit": str(self.cap),
-            "x-ratelimit-remaining": str(max(0, self.cap - count)),
-            "x-ratelimit-reset": str(reset),
-        }
-        if count > self.cap:
-            self.refused += 1
-            headers["retry-after"] = str(math.ceil(reset - now))
-        return Response(status=429 if count > self.cap else 200, headers=headers, content=b"")
-
-
-class Sender:
-    """A batch: so many messages, so many at once."""
-
-    def __init__(self, seed: int, messages: int, concurrency: int, clock: list[float], share: float = 1.0) -> None:
-        self.pacer = Pacer(share=share, clock=lambda: clock[0], draw=random.Random(seed).random)
-        self.counts: collections.Counter[int] = collections.Counter()
-        self.left, self.concurrency, self.in_flight = messages, concurrency, 0
-        self.requests = 0
-        self.looks_at = -math.inf
-
-
-def simulate(
-    server: Server,
-    senders: list[Sender],
-    clock: list[float],
-    *,
-    latency: float,
-    offset: float,
-    until: float,
-    seconds: float = math.inf,
-) -> float:
-    """Run until all is sent, or for so long; return the seconds that it took."""
-    draw = random.Random(1)
-    ticket = itertools.count()
-    events: list[tuple[float, int, str, int]] = [(clock[0], next(ticket), "look", n) for n in range(len(senders))]
-    start = clock[0]
-    while events:
-        clock[0], _, what, number = heapq.heappop(events)
-        if clock[0] - start > seconds:
-            return seconds
-        assert clock[0] - start < until, "a sender waits for ever"
-        sender = senders[number]
-        if what == "answer":
-            answer = server.answer(clock[0] + offset)
-            sender.counts[math.floor((clock[0] + offset) / WINDOW)] += 1
-            sender.in_flight -= 1
-            sender.left -= answer.status == 200
-            sender.pacer.on_response(answer)
-        while sender.in_flight < sender.concurrency and sender.left > sender.in_flight:
-            delay = sender.pacer.delay(sender.in_flight)
-            if delay is None:
-                assert sender.in_flight, "only an answer can be waited for"
-                break
-            if delay > 0:
-                # One look at a time: each answer would begin another series of them.
-                if not clock[0] < sender.looks_at <= clock[0] + delay:
-                    sender.looks_at = clock[0] + delay
-                    heapq.heappush(events, (sender.looks_at, next(ticket), "look", number))
-                break
-            sender.pacer.started()
-            sender.in_flight += 1
-            sender.requests += 1
-            heapq.heappush(events, (clock[0] + latency * (0.5 + draw.random()), next(ticket), "answer", number))
-    assert all(sender.left == 0 for sender in senders)
-    return clock[0] - start
-
-
-def run(cap: int | None, batches: int, messages: int, **how: float) -> tuple[Server, float]:
-    clock = [1_000_000.0 + 60 * 0.4]
-    server = Server(cap)
-    senders = [Sender(n, messages // batches, 8, clock) for n in range(batches)]
-    latency, offset = how.get("latency", 0.05), how.get("offset", 0.0)
-    took = simulate(server, senders, clock, latency=latency, offset=offset, until=how.get("until", 86400.0))
-    return server, took
-
-
-@pytest.mark.parametrize("offset", [-3600.0, -0.7, 0.0, 0.3, 12.0])
-@pytest.mark.parametrize("latency", [0.005, 0.05, 0.8])
-@pytest.mark.parametrize("batches", [1, 2, 3, 4])
-@pytest.mark.parametrize("cap", [60, 600])
-def test_promise_4_a_burst_meets_next_to_no_refusal_and_uses_the_cap(
-    cap: int, batches: int, latency: float, offset: float
-) -> None:
-    windows = 12 if cap == 60 else 6
-    messages = cap * windows
-    server, took = run(cap, batches, messages, latency=latency, offset=offset)
-    assert server.refused <= messages * 0.01
-    # The first and the last window are not used from end to end.
-    full = [count for window, count in sorted(server.counts.items())][1:-1]
-    slow = 8 * batches / latency * 60 < cap * 2
-    assert slow or sum(full) >= 0.97 * cap * len(full), full
-    assert took < (windows / 0.97 + 2) * WINDOW or slow
-
-
-@pytest.mark.parametrize(("cap", "batches", "part"), [(60, 8, 0.2), (100, 8, 0.03), (600, 8, 0.001)])
-def test_promise_4_many_senders_do_not_begin_a_window_with_a_burst(cap: int, batches: int, part: float) -> None:
-    """Eight times eight at once are more than a cap of 60; each response shows how many senders there are."""
-    messages = cap * 8
-    for latency in (0.05, 0.8):
-        server, _ = run(cap, batches, messages, latency=latency)
-        assert server.refused <= messages * part, (server.refused, messages)
+from tests.support.paced_senders import WINDOW, Server, run, together
 
 
 @pytest.mark.parametrize("cap", [1, 2, 3, 10])
@@ -209,31 +85,6 @@ def test_a_late_answer_of_an_old_window_changes_nothing() -> None:
 # A share of the cap
 
 
-def together(
-    cap: int, shares: list[float], windows: int, *, latency: float = 0.05, offset: float = 0.0
-) -> tuple[Server, list[list[int]]]:
-    """Let several use a key for some minutes, as much as each may; return what each did in the full windows."""
-    clock = [999_960.0 + 0.4 * WINDOW]
-    server = Server(cap)
-    senders = [Sender(number, 10**9, 8, clock, share) for number, share in enumerate(shares)]
-    simulate(server, senders, clock, latency=latency, offset=offset, until=math.inf, seconds=windows * WINDOW)
-    full = sorted(server.counts)[1:-1]
-    return server, [[sender.counts[window] for window in full] for sender in senders]
-
-
-@pytest.mark.parametrize("offset", [-3600.0, 0.0, 12.3])
-@pytest.mark.parametrize("latency", [0.005, 0.05, 0.8])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("cap", [10, 60, 600])
-def test_promise_4_a_share_is_kept_and_used(cap: int, share: float, latency: float, offset: float) -> None:
-    server, (used,) = together(cap, [share], 6, latency=latency, offset=offset)
-    assert server.refused == 0
-    # What is on its way when a window ends is counted in the next.
-    assert max(used) <= max(1, share * cap) + int(1.5 * latency * share * cap / WINDOW)
-    # One at a time may be on its way: a slow answer is no fault of the pace.
-    assert min(used) >= 0.8 * min(share * cap, WINDOW / (1.5 * latency)) - 2, used
-
-
 def test_a_share_is_spread_over_the_window() -> None:
     clock = [999_960.0]
     pacer, server = Pacer(share=0.5, clock=lambda: clock[0], draw=lambda: 0.5), Server(60)
@@ -248,19 +99,6 @@ def test_a_share_is_spread_over_the_window() -> None:
         clock[0] += max(delay, 0.01)
     thirds = collections.Counter(int(moment // 20) for moment in made)
     assert min(thirds[third] for third in range(3)) >= 7, thirds
-
-
-@pytest.mark.parametrize("cap", [60, 600])
-@pytest.mark.parametrize("shares", [[0.5, 0.5, 1.0], [0.5, 1.0], [0.3, 0.5, 0.9, 1.0]])
-def test_promise_4_shares_and_a_full_sender_together_meet_next_to_no_refusal(cap: int, shares: list[float]) -> None:
-    server, used = together(cap, shares, 12)
-    made = sum(server.counts.values())
-    assert server.refused <= 0.01 * made, (server.refused, made)
-    for share, own in zip(shares, used, strict=True):
-        assert share == 1.0 or max(own) <= share * cap
-        assert min(own) >= 1, "nobody starves"
-    totals = [sum(window) for window in zip(*used, strict=True)]
-    assert sum(totals) >= 0.9 * cap * len(totals), totals
 
 
 @pytest.mark.parametrize("cap", [60, 600])

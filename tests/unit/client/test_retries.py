@@ -9,39 +9,8 @@ from tenacity import Retrying
 
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.headers import rate_limit, retry_after
-from airflow_provider_fluxomail.client.models import Request
-from airflow_provider_fluxomail.client.retries import Backoff, RetryPolicy, is_retried, seconds_to_wait, spread
-
-GET = Request(method="GET", path="/")
-KEYED = Request(method="POST", path="/", idempotency_key="k")
-BARE = Request(method="POST", path="/")
-
-
-@pytest.mark.parametrize(
-    ("error", "get", "keyed", "bare"),
-    [
-        (errors.FluxomailRateLimitError("x", status=429), True, True, True),
-        (errors.FluxomailServerError("x", status=500), True, True, False),
-        (errors.FluxomailServerError("x", status=408), True, True, False),
-        (errors.FluxomailConnectionError("x", ambiguous=True), True, True, False),
-        (errors.FluxomailConnectionError("x", ambiguous=False), True, True, True),
-        (errors.FluxomailResponseError("x", status=200), True, True, False),
-        (errors.FluxomailResponseError("x", status=302), False, False, False),
-        (errors.FluxomailIdempotencyConflictError("x", status=409), False, True, False),
-        (errors.FluxomailIdempotencyConflictError("x", status=422), False, False, False),
-        (errors.FluxomailValidationError("x", status=400), False, False, False),
-        (errors.FluxomailAuthError("x", status=401), False, False, False),
-        (errors.FluxomailPlanRequiredError("x", status=402), False, False, False),
-        (errors.FluxomailPermissionError("x", status=403), False, False, False),
-        (errors.FluxomailTenantPausedError("x", status=403), False, False, False),
-        (errors.FluxomailNotFoundError("x", status=404), False, False, False),
-        (errors.FluxomailRequestError("x", status=413), False, False, False),
-        (KeyError("x"), False, False, False),
-    ],
-)
-def test_promise_1_what_is_repeated(error: Exception, get: bool, keyed: bool, bare: bool) -> None:
-    assert [is_retried(error, request) for request in (GET, KEYED, BARE)] == [get, keyed, bare]
-
+from airflow_provider_fluxomail.client.retries import Backoff, RetryPolicy, seconds_to_wait, spread
+from tests.support.keyed_request import KEYED
 
 DATE = "Sun, 22 Nov 2026 13:00:00 GMT"
 
@@ -89,13 +58,6 @@ def test_rate_limit_headers_are_optional() -> None:
 def test_exponential_with_full_jitter(attempt: int, draw: float) -> None:
     error = errors.FluxomailServerError("x", status=500)
     assert seconds_to_wait(error, attempt, lambda: draw) == draw * min(15.0, 0.5 * 2 ** (attempt - 1))
-
-
-@pytest.mark.parametrize("asked", [0.5, 7.0, 60.0])
-def test_promise_4_a_named_wait_is_obeyed_and_spread(asked: float) -> None:
-    error = errors.FluxomailRateLimitError("x", status=429, retry_after=asked)
-    assert seconds_to_wait(error, 1, lambda: 0.0) == asked
-    assert asked < seconds_to_wait(error, 1, lambda: 1.0) <= asked * 1.1 + 0.1
 
 
 def test_retry_after_of_zero_does_not_hammer() -> None:

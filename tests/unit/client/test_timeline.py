@@ -11,9 +11,9 @@ from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.event_types import FAILURES, check_fail_on, check_target
 from airflow_provider_fluxomail.client.models import Event, Timeline, parse_time
 from airflow_provider_fluxomail.client.timeline import judge
+from tests.support.timelines import MS, at
 
 AT = datetime(2026, 1, 1, 0, 0, 12, 345000, tzinfo=UTC)
-MS = 1767225612345
 ISO = "2026-01-01T00:00:12.345Z"
 DOCS = {
     "send": {"_id": "s1", "toEmail": "a@b.c", "subject": "S", "status": "sent", "idempotencyKey": "k", "createdAt": MS},
@@ -114,41 +114,6 @@ def test_reasons_are_kept_and_hold_no_address() -> None:
         assert event is not None
         assert event.type == "bounced"
         assert event.reason == "550 5.1.1 <<address>> unknown, hard"
-
-
-def at(*events: tuple[str, int | None]) -> Timeline:
-    return Timeline.parse("s1", {"events": [{"type": kind, **({"ts": ts} if ts else {})} for kind, ts in events]})
-
-
-@pytest.mark.parametrize(
-    ("events", "target", "decides", "reached"),
-    [
-        ([], "delivered", None, None),
-        ([("sent", MS)], "delivered", None, None),
-        ([("delayed", MS), ("whatever", MS)], "delivered", None, None),
-        ([("sent", MS), ("delivered", MS + 1)], "delivered", "delivered", True),
-        ([("opened", MS)], "delivered", "opened", True),
-        ([("clicked", MS)], "delivered", "clicked", True),
-        ([("clicked", MS)], "opened", "clicked", True),
-        ([("delivered", MS)], "opened", None, None),
-        ([("opened", MS)], "clicked", None, None),
-        ([("bounced", MS)], "delivered", "bounced", False),
-        ([("delivered", MS), ("bounced", MS + 1)], "delivered", "delivered", True),
-        ([("bounced", MS), ("delivered", MS + 1)], "delivered", "bounced", False),
-        ([("delivered", MS + 1), ("bounced", MS)], "delivered", "bounced", False),
-        ([("delivered", MS), ("bounced", MS)], "delivered", "bounced", False),
-        ([("delivered", MS), ("complained", MS + 1)], "opened", "complained", False),
-        ([("opened", MS), ("complained", MS + 1)], "opened", "opened", True),
-        ([("delivered", None), ("bounced", MS)], "delivered", "bounced", False),
-        ([("delivered", None)], "delivered", "delivered", True),
-    ],
-)
-def test_promise_3_the_first_event_by_time_that_is_target_or_failure_decides(
-    events: list[tuple[str, int | None]], target: str, decides: str | None, reached: bool | None
-) -> None:
-    outcome = judge(at(*events), target, FAILURES)
-    assert (outcome.event.type if outcome else None) == decides
-    assert (outcome.reached if outcome else None) == reached
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,13 +10,9 @@ from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import MAX_ATTACHMENT_BYTES, Attachment
 from airflow_provider_fluxomail.sending.attachments import read_attachments
+from tests.support.attachments import rows
 
-
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.csv"
-    path.write_bytes(b"id\n1\n")
-    return path
+__all__ = ["rows"]
 
 
 def test_every_way_to_name_a_file(rows: Path) -> None:
@@ -26,27 +21,6 @@ def test_every_way_to_name_a_file(rows: Path) -> None:
     assert read_attachments(items) == [wanted] * 5
     assert read_attachments([{"filename": "a", "content": "b"}]) == [Attachment("a", "b")]
     assert read_attachments(None) == []
-
-
-@pytest.mark.parametrize(
-    ("items", "told"),
-    [
-        (["/no/such/file"], "attachments[0]: there is no file '/no/such/file' on this worker"),
-        (["/tmp"], "there is no file '/tmp'"),
-        ([""], "attachments[0] is empty"),
-        (["nosuchscheme://x/y"], "attachments[0]: cannot read 'nosuchscheme://x/y'"),
-        ("rows.csv", "attachments must be a list"),
-        ({"filename": "a"}, "attachments must be a list"),
-        (5, "attachments must be a list"),
-        ([5], "attachments[0] must be an Attachment"),
-        ([{"path": "x"}], "attachments[0] must be an Attachment"),
-        (["a"] * 6, "6 files, at most 5"),
-    ],
-)
-def test_bad_attachments(items: Any, told: str) -> None:
-    with pytest.raises(FluxomailValidationError) as caught:
-        read_attachments(items)
-    assert told in str(caught.value)
 
 
 def test_a_file_that_is_too_large_is_not_read_whole(tmp_path: Path) -> None:
@@ -63,12 +37,3 @@ def test_the_total_counts(tmp_path: Path) -> None:
     assert len(read_attachments([half, half])) == 2
     with pytest.raises(FluxomailValidationError, match="at most 10 MiB"):
         read_attachments([half, half, Attachment("one", b"x")])
-
-
-def test_a_file_that_cannot_be_read(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(FluxomailValidationError, match=r"cannot read .*rows\.csv.*: Permission denied"):
-        read_attachments([rows])

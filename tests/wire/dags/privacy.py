@@ -1,4 +1,4 @@
-"""All that the package does with a message that must not be seen, as tasks of one Dag: see ``test_privacy.py``."""
+"""All that the package does with a message that must not be seen, as tasks of one Dag: see promise 5."""
 
 from __future__ import annotations
 

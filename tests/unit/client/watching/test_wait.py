@@ -6,17 +6,8 @@ import pytest
 
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.models import Timeline
-from airflow_provider_fluxomail.client.watching.wait import Ending, Wait
-
-MS = 1767225612345
-
-
-def wait(**fields: float) -> Wait:
-    return Wait("s1", **{"started": 1000.0, "deadline": 1100.0, **fields})  # type: ignore[arg-type]
-
-
-def timeline(*types: str) -> Timeline:
-    return Timeline.parse("s1", {"events": [{"type": name, "ts": MS + n} for n, name in enumerate(types)]})
+from airflow_provider_fluxomail.client.watching.wait import Ending
+from tests.support.single_waits import MS, timeline, wait
 
 
 def test_it_goes_on_until_something_decides() -> None:
@@ -41,20 +32,6 @@ def test_a_failure_names_event_time_reason_and_send_id(event: str, said: str) ->
     assert (ending.status, ending.event) == ("failed", event)
     for told in (said, "2026-01-01T00:00:12.345Z", "550 no such user", "s1"):
         assert told in (ending.message or "")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        errors.FluxomailServerError("x", status=503),
-        errors.FluxomailConnectionError("x"),
-        errors.FluxomailRateLimitError("x", status=429),
-        errors.FluxomailResponseError("x", status=200),
-        errors.FluxomailServerError("x", status=408),
-    ],
-)
-def test_promise_3_an_outage_of_any_length_is_waited_out(error: errors.FluxomailError) -> None:
-    assert wait().on_error(error, now=1_000_000.0) is None
 
 
 @pytest.mark.parametrize(
@@ -99,16 +76,6 @@ def test_looks_are_spread_and_end_at_the_deadline() -> None:
     assert one.delay(30, 1090.0, lambda: 0.5) == 10
     assert one.delay(30, 2000.0) == 0
     assert one.delay(0, 1000.0, lambda: 0.5) == 1, "an interval of 0 would hammer"
-
-
-def test_promise_4_retry_after_holds_the_next_look() -> None:
-    one = wait()
-    one.on_error(errors.FluxomailRateLimitError("x", status=429, retry_after=50), now=1000.0)
-    assert one.delay(1, 1000.0) == 50
-    assert one.delay(1, 1080.0) == 20, "but not past the deadline"
-    one.on_timeline(timeline())
-    assert one.delay(1, 1000.0) < 2
-    assert one.asked == 0
 
 
 def test_an_ending_survives_the_way_through_airflow() -> None:

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from airflow_provider_fluxomail.client.events import FeedEvent
-from airflow_provider_fluxomail.client.models import Event
-from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
-from airflow_provider_fluxomail.client.watching.watched_wait import NEXT, State, WatchedWait, WatchedWaits, WatchTiming
-
-SETTLE = 0.01
-ENDING = Ending(status="timeout", send_id="s1", target="delivered")
-
-
-def event(kind: str, seconds: float = 0.0) -> FeedEvent:
-    moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-    return FeedEvent("s1", Event(type=kind, time=moment, id=kind))
-
-
-def watched(waits: WatchedWaits, *, seen: float | None = None, **fields: Any) -> WatchedWait:
-    wait = Wait("s1", started=now() - 600, deadline=now() + 3600, seen=seen)
-    one = WatchedWait(wait, fields.pop("interval", 600.0), lambda level, text: None, **fields)
-    waits.add(one)
-    return one
-
-
-def new(settle: float = SETTLE) -> WatchedWaits:
-    return WatchedWaits(WatchTiming(settle=settle))
+from airflow_provider_fluxomail.client.watching.wait import Ending, now
+from airflow_provider_fluxomail.client.watching.watched_wait import NEXT, State, WatchedWait, WatchedWaits
+from tests.support.watched_waits import (
+    ENDED,
+    ENDING,
+    FOLLOWING,
+    JOINING,
+    POLLED,
+    SETTLE,
+    SETTLING,
+    SIGNALS,
+    event,
+    new,
+    watched,
+)
 
 
 def in_state(waits: WatchedWaits, state: State) -> WatchedWait:
@@ -50,17 +37,6 @@ def in_state(waits: WatchedWaits, state: State) -> WatchedWait:
         waits.end(one, ENDING)
     assert one.state is state
     return one
-
-
-POLLED, JOINING, FOLLOWING, SETTLING, ENDED = State
-SIGNALS: dict[str, Callable[[WatchedWaits, WatchedWait], None]] = {
-    "nothing is missing": lambda waits, one: waits.follow(one),
-    "something is missing": lambda waits, one: waits.join(one),
-    "events are not enough": lambda waits, one: waits.poll(one),
-    "an event": lambda waits, one: waits.on_event(event("delivered")),
-    "the stream is down": lambda waits, one: waits.stream_down(),
-    "the end": lambda waits, one: waits.end(one, ENDING),
-}
 
 
 @pytest.mark.parametrize(
@@ -149,25 +125,3 @@ async def test_a_wait_that_leaves_is_forgotten_whatever_its_state() -> None:
         assert one.due == 0
         waits.on_event(event("delivered"))
         await asyncio.sleep(2 * SETTLE)
-
-
-@settings(max_examples=200, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.tuples(st.sampled_from(sorted(SIGNALS)), st.integers(0, 3)), max_size=40))
-def test_promise_3_no_order_of_signals_leaves_a_wait_alone(signals: list[tuple[str, int]]) -> None:
-    """Whatever happens, each wait that has not ended has a poll, and is where its state says."""
-
-    async def play() -> None:
-        # Nothing is judged meanwhile: the order of the signals is all that counts.
-        waits = new(settle=3600.0)
-        ones = [watched(waits, seen=now()) for _ in range(4)]
-        for signal, number in signals:
-            waits.stream_up()
-            if ones[number].state is not ENDED:
-                SIGNALS[signal](waits, ones[number])
-            for one in ones:
-                assert (one in waits.joining) is (one.state is JOINING)
-                assert (one in waits._settling) is (one.state is SETTLING)
-                assert one.state is ENDED or 0 < one.due <= one.wait.deadline
-                assert one.state is not SETTLING or waits._timer is not None
-
-    asyncio.run(play())

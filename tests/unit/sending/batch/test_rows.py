@@ -8,30 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.sending.batch.rows import MAX_NAMED, Row, Rows
-
-ADA: dict[str, Any] = {"to": "ada@example.org", "subject": "Hi", "content": "Text"}
-
-
-def read(source: Any, **options: Any) -> list[Row]:
-    rows = Rows(source, **options)
-    checked = list(rows.check())
-    assert checked == list(rows), "both passes see the same"
-    return checked
-
-
-def refused(source: Any, **options: Any) -> str:
-    with pytest.raises(FluxomailValidationError) as caught:
-        read(source, **options)
-    return str(caught.value)
-
-
-def write(folder: Path, name: str, text: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
+from airflow_provider_fluxomail.sending.batch.rows import MAX_NAMED
+from tests.support.rows import ADA, read, refused, write
 
 
 def test_a_list_of_mappings_and_messages() -> None:
@@ -117,74 +96,11 @@ def test_none_at_all(tmp_path: Path, source: Any) -> None:
     assert read(source) == []
 
 
-def test_bad_rows_are_named_all_together_and_quoted_nowhere(tmp_path: Path) -> None:
-    lines = [
-        json.dumps(ADA),
-        '{"to": "secret@example.org"',
-        json.dumps({**ADA, "to": "secret at example.org"}),
-        json.dumps({**ADA, "subjet": "secret words"}),
-        json.dumps({"to": "secret@example.org", "subject": "secret words"}),
-        json.dumps({**ADA, "key": "k"}),
-        json.dumps({**ADA, "key": "k"}),
-        json.dumps({**ADA, "key": " "}),
-        '"secret words"',
-    ]
-    told = refused(write(tmp_path, "mails.jsonl", "\n".join(lines)))
-    assert "7 messages are invalid, nothing was sent" in told
-    for words in (
-        "line 2: is not JSON",
-        "line 3: to is not an e-mail address",
-        "line 4: unknown field 'subjet': did you mean 'subject'?",
-        "line 5: content is empty",
-        "line 7: has the same key as line 6",
-        "line 8: key must be text",
-        "line 9: is str, not a mapping",
-    ):
-        assert words in told
-    assert "secret" not in told
-
-
 def test_only_the_first_of_many_bad_rows_are_named() -> None:
     told = refused([{"to": ""}] * (MAX_NAMED + 5))
     assert f"messages[{MAX_NAMED - 1}]" in told
     assert f"messages[{MAX_NAMED}]" not in told
     assert "and 5 more" in told
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("ada@example.org,Hi,Text\n", "column 1 in line 1 is no field"),
-        ("to,subject,contents\n", "did you mean 'content'?"),
-        ("to,to,subject\n", "names a column twice"),
-        ("to,subject,content\nada@example.org,Hi\n", "line 2: has 2 cells, and the first line 3"),
-        ('to,subject,content,extra_fields\nada@example.org,Hi,Text,"{"\n', "line 2: extra_fields is not JSON"),
-        (b"to,subject,content\nada@example.org,H\xe9,Text\n", "save it as UTF-8"),
-    ],
-)
-def test_bad_csv(tmp_path: Path, text: str | bytes, told: str) -> None:
-    said = refused(write(tmp_path, "mails.csv", text))
-    assert told in said
-    assert "ada@" not in said
-
-
-@pytest.mark.parametrize(
-    ("source", "told"),
-    [
-        ("[{'to': 'ada@example.org'}]", "messages=make.output"),
-        ("", "messages is empty"),
-        ("/no/such/file.csv", "there is no file"),
-        (7, "not int"),
-        (None, "not NoneType"),
-        (ADA, "not dict"),
-        (iter([ADA]), "not list_iterator"),
-        (b"x", "not bytes"),
-    ],
-)
-def test_bad_sources(source: Any, told: str) -> None:
-    said = refused(source)
-    assert told in said
-    assert "ada@" not in said
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,4 @@
-"""Random schedules against the watcher (promises 3 and 4): whatever the stream and the server do, each wait ends once.
-
-Hypothesis draws the schedules, shrinks one that fails and prints how to repeat it. More of them:
-``FLUXOMAIL_SCHEDULE_EXAMPLES=500 pytest tests/wire/test_watcher_schedules.py``.
-"""
+"""Random schedules of events, faults and restarts for many waits."""
 
 from __future__ import annotations
 
@@ -11,8 +7,6 @@ import dataclasses
 import os
 from typing import Any, Final
 
-import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_fluxomail.client.watching.wait import Ending, now
@@ -22,7 +16,6 @@ from tests.support.watching import Mail, Waits, outcome, send, timing, watching
 EXAMPLES: Final = int(os.environ.get("FLUXOMAIL_SCHEDULE_EXAMPLES", "25"))
 WAITS: Final = 8
 CAP: Final = 1200
-
 EVENTS: Final = ("delivered", "opened", "clicked", "bounced", "complained", "dropped", "failed", "delayed")
 STREAM_FAULTS: Final[tuple[dict[str, Any], ...]] = (
     {"kind": "stream_drop"},
@@ -183,18 +176,3 @@ async def play(sandbox: Sandbox, steps: list[Any], *, events_in_plan: bool) -> N
     for life in lives:
         await played.until_restart(life, last=life is lives[-1])
     played.check()
-
-
-# The sandbox is one for all examples, so each begins with a reset of it.
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@pytest.mark.timeout(120 + 8 * EXAMPLES)
-@pytest.mark.parametrize("events_in_plan", [True, False], ids=["with-events", "without-events"])
-@given(steps=STEPS)
-def test_promise_3_any_schedule(fluxomail_sandbox: Sandbox, events_in_plan: bool, steps: list[Any]) -> None:
-    asyncio.run(play(fluxomail_sandbox, steps, events_in_plan=events_in_plan))

@@ -1,0 +1,90 @@
+"""Promise 8: a passing fault is retried, a lasting one is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailBatchError,
+    FluxomailBatchUnfinishedError,
+    FluxomailRateLimitError,
+    FluxomailServerError,
+    FluxomailValidationError,
+)
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sending.attachments import read_attachments
+from tests.support import batches, error_responses, retry_policies, send_operators
+from tests.support.attachments import rows
+from tests.support.batches import quick_batches
+from tests.support.running import Run
+
+__all__ = ["quick_batches", "rows"]
+
+
+@pytest.mark.parametrize("status", error_responses.BY_STATUS)
+def test_promise_8_408_is_transient_and_any_other_4xx_but_429_permanent(status: int) -> None:
+    assert error_responses.error(status, {"error": "x"}).permanent is (400 <= status < 500 and status not in (408, 429))
+
+
+def test_promise_8_a_file_that_cannot_be_read(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(FluxomailValidationError, match=r"cannot read .*rows\.csv.*: Permission denied"):
+        read_attachments([rows])
+
+
+@retry_policies.since_3_3
+@pytest.mark.parametrize("kind", retry_policies.EVERY_ERROR)
+def test_promise_8_an_error_that_is_permanent_fails_at_once(kind: type[errors.FluxomailError]) -> None:
+    assert retry_policies.decision(kind("no")) == ("fail" if kind.permanent else "default", None)
+
+
+@pytest.mark.usefixtures("quick_batches")
+def test_promise_8_a_batch_that_may_not_defer_is_airflows_to_retry(sandbox: Sandbox) -> None:
+    sandbox.connect(max_wait=0)
+    sandbox.fail_next(429, skip=4, retry_after=100)
+    stopped = batches.run(batches.people(10))
+    assert isinstance(stopped.error, FluxomailRateLimitError)
+    assert stopped.deferrals == []
+    assert batches.run(batches.people(10), ctx={"try_number": 2}).kind == "success"
+    sandbox.assert_sent(10)
+
+
+@pytest.mark.usefixtures("quick_batches")
+def test_promise_8_the_errors_of_a_batch_tell_what_a_retry_can_do() -> None:
+    assert FluxomailBatchError.permanent
+    assert not FluxomailBatchUnfinishedError.permanent
+
+
+def test_promise_8_permanent_errors_do_not_use_up_retries(sandbox: Sandbox) -> None:
+    sandbox.connect(key="wrong")
+    assert Run(send_operators.operator()).kind == "AirflowFailException"
+    sandbox.connect(key="")
+    run = Run(send_operators.operator())
+    assert run.kind == "AirflowFailException"
+    assert "no API key" in str(run.error)
+    sandbox.connect()
+    sandbox.pause()
+    run = Run(send_operators.operator())
+    assert run.kind == "AirflowFailException"
+    assert "FluxomailTenantPausedError" in str(run.error)
+
+
+def test_promise_8_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbox) -> None:
+    sandbox.fail_next(429, retry_after=100)
+    run = Run(send_operators.operator())
+    assert isinstance(run.error, FluxomailRateLimitError)
+    assert run.error.retry_after == 100
+    assert run.deferrals == []
+
+
+def test_promise_8_a_5xx_that_lasts_is_airflows_to_retry(sandbox: Sandbox) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("error_before_store")
+    assert isinstance(Run(send_operators.operator()).error, FluxomailServerError)
