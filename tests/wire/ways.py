@@ -245,7 +245,9 @@ def by_decorator_of_many(number: int, *, recipients: tuple[str, ...]) -> list[Ou
     if run.error is None:
         assert [one["send_id"] for one in run.result] == [outcomes[recipient][0].send_id for recipient in recipients]
     else:
-        outcomes = {recipient: outcomes.get(recipient, (None, run.error)) for recipient in recipients}
+        outcomes = {
+            recipient: outcomes.get(recipient, (None, run.error.__cause__ or run.error)) for recipient in recipients
+        }
     return [
         _of(sent) if sent else _failed(error, final=_is_final(run))
         for sent, error in (outcomes[recipient] for recipient in recipients)
