@@ -328,7 +328,8 @@ def by_decorator_of_many(sending: Try) -> Sent:
 def _of_row(result: Any, run: Run) -> Outcome:
     """The outcome of one message of a batch; if the batch never sent it, the task's error is its error."""
     if result is None:
-        return outcome(run)
+        assert run.error is not None
+        return _failed(run.error.__cause__ or run.error, final=_is_final(run))
     return _of(result.sent) if result.sent is not None else _failed(result.error, final=_is_final(run))
 
 

@@ -359,7 +359,7 @@ async def test_a_bug_ends_the_waits_instead_of_hanging_them(
     async with watching(sandbox) as waits:
         waits.start(["s1"], ago=None)
         with caplog.at_level(logging.ERROR):
-            assert await waits.all_ended() == {"s1": "WatcherFailedError"}
+            assert await waits.all_ended() == {"s1": "FluxomailWatcherError"}
     assert "The watcher of waits failed" in caplog.text
 
 
