@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.faults import models as faults
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
+from tests.support.airflow_facts import MAKES_ITS_HOME
 
 CONNECTION = "AIRFLOW_CONN_FLUXOMAIL_DEFAULT"
 
@@ -84,7 +85,7 @@ def test_a_users_tests_send_through_the_connection_and_begin_afresh(
     monkeypatch.setenv("no_proxy", "corp.example")
     pytester.makepyfile(USERS_TESTS)
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
-    assert home.exists(), "it was the Airflow of the test"
+    assert home.exists() is MAKES_ITS_HOME, "it was the Airflow of the test"
     assert not (home / "airflow.db").exists(), "no metadata database is needed"
 
 

@@ -35,8 +35,12 @@ NO_FAILURE_MAILS: Final = (
     else ""
 )
 
-#: With ``dag.test()``, Airflow 3.0 prints what its task runner and supervisor say to each other, at any log level.
-PRINTS_ITS_REQUESTS: Final = (3, 0) <= RELEASE < (3, 1)
+#: With ``dag.test()``, Airflow 3.0 prints at any log level what its task runner and supervisor say to each other, and
+#: tracebacks with the local variables of each frame, in boxes.
+PRINTS_VALUES: Final = (3, 0) <= RELEASE < (3, 1)
+
+#: Airflow 3.0 gets a connection of the environment without making its home folder.
+MAKES_ITS_HOME: Final = not (3, 0) <= RELEASE < (3, 1)
 
 
 def stored(result: dict[str, Any]) -> dict[str, Any]:
