@@ -447,6 +447,7 @@ STATES: Final = {
 }
 
 
+@pytest.mark.timeout(500)  # Some 20 tasks, each in a process of Airflow's own.
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
 def test_promise_5_a_whole_dag(private: Sandbox, airflow_db: Path, tmp_path: Path, level: str) -> None:
     """Output, log files, XComs, rendered fields, serialized triggers: all that a real run prints and stores."""
@@ -472,7 +473,7 @@ def test_promise_5_a_whole_dag(private: Sandbox, airflow_db: Path, tmp_path: Pat
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=170,
+        timeout=470,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:]
