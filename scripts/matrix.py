@@ -47,14 +47,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make matrix")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(one.name for one in known)}; all of them by default")
     names = parser.parse_args().names
-    rows = [test(release) for release in known if not names or release.name in names]
-    lines = table(rows)
-    print("\n" + "\n".join(lines))
+    rows = []
+    for release in known:
+        if not names or release.name in names:
+            rows.append(test(release))
+            # Each at once: what is interrupted later has been tested all the same.
+            write(table(rows[-1:]))
+    print("\n" + "\n".join(table(rows)))
     for row in rows:
         print(f"\nSkipped on Airflow {row.airflow}:")
         for reason, count in row.skipped.most_common():
             print(f"  {count} x {reason}")
-    write(lines)
     print(f"\nWritten to {README.name}.")
     return 1 if any(row.failed or not row.passed for row in rows) else 0
 
