@@ -12,11 +12,18 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+import hypothesis
 import pytest
 from packaging.version import Version
 
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.support.airflow_runs import DagRuns
+
+# How fast examples are made and run depends on the machine's load, which is no fault of a test.
+hypothesis.settings.register_profile(
+    "fluxomail", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("fluxomail")
 
 ROOT = Path(__file__).parent.parent
 _HOME = Path(tempfile.mkdtemp(prefix="fluxomail-tests-"))
