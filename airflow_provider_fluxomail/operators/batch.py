@@ -112,7 +112,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
         return run.send_batch(self, context, resumed=event if isinstance(event, Mapping) else {})
 
     def on_kill(self) -> None:
-        """Stop soon and save the progress. Airflow 3 does not interrupt a task that is told to end."""
+        """Stop soon and save the progress. Airflow 3 does not interrupt a task that it stops."""
         if self.running_batch is not None:
             self.running_batch.stop()
 

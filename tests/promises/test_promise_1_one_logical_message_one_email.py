@@ -851,7 +851,7 @@ def test_promise_1_a_try_that_fails_leaves_at_most_one_mail_and_the_next_one_exa
 def test_promise_1_two_deployments_with_one_organization(sandbox: Sandbox) -> None:
     assert deployments.send(deployments.ADA).kind == "success"
     second = deployments.send(deployments.BOB)
-    assert second.kind == "AirflowFailException", "no retry mends it"
+    assert second.kind == "AirflowFailException", "a retry cannot fix it"
     told = str(second.error)
     assert "FluxomailIdempotencyConflictError" in told
     assert "another recipient" in told
@@ -937,7 +937,7 @@ def test_promise_1_a_conflict_that_the_server_finds(sandbox: Sandbox, try_number
     sandbox.fail_next("error_after_store")
     assert isinstance(deployments.send(content="Rendered at 10:00").error, FluxomailServerError)
     run = deployments.send(content="Rendered at 10:05", ctx={"try_number": try_number})
-    assert run.kind == "AirflowFailException", "no retry mends it"
+    assert run.kind == "AirflowFailException", "a retry cannot fix it"
     assert told in str(run.error)
     assert "status 409" in str(run.error)
     sandbox.assert_sent(1)

@@ -184,7 +184,9 @@ def test_promise_3_poke_reschedule_and_deferrable_end_alike(dags: DagRuns, sandb
     }
     assert {task: state for task, state in run.states.items() if task in table} == table
     assert len(table) == (24 if CAN_POKE_AGAIN else 20)
-    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1), "no retry mends a bounce or a time-out"
+    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1), (
+        "a retry cannot fix a bounce or a timeout"
+    )
     unknown = [request for request in sandbox.requests("GET") if request.path.endswith("sends_unknown")]
     assert len(unknown) <= 6 * 10, "a send that stays unknown ends after the grace, over reschedules too"
 
@@ -350,7 +352,7 @@ async def test_promise_3_an_outage_is_waited_out(sandbox: Sandbox, fault: Any, p
             mail.event("delivered", send_id)
         assert set((await waits.all_ended()).values()) == {"reached"}
     for lines in waits.log.values():
-        assert len(lines) == len(set(lines)) or path == "/api/v1", "each change is told once"
+        assert len(lines) == len(set(lines)) or path == "/api/v1", "each change is logged once"
 
 
 async def test_promise_3_a_task_that_loses_its_first_cancellation_still_ends(sandbox: Sandbox) -> None:

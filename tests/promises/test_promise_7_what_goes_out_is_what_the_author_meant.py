@@ -127,7 +127,7 @@ def test_promise_7_bad_input_of_a_batch_is_named_and_nothing_is_sent(
     sandbox: Sandbox, arguments: dict[str, Any], told: str
 ) -> None:
     done = batches.run(**{"messages": batches.people(3), **arguments})
-    assert done.kind == "AirflowFailException", "no retry mends it"
+    assert done.kind == "AirflowFailException", "a retry cannot fix it"
     assert told in str(done.error)
     assert sandbox.requests() == []
 
@@ -167,7 +167,7 @@ def test_promise_7_a_bad_row_at_the_end_stops_the_first_send(sandbox: Sandbox, t
 )
 def test_promise_7_bad_input_is_named_and_nothing_is_sent(sandbox: Sandbox, fields: dict[str, Any], told: str) -> None:
     run = Run(send_operators.operator(**fields))
-    assert run.kind == "AirflowFailException", "no retry mends it"
+    assert run.kind == "AirflowFailException", "a retry cannot fix it"
     assert told in str(run.error)
     assert sandbox.requests() == []
 

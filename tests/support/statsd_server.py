@@ -21,7 +21,7 @@ MAIL: Any = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 
 
 class StatsD:
-    """A StatsD server, which keeps what it is told."""
+    """A StatsD server, which keeps what it receives."""
 
     def __init__(self, server: socket.socket) -> None:
         self._server = server

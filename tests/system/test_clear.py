@@ -236,7 +236,7 @@ def test_promise_1_a_mapping_in_another_order_after_a_clear_fails_instead_of_pas
     )
     assert [len(run.messages("send", index)) for index in range(3)] == [1, 1, 1]
     assert [len(run.messages("resend", index)) for index in range(3)] == [2, 2, 2]
-    assert run.tries() == [2] * 6, "no retry mends it"
+    assert run.tries() == [2] * 6, "a retry cannot fix it"
 
 
 # Runs

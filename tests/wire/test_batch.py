@@ -107,7 +107,7 @@ def test_the_report(sandbox: Sandbox, tmp_path: Path, scheme: str) -> None:
     assert "elsewhere.example" not in path.read_text(), "promise 5"
     before = sum(posts(sandbox).values())
     second = run(rows, report_path=f"{scheme}{path}", ctx={"try_number": 2})
-    assert second.kind == "AirflowFailException", "what is left is rejected, which no retry mends"
+    assert second.kind == "AirflowFailException", "what is left is rejected, which no retry can fix"
     assert len(lines(path)) == 6
     assert sum(posts(sandbox).values()) == before + 1, "what the report knows to be sent is not asked for again"
     sandbox.assert_sent(3)

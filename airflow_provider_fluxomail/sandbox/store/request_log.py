@@ -49,7 +49,7 @@ class RequestLog:
     ) -> LoggedRequest:
         """Log a request that has arrived; its response is filled in later.
 
-        Long texts are cut and credentials are left out: whoever can reach the sandbox can read the log.
+        Long texts are cut and credentials are left out: anyone who can reach the sandbox can read the log.
         """
         shown = {
             name: value.decode("latin-1")[:_MAX_TEXT]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.sending.batch.rows import BadRow, Rows
     from airflow_provider_fluxomail.sending.send_once import Identity
 
-#: How long to wait for outstanding responses once the task is told to end. Airflow kills it 5 s after that. Seconds.
+#: How long to wait for outstanding responses once the task is being stopped. Airflow kills it 5 s after that. Seconds.
 _GRACE: Final = 3.0
 #: A wait for a whole minute of the rate limit takes slightly longer, by rounding and to avoid crowding. It must still
 #: be within a ``max_wait`` of a minute, which is the default.

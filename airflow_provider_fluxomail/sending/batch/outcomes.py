@@ -151,7 +151,7 @@ class Outcomes:
         self._error = self._error or error
 
     def fail_unfinished(self) -> None:
-        """End the batch because its task is told to end."""
+        """End the batch because its task is being stopped."""
         counts = self.counts
         self.fail(
             FluxomailBatchUnfinishedError(

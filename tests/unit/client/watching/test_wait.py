@@ -53,7 +53,7 @@ def test_what_waiting_cannot_mend_ends_it(error: errors.FluxomailError) -> None:
 def test_not_found_is_tolerated_for_a_minute_from_the_first_look() -> None:
     error = errors.FluxomailNotFoundError("gone", status=404)
     assert wait().on_error(error, now=1059.9) is None
-    assert wait(deadline=1060.0).on_error(error, now=1060.0) is None, "past the deadline it is a time-out"
+    assert wait(deadline=1060.0).on_error(error, now=1060.0) is None, "past the deadline it is a timeout"
     ending = wait().on_error(error, now=1060.0)
     assert ending is not None
     assert ending.status == "error"
