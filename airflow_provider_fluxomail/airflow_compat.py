@@ -26,76 +26,34 @@ if TYPE_CHECKING:
 
     from airflow.sdk import (
         Asset as Asset,
-    )
-    from airflow.sdk import (
         BaseHook as BaseHook,
-    )
-    from airflow.sdk import (
         BaseNotifier as BaseNotifier,
-    )
-    from airflow.sdk import (
         BaseOperator as BaseOperator,
-    )
-    from airflow.sdk import (
         BaseOperatorLink as BaseOperatorLink,
-    )
-    from airflow.sdk import (
         BaseSensorOperator as BaseSensorOperator,
-    )
-    from airflow.sdk import (
         Connection as Connection,
-    )
-    from airflow.sdk import (
         Context as Context,
-    )
-    from airflow.sdk import (
         ObjectStoragePath as ObjectStoragePath,
-    )
-    from airflow.sdk import (
         PokeReturnValue as PokeReturnValue,
-    )
-    from airflow.sdk import (
         RetryDecision as RetryDecision,
-    )
-    from airflow.sdk import (
         RetryPolicy as RetryPolicy,
-    )
-    from airflow.sdk import (
         get_current_context as get_current_context,
     )
     from airflow.sdk.bases.decorator import (
         DecoratedOperator as DecoratedOperator,
-    )
-    from airflow.sdk.bases.decorator import (
         TaskDecorator as TaskDecorator,
-    )
-    from airflow.sdk.bases.decorator import (
         determine_kwargs as determine_kwargs,
-    )
-    from airflow.sdk.bases.decorator import (
         task_decorator_factory as task_decorator_factory,
     )
     from airflow.sdk.configuration import conf as conf
     from airflow.sdk.definitions.context import context_merge as context_merge
     from airflow.sdk.exceptions import (
         AirflowConfigException as AirflowConfigException,
-    )
-    from airflow.sdk.exceptions import (
         AirflowException as AirflowException,
-    )
-    from airflow.sdk.exceptions import (
         AirflowFailException as AirflowFailException,
-    )
-    from airflow.sdk.exceptions import (
         AirflowNotFoundException as AirflowNotFoundException,
-    )
-    from airflow.sdk.exceptions import (
         AirflowOptionalProviderFeatureException as AirflowOptionalProviderFeatureException,
-    )
-    from airflow.sdk.exceptions import (
         AirflowSensorTimeout as AirflowSensorTimeout,
-    )
-    from airflow.sdk.exceptions import (
         AirflowSkipException as AirflowSkipException,
     )
     from airflow.sdk.execution_time.xcom import XCom as XCom

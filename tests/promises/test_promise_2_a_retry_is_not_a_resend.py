@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox, FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sending.idempotency_key import task_key
 from tests.support import batches, decorated_tasks, durable_sends, emails, golden_keys, send_operators

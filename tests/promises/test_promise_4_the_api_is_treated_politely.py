@@ -19,8 +19,7 @@ from airflow_provider_fluxomail.client.retries import seconds_to_wait
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
-from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
-from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox, FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
 from tests.support import (
