@@ -5,6 +5,7 @@ Each word of the message, each address and the key hold a word that nothing else
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
+from unittest import mock
 
 import pytest
 
@@ -29,6 +31,7 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator, Unrecorded
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sending import idempotency_key
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.support import (
@@ -434,6 +437,19 @@ def test_promise_5_a_send_that_does_not_arrive(
     run = send(way)
     assert run.error is not None
     check(run, logged, private)
+
+
+def test_promise_5_what_is_counted_in_a_tasks_context_names_no_recipient(private: Sandbox) -> None:
+    """Frames of Airflow and of the task hold the context; a traceback with local variables prints it."""
+    ctx = context()
+    with (
+        mock.patch.object(idempotency_key, "_running_context", return_value=ctx),
+        contextlib.closing(FluxomailHook()) as hook,
+    ):
+        for _ in range(2):
+            hook.send({"to": "veiled@example.org", "subject": "Veiled subject", "content": "Veiled words"})
+    assert len(private.messages()) == 2, "counted: they have two keys"
+    assert not PERSON.search(repr(ctx))
 
 
 #: Tables that hold what the author of a Dag wrote or rendered, which recipient, subject and body are part of.
