@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
+import gc
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +16,22 @@ MODULES: Final = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.p
 ALIKE: Final = {"airflow.__version__", "airflow.triggers.base"}
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+@functools.cache
+def imports(path: Path) -> set[str]:
+    # A finalizer that formats a traceback in the middle of ast.parse makes it fail (python/cpython#106905).
+    gc.disable()
+    try:
+        tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+    finally:
+        gc.enable()
+    names: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.name != "airflow_compat.py"], ids=str)

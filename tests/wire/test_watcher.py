@@ -404,5 +404,6 @@ async def test_a_hundred_thousand_waits_leave_nothing_in_memory(sandbox: Sandbox
             if number % 20 == 19:
                 gc.collect()
                 blocks.append(sys.getallocatedblocks())
-    assert blocks[-1] < blocks[0] + 2_000, blocks
+    # What the first rounds filled, such as caches, stays; a leak of one block per wait would be 60,000.
+    assert blocks[-1] < blocks[1] + 2_000, blocks
     assert len(sandbox.requests("GET")) <= 5
