@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -57,20 +59,26 @@ def main() -> int:
     parser.add_argument("--wheel", type=Path, required=True)
     parser.add_argument("--constraints", type=Path, default=CONSTRAINTS)
     parser.add_argument("--uv", default="uv")
+    # Each waits for Airflow's processes half of the time.
+    parser.add_argument("--jobs", type=int, default=2, help="releases at once (2)")
     arguments = parser.parse_args()
-    failed = []
-    for name in arguments.names:
+
+    def try_release(name: str) -> bool:
+        release = known[name]
         began = time.monotonic()
+        log: list[str] = []
+        print(f"==> Airflow {release.version}: installing and running", flush=True)
         try:
-            check(
-                known[name], arguments.wheel.resolve(), constraints_of(known[name], arguments.constraints), arguments.uv
-            )
-        except (InstallError, subprocess.CalledProcessError) as error:
-            failed.append(name)
-            print(f"==> Airflow {known[name].version}: FAILED: {error}", flush=True)
-        else:
-            print(f"==> Airflow {known[name].version}: ok, {time.monotonic() - began:.0f} s", flush=True)
-    return 1 if failed else 0
+            check(release, arguments.wheel.resolve(), constraints_of(release, arguments.constraints), arguments.uv, log)
+            result = "ok"
+        except InstallError as error:
+            result = f"FAILED: {error}"
+        log.append(f"==> Airflow {release.version}: {result}, {time.monotonic() - began:.0f} s\n")
+        print("".join(log), end="", flush=True)
+        return result == "ok"
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        return 0 if all(list(pool.map(try_release, arguments.names))) else 1
 
 
 def constraints_of(release: Release, folder: Path) -> Path:
@@ -83,12 +91,13 @@ def constraints_of(release: Release, folder: Path) -> Path:
     return found[0]
 
 
-def check(release: Release, wheel: Path, constraints: Path, uv: str) -> None:
+def check(release: Release, wheel: Path, constraints: Path, uv: str, log: list[str]) -> None:
     """Install, compare, run.
 
-    :raises InstallError: the wheel changed what was installed.
-    :raises subprocess.CalledProcessError: it could not be installed, or does not work.
+    :param log: receives what is printed.
+    :raises InstallError: the wheel could not be installed, changed what was there, or does not work.
     """
+    run = functools.partial(run_command, log=log)
     with tempfile.TemporaryDirectory(prefix="fluxomail-install-") as scratch:
         folder = Path(scratch)
         python = folder / "venv" / "bin" / "python"
@@ -102,7 +111,7 @@ def check(release: Release, wheel: Path, constraints: Path, uv: str) -> None:
         if changed := sorted(before - after):
             raise InstallError(f"the wheel changed {', '.join(changed)}")
         added = sorted(line.partition(" @ ")[0] for line in after - before)
-        print(f"==> Airflow {release.version} with {len(before)} packages; added {', '.join(added)}", flush=True)
+        log.append(f"==> Airflow {release.version} with {len(before)} packages; added {', '.join(added)}\n")
         run(uv, "pip", "check", "--quiet", "--python", str(python))
         for name in SCRIPTS:
             copy = folder / "scripts" / name
@@ -130,8 +139,11 @@ def freeze(uv: str, python: Path) -> set[str]:
     return set(done.stdout.splitlines())
 
 
-def run(*command: str, cwd: Path | None = None) -> None:
-    """Run a command, with no setting of another Airflow; what it prints is shown."""
+def run_command(*command: str, log: list[str], cwd: Path | None = None) -> None:
+    """Run a command without the settings of another Airflow.
+
+    :raises InstallError: it failed.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -139,7 +151,12 @@ def run(*command: str, cwd: Path | None = None) -> None:
     }
     if cwd is not None:
         environment["AIRFLOW_HOME"] = str(cwd / "home")
-    subprocess.run(command, check=True, cwd=cwd, env=environment)
+    done = subprocess.run(
+        command, check=False, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    log.append(done.stdout)
+    if done.returncode:
+        raise InstallError(f"{command[0]} {' '.join(command[1:4])} ended with {done.returncode}")
 
 
 if __name__ == "__main__":
