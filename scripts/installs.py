@@ -102,7 +102,17 @@ def check(release: Release, wheel: Path, constraints: Path, uv: str, log: list[s
         folder = Path(scratch)
         python = folder / "venv" / "bin" / "python"
         run(uv, "venv", "--quiet", "--python", find_python(release), str(folder / "venv"))
-        install = (uv, "pip", "install", "--quiet", "--python", str(python), "--constraint", str(constraints))
+        install = (
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--compile-bytecode",
+            "--python",
+            str(python),
+            "--constraint",
+            str(constraints),
+        )
         airflow = f"apache-airflow=={release.version}"
         run(*install, airflow)
         before = freeze(uv, python)
