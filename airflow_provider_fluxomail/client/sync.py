@@ -130,7 +130,7 @@ class FluxomailClient(BaseClient):
         from airflow_provider_fluxomail.client import read_deadline
 
         settings = self.settings
-        session = read_deadline.session(settings.timeout)
+        session = read_deadline.session()
         # The proxy is read once, and the connection's outranks the environment. requests would read the environment for
         # each request, which takes a tenth of the time of a send, and would prefer it to the connection's certificates.
         session.trust_env = False
