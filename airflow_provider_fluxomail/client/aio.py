@@ -184,14 +184,11 @@ class AsyncFluxomailClient(BaseClient):
             # Reading the certificates takes some 50 ms, too long for a shared event loop.
             verify = await asyncio.to_thread(_tls, settings.trusted)
             proxy = await asyncio.to_thread(settings.proxy)
-            self._http = self._http or _http_client(settings, verify, proxy)
+            self._http = self._http or httpx.AsyncClient(verify=verify, trust_env=False, proxy=proxy)
         prepared = self._http.build_request(
             request.method,
             settings.base_url + request.path,
-            headers={
-                **wire.request_headers(settings, request),
-                "Authorization": f"Bearer {settings.api_key}",
-            },
+            headers=wire.request_headers(settings, request),
             content=request.content,
             timeout=httpx.Timeout(settings.timeout, read=read_timeout or settings.timeout),
         )
@@ -296,18 +293,6 @@ def _feed_event(frame: str) -> events.FeedEvent | None:
 
 def _response(response: httpx.Response, body: bytes) -> Response:
     return Response(status=response.status_code, headers=dict(response.headers.items()), content=body)
-
-
-def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool, proxy: str | None) -> httpx.AsyncClient:
-    import httpx
-
-    return httpx.AsyncClient(
-        timeout=settings.timeout,
-        follow_redirects=False,
-        verify=verify,
-        trust_env=False,
-        proxy=proxy,
-    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -24,7 +24,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
-from airflow_provider_fluxomail.client.retries import AmbiguityTracker, RetryPolicy
+from airflow_provider_fluxomail.client.retries import AmbiguityTracker, retry_options
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
 T = TypeVar("T")
@@ -78,13 +78,7 @@ def timeline(send_id: str) -> Flow[Timeline]:
 
 
 class BaseClient:
-    """What both clients share: their settings, and the flows of a send.
-
-    :param settings: where and how.
-    :param on_response: called with every response, refusals too.
-    :param inline_images: shared by clients that send for the same task, so that it warns once.
-    :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
-    """
+    """What both clients share: their settings, and the flow of a send."""
 
     def __init__(
         self,
@@ -108,7 +102,13 @@ class BaseClient:
         return attempts.finish(sent)
 
     def _retry_options(self, step: Call, max_attempts: int | None) -> dict[str, Any]:
-        return RetryPolicy.of(self.settings, max_attempts, step.failures).options(step.request)
+        return retry_options(
+            step.request,
+            max_attempts=max_attempts or self.settings.max_attempts,
+            max_wait=self.settings.max_wait,
+            failures=step.failures,
+            observer=self.settings.observer,
+        )
 
     def _received(self, response: Response) -> None:
         if response.status == 429:

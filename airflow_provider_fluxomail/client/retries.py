@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailIdempotencyConflictError
-from airflow_provider_fluxomail.client.observer import Observer
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from airflow_provider_fluxomail.client.models import Request, SendResult
-    from airflow_provider_fluxomail.client.settings import ClientSettings
+    from airflow_provider_fluxomail.client.observer import Observer
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +101,16 @@ def seconds_to_wait(error: BaseException, attempt: int, draw: Draw = random.rand
     return BACKOFF.seconds(attempt, draw=draw)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """How often and for how long one call is retried.
+def retry_options(
+    request: Request,
+    *,
+    max_attempts: int = defaults.MAX_ATTEMPTS,
+    max_wait: float = defaults.MAX_WAIT,
+    failures: list[FluxomailError],
+    observer: Observer,
+    draw: Draw = random.random,
+) -> dict[str, Any]:
+    """Return the arguments for tenacity's ``Retrying`` and ``AsyncRetrying``.
 
     :param max_attempts: requests at most.
     :param max_wait: seconds between attempts, all together, at most. If the server asks for more, the call does not
@@ -113,62 +119,36 @@ class RetryPolicy:
     :param observer: called before each retry.
     """
 
-    max_attempts: int = defaults.MAX_ATTEMPTS
-    max_wait: float = defaults.MAX_WAIT
-    draw: Draw = random.random
-    failures: list[FluxomailError] = dataclasses.field(default_factory=list)
-    observer: Observer = dataclasses.field(default_factory=Observer)
+    def retry(state: RetryCallState) -> bool:
+        error = _error(state)
+        if isinstance(error, FluxomailError):
+            failures.append(error)
+        return error is not None and is_retried(error, request)
 
-    @classmethod
-    def of(
-        cls, settings: ClientSettings, max_attempts: int | None = None, failures: list[FluxomailError] | None = None
-    ) -> RetryPolicy:
-        """Return the policy of one call.
+    def wait(state: RetryCallState) -> float:
+        error = _error(state)
+        seconds = seconds_to_wait(error, state.attempt_number, draw) if error else 0.0
+        asked, left = getattr(error, "retry_after", None), max_wait - state.idle_for
+        # The jitter must not push a wait that is allowed over the limit.
+        return min(seconds, left) if asked and asked <= left else seconds
 
-        :param max_attempts: other than the settings' own.
-        """
-        return cls(
-            max_attempts=max_attempts or settings.max_attempts,
-            max_wait=settings.max_wait,
-            failures=[] if failures is None else failures,
-            observer=settings.observer,
+    def stop(state: RetryCallState) -> bool:
+        return state.attempt_number >= max_attempts or state.idle_for + state.upcoming_sleep > max_wait
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = _error(state)
+        log.info(
+            "Attempt %s of %s failed: %s. Retrying in %.1f s%s.",
+            state.attempt_number,
+            max_attempts,
+            error,
+            state.upcoming_sleep,
+            " with the same idempotency key" if request.idempotency_key else "",
         )
+        if isinstance(error, FluxomailError):
+            observer.retrying(error, state.upcoming_sleep)
 
-    def options(self, request: Request) -> dict[str, Any]:
-        """Arguments for tenacity's ``Retrying`` and ``AsyncRetrying``."""
-
-        def retry(state: RetryCallState) -> bool:
-            error = _error(state)
-            if isinstance(error, FluxomailError):
-                self.failures.append(error)
-            return error is not None and is_retried(error, request)
-
-        def wait(state: RetryCallState) -> float:
-            error = _error(state)
-            seconds = seconds_to_wait(error, state.attempt_number, self.draw) if error else 0.0
-            asked, left = getattr(error, "retry_after", None), self.max_wait - state.idle_for
-            # The jitter must not push a wait that is allowed over the limit.
-            return min(seconds, left) if asked and asked <= left else seconds
-
-        def stop(state: RetryCallState) -> bool:
-            return bool(
-                state.attempt_number >= self.max_attempts or state.idle_for + state.upcoming_sleep > self.max_wait
-            )
-
-        def before_sleep(state: RetryCallState) -> None:
-            error = _error(state)
-            log.info(
-                "Attempt %s of %s failed: %s. Retrying in %.1f s%s.",
-                state.attempt_number,
-                self.max_attempts,
-                error,
-                state.upcoming_sleep,
-                " with the same idempotency key" if request.idempotency_key else "",
-            )
-            if isinstance(error, FluxomailError):
-                self.observer.retrying(error, state.upcoming_sleep)
-
-        return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": before_sleep, "reraise": True}
+    return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": before_sleep, "reraise": True}
 
 
 class AmbiguityTracker:

@@ -81,11 +81,11 @@ def timeline_request(send_id: str, cursor: str | None = None) -> Request:
 
 
 def request_headers(settings: ClientSettings, request: Request) -> dict[str, str]:
-    """Return every header of ``request`` but ``Authorization``, which the transport adds last."""
+    """Return every header of ``request``, with the settings' own."""
     common = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": settings.user_agent}
     if settings.api_version:
         common["Fluxomail-Version"] = settings.api_version
-    return {**common, **request.headers}
+    return {**common, **request.headers, "Authorization": f"Bearer {settings.api_key}"}
 
 
 def read_payload(request: Request, response: Response, settings: ClientSettings) -> dict[str, Any]:
@@ -98,16 +98,12 @@ def read_payload(request: Request, response: Response, settings: ClientSettings)
         raise FluxomailResponseError(
             f"the server redirects{f' to {target}' if target else ''}; redirects are not followed, because they would "
             "take the API key along. Put the final address into the connection's host",
-            status=response.status,
-            request_id=response.request_id,
-            idempotency_key=request.idempotency_key,
+            **_facts(request, response),
         )
     if not 200 <= response.status < 300:
         raise error_from_response(
-            response.status,
-            response.content,
-            request_id=response.request_id,
-            idempotency_key=request.idempotency_key,
+            content=response.content,
+            **_facts(request, response),
             retry_after=headers.retry_after(response.status, response.headers),
             # Not in a variable: a traceback may show them.
             private=(settings.api_key, *request.private),
@@ -127,11 +123,17 @@ def response_error(request: Request, response: Response, why: str) -> FluxomailR
     """Return the error for a response that is not Fluxomail's."""
     return FluxomailResponseError(
         f"{why}: it does not come from Fluxomail. Check the connection's host, and the proxies on the way",
-        status=response.status,
-        request_id=response.request_id,
-        idempotency_key=request.idempotency_key,
+        **_facts(request, response),
         body=response.content[:4096].decode("utf-8", "replace"),
     )
+
+
+def _facts(request: Request, response: Response) -> dict[str, Any]:
+    return {
+        "status": response.status,
+        "request_id": response.request_id,
+        "idempotency_key": request.idempotency_key,
+    }
 
 
 def read_send(request: Request, response: Response, settings: ClientSettings) -> SendResult:
@@ -154,11 +156,7 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
 
 
 def read_timeline(send_id: str, request: Request, response: Response, settings: ClientSettings) -> Timeline:
-    """Read one page of a timeline, in either of its forms.
-
-    :raises FluxomailResponseError: the response is not Fluxomail's.
-    :raises FluxomailError: the error that any other response stands for.
-    """
+    """Read one page of the response to :func:`timeline_request`, in either of its forms."""
     # The 404 of a gateway is no statement about the send: the next request may reach Fluxomail.
     if response.status == 404 and not is_from_fluxomail(response):
         raise response_error(request, response, "the 404 has neither a request id nor an error of the API")
@@ -182,11 +180,7 @@ class BoundedBody:
         self._size = 0
 
     def add(self, chunk: bytes) -> None:
-        """Add a piece.
-
-        :raises FluxomailResponseError: the body is too large.
-        :raises FluxomailConnectionError: it trickles in for too long.
-        """
+        """Add a piece; raise an error if the body is too large, or not complete in time."""
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > MAX_RESPONSE_BYTES:
@@ -234,9 +228,8 @@ def bad_compression(request: Request) -> FluxomailResponseError:
 def unusable_connection(error: BaseException) -> FluxomailValidationError:
     """Return the error for a host or a proxy that no HTTP library accepts."""
     # By its type alone: its text may hold a proxy's password.
-    return FluxomailValidationError(
-        f"the connection cannot be used: {type(error).__name__}", concerns_one_message=False
-    )
+    why = f"the connection cannot be used: {type(error).__name__}"
+    return FluxomailValidationError(why, concerns_one_message=False)
 
 
 def _system_text(error: OSError) -> str:
@@ -256,9 +249,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if isinstance(current, BaseException) and id(current) not in seen:
             seen.add(id(current))
             yield current
-            waiting += [
-                *current.args,
-                getattr(current, "reason", None),
-                current.__cause__,
-                current.__context__,
-            ]
+            waiting += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]
