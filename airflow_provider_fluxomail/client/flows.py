@@ -24,7 +24,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
-from airflow_provider_fluxomail.client.retries import AmbiguityTracker, retry_options
+from airflow_provider_fluxomail.client.retries import retry_options
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
 T = TypeVar("T")
@@ -97,9 +97,18 @@ class BaseClient:
         """Send one message, see :meth:`.FluxomailClient.send`; a step of longer flows."""
         self._inline_images.check(message)
         request = wire.send_request(self.settings.guard.apply(message, self._on_redirect), idempotency_key)
-        with AmbiguityTracker(self.settings.observer) as attempts:
-            sent = yield from call(request, wire.read_send, attempts.failures)
-        return attempts.finish(sent)
+        observer, failures = self.settings.observer, list[FluxomailError]()
+        try:
+            sent = yield from call(request, wire.read_send, failures)
+        except FluxomailError as error:
+            # The last attempt may have been refused, and an earlier one accepted without a response.
+            error.ambiguous = any(failure.ambiguous for failure in [*failures, error])
+            observer.not_sent(error)
+            raise
+        own_replay = sent.reused and any(failure.ambiguous for failure in failures)
+        sent = dataclasses.replace(sent, own_replay=own_replay)
+        observer.sent(sent)
+        return sent
 
     def _retry_options(self, step: Call, max_attempts: int | None) -> dict[str, Any]:
         return retry_options(

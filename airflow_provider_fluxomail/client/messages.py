@@ -24,17 +24,7 @@ MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
 
 # Documented fields; if extra_fields could repeat them, it could bypass the recipient guard.
 _WIRE_FIELDS = frozenset(
-    {
-        "to",
-        "subject",
-        "content",
-        "htmlContent",
-        "cc",
-        "bcc",
-        "attachments",
-        "policyKey",
-        "idempotencyKey",
-    }
+    {"to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey"}
 )
 _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
 
@@ -129,7 +119,12 @@ class EmailMessage:
         for name, check in _CHECKS.items():
             put(self, name, check(getattr(self, name)))
         check_bodies(self.content, self.html_content)
-        put(self, "content", self.content or self._derived_text())
+        content = self.content or text_from_html(self.html_content or "")
+        if not content:
+            raise FluxomailValidationError(
+                "content is empty and html_content holds no text to derive it from: give content as well"
+            )
+        put(self, "content", content)
 
     @classmethod
     def of(cls, value: EmailMessage | Mapping[str, Any]) -> EmailMessage:
@@ -157,14 +152,6 @@ class EmailMessage:
     def __repr__(self) -> str:
         """Show no recipient and no text: messages end up in logs and tracebacks."""
         return f"<EmailMessage with {len(self.attachments)} attachments>"
-
-    def _derived_text(self) -> str:
-        text = text_from_html(self.html_content or "")
-        if not text:
-            raise FluxomailValidationError(
-                "content is empty and html_content holds no text to derive it from: give content as well"
-            )
-        return text
 
     def private_strings(self) -> tuple[str, ...]:
         """Return the strings of this message that no log and no error may show."""
@@ -279,14 +266,10 @@ def _extra_fields(value: object) -> dict[str, Any]:
     for name, content in value.items():
         if name in _WIRE_FIELDS:
             raise FluxomailValidationError(f"extra_fields holds {name!r}, which has its own argument: use that one")
-        if name in _HEADER_FIELDS:
-            items = content.items() if isinstance(content, Mapping) else [("", content)]
-            for header, text in items:
-                for part in (header, text):
-                    if isinstance(part, str) and UNSAFE_IN_HEADER.search(part):
-                        raise FluxomailValidationError(
-                            f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
-                        )
+        if name in _HEADER_FIELDS and any(map(UNSAFE_IN_HEADER.search, texts_in(content, names=True))):
+            raise FluxomailValidationError(
+                f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
+            )
     return dict(value)
 
 

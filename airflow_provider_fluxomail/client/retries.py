@@ -19,7 +19,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailId
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from airflow_provider_fluxomail.client.models import Request, SendResult
+    from airflow_provider_fluxomail.client.models import Request
     from airflow_provider_fluxomail.client.observer import Observer
 
 log = logging.getLogger(__name__)
@@ -149,39 +149,6 @@ def retry_options(
             observer.retrying(error, state.upcoming_sleep)
 
     return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": before_sleep, "reraise": True}
-
-
-class AmbiguityTracker:
-    """Keeps track of whether an attempt of one send may have been accepted although it failed.
-
-    An error then says so, whichever attempt raised it; a replay may then be the call's own.
-
-    :param observer: called with the outcome of the send.
-    """
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        #: The errors of the attempts so far.
-        self.failures: list[FluxomailError] = []
-
-    def __enter__(self) -> AmbiguityTracker:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, FluxomailError):
-            error.ambiguous = error.ambiguous or self.ambiguous
-            self._observer.not_sent(error)
-
-    def finish(self, sent: SendResult) -> SendResult:
-        """Return the result of the send, with what is known of its replay."""
-        sent = dataclasses.replace(sent, own_replay=sent.reused and self.ambiguous)
-        self._observer.sent(sent)
-        return sent
-
-    @property
-    def ambiguous(self) -> bool:
-        """True if an attempt that failed so far may have been accepted."""
-        return any(error.ambiguous for error in self.failures)
 
 
 def _error(state: RetryCallState) -> BaseException | None:

@@ -22,8 +22,8 @@ from airflow_provider_fluxomail.client.watching.wait import now
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
     from airflow_provider_fluxomail.client.events import FeedEvent
+    from airflow_provider_fluxomail.client.pacing import Turns
     from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
-    from airflow_provider_fluxomail.client.watching.outage import Outage
     from airflow_provider_fluxomail.client.watching.watched_wait import WatchedWait, WatchedWaits, WatchTiming
 
 log = logging.getLogger(__name__)
@@ -39,17 +39,14 @@ _WAITS_PER_PAGE: Final = 5
 class EventFollower:
     """Follows the events while there are many waits, and moves the waits from polling to the stream and back.
 
-    :param client: shows its responses to the pacer.
-    :param outage: when a request may be made.
-    :param waits: the waits that the events are for.
-    :param tasks: runs the requests.
+    :param client: shows its responses to the pacer of ``turns``.
     :param allowed: whether the stream may be followed at all.
     """
 
     def __init__(
         self,
         client: AsyncFluxomailClient,
-        outage: Outage,
+        turns: Turns,
         waits: WatchedWaits,
         tasks: BackgroundTasks,
         *,
@@ -57,7 +54,7 @@ class EventFollower:
         allowed: bool = True,
     ) -> None:
         self._client = client
-        self._outage = outage
+        self._turns = turns
         self._waits = waits
         self._tasks = tasks
         self._timing = timing
@@ -105,7 +102,7 @@ class EventFollower:
             self._feed = EventFeed(
                 self._client,
                 EventFilter(types=DECIDING),
-                turns=self._outage.turns,
+                turns=self._turns,
                 receive=self._receive,
                 on_change=self._on_change,
                 timing=self._timing.feed,
@@ -168,13 +165,12 @@ class EventFollower:
             since_ms = feed.server_ms(max(oldest, now() - LONGEST_BACK) - 2 * CLOCK_MARGIN)
             known_ms = self._recent.complete_since_ms
             try:
-                reached_ms = await feed.read_back(
-                    since_ms, pages=max(self._timing.list_pages, joining // _WAITS_PER_PAGE)
-                )
+                pages = max(self._timing.list_pages, joining // _WAITS_PER_PAGE)
+                reached_ms = await feed.read_back(since_ms, pages)
             except FluxomailAuthError:
                 raise
             except FluxomailError as error:
-                self._outage.on_error(error)
+                self._turns.on_error(error)
                 if not error.permanent:
                     continue
                 reached_ms = feed.server_ms(now())

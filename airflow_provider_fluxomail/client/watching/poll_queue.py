@@ -36,12 +36,7 @@ W = TypeVar("W", bound=Polled)
 
 
 class PollQueue(Generic[W]):
-    """The polls that are planned and those that are due. Each wait has one at most.
-
-    >>> queue = PollQueue()
-    >>> queue.pop() is None
-    True
-    """
+    """The polls that are planned and those that are due. Each wait has one at most."""
 
     def __init__(self) -> None:
         # A poll moves from the first heap, by time, to the second, by rank, when it becomes due. Entries whose time is

@@ -16,11 +16,7 @@ KEEP_EVENTS: Final = 10_000
 
 
 class RecentEvents:
-    """The events of the last minutes, by their send.
-
-    >>> RecentEvents().of("s1")
-    ()
-    """
+    """The events of the last minutes, by their send."""
 
     def __init__(self) -> None:
         #: No event after this time is missing, in milliseconds of Fluxomail's clock; ``None`` if nothing is known.

@@ -157,12 +157,7 @@ class WatchedWait:
 
 
 class WatchedWaits:
-    """The waits of one watcher. Every change of a state is made here.
-
-    >>> waits = WatchedWaits(WatchTiming())
-    >>> len(waits), list(waits)
-    (0, [])
-    """
+    """The waits of one watcher. Every change of a state is made here."""
 
     def __init__(self, timing: WatchTiming) -> None:
         self._timing = timing
@@ -284,8 +279,7 @@ class WatchedWaits:
         if self._timer is None and self._settling:
             due = next(iter(self._settling.values()))
             # In no context of a task's: its log is not for the others.
-            context = contextvars.Context()
-            self._timer = asyncio.get_running_loop().call_at(due, self._judge, context=context)
+            self._timer = asyncio.get_running_loop().call_at(due, self._judge, context=contextvars.Context())
 
     def _judge(self) -> None:
         """Judge the waits that have settled."""

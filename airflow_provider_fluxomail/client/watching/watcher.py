@@ -19,7 +19,6 @@ from airflow_provider_fluxomail.client.errors import FluxomailAuthError, Fluxoma
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
 from airflow_provider_fluxomail.client.watching.event_follower import EventFollower
-from airflow_provider_fluxomail.client.watching.outage import Outage
 from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, READABLE_AGAIN, Ending, Wait, format_time, now
 from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits, WatchTiming
 
@@ -63,12 +62,11 @@ class Watcher:
         self._timing = timing or WatchTiming()
         self._on_end = on_end
         self._turns = Turns(Pacer(share=share), most=REQUESTS_AT_ONCE)
-        self._outage = Outage(self._turns)
         self._client = AsyncFluxomailClient(settings, on_response=self._on_response)
         self._tasks = BackgroundTasks(self._on_failure)
         self._waits = WatchedWaits(self._timing)
         self._follower = EventFollower(
-            self._client, self._outage, self._waits, self._tasks, timing=self._timing, allowed=follow
+            self._client, self._turns, self._waits, self._tasks, timing=self._timing, allowed=follow
         )
         self._reported: tuple[int, bool] | None = None
         self._main: asyncio.Task[None] | None = None
@@ -156,12 +154,12 @@ class Watcher:
         except FluxomailAuthError:
             raise
         except FluxomailError as error:
-            self._outage.on_error(error)
+            self._turns.on_error(error)
             ending = wait.on_error(error, now())
             if wait.trouble_is_new:
                 watched.note(logging.WARNING, CANNOT_READ % error)
         else:
-            self._outage.on_success()
+            self._turns.on_success()
             ending = wait.on_timeline(timeline)
             wait.seen = began
             if trouble:
