@@ -79,10 +79,7 @@ class EventPage:
 
 
 def list_request(wanted: EventFilter, *, since_ms: int, cursor: str | None = None) -> Request:
-    """``GET /events``: what happened since a moment, in pages.
-
-    :param since_ms: milliseconds since 1970, by Fluxomail's clock. The list takes no event id.
-    """
+    """``GET /events``: what happened since a moment, in pages. Unlike the stream, it takes no event id."""
     query = [*wanted.query(), ("since", str(since_ms)), ("limit", str(PAGE_SIZE))]
     query += [("cursor", cursor)] if cursor else []
     return Request(method="GET", path=f"{API_PREFIX}/events?{urlencode(query)}")

@@ -62,12 +62,7 @@ def call(
 
 
 def timeline(send_id: str) -> Flow[Timeline]:
-    """Read all pages of a send's timeline.
-
-    A cursor that comes back a second time ends the reading: a server may page in circles.
-
-    :raises FluxomailValidationError: it is no send id.
-    """
+    """Read all pages of a send's timeline, up to a cursor that comes a second time: a server may page in circles."""
     read = functools.partial(wire.read_timeline, send_id)
     whole = yield from call(wire.timeline_request(send_id), read)
     cursors: set[str] = set()

@@ -128,10 +128,7 @@ class EmailMessage:
 
     @classmethod
     def of(cls, value: EmailMessage | Mapping[str, Any]) -> EmailMessage:
-        """Return ``value`` (a message, or a mapping of its fields) as a message.
-
-        :raises FluxomailValidationError: names a field that is unknown, missing or wrong.
-        """
+        """Return ``value`` (a message, or a mapping of its fields) as a message."""
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping):
@@ -185,19 +182,13 @@ class EmailMessage:
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:
-    """Check some of a message's fields, each by itself.
-
-    :raises FluxomailValidationError: what creating the message would raise.
-    """
+    """Check some of a message's fields, each by itself, as creating the message does."""
     for name, value in fields.items():
         _CHECKS[name](value)
 
 
 def check_bodies(content: str | None, html_content: str | None) -> None:
-    """Check that there is a body.
-
-    :raises FluxomailValidationError: what creating the message would raise.
-    """
+    """Check that there is a body, as creating the message does."""
     if not any(body and body.strip() for body in (content, html_content)):
         raise FluxomailValidationError("content is empty: give the text of the email, or html_content")
 
@@ -213,10 +204,7 @@ def text_from_html(markup: str) -> str:
 
 
 def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
-    """Yield every text in a nested structure.
-
-    :param names: yield the names of fields too.
-    """
+    """Yield every text in a nested structure, and with ``names`` those of fields."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -242,11 +230,7 @@ def _attachments(value: object) -> tuple[Attachment, ...]:
 
 
 def check_attachment_limits(sizes: Sequence[int]) -> None:
-    """Check count and total size.
-
-    :param sizes: in bytes, before encoding.
-    :raises FluxomailValidationError: says by how much they are exceeded.
-    """
+    """Check count and total size of attachments, of which each has so many bytes before encoding."""
     if len(sizes) > MAX_ATTACHMENTS:
         raise FluxomailValidationError(
             f"attachments: {len(sizes)} files, at most {MAX_ATTACHMENTS} fit into one message: put them into an archive"

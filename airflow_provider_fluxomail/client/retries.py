@@ -50,20 +50,14 @@ class Backoff:
     jitter: float = 1.0
 
     def seconds(self, failures: int = 1, *, at_least: float | None = None, draw: Draw = random.random) -> float:
-        """Return the wait after this many failures in a row.
-
-        :param at_least: seconds that the server asked to wait, if it did.
-        """
+        """Return the wait after this many failures in a row, and not less than the server asked for (``at_least``)."""
         # No wait doubles more often; a larger exponent would overflow.
         step = min(self.longest, self.first * self.factor ** min(failures - 1, 64))
         return max(at_least or 0.0, step * (1 - self.jitter + self.jitter * draw()))
 
 
 def spread(seconds: float, part: float, *, least: float = 0.0, draw: Draw = random.random) -> float:
-    """Return a wait that is up to ``part`` longer, so that tasks refused in the same second do not retry in step.
-
-    :param least: seconds by which it may be longer in any case.
-    """
+    """Return a wait longer by up to ``part`` (or ``least`` seconds): tasks refused together must not retry together."""
     return seconds + draw() * max(least, part * seconds)
 
 

@@ -38,10 +38,7 @@ _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_LENGTH}}}")
 
 
 def check_idempotency_key(key: str) -> str:
-    """Return ``key`` if it can be sent as a header.
-
-    :raises FluxomailValidationError: it is empty, too long, or holds anything but visible ASCII.
-    """
+    """Return ``key`` if it can be sent as a header."""
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise FluxomailValidationError(
             f"idempotency_key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters without white space"
@@ -67,10 +64,7 @@ def send_request(message: EmailMessage, idempotency_key: str | None) -> Request:
 
 
 def timeline_request(send_id: str, cursor: str | None = None) -> Request:
-    """``GET /sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send
-
-    :raises FluxomailValidationError: it is no send id.
-    """
+    """``GET /sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
     if not isinstance(send_id, str) or not send_id.strip():
         raise FluxomailValidationError("send_id is empty: give the send_id that the send returned")
     if send_id in (".", ".."):
@@ -89,10 +83,7 @@ def request_headers(settings: ClientSettings, request: Request) -> dict[str, str
 
 
 def read_payload(request: Request, response: Response, settings: ClientSettings) -> dict[str, Any]:
-    """Return the JSON object of a 2xx.
-
-    :raises FluxomailError: the error that any other response stands for.
-    """
+    """Return the JSON object of a 2xx; raise the error that any other response stands for."""
     if 300 <= response.status < 400:
         target = headers.redirect_host(response.headers)
         raise FluxomailResponseError(

@@ -94,11 +94,7 @@ class EventFeed:
         self.clock_offset = 0.0
 
     async def run(self) -> None:
-        """Read the events until cancelled, across outages of any length.
-
-        :raises FluxomailAuthError: the key is not accepted.
-        :raises FluxomailError: the events are not available with this key: 402, 403, 404 and the like.
-        """
+        """Read the events until cancelled, across outages of any length; raise permanent errors (401, 402, 403...)."""
         while True:
             began = time.monotonic()
             retry_after = 0.0
@@ -121,12 +117,9 @@ class EventFeed:
             await asyncio.sleep(backoff.seconds(self._failures, at_least=retry_after))
 
     async def read_back(self, since_ms: int, pages: int) -> int:
-        """Receive what the list has since a moment, newest first.
+        """Receive what the list has since a moment, newest first, from this many pages at most.
 
-        :param since_ms: in milliseconds of Fluxomail's clock.
-        :param pages: read at most this many.
         :return: the moment since which everything was read: ``since_ms``, or later if there are more pages.
-        :raises FluxomailError: the list could not be read.
         """
         cursor: str | None = None
         seen: set[str] = set()

@@ -80,10 +80,7 @@ class EventFollower:
             self._waits.stream_down()
 
     def join(self, watched: WatchedWait, *, polled_in: int | None = None) -> None:
-        """Let a wait follow the stream, once nothing since its last poll is missing.
-
-        :param polled_in: the generation in which its last poll began: then nothing is missing.
-        """
+        """Let a wait follow the stream, once nothing since its last poll, in generation ``polled_in``, is missing."""
         if self._feed is None or not self._waits.stream_is_up or watched.wait.seen is None:
             return
         known_ms = self._recent.complete_since_ms

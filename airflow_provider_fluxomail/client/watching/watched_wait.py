@@ -230,10 +230,7 @@ class WatchedWaits:
                     self._move(watched, State.POLLED)
 
     def poll(self, watched: WatchedWait, within: float = 0.0) -> None:
-        """Poll the wait soon: events are not enough.
-
-        :param within: seconds over which such polls are spread.
-        """
+        """Poll the wait at some moment of the next seconds: events are not enough."""
         self._move(watched, State.POLLED)
         self.queue.plan(watched, max(watched.not_before, now() + random.uniform(0, within)))
 
@@ -242,10 +239,7 @@ class WatchedWaits:
         self._move(watched, State.JOINING)
 
     def follow(self, watched: WatchedWait, known: tuple[Event, ...] = ()) -> None:
-        """Let the wait follow the stream: nothing since its last poll is missing.
-
-        :param known: events of its send that were kept.
-        """
+        """Let the wait follow the stream: with the ``known`` events, nothing since its last poll is missing."""
         if not watched.follows:
             self._move(watched, State.FOLLOWING)
         watched.events += known
