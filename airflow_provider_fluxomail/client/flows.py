@@ -79,11 +79,13 @@ class BaseClient:
         self,
         settings: ClientSettings,
         *,
+        sleep: Callable[[float], Any] | None = None,
         on_response: Callable[[Response], None] | None = None,
         inline_images: InlineImageWarning | None = None,
         on_redirect: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
+        self._sleep = sleep
         self._on_response = on_response
         self._inline_images = inline_images or InlineImageWarning()
         self._on_redirect = on_redirect or settings.observer.redirected
@@ -106,13 +108,14 @@ class BaseClient:
         return sent
 
     def _retry_options(self, step: Call, max_attempts: int | None) -> dict[str, Any]:
-        return retry_options(
+        options = retry_options(
             step.request,
             max_attempts=max_attempts or self.settings.max_attempts,
             max_wait=self.settings.max_wait,
             failures=step.failures,
             observer=self.settings.observer,
         )
+        return {**options, "sleep": self._sleep} if self._sleep else options
 
     def _received(self, response: Response) -> None:
         if response.status == 429:

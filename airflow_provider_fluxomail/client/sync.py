@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_fluxomail.client import flows, wire
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.flows import BaseClient, Call, Flow
-from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
-from airflow_provider_fluxomail.client.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import requests
 
 T = TypeVar("T")
@@ -44,18 +39,6 @@ class FluxomailClient(BaseClient):
     :param inline_images: shared by clients that send for the same task, so that it warns once.
     :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
-
-    def __init__(
-        self,
-        settings: ClientSettings,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-        on_response: Callable[[Response], None] | None = None,
-        inline_images: InlineImageWarning | None = None,
-        on_redirect: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(settings, on_response=on_response, inline_images=inline_images, on_redirect=on_redirect)
-        self._sleep = sleep
 
     def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> SendResult:
         """Send one message.
@@ -103,9 +86,7 @@ class FluxomailClient(BaseClient):
     def __enter__(self) -> FluxomailClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _make(self, call: Call, max_attempts: int | None) -> Any:
@@ -116,7 +97,7 @@ class FluxomailClient(BaseClient):
             self._received(response)
             return call.read(call.request, response, self.settings)
 
-        return Retrying(sleep=self._sleep, **self._retry_options(call, max_attempts))(attempt)
+        return Retrying(**self._retry_options(call, max_attempts))(attempt)
 
     @functools.cached_property
     def _session(self) -> requests.Session:
