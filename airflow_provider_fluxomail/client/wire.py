@@ -130,16 +130,15 @@ def _facts(request: Request, response: Response) -> dict[str, Any]:
 def read_send(request: Request, response: Response, settings: ClientSettings) -> SendResult:
     """Read the response to :func:`send_request`. Only ``sendId`` is required: sources differ on the rest."""
     payload = read_payload(request, response, settings)
-    send_id = payload.get("sendId")
-    if not isinstance(send_id, str) or not send_id:
+    texts = {name: value for name, value in payload.items() if isinstance(value, str)}
+    if not texts.get("sendId"):
         # A traceback that shows local variables would show what the response quotes.
-        del payload
+        del payload, texts
         raise response_error(request, response, "the response holds no sendId")
-    message_id, status = payload.get("messageId"), payload.get("status")
     return SendResult(
-        send_id=send_id,
-        message_id=message_id if isinstance(message_id, str) else None,
-        status=status if isinstance(status, str) else None,
+        send_id=texts["sendId"],
+        message_id=texts.get("messageId"),
+        status=texts.get("status"),
         reused=payload.get("reused") is True or headers.is_replay(response.headers),
         idempotency_key=request.idempotency_key,
         request_id=response.request_id,

@@ -61,6 +61,7 @@ class EventFollower:
         self._allowed = allowed
         self._task: asyncio.Task[None] | None = None
         self._feed: EventFeed | None = None
+        # Events that were not available are requested again from then on.
         self._not_before = 0.0
         self._down_since: float | None = None
         #: Raised when events may have been missed for good. 0 until a stream has been up.
@@ -72,8 +73,17 @@ class EventFollower:
     def adjust(self) -> None:
         """Follow the events or not, by the number of waits; give up a stream that is down for too long."""
         waits = len(self._waits)
-        if waits > self._timing.follow_above and self._allowed:
-            self._start()
+        if waits > self._timing.follow_above and self._allowed and self._task is None and now() >= self._not_before:
+            self._feed = EventFeed(
+                self._client,
+                EventFilter(types=DECIDING),
+                turns=self._turns,
+                receive=self._receive,
+                on_change=self._on_change,
+                timing=self._timing.feed,
+            )
+            self._down_since = now()
+            self._task = self._tasks.start(self._run(self._feed))
         elif waits < self._timing.follow_below and self._task is not None:
             self._task.cancel()
         if self._down_since is not None and now() > self._down_since + self._timing.patience:
@@ -92,20 +102,6 @@ class EventFollower:
             self._waits.join(watched)
             if self._catching_up is None or self._catching_up.done():
                 self._catching_up = self._tasks.start(self._catch_up())
-
-    def _start(self) -> None:
-        """Begin to follow the events, unless they were not available a while ago."""
-        if self._task is None and now() >= self._not_before:
-            self._feed = EventFeed(
-                self._client,
-                EventFilter(types=DECIDING),
-                turns=self._turns,
-                receive=self._receive,
-                on_change=self._on_change,
-                timing=self._timing.feed,
-            )
-            self._down_since = now()
-            self._task = self._tasks.start(self._run(self._feed))
 
     async def _run(self, feed: EventFeed) -> None:
         try:

@@ -105,30 +105,25 @@ NEXT: Final = {
 }
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class WatchedWait:
-    """One wait of a watcher. :class:`WatchedWaits` changes its state.
+    """One wait of a watcher. :class:`WatchedWaits` changes its state."""
 
-    :param wait: what is waited for.
-    :param interval: seconds between polls.
-    :param log: writes a line to the log of the waiting task.
-    :param not_before: epoch seconds before which the timeline is not polled.
-    """
-
-    __slots__ = ("due", "ending", "events", "interval", "lines", "log", "not_before", "state", "wait", "woken")
-
-    def __init__(self, wait: Wait, interval: float, log: Callable[[int, str], None], not_before: float = 0.0) -> None:
-        self.wait = wait
-        self.interval = interval
-        self.log = log
-        self.not_before = not_before
-        self.state = State.POLLED
-        #: Epoch seconds of the next poll; 0 if none is planned.
-        self.due = 0.0
-        #: Events that were received and not judged yet.
-        self.events: tuple[Event, ...] = ()
-        self.ending: Ending | FluxomailError | None = None
-        self.lines: list[tuple[int, str]] = []
-        self.woken = asyncio.Event()
+    wait: Wait
+    #: Seconds between polls.
+    interval: float
+    #: Writes a line to the log of the waiting task.
+    log: Callable[[int, str], None]
+    #: Epoch seconds before which the timeline is not polled.
+    not_before: float = 0.0
+    state: State = State.POLLED
+    #: Epoch seconds of the next poll; 0 if none is planned.
+    due: float = 0.0
+    #: Events that were received and not judged yet.
+    events: tuple[Event, ...] = ()
+    ending: Ending | FluxomailError | None = None
+    lines: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    woken: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     async def until_ended(self) -> Ending | FluxomailError | None:
         """Log what happens until the wait has ended; return the ending."""

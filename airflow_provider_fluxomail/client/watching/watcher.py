@@ -35,11 +35,10 @@ REQUESTS_AT_ONCE: Final = 4
 class Watcher:
     """Looks after waits until the last of them has left. Belongs to one event loop.
 
-    >>> watcher = Watcher(settings)  # doctest: +SKIP
-    >>> ending = await watcher.watch(Wait("s1", started=now(), deadline=now() + 60), interval=30, log=print)
-    ... # doctest: +SKIP
+    ::
 
-    :param settings: of the client, with the key.
+        ending = await Watcher(settings).watch(Wait("s1", started=now(), deadline=now() + 60), interval=30, log=print)
+
     :param share: the part of the key's rate limit that it may use.
     :param follow: whether many waits may follow the event stream.
     :param on_end: called once it takes no more waits.
@@ -86,8 +85,13 @@ class Watcher:
         if self.ended:
             raise RuntimeError("this watcher has ended")
         watched = WatchedWait(wait, interval, log, not_before)
-        self._add(watched)
+        self._waits.add(watched)
         try:
+            if self._main is None:
+                # Only now: a watcher without waits has nothing to close.
+                self._main = self._tasks.start(self._run())
+            self._follower.adjust()
+            self._follower.join(watched)
             span = f"since {format_time(wait.started)} and until {format_time(wait.deadline)}"
             mode = self._waits.mode(watched)
             log(logging.INFO, f"Waiting for send {wait.send_id} to be {wait.target}, {span}. {mode}")
@@ -104,14 +108,6 @@ class Watcher:
             raise copy.copy(ending)
         assert ending is not None, "only a wait that leaves has no ending"
         return ending
-
-    def _add(self, watched: WatchedWait) -> None:
-        self._waits.add(watched)
-        if self._main is None:
-            # Only now: a watcher without waits has nothing to close.
-            self._main = self._tasks.start(self._run())
-        self._follower.adjust()
-        self._follower.join(watched)
 
     def _end(self, error: FluxomailError | None = None) -> None:
         """Take no more waits; those that are left end with ``error``."""
