@@ -48,29 +48,25 @@ class Attachment:
 
     @classmethod
     def of(cls, value: object, field: str) -> Attachment:
-        """Return ``value`` (an attachment, or a mapping of its fields) as an attachment."""
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, Mapping):
-            unknown = set(value) - {field.name for field in dataclasses.fields(cls)}
-            if not unknown and {"filename", "content"} <= set(value):
-                return cls(**value)
-        raise FluxomailValidationError(
-            f"{field} must be an Attachment or a mapping with filename, content (bytes) and perhaps content_type"
-        )
+        """Return ``value`` (an attachment, or a mapping of its fields) as an attachment that can be sent."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if isinstance(value, Mapping) and {"filename", "content"} <= set(value) <= known:
+            value = cls(**value)
+        if not isinstance(value, cls):
+            raise FluxomailValidationError(
+                f"{field} must be an Attachment or a mapping with filename, content (bytes) and perhaps content_type"
+            )
+        if not isinstance(value.content, bytes | bytearray | memoryview | str):
+            raise FluxomailValidationError(f"{field}.content must be bytes, not {type(value.content).__name__}")
+        header_text(value.filename, f"{field}.filename")
+        if value.content_type is not None:
+            header_text(value.content_type, f"{field}.content_type")
+        return value
 
     @property
     def data(self) -> bytes:
         """The bytes to attach."""
         return self.content.encode() if isinstance(self.content, str) else bytes(self.content)
-
-    def check(self, field: str) -> None:
-        """:raises FluxomailValidationError: the file cannot be attached."""
-        if not isinstance(self.content, bytes | bytearray | memoryview | str):
-            raise FluxomailValidationError(f"{field}.content must be bytes, not {type(self.content).__name__}")
-        header_text(self.filename, f"{field}.filename")
-        if self.content_type is not None:
-            header_text(self.content_type, f"{field}.content_type")
 
     def to_json(self) -> dict[str, str]:
         """The attachment as the API takes it."""
@@ -223,8 +219,6 @@ def _attachments(value: object) -> tuple[Attachment, ...]:
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         raise FluxomailValidationError("attachments must be a list")
     files = tuple(Attachment.of(item, f"attachments[{index}]") for index, item in enumerate(value))
-    for index, file in enumerate(files):
-        file.check(f"attachments[{index}]")
     check_attachment_limits([len(file.data) for file in files])
     return files
 

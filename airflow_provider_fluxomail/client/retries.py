@@ -30,7 +30,7 @@ Draw = Callable[[], float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """How long to wait after failures in a row: exponential, with jitter so that clients do not retry in step.
+    """How long to wait after failures in a row: twice as long after each, with jitter: clients must not retry in step.
 
     ::
 
@@ -40,19 +40,17 @@ class Backoff:
 
     :param first: seconds after the first failure.
     :param longest: seconds at most.
-    :param factor: by which each further failure lengthens the wait.
     :param jitter: the part of the wait that is random, from 0 (none) to 1 (anything from 0 on).
     """
 
     first: float
     longest: float
-    factor: float = 2.0
     jitter: float = 1.0
 
     def seconds(self, failures: int = 1, *, at_least: float | None = None, draw: Draw = random.random) -> float:
         """Return the wait after this many failures in a row, and not less than the server asked for (``at_least``)."""
         # No wait doubles more often; a larger exponent would overflow.
-        step = min(self.longest, self.first * self.factor ** min(failures - 1, 64))
+        step = min(self.longest, self.first * 2.0 ** min(failures - 1, 64))
         return max(at_least or 0.0, step * (1 - self.jitter + self.jitter * draw()))
 
 
@@ -61,9 +59,9 @@ def spread(seconds: float, part: float, *, least: float = 0.0, draw: Draw = rand
     return seconds + draw() * max(least, part * seconds)
 
 
-def jittered(seconds: float, part: float, *, draw: Draw = random.random) -> float:
-    """Return a wait that is up to ``part`` shorter or longer, so that what repeats does not do so in step."""
-    return seconds * (1 - part + 2 * part * draw())
+def jittered(seconds: float, *, draw: Draw = random.random) -> float:
+    """Return a wait that is up to a fifth shorter or longer, so that what repeats does not do so in step."""
+    return seconds * (0.8 + 0.4 * draw())
 
 
 #: Between the attempts of one call.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -58,11 +59,10 @@ class EventFollower:
         self._waits = waits
         self._tasks = tasks
         self._timing = timing
-        self._allowed = allowed
         self._task: asyncio.Task[None] | None = None
         self._feed: EventFeed | None = None
-        # Events that were not available are requested again from then on.
-        self._not_before = 0.0
+        # Epoch seconds: when to request the events, again if they were not available.
+        self._not_before = 0.0 if allowed else math.inf
         self._down_since: float | None = None
         #: Raised when events may have been missed for good. 0 until a stream has been up.
         self.generation = 0
@@ -73,7 +73,7 @@ class EventFollower:
     def adjust(self) -> None:
         """Follow the events or not, by the number of waits; give up a stream that is down for too long."""
         waits = len(self._waits)
-        if waits > self._timing.follow_above and self._allowed and self._task is None and now() >= self._not_before:
+        if waits > self._timing.follow_above and self._task is None and now() >= self._not_before:
             self._feed = EventFeed(
                 self._client,
                 EventFilter(types=DECIDING),
@@ -110,7 +110,7 @@ class EventFollower:
             raise
         except FluxomailError as error:
             log.info("The event stream is not available, polling timelines instead: %s", error)
-            self._not_before = now() + jittered(self._timing.retry_events, 0.2)
+            self._not_before = now() + jittered(self._timing.retry_events)
         finally:
             self._feed = self._task = self._down_since = None
             self._feed_generation = 0

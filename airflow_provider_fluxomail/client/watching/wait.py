@@ -18,8 +18,6 @@ from airflow_provider_fluxomail.client.models import Timeline
 from airflow_provider_fluxomail.client.retries import jittered
 from airflow_provider_fluxomail.client.timeline import judge
 
-#: Polls are spread over this part of the interval, so that a thousand waits do not poll in the same instant.
-JITTER: Final = 0.2
 #: Logged once for each new kind of error.
 CANNOT_READ: Final = "Could not read the send's timeline; still waiting: %s"
 READABLE_AGAIN: Final = "The send's timeline is readable again."
@@ -181,7 +179,7 @@ class Wait:
 
         The last poll is at the deadline, so that an event just before it still counts.
         """
-        spread = jittered(max(interval, timing().least_interval), JITTER, draw=draw)
+        spread = jittered(max(interval, timing().least_interval), draw=draw)
         return max(0.0, min(max(spread, self.asked), self.deadline - now))
 
     @property

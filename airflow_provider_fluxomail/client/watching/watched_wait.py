@@ -199,7 +199,7 @@ class WatchedWaits:
     def plan_next(self, watched: WatchedWait) -> None:
         """Plan the next poll, as the state of the wait asks for."""
         if watched.follows:
-            delay = jittered(max(self._timing.reconcile, watched.age / 6), 0.2)
+            delay = jittered(max(self._timing.reconcile, watched.age / 6))
         else:
             delay = watched.wait.delay(min(watched.interval, max(_LEAST_GAP, watched.age / 2)), now())
         self.queue.plan(watched, max(watched.not_before, now() + delay))
