@@ -205,13 +205,13 @@ class EventSource:
                 # The key may just have been replaced: the first time, the connection is read again at once.
                 refused = refused + 1 if self._trouble else 1
                 self._report(logging.ERROR, error)
-                await asyncio.sleep(jittered(self._timing.auth_wait, 0.2) if refused > 1 else 1.0)
+                await asyncio.sleep(jittered(self._timing.auth_wait) if refused > 1 else 1.0)
             except FluxomailConnectionError as error:
                 self._report(logging.WARNING, error)
-                await asyncio.sleep(jittered(self._timing.outage_wait, 0.2))
+                await asyncio.sleep(jittered(self._timing.outage_wait))
             except FluxomailError as error:
                 self._report(logging.ERROR, error)
-                await asyncio.sleep(jittered(self._timing.refused_wait, 0.2))
+                await asyncio.sleep(jittered(self._timing.refused_wait))
             except Exception as error:
                 # Only its type: its text, or its variables, may hold what must not be logged.
                 self._report(logging.ERROR, FluxomailError(f"a fault of this package: {type(error).__name__}"))

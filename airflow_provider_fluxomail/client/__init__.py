@@ -72,10 +72,7 @@ if TYPE_CHECKING:
 
 # The public names by module; the same as above, which only type checkers read.
 _EXPORTS: Final = {
-    "aio": (
-        "AsyncFluxomailClient",
-        "EventStream",
-    ),
+    "aio": ("AsyncFluxomailClient", "EventStream"),
     "errors": (
         "BatchCounts",
         "FluxomailAuthError",
@@ -98,27 +95,10 @@ _EXPORTS: Final = {
         "FluxomailValidationError",
         "FluxomailWatcherError",
     ),
-    "event_types": (
-        "EVENT_TYPES",
-        "FAILURES",
-        "TARGETS",
-    ),
-    "events": (
-        "EventFilter",
-        "EventPage",
-        "FeedEvent",
-    ),
-    "messages": (
-        "Attachment",
-        "EmailMessage",
-        "text_from_html",
-    ),
-    "models": (
-        "Event",
-        "Outcome",
-        "SendResult",
-        "Timeline",
-    ),
+    "event_types": ("EVENT_TYPES", "FAILURES", "TARGETS"),
+    "events": ("EventFilter", "EventPage", "FeedEvent"),
+    "messages": ("Attachment", "EmailMessage", "text_from_html"),
+    "models": ("Event", "Outcome", "SendResult", "Timeline"),
     "observer": ("Observer",),
     "recipient_guard": ("RecipientGuard",),
     "settings": ("ClientSettings",),

@@ -31,10 +31,7 @@ _TO_MANY: Final = (
 
 
 def one_address(value: object) -> str:
-    """Return ``value`` (text, or a list of one) as the recipient of a message.
-
-    :raises FluxomailValidationError: it is no address, or more than one; says how to send to many.
-    """
+    """Return ``value`` (text, or a list of one) as the recipient of a message; an error says how to send to many."""
     items = _items(value)
     if items is None:
         items = [value]
@@ -50,11 +47,7 @@ def one_address(value: object) -> str:
 
 
 def addresses(value: object, field: str) -> tuple[str, ...]:
-    """Return the addresses of a text or a list, each of them checked.
-
-    :param field: named in errors, such as ``cc``.
-    :raises FluxomailValidationError: names the item that is not an address.
-    """
+    """Return the addresses of a text or a list, each of them checked; an error names the item of ``field``."""
     items = _items(value)
     if items is None:
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -75,8 +68,6 @@ def recipients(value: object, field: str = "to") -> list[Any]:
 
     They are not checked here: one bad address must not keep the message from the others, so the caller that creates the
     messages reports it.
-
-    :raises FluxomailValidationError: it is neither text nor a list.
     """
     found: dict[object, Any] = {}
     for address in all_addresses(value, field):
@@ -85,10 +76,7 @@ def recipients(value: object, field: str = "to") -> list[Any]:
 
 
 def all_addresses(value: object, field: str) -> list[Any]:
-    """Return what :func:`recipients` returns, repeated addresses included.
-
-    An item of a list that holds several whole addresses counts as several.
-    """
+    """Return what :func:`recipients` returns, repeated addresses included."""
     items = _items(value)
     if items is not None:
         return [part for item in items for part in (_several(item) if isinstance(item, str) else [item])]

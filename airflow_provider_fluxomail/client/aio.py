@@ -7,7 +7,7 @@ import contextlib
 import functools
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -18,15 +18,12 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailResponseError,
 )
 from airflow_provider_fluxomail.client.flows import BaseClient, Call, Flow
-from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
-from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.sse import FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from types import TracebackType
 
     import httpx
 
@@ -55,18 +52,7 @@ class AsyncFluxomailClient(BaseClient):
     :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
 
-    def __init__(
-        self,
-        settings: ClientSettings,
-        *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_response: Callable[[Response], None] | None = None,
-        inline_images: InlineImageWarning | None = None,
-        on_redirect: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(settings, on_response=on_response, inline_images=inline_images, on_redirect=on_redirect)
-        self._sleep = sleep
-        self._http: httpx.AsyncClient | None = None
+    _http: httpx.AsyncClient | None = None
 
     async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> SendResult:
         """Send one message, see :meth:`.FluxomailClient.send`."""
@@ -153,9 +139,7 @@ class AsyncFluxomailClient(BaseClient):
     async def __aenter__(self) -> AsyncFluxomailClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def _make(self, call: Call, max_attempts: int | None) -> Any:
@@ -166,7 +150,7 @@ class AsyncFluxomailClient(BaseClient):
             self._received(response)
             return call.read(call.request, response, self.settings)
 
-        return await AsyncRetrying(sleep=self._sleep, **self._retry_options(call, max_attempts))(attempt)
+        return await AsyncRetrying(**self._retry_options(call, max_attempts))(attempt)
 
     async def _exchange(self, request: Request) -> Response:
         """Move the bytes of one request and its response."""
@@ -184,14 +168,11 @@ class AsyncFluxomailClient(BaseClient):
             # Reading the certificates takes some 50 ms, too long for a shared event loop.
             verify = await asyncio.to_thread(_tls, settings.trusted)
             proxy = await asyncio.to_thread(settings.proxy)
-            self._http = self._http or _http_client(settings, verify, proxy)
+            self._http = self._http or httpx.AsyncClient(verify=verify, trust_env=False, proxy=proxy)
         prepared = self._http.build_request(
             request.method,
             settings.base_url + request.path,
-            headers={
-                **wire.request_headers(settings, request),
-                "Authorization": f"Bearer {settings.api_key}",
-            },
+            headers=wire.request_headers(settings, request),
             content=request.content,
             timeout=httpx.Timeout(settings.timeout, read=read_timeout or settings.timeout),
         )
@@ -296,18 +277,6 @@ def _feed_event(frame: str) -> events.FeedEvent | None:
 
 def _response(response: httpx.Response, body: bytes) -> Response:
     return Response(status=response.status_code, headers=dict(response.headers.items()), content=body)
-
-
-def _http_client(settings: ClientSettings, verify: ssl.SSLContext | bool, proxy: str | None) -> httpx.AsyncClient:
-    import httpx
-
-    return httpx.AsyncClient(
-        timeout=settings.timeout,
-        follow_redirects=False,
-        verify=verify,
-        trust_env=False,
-        proxy=proxy,
-    )
 
 
 @functools.lru_cache(maxsize=8)

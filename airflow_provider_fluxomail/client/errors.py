@@ -335,7 +335,7 @@ def error_from_response(
     :param optional_fields: of the request, see :class:`.Request`.
     """
     raw = content.decode("utf-8", "replace")
-    payload = _json_object(raw)
+    payload = json_object(raw)
     nested = payload.get("error")
     inner: Mapping[str, Any] = nested if isinstance(nested, dict) else {}
     text = _first_text(payload.get("message"), nested, inner.get("message"), inner.get("error"))
@@ -386,7 +386,8 @@ def _is_about_its_fields(
     return status == 413
 
 
-def _json_object(raw: str) -> dict[str, Any]:
+def json_object(raw: str | bytes) -> dict[str, Any]:
+    """Return the JSON object that ``raw`` holds, an empty one if it holds none."""
     try:
         payload = json.loads(raw)
     except (ValueError, RecursionError):

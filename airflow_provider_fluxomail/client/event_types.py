@@ -40,20 +40,14 @@ def with_prefix(name: str) -> str:
 
 
 def check_target(target: str) -> str:
-    """Return ``target``.
-
-    :raises FluxomailValidationError: no event can reach it; lists the targets.
-    """
+    """Return ``target``; if no event can reach it, an error lists the targets."""
     if not isinstance(target, str) or target not in TARGETS:
         raise FluxomailValidationError(f"unknown target {target!r}: use one of {', '.join(TARGETS)}")
     return target
 
 
 def check_fail_on(fail_on: Iterable[str]) -> tuple[str, ...]:
-    """Return ``fail_on`` as a tuple.
-
-    :raises FluxomailValidationError: it names an event that is not a failure; lists the failures.
-    """
+    """Return ``fail_on`` as a tuple; if it names an event that is not a failure, an error lists the failures."""
     if isinstance(fail_on, str):
         fail_on = (fail_on,)
     if not isinstance(fail_on, Iterable):

@@ -63,9 +63,8 @@ class EventFilter:
 
     def query(self) -> list[tuple[str, str]]:
         """The filter as query parameters. ``types`` is repeated: a comma-separated list is not documented."""
-        return [("types", with_prefix(name)) for name in self.types] + (
-            [("domain", self.domain)] if self.domain else []
-        )
+        domain = [("domain", self.domain)] if self.domain else []
+        return [("types", with_prefix(name)) for name in self.types] + domain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,14 +79,10 @@ class EventPage:
 
 
 def list_request(wanted: EventFilter, *, since_ms: int, cursor: str | None = None) -> Request:
-    """``GET /events``: what happened since a moment, in pages.
-
-    :param since_ms: milliseconds since 1970, by Fluxomail's clock. The list takes no event id.
-    """
+    """``GET /events``: what happened since a moment, in pages. Unlike the stream, it takes no event id."""
     query = [*wanted.query(), ("since", str(since_ms)), ("limit", str(PAGE_SIZE))]
-    return Request(
-        method="GET", path=f"{API_PREFIX}/events?{urlencode(query + ([('cursor', cursor)] if cursor else []))}"
-    )
+    query += [("cursor", cursor)] if cursor else []
+    return Request(method="GET", path=f"{API_PREFIX}/events?{urlencode(query)}")
 
 
 def read_list(request: Request, response: Response, settings: ClientSettings) -> EventPage:

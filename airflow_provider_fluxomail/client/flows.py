@@ -24,7 +24,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
-from airflow_provider_fluxomail.client.retries import AmbiguityTracker, RetryPolicy
+from airflow_provider_fluxomail.client.retries import retry_options
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
 T = TypeVar("T")
@@ -62,12 +62,7 @@ def call(
 
 
 def timeline(send_id: str) -> Flow[Timeline]:
-    """Read all pages of a send's timeline.
-
-    A cursor that comes back a second time ends the reading: a server may page in circles.
-
-    :raises FluxomailValidationError: it is no send id.
-    """
+    """Read all pages of a send's timeline, up to a cursor that comes a second time: a server may page in circles."""
     read = functools.partial(wire.read_timeline, send_id)
     whole = yield from call(wire.timeline_request(send_id), read)
     cursors: set[str] = set()
@@ -78,23 +73,19 @@ def timeline(send_id: str) -> Flow[Timeline]:
 
 
 class BaseClient:
-    """What both clients share: their settings, and the flows of a send.
-
-    :param settings: where and how.
-    :param on_response: called with every response, refusals too.
-    :param inline_images: shared by clients that send for the same task, so that it warns once.
-    :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
-    """
+    """What both clients share: their settings, and the flow of a send."""
 
     def __init__(
         self,
         settings: ClientSettings,
         *,
+        sleep: Callable[[float], Any] | None = None,
         on_response: Callable[[Response], None] | None = None,
         inline_images: InlineImageWarning | None = None,
         on_redirect: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
+        self._sleep = sleep
         self._on_response = on_response
         self._inline_images = inline_images or InlineImageWarning()
         self._on_redirect = on_redirect or settings.observer.redirected
@@ -103,12 +94,28 @@ class BaseClient:
         """Send one message, see :meth:`.FluxomailClient.send`; a step of longer flows."""
         self._inline_images.check(message)
         request = wire.send_request(self.settings.guard.apply(message, self._on_redirect), idempotency_key)
-        with AmbiguityTracker(self.settings.observer) as attempts:
-            sent = yield from call(request, wire.read_send, attempts.failures)
-        return attempts.finish(sent)
+        observer, failures = self.settings.observer, list[FluxomailError]()
+        try:
+            sent = yield from call(request, wire.read_send, failures)
+        except FluxomailError as error:
+            # The last attempt may have been refused, and an earlier one accepted without a response.
+            error.ambiguous = any(failure.ambiguous for failure in [*failures, error])
+            observer.not_sent(error)
+            raise
+        own_replay = sent.reused and any(failure.ambiguous for failure in failures)
+        sent = dataclasses.replace(sent, own_replay=own_replay)
+        observer.sent(sent)
+        return sent
 
     def _retry_options(self, step: Call, max_attempts: int | None) -> dict[str, Any]:
-        return RetryPolicy.of(self.settings, max_attempts, step.failures).options(step.request)
+        options = retry_options(
+            step.request,
+            max_attempts=max_attempts or self.settings.max_attempts,
+            max_wait=self.settings.max_wait,
+            failures=step.failures,
+            observer=self.settings.observer,
+        )
+        return {**options, "sleep": self._sleep} if self._sleep else options
 
     def _received(self, response: Response) -> None:
         if response.status == 429:

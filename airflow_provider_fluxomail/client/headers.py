@@ -69,18 +69,8 @@ def server_time(headers: Headers) -> float:
 
 def request_id(headers: Headers) -> str | None:
     """Return the request id under either of its documented names, safe for a log line."""
-    value = common_request_id(headers) or fluxomail_request_id(headers)
+    value = headers.get("x-request-id") or headers.get("fluxomail-request-id")
     return re.sub(r"[^\x21-\x7e]", "?", value)[:128] if value else None
-
-
-def common_request_id(headers: Headers) -> str | None:
-    """Return ``X-Request-Id``, which other servers use too."""
-    return headers.get("x-request-id")
-
-
-def fluxomail_request_id(headers: Headers) -> str | None:
-    """Return ``Fluxomail-Request-Id``, which no other server is known to use."""
-    return headers.get("fluxomail-request-id")
 
 
 def is_replay(headers: Headers) -> bool:

@@ -24,17 +24,7 @@ MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
 
 # Documented fields; if extra_fields could repeat them, it could bypass the recipient guard.
 _WIRE_FIELDS = frozenset(
-    {
-        "to",
-        "subject",
-        "content",
-        "htmlContent",
-        "cc",
-        "bcc",
-        "attachments",
-        "policyKey",
-        "idempotencyKey",
-    }
+    {"to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey"}
 )
 _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
 
@@ -58,29 +48,25 @@ class Attachment:
 
     @classmethod
     def of(cls, value: object, field: str) -> Attachment:
-        """Return ``value`` (an attachment, or a mapping of its fields) as an attachment."""
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, Mapping):
-            unknown = set(value) - {field.name for field in dataclasses.fields(cls)}
-            if not unknown and {"filename", "content"} <= set(value):
-                return cls(**value)
-        raise FluxomailValidationError(
-            f"{field} must be an Attachment or a mapping with filename, content (bytes) and perhaps content_type"
-        )
+        """Return ``value`` (an attachment, or a mapping of its fields) as an attachment that can be sent."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if isinstance(value, Mapping) and {"filename", "content"} <= set(value) <= known:
+            value = cls(**value)
+        if not isinstance(value, cls):
+            raise FluxomailValidationError(
+                f"{field} must be an Attachment or a mapping with filename, content (bytes) and perhaps content_type"
+            )
+        if not isinstance(value.content, bytes | bytearray | memoryview | str):
+            raise FluxomailValidationError(f"{field}.content must be bytes, not {type(value.content).__name__}")
+        header_text(value.filename, f"{field}.filename")
+        if value.content_type is not None:
+            header_text(value.content_type, f"{field}.content_type")
+        return value
 
     @property
     def data(self) -> bytes:
         """The bytes to attach."""
         return self.content.encode() if isinstance(self.content, str) else bytes(self.content)
-
-    def check(self, field: str) -> None:
-        """:raises FluxomailValidationError: the file cannot be attached."""
-        if not isinstance(self.content, bytes | bytearray | memoryview | str):
-            raise FluxomailValidationError(f"{field}.content must be bytes, not {type(self.content).__name__}")
-        header_text(self.filename, f"{field}.filename")
-        if self.content_type is not None:
-            header_text(self.content_type, f"{field}.content_type")
 
     def to_json(self) -> dict[str, str]:
         """The attachment as the API takes it."""
@@ -129,14 +115,16 @@ class EmailMessage:
         for name, check in _CHECKS.items():
             put(self, name, check(getattr(self, name)))
         check_bodies(self.content, self.html_content)
-        put(self, "content", self.content or self._derived_text())
+        content = self.content or text_from_html(self.html_content or "")
+        if not content:
+            raise FluxomailValidationError(
+                "content is empty and html_content holds no text to derive it from: give content as well"
+            )
+        put(self, "content", content)
 
     @classmethod
     def of(cls, value: EmailMessage | Mapping[str, Any]) -> EmailMessage:
-        """Return ``value`` (a message, or a mapping of its fields) as a message.
-
-        :raises FluxomailValidationError: names a field that is unknown, missing or wrong.
-        """
+        """Return ``value`` (a message, or a mapping of its fields) as a message."""
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping):
@@ -157,14 +145,6 @@ class EmailMessage:
     def __repr__(self) -> str:
         """Show no recipient and no text: messages end up in logs and tracebacks."""
         return f"<EmailMessage with {len(self.attachments)} attachments>"
-
-    def _derived_text(self) -> str:
-        text = text_from_html(self.html_content or "")
-        if not text:
-            raise FluxomailValidationError(
-                "content is empty and html_content holds no text to derive it from: give content as well"
-            )
-        return text
 
     def private_strings(self) -> tuple[str, ...]:
         """Return the strings of this message that no log and no error may show."""
@@ -198,19 +178,13 @@ class EmailMessage:
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:
-    """Check some of a message's fields, each by itself.
-
-    :raises FluxomailValidationError: what creating the message would raise.
-    """
+    """Check some of a message's fields, each by itself, as creating the message does."""
     for name, value in fields.items():
         _CHECKS[name](value)
 
 
 def check_bodies(content: str | None, html_content: str | None) -> None:
-    """Check that there is a body.
-
-    :raises FluxomailValidationError: what creating the message would raise.
-    """
+    """Check that there is a body, as creating the message does."""
     if not any(body and body.strip() for body in (content, html_content)):
         raise FluxomailValidationError("content is empty: give the text of the email, or html_content")
 
@@ -226,10 +200,7 @@ def text_from_html(markup: str) -> str:
 
 
 def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
-    """Yield every text in a nested structure.
-
-    :param names: yield the names of fields too.
-    """
+    """Yield every text in a nested structure, and with ``names`` those of fields."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -248,18 +219,12 @@ def _attachments(value: object) -> tuple[Attachment, ...]:
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         raise FluxomailValidationError("attachments must be a list")
     files = tuple(Attachment.of(item, f"attachments[{index}]") for index, item in enumerate(value))
-    for index, file in enumerate(files):
-        file.check(f"attachments[{index}]")
     check_attachment_limits([len(file.data) for file in files])
     return files
 
 
 def check_attachment_limits(sizes: Sequence[int]) -> None:
-    """Check count and total size.
-
-    :param sizes: in bytes, before encoding.
-    :raises FluxomailValidationError: says by how much they are exceeded.
-    """
+    """Check count and total size of attachments, of which each has so many bytes before encoding."""
     if len(sizes) > MAX_ATTACHMENTS:
         raise FluxomailValidationError(
             f"attachments: {len(sizes)} files, at most {MAX_ATTACHMENTS} fit into one message: put them into an archive"
@@ -279,14 +244,10 @@ def _extra_fields(value: object) -> dict[str, Any]:
     for name, content in value.items():
         if name in _WIRE_FIELDS:
             raise FluxomailValidationError(f"extra_fields holds {name!r}, which has its own argument: use that one")
-        if name in _HEADER_FIELDS:
-            items = content.items() if isinstance(content, Mapping) else [("", content)]
-            for header, text in items:
-                for part in (header, text):
-                    if isinstance(part, str) and UNSAFE_IN_HEADER.search(part):
-                        raise FluxomailValidationError(
-                            f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
-                        )
+        if name in _HEADER_FIELDS and any(map(UNSAFE_IN_HEADER.search, texts_in(content, names=True))):
+            raise FluxomailValidationError(
+                f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
+            )
     return dict(value)
 
 

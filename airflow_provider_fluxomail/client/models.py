@@ -6,25 +6,18 @@ times, see https://docs.fluxomail.com/api-reference/fluxomail/get-send); :class:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from airflow_provider_fluxomail.client import headers
 from airflow_provider_fluxomail.client.event_types import STAGES, without_prefix
 from airflow_provider_fluxomail.client.redaction import redact
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_REASON_FIELDS: Final = (
-    "reason",
-    "diagnosticCode",
-    "smtpCode",
-    "bounceType",
-    "subtype",
-    "bounceSubType",
-    "providerReason",
-)
+_REASON_FIELDS = ("reason", "diagnosticCode", "smtpCode", "bounceType", "subtype", "bounceSubType", "providerReason")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,14 +152,11 @@ class Timeline:
 
         :raises ValueError: the page has no list of events at all.
         """
-        rows = payload.get("events")
-        if rows is None:
-            rows = payload.get("rawEvents")
-        if not isinstance(rows, list):
-            raise ValueError("the response holds no list of events")  # noqa: TRY004 - a wrong response, not a wrong call
-        events = [event for row in rows if (event := Event.parse(row))]
-        if not events and isinstance(raw := payload.get("rawEvents"), list):
-            events = [event for row in raw if (event := Event.parse(row))]
+        lists = [rows for name in ("events", "rawEvents") if isinstance(rows := payload.get(name), list)]
+        if not lists:
+            raise ValueError("the response holds no list of events")
+        parsed = ([event for row in rows if (event := Event.parse(row))] for rows in lists)
+        events = next(filter(None, parsed), [])
         send = payload.get("send")
         head: Mapping[str, Any] = send if isinstance(send, Mapping) else {}
         return cls(
@@ -208,24 +198,17 @@ def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
 
 def parse_time(value: object) -> datetime | None:
     """Read a time as the API writes it: milliseconds since 1970 (seconds below 10^11), or ISO 8601."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        text = value.strip()
-        try:
-            value = float(text)
-        except ValueError:
+    with contextlib.suppress(ValueError, OverflowError):
+        if isinstance(value, str):
+            text = value.strip()
             try:
+                value = float(text)
+            except ValueError:
                 moment = datetime.fromisoformat(text)
                 return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-            except (ValueError, OverflowError):
-                return None
-    if not isinstance(value, int | float):
-        return None
-    try:
-        return _EPOCH + timedelta(seconds=value / 1000 if abs(value) >= 1e11 else value)
-    except (ValueError, OverflowError):
-        return None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return _EPOCH + timedelta(seconds=value / 1000 if abs(value) >= 1e11 else value)
+    return None
 
 
 def _stage(event: Event) -> int:

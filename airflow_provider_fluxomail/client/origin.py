@@ -15,10 +15,9 @@ is not about a send. https://docs.fluxomail.com/api-reference/fluxomail/errors
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
-from airflow_provider_fluxomail.client.headers import common_request_id, fluxomail_request_id
+from airflow_provider_fluxomail.client.errors import json_object
 from airflow_provider_fluxomail.client.models import Response
 
 _CODES: Final[dict[int, frozenset[str]]] = {
@@ -38,8 +37,8 @@ def is_from_fluxomail(response: Response, *, request_id: str | None = None) -> b
 
     :param request_id: the ``X-Request-Id`` that was sent with the request, if one was.
     """
-    named = common_request_id(response.headers)
-    own = bool(fluxomail_request_id(response.headers))
+    named = response.headers.get("x-request-id")
+    own = bool(response.headers.get("fluxomail-request-id"))
     if not named and not own:
         return False
     echoed = request_id is None or named == request_id
@@ -47,7 +46,7 @@ def is_from_fluxomail(response: Response, *, request_id: str | None = None) -> b
         return own or echoed
     if response.content.lstrip().startswith(b"<"):
         return False
-    payload = _object(response.content)
+    payload = json_object(response.content)
     nested = payload.get("error")
     code = payload.get("code", nested.get("code") if isinstance(nested, dict) else None)
     if isinstance(code, str) and code in _CODES.get(response.status, ()):
@@ -61,11 +60,3 @@ def _is_documented(status: int, payload: dict[str, Any]) -> bool:
     # Many gateways send a 404 with only a message; no source documents one.
     texts = [payload.get("error"), *([] if status == 404 else [payload.get("message")])]
     return any(texts) and _FIELDS.issuperset(payload)
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        payload = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return payload if isinstance(payload, dict) else {}

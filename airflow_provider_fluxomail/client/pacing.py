@@ -12,10 +12,14 @@ import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.headers import rate_limit, retry_after
 from airflow_provider_fluxomail.client.models import Response
+from airflow_provider_fluxomail.client.retries import Backoff
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.errors import FluxomailError
 
 #: The first part of the rate limit is used as fast as requests can be made; the rest is spread over the window, so that
 #: several senders notice each other in time.
@@ -27,6 +31,9 @@ _TRICKLE: Final = 0.1
 _ASSUMED: Final = 0.4
 #: The API counts per minute. Seconds.
 _WINDOW: Final = 60.0
+#: Requests that may fail in a row before all of them pause, and for how long they do.
+_FAILURES: Final = 3
+_BACKOFF: Final = Backoff(first=1.0, longest=30.0, jitter=0.5)
 
 
 class Pacer:
@@ -180,6 +187,7 @@ class Turns:
         self.pacer = pacer
         self._most = most
         self._in_flight = 0
+        self._failures = 0
         self._held_until = 0.0
         self._order = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -187,6 +195,19 @@ class Turns:
     def hold(self, seconds: float) -> None:
         """Let no request start for this many seconds."""
         self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+    def on_success(self) -> None:
+        """Note that a request has succeeded."""
+        self._failures = 0
+
+    def on_error(self, error: FluxomailError) -> None:
+        """Hold all requests for as long as the server asks, and after several failures in a row."""
+        pause = error.retry_after or 0.0
+        if not error.permanent:
+            self._failures += 1
+            if self._failures > _FAILURES:
+                pause = _BACKOFF.seconds(self._failures - _FAILURES, at_least=pause)
+        self.hold(pause)
 
     async def acquire(self) -> None:
         """Wait for a turn and count the request as started. Call :meth:`release` when it has succeeded or failed."""

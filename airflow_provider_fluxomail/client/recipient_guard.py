@@ -34,11 +34,7 @@ class RecipientGuard:
     allowed_domains: tuple[str, ...] = ()
 
     def apply(self, message: EmailMessage, on_redirect: Callable[[], None] = lambda: None) -> EmailMessage:
-        """Return the message that may be sent.
-
-        :param on_redirect: called if it goes to ``redirect_to``.
-        :raises FluxomailValidationError: a recipient is not allowed; names the field, not the recipient.
-        """
+        """Return the message that may be sent. An error names the field of a recipient that is not allowed."""
         if not self.redirect_to and not self.allowed_domains:
             return message
         if hidden := next(_possible_recipients(message.extra_fields), None):

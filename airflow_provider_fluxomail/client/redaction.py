@@ -23,11 +23,7 @@ _ADDRESS: Final = re.compile(r"""(?<![^\s<>"'(),;:\[\]])[^\s<>"'(),;:\[\]]+@[^\s
 
 
 def redact(text: str, private: Iterable[str] = ()) -> str:
-    """Return ``text`` on one line, cut, without addresses and without the ``private`` strings or parts of them.
-
-    :param text: what a server said.
-    :param private: strings to hide: the API key, names of people, the subject, the bodies.
-    """
+    """Return ``text`` on one line, cut, without addresses and without the ``private`` strings or parts of them."""
     text = text[: 4 * MAX_TEXT]
     hidden = _quotations(text, private)
     for address in _ADDRESS.finditer(text):

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailIdempotencyConflictError
-from airflow_provider_fluxomail.client.observer import Observer
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from airflow_provider_fluxomail.client.models import Request, SendResult
-    from airflow_provider_fluxomail.client.settings import ClientSettings
+    from airflow_provider_fluxomail.client.models import Request
+    from airflow_provider_fluxomail.client.observer import Observer
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ Draw = Callable[[], float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """How long to wait after failures in a row: exponential, with jitter so that clients do not retry in step.
+    """How long to wait after failures in a row: twice as long after each, with jitter: clients must not retry in step.
 
     ::
 
@@ -41,36 +40,28 @@ class Backoff:
 
     :param first: seconds after the first failure.
     :param longest: seconds at most.
-    :param factor: by which each further failure lengthens the wait.
     :param jitter: the part of the wait that is random, from 0 (none) to 1 (anything from 0 on).
     """
 
     first: float
     longest: float
-    factor: float = 2.0
     jitter: float = 1.0
 
     def seconds(self, failures: int = 1, *, at_least: float | None = None, draw: Draw = random.random) -> float:
-        """Return the wait after this many failures in a row.
-
-        :param at_least: seconds that the server asked to wait, if it did.
-        """
+        """Return the wait after this many failures in a row, and not less than the server asked for (``at_least``)."""
         # No wait doubles more often; a larger exponent would overflow.
-        step = min(self.longest, self.first * self.factor ** min(failures - 1, 64))
+        step = min(self.longest, self.first * 2.0 ** min(failures - 1, 64))
         return max(at_least or 0.0, step * (1 - self.jitter + self.jitter * draw()))
 
 
 def spread(seconds: float, part: float, *, least: float = 0.0, draw: Draw = random.random) -> float:
-    """Return a wait that is up to ``part`` longer, so that tasks refused in the same second do not retry in step.
-
-    :param least: seconds by which it may be longer in any case.
-    """
+    """Return a wait longer by up to ``part`` (or ``least`` seconds): tasks refused together must not retry together."""
     return seconds + draw() * max(least, part * seconds)
 
 
-def jittered(seconds: float, part: float, *, draw: Draw = random.random) -> float:
-    """Return a wait that is up to ``part`` shorter or longer, so that what repeats does not do so in step."""
-    return seconds * (1 - part + 2 * part * draw())
+def jittered(seconds: float, *, draw: Draw = random.random) -> float:
+    """Return a wait that is up to a fifth shorter or longer, so that what repeats does not do so in step."""
+    return seconds * (0.8 + 0.4 * draw())
 
 
 #: Between the attempts of one call.
@@ -102,9 +93,16 @@ def seconds_to_wait(error: BaseException, attempt: int, draw: Draw = random.rand
     return BACKOFF.seconds(attempt, draw=draw)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """How often and for how long one call is retried.
+def retry_options(
+    request: Request,
+    *,
+    max_attempts: int = defaults.MAX_ATTEMPTS,
+    max_wait: float = defaults.MAX_WAIT,
+    failures: list[FluxomailError],
+    observer: Observer,
+    draw: Draw = random.random,
+) -> dict[str, Any]:
+    """Return the arguments for tenacity's ``Retrying`` and ``AsyncRetrying``.
 
     :param max_attempts: requests at most.
     :param max_wait: seconds between attempts, all together, at most. If the server asks for more, the call does not
@@ -113,95 +111,36 @@ class RetryPolicy:
     :param observer: called before each retry.
     """
 
-    max_attempts: int = defaults.MAX_ATTEMPTS
-    max_wait: float = defaults.MAX_WAIT
-    draw: Draw = random.random
-    failures: list[FluxomailError] = dataclasses.field(default_factory=list)
-    observer: Observer = dataclasses.field(default_factory=Observer)
-
-    @classmethod
-    def of(
-        cls, settings: ClientSettings, max_attempts: int | None = None, failures: list[FluxomailError] | None = None
-    ) -> RetryPolicy:
-        """Return the policy of one call.
-
-        :param max_attempts: other than the settings' own.
-        """
-        return cls(
-            max_attempts=max_attempts or settings.max_attempts,
-            max_wait=settings.max_wait,
-            failures=[] if failures is None else failures,
-            observer=settings.observer,
-        )
-
-    def options(self, request: Request) -> dict[str, Any]:
-        """Arguments for tenacity's ``Retrying`` and ``AsyncRetrying``."""
-
-        def retry(state: RetryCallState) -> bool:
-            error = _error(state)
-            if isinstance(error, FluxomailError):
-                self.failures.append(error)
-            return error is not None and is_retried(error, request)
-
-        def wait(state: RetryCallState) -> float:
-            error = _error(state)
-            seconds = seconds_to_wait(error, state.attempt_number, self.draw) if error else 0.0
-            asked, left = getattr(error, "retry_after", None), self.max_wait - state.idle_for
-            # The jitter must not push a wait that is allowed over the limit.
-            return min(seconds, left) if asked and asked <= left else seconds
-
-        def stop(state: RetryCallState) -> bool:
-            return bool(
-                state.attempt_number >= self.max_attempts or state.idle_for + state.upcoming_sleep > self.max_wait
-            )
-
-        def before_sleep(state: RetryCallState) -> None:
-            error = _error(state)
-            log.info(
-                "Attempt %s of %s failed: %s. Retrying in %.1f s%s.",
-                state.attempt_number,
-                self.max_attempts,
-                error,
-                state.upcoming_sleep,
-                " with the same idempotency key" if request.idempotency_key else "",
-            )
-            if isinstance(error, FluxomailError):
-                self.observer.retrying(error, state.upcoming_sleep)
-
-        return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": before_sleep, "reraise": True}
-
-
-class AmbiguityTracker:
-    """Keeps track of whether an attempt of one send may have been accepted although it failed.
-
-    An error then says so, whichever attempt raised it; a replay may then be the call's own.
-
-    :param observer: called with the outcome of the send.
-    """
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        #: The errors of the attempts so far.
-        self.failures: list[FluxomailError] = []
-
-    def __enter__(self) -> AmbiguityTracker:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def retry(state: RetryCallState) -> bool:
+        error = _error(state)
         if isinstance(error, FluxomailError):
-            error.ambiguous = error.ambiguous or self.ambiguous
-            self._observer.not_sent(error)
+            failures.append(error)
+        return error is not None and is_retried(error, request)
 
-    def finish(self, sent: SendResult) -> SendResult:
-        """Return the result of the send, with what is known of its replay."""
-        sent = dataclasses.replace(sent, own_replay=sent.reused and self.ambiguous)
-        self._observer.sent(sent)
-        return sent
+    def wait(state: RetryCallState) -> float:
+        error = _error(state)
+        seconds = seconds_to_wait(error, state.attempt_number, draw) if error else 0.0
+        asked, left = getattr(error, "retry_after", None), max_wait - state.idle_for
+        # The jitter must not push a wait that is allowed over the limit.
+        return min(seconds, left) if asked and asked <= left else seconds
 
-    @property
-    def ambiguous(self) -> bool:
-        """True if an attempt that failed so far may have been accepted."""
-        return any(error.ambiguous for error in self.failures)
+    def stop(state: RetryCallState) -> bool:
+        return state.attempt_number >= max_attempts or state.idle_for + state.upcoming_sleep > max_wait
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = _error(state)
+        log.info(
+            "Attempt %s of %s failed: %s. Retrying in %.1f s%s.",
+            state.attempt_number,
+            max_attempts,
+            error,
+            state.upcoming_sleep,
+            " with the same idempotency key" if request.idempotency_key else "",
+        )
+        if isinstance(error, FluxomailError):
+            observer.retrying(error, state.upcoming_sleep)
+
+    return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": before_sleep, "reraise": True}
 
 
 def _error(state: RetryCallState) -> BaseException | None:

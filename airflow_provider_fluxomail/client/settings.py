@@ -103,8 +103,6 @@ class ClientSettings:
 
         Decided here, because each HTTP library reads the environment in its own way: httpx even refuses a SOCKS proxy
         that it would not use. The first call imports requests and may block.
-
-        :raises FluxomailValidationError: the environment names a proxy that is not supported.
         """
         from requests.utils import get_environ_proxies, select_proxy
 
@@ -123,10 +121,7 @@ class ClientSettings:
 
 
 def normalise_base_url(url: str, *, allow_http: bool = False) -> str:
-    """Return ``url`` as scheme, host and optional path, without ``/api/v1`` and trailing slash.
-
-    :raises FluxomailValidationError: it is no URL, holds credentials, or is ``http://`` to another machine.
-    """
+    """Return ``url`` as scheme, host and optional path, without ``/api/v1`` and trailing slash."""
     text = url.strip() or DEFAULT_BASE_URL
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")

@@ -33,10 +33,7 @@ class FrameReader:
         self._fresh = True
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """Add bytes; yield the data of each frame that they complete.
-
-        :raises ValueError: a frame is too large.
-        """
+        """Add bytes; yield the data of each frame that they complete. A frame that is too large is a ValueError."""
         text = self._rest + chunk
         # A line break of two characters may be cut in the middle.
         whole = len(text) - 1 if text.endswith(b"\r") else len(text)

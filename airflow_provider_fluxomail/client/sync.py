@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_fluxomail.client import flows, wire
-from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
+from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.flows import BaseClient, Call, Flow
-from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
-from airflow_provider_fluxomail.client.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import requests
 
 T = TypeVar("T")
@@ -44,18 +39,6 @@ class FluxomailClient(BaseClient):
     :param inline_images: shared by clients that send for the same task, so that it warns once.
     :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
-
-    def __init__(
-        self,
-        settings: ClientSettings,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-        on_response: Callable[[Response], None] | None = None,
-        inline_images: InlineImageWarning | None = None,
-        on_redirect: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(settings, on_response=on_response, inline_images=inline_images, on_redirect=on_redirect)
-        self._sleep = sleep
 
     def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> SendResult:
         """Send one message.
@@ -94,13 +77,6 @@ class FluxomailClient(BaseClient):
                 except FluxomailError as error:
                     step = functools.partial(flow.throw, error)
 
-    def exchange(self, request: Request) -> Response:
-        """Make one request, once, and return the response, whatever its status.
-
-        :raises FluxomailConnectionError: there was no response.
-        """
-        return self._exchange(request)
-
     def close(self) -> None:
         """Close the connections that are kept open."""
         if "_session" in self.__dict__:
@@ -110,58 +86,52 @@ class FluxomailClient(BaseClient):
     def __enter__(self) -> FluxomailClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _make(self, call: Call, max_attempts: int | None) -> Any:
         from tenacity import Retrying
 
         def attempt() -> Any:
-            response = self._exchange(call.request)
+            response = self.exchange(call.request)
             self._received(response)
             return call.read(call.request, response, self.settings)
 
-        return Retrying(sleep=self._sleep, **self._retry_options(call, max_attempts))(attempt)
+        return Retrying(**self._retry_options(call, max_attempts))(attempt)
 
     @functools.cached_property
     def _session(self) -> requests.Session:
         from airflow_provider_fluxomail.client import read_deadline
 
         settings = self.settings
-        session = read_deadline.session(settings.timeout)
+        session = read_deadline.session()
         # The proxy is read once, and the connection's outranks the environment. requests would read the environment for
-        # each request, which takes a tenth of the time of a send, and would prefer it to the connection's certificates.
+        # each request, which takes a tenth of the time of a send, and would prefer it to the connection's certificates,
+        # and an entry of ~/.netrc to the API key.
         session.trust_env = False
         proxy = settings.proxy()
         session.proxies = {"all": proxy} if proxy else {}
         return session
 
-    def _exchange(self, request: Request) -> Response:
-        """Move the bytes of one request and its response.
+    def exchange(self, request: Request) -> Response:
+        """Make one request, once, and return the response, whatever its status.
 
         Errors come without their cause: a traceback that shows local variables would show the library's, and these are
         the key, the recipient and the body. What the cause said is in the message.
+
+        :raises FluxomailConnectionError: there was no response.
         """
         # Imported here: importing requests costs a Dag parse some 100 ms, and no Dag parse sends.
         import requests
         import urllib3.exceptions
 
-        settings = self.settings
-
-        def authorize(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-            # As auth, not as a header: requests replaces the header with an entry of ~/.netrc for the host.
-            prepared.headers["Authorization"] = f"Bearer {settings.api_key}"
-            return prepared
-
+        settings, session = self.settings, self._session
         try:
-            with self._session.request(
+            with session.request(
                 request.method,
                 settings.base_url + request.path,
                 headers=wire.request_headers(settings, request),
                 data=request.content,
-                auth=authorize,
                 timeout=settings.timeout,
                 allow_redirects=False,
                 stream=True,
@@ -178,8 +148,6 @@ class FluxomailClient(BaseClient):
                 )
         except (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError):
             raise wire.bad_compression(request) from None
-        except FluxomailValidationError:
-            raise
         except ValueError as error:
             # requests' InvalidURL and its like.
             raise wire.unusable_connection(error) from None

@@ -12,13 +12,7 @@ UNSAFE_IN_HEADER: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]"
 
 
 def header_text(value: object, field: str) -> str:
-    """Check text that ends up in a header of the email: one line, not empty.
-
-    A line break would let the text of one field add headers of its own.
-
-    :param field: named in errors.
-    :raises FluxomailValidationError: it is not one line of text.
-    """
+    """Check text of a header: one line, not empty. A line break would let it add headers of its own."""
     if not isinstance(value, str):
         raise FluxomailValidationError(_not_text(value, field))
     if not value.strip():
@@ -29,11 +23,7 @@ def header_text(value: object, field: str) -> str:
 
 
 def body_text(value: object, field: str) -> str | None:
-    """Check a body; ``None`` if it is empty.
-
-    :param field: named in errors.
-    :raises FluxomailValidationError: it is not text.
-    """
+    """Check a body; ``None`` if it is empty."""
     if value is None:
         return None
     if not isinstance(value, str):

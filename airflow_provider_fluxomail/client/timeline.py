@@ -25,8 +25,6 @@ def judge(timeline: Timeline, target: str, fail_on: Collection[str]) -> Outcome 
     :param fail_on: names in :data:`.FAILURES`.
     """
     proofs = TARGETS[target]
-    deciding = [event for event in timeline.events if event.type in proofs or event.type in fail_on]
-    if not deciding:
-        return None
-    first = min(deciding, key=lambda event: (event.sort_time, event.type not in fail_on))
-    return Outcome(event=first, reached=first.type not in fail_on)
+    deciding = (event for event in timeline.events if event.type in proofs or event.type in fail_on)
+    first = min(deciding, key=lambda event: (event.sort_time, event.type not in fail_on), default=None)
+    return Outcome(event=first, reached=first.type not in fail_on) if first else None

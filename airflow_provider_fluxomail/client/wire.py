@@ -38,10 +38,7 @@ _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY_LENGTH}}}")
 
 
 def check_idempotency_key(key: str) -> str:
-    """Return ``key`` if it can be sent as a header.
-
-    :raises FluxomailValidationError: it is empty, too long, or holds anything but visible ASCII.
-    """
+    """Return ``key`` if it can be sent as a header."""
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise FluxomailValidationError(
             f"idempotency_key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters without white space"
@@ -67,10 +64,7 @@ def send_request(message: EmailMessage, idempotency_key: str | None) -> Request:
 
 
 def timeline_request(send_id: str, cursor: str | None = None) -> Request:
-    """``GET /sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send
-
-    :raises FluxomailValidationError: it is no send id.
-    """
+    """``GET /sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
     if not isinstance(send_id, str) or not send_id.strip():
         raise FluxomailValidationError("send_id is empty: give the send_id that the send returned")
     if send_id in (".", ".."):
@@ -81,33 +75,26 @@ def timeline_request(send_id: str, cursor: str | None = None) -> Request:
 
 
 def request_headers(settings: ClientSettings, request: Request) -> dict[str, str]:
-    """Return every header of ``request`` but ``Authorization``, which the transport adds last."""
+    """Return every header of ``request``, with the settings' own."""
     common = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": settings.user_agent}
     if settings.api_version:
         common["Fluxomail-Version"] = settings.api_version
-    return {**common, **request.headers}
+    return {**common, **request.headers, "Authorization": f"Bearer {settings.api_key}"}
 
 
 def read_payload(request: Request, response: Response, settings: ClientSettings) -> dict[str, Any]:
-    """Return the JSON object of a 2xx.
-
-    :raises FluxomailError: the error that any other response stands for.
-    """
+    """Return the JSON object of a 2xx; raise the error that any other response stands for."""
     if 300 <= response.status < 400:
         target = headers.redirect_host(response.headers)
         raise FluxomailResponseError(
             f"the server redirects{f' to {target}' if target else ''}; redirects are not followed, because they would "
             "take the API key along. Put the final address into the connection's host",
-            status=response.status,
-            request_id=response.request_id,
-            idempotency_key=request.idempotency_key,
+            **_facts(request, response),
         )
     if not 200 <= response.status < 300:
         raise error_from_response(
-            response.status,
-            response.content,
-            request_id=response.request_id,
-            idempotency_key=request.idempotency_key,
+            content=response.content,
+            **_facts(request, response),
             retry_after=headers.retry_after(response.status, response.headers),
             # Not in a variable: a traceback may show them.
             private=(settings.api_key, *request.private),
@@ -127,26 +114,31 @@ def response_error(request: Request, response: Response, why: str) -> FluxomailR
     """Return the error for a response that is not Fluxomail's."""
     return FluxomailResponseError(
         f"{why}: it does not come from Fluxomail. Check the connection's host, and the proxies on the way",
-        status=response.status,
-        request_id=response.request_id,
-        idempotency_key=request.idempotency_key,
+        **_facts(request, response),
         body=response.content[:4096].decode("utf-8", "replace"),
     )
+
+
+def _facts(request: Request, response: Response) -> dict[str, Any]:
+    return {
+        "status": response.status,
+        "request_id": response.request_id,
+        "idempotency_key": request.idempotency_key,
+    }
 
 
 def read_send(request: Request, response: Response, settings: ClientSettings) -> SendResult:
     """Read the response to :func:`send_request`. Only ``sendId`` is required: sources differ on the rest."""
     payload = read_payload(request, response, settings)
-    send_id = payload.get("sendId")
-    if not isinstance(send_id, str) or not send_id:
+    texts = {name: value for name, value in payload.items() if isinstance(value, str)}
+    if not texts.get("sendId"):
         # A traceback that shows local variables would show what the response quotes.
-        del payload
+        del payload, texts
         raise response_error(request, response, "the response holds no sendId")
-    message_id, status = payload.get("messageId"), payload.get("status")
     return SendResult(
-        send_id=send_id,
-        message_id=message_id if isinstance(message_id, str) else None,
-        status=status if isinstance(status, str) else None,
+        send_id=texts["sendId"],
+        message_id=texts.get("messageId"),
+        status=texts.get("status"),
         reused=payload.get("reused") is True or headers.is_replay(response.headers),
         idempotency_key=request.idempotency_key,
         request_id=response.request_id,
@@ -154,11 +146,7 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
 
 
 def read_timeline(send_id: str, request: Request, response: Response, settings: ClientSettings) -> Timeline:
-    """Read one page of a timeline, in either of its forms.
-
-    :raises FluxomailResponseError: the response is not Fluxomail's.
-    :raises FluxomailError: the error that any other response stands for.
-    """
+    """Read one page of the response to :func:`timeline_request`, in either of its forms."""
     # The 404 of a gateway is no statement about the send: the next request may reach Fluxomail.
     if response.status == 404 and not is_from_fluxomail(response):
         raise response_error(request, response, "the 404 has neither a request id nor an error of the API")
@@ -182,11 +170,7 @@ class BoundedBody:
         self._size = 0
 
     def add(self, chunk: bytes) -> None:
-        """Add a piece.
-
-        :raises FluxomailResponseError: the body is too large.
-        :raises FluxomailConnectionError: it trickles in for too long.
-        """
+        """Add a piece; raise an error if the body is too large, or not complete in time."""
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > MAX_RESPONSE_BYTES:
@@ -234,9 +218,8 @@ def bad_compression(request: Request) -> FluxomailResponseError:
 def unusable_connection(error: BaseException) -> FluxomailValidationError:
     """Return the error for a host or a proxy that no HTTP library accepts."""
     # By its type alone: its text may hold a proxy's password.
-    return FluxomailValidationError(
-        f"the connection cannot be used: {type(error).__name__}", concerns_one_message=False
-    )
+    why = f"the connection cannot be used: {type(error).__name__}"
+    return FluxomailValidationError(why, concerns_one_message=False)
 
 
 def _system_text(error: OSError) -> str:
@@ -256,9 +239,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         if isinstance(current, BaseException) and id(current) not in seen:
             seen.add(id(current))
             yield current
-            waiting += [
-                *current.args,
-                getattr(current, "reason", None),
-                current.__cause__,
-                current.__context__,
-            ]
+            waiting += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]

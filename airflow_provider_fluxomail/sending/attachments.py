@@ -42,7 +42,6 @@ def read_attachments(items: object) -> list[Attachment]:
             file = _read(item, field, size)
         else:
             file = Attachment.of(item, field)
-            file.check(field)
         size += len(file.data)
         check_attachment_limits([size])
         files.append(file)

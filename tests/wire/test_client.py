@@ -57,6 +57,17 @@ def test_every_field_arrives(call: Transport, sandbox: Sandbox, settings: Client
     assert attachment.content == data
 
 
+def test_an_error_says_that_an_earlier_attempt_may_have_been_accepted(
+    call: Transport, sandbox: Sandbox, settings: ClientSettings
+) -> None:
+    sandbox.fail_next("error_after_store")
+    sandbox.fail_next(401)
+    with pytest.raises(errors.FluxomailAuthError) as caught:
+        call(settings, "send", MESSAGE, idempotency_key="k1")
+    assert caught.value.ambiguous
+    assert len(sandbox.messages()) == 1
+
+
 def test_a_replay_says_so(call: Transport, sandbox: Sandbox, settings: ClientSettings) -> None:
     first, second = (call(settings, "send", MESSAGE, idempotency_key="k1") for _ in range(2))
     assert (first.send_id, first.reused, second.reused) == (second.send_id, False, True)

@@ -9,9 +9,7 @@ from typing import Any
 
 
 class BackgroundTasks:
-    """Starts tasks, reports those that fail, and ends them all.
-
-    >>> asyncio.run(BackgroundTasks(on_failure=print).cancel())
+    """Starts tasks, and ends them all.
 
     :param on_failure: called with the error of a task that has failed.
     """

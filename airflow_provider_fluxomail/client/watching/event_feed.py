@@ -6,6 +6,7 @@ https://docs.fluxomail.com/api-reference/fluxomail/events
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -57,13 +58,7 @@ class FeedTiming:
 class EventFeed:
     """Reads the organization's events, from the stream and the list. An event may come twice, and out of order.
 
-    >>> feed = EventFeed(client, EventFilter(), turns=turns, receive=print)  # doctest: +SKIP
-    >>> await feed.run()  # doctest: +SKIP
-
     :param client: shows its responses to the pacer of ``turns``.
-    :param wanted: which events.
-    :param turns: when a request may be made.
-    :param receive: takes the events.
     :param on_change: called after :attr:`live` has changed.
     :param since_ms: where to begin, in milliseconds of Fluxomail's clock; by default when the stream opens.
     """
@@ -99,11 +94,7 @@ class EventFeed:
         self.clock_offset = 0.0
 
     async def run(self) -> None:
-        """Read the events until cancelled, across outages of any length.
-
-        :raises FluxomailAuthError: the key is not accepted.
-        :raises FluxomailError: the events are not available with this key: 402, 403, 404 and the like.
-        """
+        """Read the events until cancelled, across outages of any length; raise permanent errors (401, 402, 403...)."""
         while True:
             began = time.monotonic()
             retry_after = 0.0
@@ -126,12 +117,9 @@ class EventFeed:
             await asyncio.sleep(backoff.seconds(self._failures, at_least=retry_after))
 
     async def read_back(self, since_ms: int, pages: int) -> int:
-        """Receive what the list has since a moment, newest first.
+        """Receive what the list has since a moment, newest first, from this many pages at most.
 
-        :param since_ms: in milliseconds of Fluxomail's clock.
-        :param pages: read at most this many.
         :return: the moment since which everything was read: ``since_ms``, or later if there are more pages.
-        :raises FluxomailError: the list could not be read.
         """
         cursor: str | None = None
         seen: set[str] = set()
@@ -151,32 +139,25 @@ class EventFeed:
 
     async def _follow(self) -> None:
         """Open the stream, read from the list what came before it, then read the stream."""
-        await self._turns.acquire()
-        opening = True
-        try:
-            async with self.client.stream_events(
-                self._wanted, since=self._last_id, silence=self._timing.silence
-            ) as stream:
-                self._turns.release()
-                opening = False
-                await self._close_gap(stream)
-                paused_at = 0.0
-                try:
-                    async for events in stream:
-                        self.reached_ms = max(self.reached_ms or 0, self.server_ms(time.time()))
-                        if events:
-                            self._brought = True
-                            self._receive(events)
-                            # What comes during a pause is read in one go: waking up costs more than an event. Then
-                            # no pause for a while, because each turn reads only one chunk of what has come.
-                            if time.monotonic() > paused_at + 2 * _GATHER:
-                                paused_at = time.monotonic()
-                                await asyncio.sleep(_GATHER)
-                finally:
-                    self._last_id = stream.last_id
-        finally:
-            if opening:
-                self._turns.release()
+        async with contextlib.AsyncExitStack() as until_closed:
+            async with self._turns.turn():
+                opening = self.client.stream_events(self._wanted, since=self._last_id, silence=self._timing.silence)
+                stream = await until_closed.enter_async_context(opening)
+            await self._close_gap(stream)
+            paused_at = 0.0
+            try:
+                async for events in stream:
+                    self.reached_ms = max(self.reached_ms or 0, self.server_ms(time.time()))
+                    if events:
+                        self._brought = True
+                        self._receive(events)
+                        # What comes during a pause is read in one go: waking up costs more than an event. Then no pause
+                        # for a while, because each turn reads only one chunk of what has come.
+                        if time.monotonic() > paused_at + 2 * _GATHER:
+                            paused_at = time.monotonic()
+                            await asyncio.sleep(_GATHER)
+            finally:
+                self._last_id = stream.last_id
 
     async def _close_gap(self, stream: EventStream) -> None:
         """Read the list while the stream's first events are in the socket, so that they come after the list's."""

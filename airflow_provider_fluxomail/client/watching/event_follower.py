@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -22,8 +23,8 @@ from airflow_provider_fluxomail.client.watching.wait import now
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
     from airflow_provider_fluxomail.client.events import FeedEvent
+    from airflow_provider_fluxomail.client.pacing import Turns
     from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
-    from airflow_provider_fluxomail.client.watching.outage import Outage
     from airflow_provider_fluxomail.client.watching.watched_wait import WatchedWait, WatchedWaits, WatchTiming
 
 log = logging.getLogger(__name__)
@@ -39,17 +40,14 @@ _WAITS_PER_PAGE: Final = 5
 class EventFollower:
     """Follows the events while there are many waits, and moves the waits from polling to the stream and back.
 
-    :param client: shows its responses to the pacer.
-    :param outage: when a request may be made.
-    :param waits: the waits that the events are for.
-    :param tasks: runs the requests.
+    :param client: shows its responses to the pacer of ``turns``.
     :param allowed: whether the stream may be followed at all.
     """
 
     def __init__(
         self,
         client: AsyncFluxomailClient,
-        outage: Outage,
+        turns: Turns,
         waits: WatchedWaits,
         tasks: BackgroundTasks,
         *,
@@ -57,14 +55,14 @@ class EventFollower:
         allowed: bool = True,
     ) -> None:
         self._client = client
-        self._outage = outage
+        self._turns = turns
         self._waits = waits
         self._tasks = tasks
         self._timing = timing
-        self._allowed = allowed
         self._task: asyncio.Task[None] | None = None
         self._feed: EventFeed | None = None
-        self._not_before = 0.0
+        # Epoch seconds: when to request the events, again if they were not available.
+        self._not_before = 0.0 if allowed else math.inf
         self._down_since: float | None = None
         #: Raised when events may have been missed for good. 0 until a stream has been up.
         self.generation = 0
@@ -75,18 +73,24 @@ class EventFollower:
     def adjust(self) -> None:
         """Follow the events or not, by the number of waits; give up a stream that is down for too long."""
         waits = len(self._waits)
-        if waits > self._timing.follow_above and self._allowed:
-            self._start()
+        if waits > self._timing.follow_above and self._task is None and now() >= self._not_before:
+            self._feed = EventFeed(
+                self._client,
+                EventFilter(types=DECIDING),
+                turns=self._turns,
+                receive=self._receive,
+                on_change=self._on_change,
+                timing=self._timing.feed,
+            )
+            self._down_since = now()
+            self._task = self._tasks.start(self._run(self._feed))
         elif waits < self._timing.follow_below and self._task is not None:
             self._task.cancel()
         if self._down_since is not None and now() > self._down_since + self._timing.patience:
             self._waits.stream_down()
 
     def join(self, watched: WatchedWait, *, polled_in: int | None = None) -> None:
-        """Let a wait follow the stream, once nothing since its last poll is missing.
-
-        :param polled_in: the generation in which its last poll began: then nothing is missing.
-        """
+        """Let a wait follow the stream, once nothing since its last poll, in generation ``polled_in``, is missing."""
         if self._feed is None or not self._waits.stream_is_up or watched.wait.seen is None:
             return
         known_ms = self._recent.complete_since_ms
@@ -99,20 +103,6 @@ class EventFollower:
             if self._catching_up is None or self._catching_up.done():
                 self._catching_up = self._tasks.start(self._catch_up())
 
-    def _start(self) -> None:
-        """Begin to follow the events, unless they were not available a while ago."""
-        if self._task is None and now() >= self._not_before:
-            self._feed = EventFeed(
-                self._client,
-                EventFilter(types=DECIDING),
-                turns=self._outage.turns,
-                receive=self._receive,
-                on_change=self._on_change,
-                timing=self._timing.feed,
-            )
-            self._down_since = now()
-            self._task = self._tasks.start(self._run(self._feed))
-
     async def _run(self, feed: EventFeed) -> None:
         try:
             await feed.run()
@@ -120,7 +110,7 @@ class EventFollower:
             raise
         except FluxomailError as error:
             log.info("The event stream is not available, polling timelines instead: %s", error)
-            self._not_before = now() + jittered(self._timing.retry_events, 0.2)
+            self._not_before = now() + jittered(self._timing.retry_events)
         finally:
             self._feed = self._task = self._down_since = None
             self._feed_generation = 0
@@ -168,13 +158,12 @@ class EventFollower:
             since_ms = feed.server_ms(max(oldest, now() - LONGEST_BACK) - 2 * CLOCK_MARGIN)
             known_ms = self._recent.complete_since_ms
             try:
-                reached_ms = await feed.read_back(
-                    since_ms, pages=max(self._timing.list_pages, joining // _WAITS_PER_PAGE)
-                )
+                pages = max(self._timing.list_pages, joining // _WAITS_PER_PAGE)
+                reached_ms = await feed.read_back(since_ms, pages)
             except FluxomailAuthError:
                 raise
             except FluxomailError as error:
-                self._outage.on_error(error)
+                self._turns.on_error(error)
                 if not error.permanent:
                     continue
                 reached_ms = feed.server_ms(now())

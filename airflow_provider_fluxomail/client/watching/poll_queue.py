@@ -36,12 +36,7 @@ W = TypeVar("W", bound=Polled)
 
 
 class PollQueue(Generic[W]):
-    """The polls that are planned and those that are due. Each wait has one at most.
-
-    >>> queue = PollQueue()
-    >>> queue.pop() is None
-    True
-    """
+    """The polls that are planned and those that are due. Each wait has one at most."""
 
     def __init__(self) -> None:
         # A poll moves from the first heap, by time, to the second, by rank, when it becomes due. Entries whose time is
@@ -52,10 +47,7 @@ class PollQueue(Generic[W]):
         self._changed = asyncio.Event()
 
     def plan(self, watched: W, due: float) -> None:
-        """Plan the next poll of a wait, in place of the one before; at its deadline at the latest.
-
-        :param due: epoch seconds; a time in the past means now.
-        """
+        """Plan the next poll of a wait, in place of the one before; at its deadline at the latest."""
         due = min(max(due, now()), watched.wait.deadline)
         if watched.due != due:
             watched.due = due
@@ -63,10 +55,7 @@ class PollQueue(Generic[W]):
             self._changed.set()
 
     def remove(self, watched: W, waits: int) -> None:
-        """Cancel the poll of a wait that has left.
-
-        :param waits: how many are left.
-        """
+        """Cancel the poll of a wait that has left; ``waits`` are left."""
         watched.due = 0.0
         if len(self._planned) + len(self._due) > 2 * waits + _OUTDATED:
             self._planned = [item for item in self._planned if item[0] == item[-1].due]

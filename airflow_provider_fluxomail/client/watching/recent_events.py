@@ -16,11 +16,7 @@ KEEP_EVENTS: Final = 10_000
 
 
 class RecentEvents:
-    """The events of the last minutes, by their send.
-
-    >>> RecentEvents().of("s1")
-    ()
-    """
+    """The events of the last minutes, by their send."""
 
     def __init__(self) -> None:
         #: No event after this time is missing, in milliseconds of Fluxomail's clock; ``None`` if nothing is known.
@@ -36,7 +32,14 @@ class RecentEvents:
             events[name] = received.event
             self._order.append((time.monotonic(), received.send_id, name))
         while self._order and (len(self._order) > KEEP_EVENTS or time.monotonic() - self._order[0][0] > KEEP_SECONDS):
-            self._drop_oldest()
+            _, send_id, name = self._order.popleft()
+            event = self._by_send[send_id].pop(name)
+            if not self._by_send[send_id]:
+                del self._by_send[send_id]
+            if self.complete_since_ms is not None:
+                # An event without a time may belong to any moment, so nothing before now is certain.
+                moment = event.time.timestamp() if event.time else time.time()
+                self.complete_since_ms = max(self.complete_since_ms, int(moment * 1000) + 1)
 
     def of(self, send_id: str) -> tuple[Event, ...]:
         """Return the events of a send."""
@@ -47,14 +50,3 @@ class RecentEvents:
         self._by_send.clear()
         self._order.clear()
         self.complete_since_ms = complete_since_ms
-
-    def _drop_oldest(self) -> None:
-        _, send_id, name = self._order.popleft()
-        events = self._by_send[send_id]
-        event = events.pop(name)
-        if not events:
-            del self._by_send[send_id]
-        if self.complete_since_ms is not None:
-            # An event without a time may belong to any moment, so nothing before now is certain.
-            moment = event.time.timestamp() if event.time else time.time()
-            self.complete_since_ms = max(self.complete_since_ms, int(moment * 1000) + 1)

@@ -18,8 +18,6 @@ from airflow_provider_fluxomail.client.models import Timeline
 from airflow_provider_fluxomail.client.retries import jittered
 from airflow_provider_fluxomail.client.timeline import judge
 
-#: Polls are spread over this part of the interval, so that a thousand waits do not poll in the same instant.
-JITTER: Final = 0.2
 #: Logged once for each new kind of error.
 CANNOT_READ: Final = "Could not read the send's timeline; still waiting: %s"
 READABLE_AGAIN: Final = "The send's timeline is readable again."
@@ -72,9 +70,6 @@ Status = Literal["reached", "failed", "timeout", "error"]
 class Ending:
     """How a wait ended. Travels from the triggerer to the worker as JSON; holds no recipient and no secret.
 
-    >>> Ending(status="reached", send_id="s1", target="delivered", event="opened").result
-    {'send_id': 's1', 'event': 'opened', 'time': None}
-
     :param status: ``reached`` (the target), ``failed`` (a failure event), ``timeout``, or ``error`` (the timeline
         cannot be read).
     :param event: the deciding event, for ``reached`` and ``failed``.
@@ -110,14 +105,10 @@ class Ending:
         return {"send_id": self.send_id, "event": self.event, "time": self.time}
 
 
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Wait:
     """One wait for one send: takes timelines and errors, and returns an :class:`Ending` once one of them decides.
 
-    >>> wait = Wait("s1", target="opened", started=now(), deadline=now() + 3600)
-    >>> wait.on_timeline(Timeline(send_id="s1", events=())) is None
-    True
-
-    :param send_id: the send to wait for.
     :param target: the event to wait for, see :data:`~.event_types.TARGETS`.
     :param fail_on: events that end the wait as a failure.
     :param started: time of the first poll, epoch seconds.
@@ -125,39 +116,18 @@ class Wait:
     :param seen: time of the last poll that returned the timeline, epoch seconds; ``None`` if there was none.
     """
 
-    __slots__ = (
-        "_last_event",
-        "deadline",
-        "fail_on",
-        "seen",
-        "send_id",
-        "started",
-        "target",
-        "trouble",
-        "trouble_is_new",
-    )
-
-    def __init__(
-        self,
-        send_id: str,
-        *,
-        target: str = "delivered",
-        fail_on: Collection[str] = FAILURES,
-        started: float,
-        deadline: float,
-        seen: float | None = None,
-    ) -> None:
-        self.send_id = send_id
-        self.target = target
-        self.fail_on = tuple(fail_on)
-        self.started = started
-        self.deadline = deadline
-        self.seen = seen
-        #: The error of the last poll, ``None`` if it succeeded.
-        self.trouble: FluxomailError | None = None
-        #: Whether the last poll failed in another way than the one before. Only then is the error logged.
-        self.trouble_is_new = False
-        self._last_event = "nothing on its timeline"
+    send_id: str
+    _: dataclasses.KW_ONLY
+    target: str = "delivered"
+    fail_on: Collection[str] = FAILURES
+    started: float
+    deadline: float
+    seen: float | None = None
+    #: The error of the last poll, ``None`` if it succeeded.
+    trouble: FluxomailError | None = dataclasses.field(default=None, init=False)
+    #: Whether the last poll failed in another way than the one before. Only then is the error logged.
+    trouble_is_new: bool = dataclasses.field(default=False, init=False)
+    _last_event: str = dataclasses.field(default="nothing on its timeline", init=False)
 
     def on_timeline(self, timeline: Timeline) -> Ending | None:
         """Judge a timeline, or the new events of one; return ``None`` if the wait continues."""
@@ -192,11 +162,8 @@ class Wait:
             grace = timing().not_found_grace
             if now - self.started < grace or now >= self.deadline:
                 return None
-            return self._end(
-                "error",
-                message=f"{error}. It was not found for {grace:.0f} s: check the send id, and that the "
-                "connection belongs to the organization that sent it",
-            )
+            why = "check the send id, and that the connection belongs to the organization that sent it"
+            return self._end("error", message=f"{error}. It was not found for {grace:.0f} s: {why}")
         if not error.permanent:
             return None
         return self._end("error", message=f"cannot read the timeline: {error}")
@@ -204,18 +171,15 @@ class Wait:
     def timed_out(self) -> Ending:
         """End the wait at its deadline."""
         trouble = f"; the last poll failed: {self.trouble}" if self.trouble else ""
-        return self._end(
-            "timeout",
-            message=f"not {self.target} within {self.deadline - self.started:.0f} s; {self._last_event}{trouble} "
-            f"(send id {self.send_id})",
-        )
+        waited = f"not {self.target} within {self.deadline - self.started:.0f} s"
+        return self._end("timeout", message=f"{waited}; {self._last_event}{trouble} (send id {self.send_id})")
 
     def delay(self, interval: float, now: float, draw: Callable[[], float] = random.random) -> float:
         """Return the seconds until the next poll: ``interval`` with jitter, but never before the server allows it.
 
         The last poll is at the deadline, so that an event just before it still counts.
         """
-        spread = jittered(max(interval, timing().least_interval), JITTER, draw=draw)
+        spread = jittered(max(interval, timing().least_interval), draw=draw)
         return max(0.0, min(max(spread, self.asked), self.deadline - now))
 
     @property
@@ -227,12 +191,8 @@ class Wait:
         return Ending(status=status, send_id=self.send_id, target=self.target, **facts)
 
 
-_PHRASES = {
-    "bounced": "bounced",
-    "complained": "was complained of as spam",
-    "dropped": "was dropped",
-    "failed": "failed",
-}
+#: How an error names a failure, where its own name is no verb.
+_PHRASES: Final = {"complained": "was complained of as spam", "dropped": "was dropped"}
 
 
 def _iso(moment: datetime) -> str:

@@ -105,30 +105,25 @@ NEXT: Final = {
 }
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class WatchedWait:
-    """One wait of a watcher. :class:`WatchedWaits` changes its state.
+    """One wait of a watcher. :class:`WatchedWaits` changes its state."""
 
-    :param wait: what is waited for.
-    :param interval: seconds between polls.
-    :param log: writes a line to the log of the waiting task.
-    :param not_before: epoch seconds before which the timeline is not polled.
-    """
-
-    __slots__ = ("due", "ending", "events", "interval", "lines", "log", "not_before", "state", "wait", "woken")
-
-    def __init__(self, wait: Wait, interval: float, log: Callable[[int, str], None], not_before: float = 0.0) -> None:
-        self.wait = wait
-        self.interval = interval
-        self.log = log
-        self.not_before = not_before
-        self.state = State.POLLED
-        #: Epoch seconds of the next poll; 0 if none is planned.
-        self.due = 0.0
-        #: Events that were received and not judged yet.
-        self.events: tuple[Event, ...] = ()
-        self.ending: Ending | FluxomailError | None = None
-        self.lines: list[tuple[int, str]] = []
-        self.woken = asyncio.Event()
+    wait: Wait
+    #: Seconds between polls.
+    interval: float
+    #: Writes a line to the log of the waiting task.
+    log: Callable[[int, str], None]
+    #: Epoch seconds before which the timeline is not polled.
+    not_before: float = 0.0
+    state: State = State.POLLED
+    #: Epoch seconds of the next poll; 0 if none is planned.
+    due: float = 0.0
+    #: Events that were received and not judged yet.
+    events: tuple[Event, ...] = ()
+    ending: Ending | FluxomailError | None = None
+    lines: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    woken: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     async def until_ended(self) -> Ending | FluxomailError | None:
         """Log what happens until the wait has ended; return the ending."""
@@ -157,12 +152,7 @@ class WatchedWait:
 
 
 class WatchedWaits:
-    """The waits of one watcher. Every change of a state is made here.
-
-    >>> waits = WatchedWaits(WatchTiming())
-    >>> len(waits), list(waits)
-    (0, [])
-    """
+    """The waits of one watcher. Every change of a state is made here."""
 
     def __init__(self, timing: WatchTiming) -> None:
         self._timing = timing
@@ -209,7 +199,7 @@ class WatchedWaits:
     def plan_next(self, watched: WatchedWait) -> None:
         """Plan the next poll, as the state of the wait asks for."""
         if watched.follows:
-            delay = jittered(max(self._timing.reconcile, watched.age / 6), 0.2)
+            delay = jittered(max(self._timing.reconcile, watched.age / 6))
         else:
             delay = watched.wait.delay(min(watched.interval, max(_LEAST_GAP, watched.age / 2)), now())
         self.queue.plan(watched, max(watched.not_before, now() + delay))
@@ -235,10 +225,7 @@ class WatchedWaits:
                     self._move(watched, State.POLLED)
 
     def poll(self, watched: WatchedWait, within: float = 0.0) -> None:
-        """Poll the wait soon: events are not enough.
-
-        :param within: seconds over which such polls are spread.
-        """
+        """Poll the wait at some moment of the next seconds: events are not enough."""
         self._move(watched, State.POLLED)
         self.queue.plan(watched, max(watched.not_before, now() + random.uniform(0, within)))
 
@@ -247,10 +234,7 @@ class WatchedWaits:
         self._move(watched, State.JOINING)
 
     def follow(self, watched: WatchedWait, known: tuple[Event, ...] = ()) -> None:
-        """Let the wait follow the stream: nothing since its last poll is missing.
-
-        :param known: events of its send that were kept.
-        """
+        """Let the wait follow the stream: with the ``known`` events, nothing since its last poll is missing."""
         if not watched.follows:
             self._move(watched, State.FOLLOWING)
         watched.events += known
@@ -284,8 +268,7 @@ class WatchedWaits:
         if self._timer is None and self._settling:
             due = next(iter(self._settling.values()))
             # In no context of a task's: its log is not for the others.
-            context = contextvars.Context()
-            self._timer = asyncio.get_running_loop().call_at(due, self._judge, context=context)
+            self._timer = asyncio.get_running_loop().call_at(due, self._judge, context=contextvars.Context())
 
     def _judge(self) -> None:
         """Judge the waits that have settled."""

@@ -19,7 +19,6 @@ from airflow_provider_fluxomail.client.errors import FluxomailAuthError, Fluxoma
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
 from airflow_provider_fluxomail.client.watching.event_follower import EventFollower
-from airflow_provider_fluxomail.client.watching.outage import Outage
 from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, READABLE_AGAIN, Ending, Wait, format_time, now
 from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits, WatchTiming
 
@@ -36,11 +35,10 @@ REQUESTS_AT_ONCE: Final = 4
 class Watcher:
     """Looks after waits until the last of them has left. Belongs to one event loop.
 
-    >>> watcher = Watcher(settings)  # doctest: +SKIP
-    >>> ending = await watcher.watch(Wait("s1", started=now(), deadline=now() + 60), interval=30, log=print)
-    ... # doctest: +SKIP
+    ::
 
-    :param settings: of the client, with the key.
+        ending = await Watcher(settings).watch(Wait("s1", started=now(), deadline=now() + 60), interval=30, log=print)
+
     :param share: the part of the key's rate limit that it may use.
     :param follow: whether many waits may follow the event stream.
     :param on_end: called once it takes no more waits.
@@ -63,12 +61,11 @@ class Watcher:
         self._timing = timing or WatchTiming()
         self._on_end = on_end
         self._turns = Turns(Pacer(share=share), most=REQUESTS_AT_ONCE)
-        self._outage = Outage(self._turns)
         self._client = AsyncFluxomailClient(settings, on_response=self._on_response)
         self._tasks = BackgroundTasks(self._on_failure)
         self._waits = WatchedWaits(self._timing)
         self._follower = EventFollower(
-            self._client, self._outage, self._waits, self._tasks, timing=self._timing, allowed=follow
+            self._client, self._turns, self._waits, self._tasks, timing=self._timing, allowed=follow
         )
         self._reported: tuple[int, bool] | None = None
         self._main: asyncio.Task[None] | None = None
@@ -88,8 +85,13 @@ class Watcher:
         if self.ended:
             raise RuntimeError("this watcher has ended")
         watched = WatchedWait(wait, interval, log, not_before)
-        self._add(watched)
+        self._waits.add(watched)
         try:
+            if self._main is None:
+                # Only now: a watcher without waits has nothing to close.
+                self._main = self._tasks.start(self._run())
+            self._follower.adjust()
+            self._follower.join(watched)
             span = f"since {format_time(wait.started)} and until {format_time(wait.deadline)}"
             mode = self._waits.mode(watched)
             log(logging.INFO, f"Waiting for send {wait.send_id} to be {wait.target}, {span}. {mode}")
@@ -106,14 +108,6 @@ class Watcher:
             raise copy.copy(ending)
         assert ending is not None, "only a wait that leaves has no ending"
         return ending
-
-    def _add(self, watched: WatchedWait) -> None:
-        self._waits.add(watched)
-        if self._main is None:
-            # Only now: a watcher without waits has nothing to close.
-            self._main = self._tasks.start(self._run())
-        self._follower.adjust()
-        self._follower.join(watched)
 
     def _end(self, error: FluxomailError | None = None) -> None:
         """Take no more waits; those that are left end with ``error``."""
@@ -156,12 +150,12 @@ class Watcher:
         except FluxomailAuthError:
             raise
         except FluxomailError as error:
-            self._outage.on_error(error)
+            self._turns.on_error(error)
             ending = wait.on_error(error, now())
             if wait.trouble_is_new:
                 watched.note(logging.WARNING, CANNOT_READ % error)
         else:
-            self._outage.on_success()
+            self._turns.on_success()
             ending = wait.on_timeline(timeline)
             wait.seen = began
             if trouble:

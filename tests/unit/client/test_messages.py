@@ -138,6 +138,7 @@ def test_attachments_as_mappings() -> None:
     [
         ("rows.csv", "must be a list"),
         ([{"name": "a"}], "attachments[0] must be"),
+        ([{"filename": "a", "content": b"", "mime": "text/plain"}], "attachments[0] must be"),
         ([Attachment("a", b""), 5], "attachments[1] must be"),
         ([Attachment("a", 5)], "content must be bytes"),  # type: ignore[arg-type]
         ([Attachment("a\n", b"")], "attachments[0].filename holds a line break"),

@@ -9,7 +9,8 @@ from tenacity import Retrying
 
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.headers import rate_limit, retry_after
-from airflow_provider_fluxomail.client.retries import Backoff, RetryPolicy, seconds_to_wait, spread
+from airflow_provider_fluxomail.client.observer import Observer
+from airflow_provider_fluxomail.client.retries import Backoff, retry_options, seconds_to_wait, spread
 from tests.support.keyed_request import KEYED
 
 DATE = "Sun, 22 Nov 2026 13:00:00 GMT"
@@ -89,7 +90,7 @@ def test_a_wait_is_spread_by_a_part_or_at_least_by_some_seconds() -> None:
     assert spread(1.0, 0.25, least=2.0, draw=lambda: 1.0) == 3.0
 
 
-def run(policy: RetryPolicy, *failures: Exception) -> tuple[list[float], int, BaseException | None]:
+def run(*failures: Exception, **how: Any) -> tuple[list[float], int, BaseException | None]:
     """Call with these failures in turn; return the waits, the number of calls, and what came out."""
     waits: list[float] = []
     calls = iter(failures)
@@ -103,7 +104,8 @@ def run(policy: RetryPolicy, *failures: Exception) -> tuple[list[float], int, Ba
         return "done"
 
     try:
-        Retrying(sleep=waits.append, **policy.options(KEYED))(call)
+        options = retry_options(KEYED, failures=[], observer=Observer(), **how)
+        Retrying(sleep=waits.append, **options)(call)
     except (errors.FluxomailError, KeyError) as error:
         return waits, made, error
     return waits, made, None
@@ -115,40 +117,40 @@ def limited(seconds: float) -> errors.FluxomailRateLimitError:
 
 def test_attempts_are_counted() -> None:
     failures = [errors.FluxomailServerError("x", status=500) for _ in range(9)]
-    waits, made, error = run(RetryPolicy(max_attempts=4), *failures)
+    waits, made, error = run(*failures, max_attempts=4)
     assert (len(waits), made) == (3, 4)
     assert error is failures[3], "the last failure comes out as it was"
 
 
 def test_a_wait_longer_than_allowed_is_not_begun() -> None:
     failure = limited(61)
-    assert run(RetryPolicy(max_wait=60), failure) == ([], 1, failure)
+    assert run(failure, max_wait=60) == ([], 1, failure)
 
 
 @pytest.mark.parametrize("asked", [50.0, 58.0, 60.0])
 def test_a_wait_that_is_allowed_stays_so_with_what_is_added(asked: float) -> None:
-    waits, made, error = run(RetryPolicy(max_wait=60, draw=lambda: 1.0), limited(asked))
+    waits, made, error = run(limited(asked), max_wait=60, draw=lambda: 1.0)
     assert (waits, made, error) == ([min(asked + 0.1 * asked, 60.0)], 2, None)
 
 
 def test_waits_add_up_to_the_limit() -> None:
-    waits, made, error = run(RetryPolicy(max_wait=60, draw=lambda: 0.0), limited(40), limited(40))
+    waits, made, error = run(limited(40), limited(40), max_wait=60, draw=lambda: 0.0)
     assert (waits, made) == ([40.0], 2)
     assert isinstance(error, errors.FluxomailRateLimitError)
 
 
 def test_no_wait_at_all_is_possible() -> None:
-    assert run(RetryPolicy(max_wait=0, draw=lambda: 0.5), errors.FluxomailServerError("x"))[:2] == ([], 1)
+    assert run(errors.FluxomailServerError("x"), max_wait=0, draw=lambda: 0.5)[:2] == ([], 1)
 
 
 def test_what_is_not_a_failure_is_not_retried() -> None:
-    waits, made, error = run(RetryPolicy(), errors.FluxomailAuthError("x", status=401))
+    waits, made, error = run(errors.FluxomailAuthError("x", status=401))
     assert (waits, made, type(error)) == ([], 1, errors.FluxomailAuthError)
-    assert run(RetryPolicy())[:2] == ([], 1)
+    assert run()[:2] == ([], 1)
 
 
 def test_the_log_names_no_secret(caplog: Any) -> None:
     with caplog.at_level("INFO"):
-        run(RetryPolicy(), errors.FluxomailServerError("broken", status=500))
+        run(errors.FluxomailServerError("broken", status=500))
     assert "Attempt 1 of 4 failed: broken (status 500). Retrying in" in caplog.text
     assert "with the same idempotency key" in caplog.text

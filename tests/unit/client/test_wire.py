@@ -42,7 +42,7 @@ def test_the_send_request() -> None:
     assert headers["Idempotency-Key"] == "key-1"
     assert headers["Fluxomail-Version"] == "2025-09-01"
     assert headers["Content-Type"] == "application/json"
-    assert "Authorization" not in headers
+    assert headers["Authorization"] == f"Bearer {SETTINGS.api_key}"
     assert "a@b.example" not in repr(request), "promise 5"
 
 
