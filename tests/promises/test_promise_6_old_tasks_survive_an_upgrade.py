@@ -36,14 +36,10 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
 from airflow_provider_fluxomail.sending.send_record import StoredRecord
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support import cursors, emails, golden_keys
-from tests.support.emails import backend_emails, clock
 from tests.support.failure_mails import RECORD
 from tests.support.running import Run, context
-from tests.support.sensors import quick_sensors
 from tests.support.state_store import Store
 from tests.support.ways import MESSAGE
-
-__all__ = ["backend_emails", "clock", "quick_sensors"]
 
 FOLDER: Final = Path(__file__).parents[1] / "golden"
 
@@ -158,7 +154,6 @@ def test_promise_6_every_kind_of_key_is_golden() -> None:
     }
 
 
-@pytest.mark.usefixtures("backend_emails", "clock")
 def test_promise_6_a_reply_address_leaves_the_key_as_it_is(sandbox: Sandbox) -> None:
     for headers in (None, {"Reply-To": "answers@example.org"}):
         send_email(emails.PEOPLE[0], f"Airflow alert: {RECORD}", "<p>Replies</p>", custom_headers=headers)
@@ -181,7 +176,6 @@ def loaded(path: str) -> Any:
 KNOWN = {name for name in triggers.__all__ if AIRFLOW_VERSION >= (3, 0) or name != "FluxomailEventTrigger"}
 
 
-@pytest.mark.usefixtures("quick_sensors")
 @pytest.mark.parametrize(
     "case", [case for case in GOLDEN if case["path"].split(".")[-1] in KNOWN], ids=lambda case: case["name"]
 )
@@ -195,7 +189,6 @@ def test_promise_6_serialized_triggers_still_load(case: dict[str, Any]) -> None:
         assert "event" in inspect.signature(loaded(path)).parameters
 
 
-@pytest.mark.usefixtures("quick_sensors")
 def test_promise_6_every_trigger_and_every_argument_is_golden() -> None:
     names = {name for name, one in vars(triggers).items() if isinstance(one, type) and issubclass(one, BaseTrigger)}
     assert names - {"BaseTrigger"} == set(triggers.__all__)
