@@ -163,21 +163,6 @@ def test_promise_3_poke_reschedule_and_deferrable_end_alike(
     assert len(unknown) <= 6 * 10, "a send that stays unknown ends after the grace, across reschedules too"
 
 
-def test_promise_3_wait_for_in_one_task(dags: DagRuns, sandbox: Sandbox) -> None:
-    sandbox.settings(event_delay=0.5)
-    run = dags.run("wait_for", {})
-    wanted = {"ops": "success", "bounced": "failed", "never": "failed"}
-    table = {f"{to}-{how}": state for to, state in wanted.items() for how in ("worker", "deferrable")}
-    assert run.states == table
-    assert {task: run.tries(task) for task in table} == dict.fromkeys(table, 1)
-    assert len(sandbox.messages()) == 6
-    for how in ("worker", "deferrable"):
-        result = run.xcom(f"ops-{how}")
-        assert result["event"] == "delivered"
-        assert result["reused"] is False
-        assert run.xcom(f"ops-{how}", "send_id") == result["send_id"]
-
-
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize(
     ("to", "target", "kind"),

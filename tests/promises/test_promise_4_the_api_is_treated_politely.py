@@ -356,12 +356,8 @@ def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
     ("kind", "target", "status"),
     [
         ("delivered", "delivered", "reached"),
-        ("opened", "delivered", "reached"),
         ("clicked", "opened", "reached"),
         ("bounced", "delivered", "failed"),
-        ("complained", "opened", "failed"),
-        ("dropped", "delivered", "failed"),
-        ("failed", "clicked", "failed"),
     ],
 )
 async def test_promise_4_many_waits_share_one_stream(sandbox: Sandbox, kind: str, target: str, status: str) -> None:
