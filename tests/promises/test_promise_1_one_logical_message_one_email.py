@@ -770,7 +770,7 @@ def test_promise_1_the_stored_send_is_read_before_it_is_believed(
     (kept,) = store.values()
     sandbox.connect(idempotency_namespace="")
     kept["recipient"] = ""
-    run = durable_sends.send(store, durable_sends.BOB, ctx={"try_number": 2})
+    run = durable_sends.send(store, deployments.BOB, ctx={"try_number": 2})
     assert run.kind == "AirflowFailException"
     assert "another recipient" in str(run.error)
 
@@ -796,7 +796,7 @@ def test_promise_1_a_late_retry_after_a_lost_response_fails_instead_of_sending_a
 
 def test_promise_1_another_recipient_on_a_later_try_sends_nothing(sandbox: Sandbox, store: Store) -> None:
     durable_sends.send(store)
-    run = durable_sends.send(store, durable_sends.BOB, ctx={"try_number": 2})
+    run = durable_sends.send(store, deployments.BOB, ctx={"try_number": 2})
     assert run.kind == "AirflowFailException"
     assert "another recipient" in str(run.error)
     assert len(sandbox.requests()) == 1, "it is known without a request"

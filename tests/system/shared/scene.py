@@ -171,8 +171,8 @@ def environment(sandbox: Sandbox, statsd: Statsd, folder: Path, database: str) -
     """What the Dags of all tests need."""
 
     # One request in each try, so that a fault decides how the try ends.
-    extra = {"max_attempts": 1, "max_wait": 2}
-    guards = {"redirect_to": "staging@example.org", "allowed_recipient_domains": "example.org"}
+    extra: dict[str, Any] = {"max_attempts": 1, "max_wait": 2}
+    guards: dict[str, Any] = {"redirect_to": "staging@example.org", "allowed_recipient_domains": "example.org"}
     return {
         **TIMEOUTS,
         **statsd.environment,
