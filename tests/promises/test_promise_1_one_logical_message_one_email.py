@@ -783,7 +783,10 @@ def test_promise_1_a_late_retry_after_a_lost_response_fails_instead_of_sending_a
     for number, faults in enumerate(tries, start=1):
         sandbox.connect(max_attempts=len(faults), max_wait=1)
         for fault in faults:
-            sandbox.fail_next(*(["response_lost_after_store"] if fault == "lost" else [429]), retry_after=100)
+            if fault == "lost":
+                sandbox.fail_next("response_lost_after_store")
+            else:
+                sandbox.fail_next(429, retry_after=100)
         error = "FluxomailConnectionError" if faults[-1] == "lost" else "FluxomailRateLimitError"
         assert durable_sends.send(store, ctx={"try_number": number}).kind == error
     advance_clock(25 * durable_sends.HOUR)

@@ -11,7 +11,6 @@ from typing import Any
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.sending.idempotency_key import email_key
 
-
 FOLDER = Path(__file__).parents[1] / "golden"
 
 
