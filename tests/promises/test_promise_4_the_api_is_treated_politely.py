@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import json
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -19,7 +18,7 @@ from airflow_provider_fluxomail.client.retries import seconds_to_wait
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
-from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox, FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
 from tests.support import (
@@ -32,37 +31,14 @@ from tests.support import (
     paced_senders,
     send_operators,
     sensors,
-    single_waits,
     watcher_pools,
     watchers,
 )
-from tests.support.batches import quick_batches
-from tests.support.client_calls import settings
-from tests.support.event_streams import follow, message_event_streams
-from tests.support.event_triggers import message_event_triggers, moments, quick_event_triggers, triggerers
 from tests.support.running import Run, context, fire
-from tests.support.send_operators import quick_operator
-from tests.support.sensors import quick_sensors
 from tests.support.timing import wait_timing
-from tests.support.watcher_pools import lookups
 from tests.support.watching import Mail, lists, reads, send, streams, timing, until, watching
-from tests.support.ways import ATTEMPTS, FACES, LONG, MESSAGE, TRANSPORTS, Way, check_sent, deferring, quick
+from tests.support.ways import ATTEMPTS, FACES, LONG, MESSAGE, TRANSPORTS, Way, check_sent, deferring
 from tests.wire.conftest import Transport
-
-__all__ = [
-    "follow",
-    "lookups",
-    "message_event_streams",
-    "message_event_triggers",
-    "moments",
-    "quick",
-    "quick_batches",
-    "quick_event_triggers",
-    "quick_operator",
-    "quick_sensors",
-    "settings",
-    "triggerers",
-]
 
 
 async def test_promise_4_a_list_that_fails_is_not_hammered() -> None:
@@ -75,9 +51,9 @@ async def test_promise_4_a_list_that_fails_is_not_hammered() -> None:
     assert len(source.asked) == 1
 
 
-@pytest.mark.parametrize("offset", [-3600.0, -0.7, 0.0, 0.3, 12.0])
-@pytest.mark.parametrize("latency", [0.005, 0.05, 0.8])
-@pytest.mark.parametrize("batches", [1, 2, 3, 4])
+@pytest.mark.parametrize("offset", [-3600.0, 0.3, 12.0])
+@pytest.mark.parametrize("latency", [0.005, 0.8])
+@pytest.mark.parametrize("batches", [1, 2, 4])
 @pytest.mark.parametrize("cap", [60, 600])
 def test_promise_4_a_burst_meets_next_to_no_refusal_and_uses_the_cap(
     cap: int, batches: int, latency: float, offset: float
@@ -102,8 +78,8 @@ def test_promise_4_many_senders_do_not_begin_a_window_with_a_burst(cap: int, bat
         assert server.refused <= messages * part, (server.refused, messages)
 
 
-@pytest.mark.parametrize("offset", [-3600.0, 0.0, 12.3])
-@pytest.mark.parametrize("latency", [0.005, 0.05, 0.8])
+@pytest.mark.parametrize("offset", [-3600.0, 12.3])
+@pytest.mark.parametrize("latency", [0.005, 0.8])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("cap", [10, 60, 600])
 def test_promise_4_a_share_is_kept_and_used(cap: int, share: float, latency: float, offset: float) -> None:
@@ -135,42 +111,17 @@ def test_promise_4_a_named_wait_is_obeyed_and_spread(asked: float) -> None:
     assert asked < seconds_to_wait(error, 1, lambda: 1.0) <= asked * 1.1 + 0.1
 
 
-def test_promise_4_retry_after_holds_the_next_look() -> None:
-    one = single_waits.wait()
-    one.on_error(errors.FluxomailRateLimitError("x", status=429, retry_after=50), now=1000.0)
-    assert one.delay(1, 1000.0) == 50
-    assert one.delay(1, 1080.0) == 20, "but not past the deadline"
-    one.on_timeline(single_waits.timeline())
-    assert one.delay(1, 1000.0) < 2
-    assert one.asked == 0
-
-
-@pytest.mark.usefixtures("quick_batches")
-def test_promise_4_a_thousand_under_a_cap_of_sixty(sandbox: Sandbox) -> None:
+def test_promise_4_hundreds_under_a_rate_limit_of_sixty(sandbox: Sandbox) -> None:
     sandbox.key("capped", rate_limit_per_minute=60)
     sandbox.connect(key="capped")
-    counts = batches.batch(sandbox, batches.people(1000), batches.SandboxTime(sandbox)).run()
-    assert counts.sent == 1000
-    sandbox.assert_sent(1000)
-    assert len(sandbox.requests("POST", status=429)) <= 10
+    counts = batches.batch(sandbox, batches.people(400), batches.SandboxTime(sandbox)).run()
+    assert counts.sent == 400
+    sandbox.assert_sent(400)
+    assert len(sandbox.requests("POST", status=429)) <= 4
     assert max(batches.posts(sandbox).values()) <= 2
 
 
-@pytest.mark.usefixtures("quick_batches")
-def test_promise_4_two_batches_at_once_share_the_cap(sandbox: Sandbox) -> None:
-    sandbox.key("capped", rate_limit_per_minute=60)
-    sandbox.connect(key="capped")
-    when = batches.SandboxTime(sandbox)
-    both = [batches.batch(sandbox, batches.people(150), when, name=name) for name in ("one", "two")]
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        counts = [one.result() for one in [pool.submit(one.run) for one in both]]
-    assert [count.sent for count in counts] == [150, 150]
-    sandbox.assert_sent(300)
-    assert len(sandbox.requests("POST", status=429)) <= 3
-
-
-@pytest.mark.usefixtures("quick_batches")
-def test_promise_4_a_long_wait_gives_the_slot_back_and_asks_for_nothing_twice(
+def test_promise_4_a_long_wait_frees_the_slot_and_requests_nothing_twice(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.connect(max_wait=0, max_attempts=1)
@@ -189,17 +140,7 @@ def test_promise_4_a_long_wait_gives_the_slot_back_and_asks_for_nothing_twice(
         assert len(kept) < 2000
 
 
-def test_promise_4_a_wait_that_is_too_long_is_left_to_the_caller(
-    call: Transport, sandbox: Sandbox, settings: ClientSettings
-) -> None:
-    sandbox.fail_next(429, retry_after=61)
-    with pytest.raises(errors.FluxomailRateLimitError) as caught:
-        call(settings, "send", client_calls.MESSAGE, idempotency_key="k1")
-    assert caught.value.retry_after == 61
-    assert call.naps == []
-
-
-def test_promise_4_the_sandboxes_own_cap_is_waited_out(call: Transport, sandbox: Sandbox) -> None:
+def test_promise_4_the_sandboxes_own_rate_limit_is_waited_out(call: Transport, sandbox: Sandbox) -> None:
     sandbox.key("capped", rate_limit_per_minute=1)
     settings = client_calls.with_key(sandbox, "capped", max_attempts=1)
     call(settings, "send", client_calls.MESSAGE, idempotency_key="k1")
@@ -259,8 +200,8 @@ async def test_promise_4_many_triggers_on_one_connection_share_a_stream(
 
 
 @pytest.mark.usefixtures("message_event_streams")
-@pytest.mark.parametrize("kind", ["503", "cut_before_store", "proxy_error_page", "an empty page"])
-async def test_promise_4_it_is_not_hammered_while_it_is_down(
+@pytest.mark.parametrize("kind", ["503", "an empty page"])
+async def test_promise_4_a_stream_that_is_down_is_not_hammered(
     sandbox: Sandbox, follow: event_streams.Follow, kind: str
 ) -> None:
     fault: dict[str, Any] = {"kind": int(kind) if kind.isdigit() else kind}
@@ -303,9 +244,7 @@ async def test_promise_4_retry_after_is_obeyed(sandbox: Sandbox, follow: event_s
     assert asked.gaps[refused] >= 2.0
 
 
-def test_promise_4_a_long_rate_limit_defers_and_then_sends_with_the_same_key(
-    sandbox: Sandbox, quick_operator: None
-) -> None:
+def test_promise_4_a_long_rate_limit_defers_and_then_sends_with_the_same_key(sandbox: Sandbox) -> None:
     sandbox.connect(max_wait=0)
     sandbox.fail_next(429, times=2, retry_after=0.1)
     run = Run(send_operators.operator(deferrable=True), context())
@@ -328,16 +267,16 @@ def test_promise_4_a_long_rate_limit_defers_and_then_sends_with_the_same_key(
     ids=str,
 )
 def test_promise_4_the_gap_between_tries_obeys_retry_after(
-    fluxomail_sandbox: FluxomailSandbox, way: Way, status: int, retry_after: Any, seconds: float
+    sandbox: Sandbox, way: Way, status: int, retry_after: Any, seconds: float
 ) -> None:
     for recipient in way.recipients:
-        fluxomail_sandbox.fail_next(status, retry_after=retry_after, to=recipient)
+        sandbox.fail_next(status, retry_after=retry_after, to=recipient)
     outcomes = way.attempt(1)
     for one in outcomes:
-        requests = fluxomail_sandbox.requests("POST", idempotency_key=one.key)
+        requests = sandbox.requests("POST", idempotency_key=one.key)
         assert len(requests) == ATTEMPTS
         assert requests.gaps[0] >= seconds
-    check_sent(fluxomail_sandbox, way, outcomes, ATTEMPTS)
+    check_sent(sandbox, way, outcomes, ATTEMPTS)
 
 
 @pytest.mark.usefixtures("quick")
@@ -345,42 +284,37 @@ def test_promise_4_the_gap_between_tries_obeys_retry_after(
     ("fault", "least"),
     [
         ({"kind": "error_before_store"}, 0.0),
-        ({"kind": "cut_before_store"}, 0.0),
-        ({"kind": "status", "status": 429}, 0.0),
         ({"kind": "status", "status": 429, "retry_after": 20}, 20.0),
-        ({"kind": "status", "status": 503, "retry_after": 20}, 20.0),
         ({"kind": "status", "status": 503, "retry_after": {"http_date_in": 20}}, 20.0),
     ],
     ids=str,
 )
 def test_promise_4_no_two_calls_wait_alike(
-    fluxomail_sandbox: FluxomailSandbox, call: Transport, fault: dict[str, Any], least: float
+    sandbox: Sandbox, call: Transport, fault: dict[str, Any], least: float
 ) -> None:
     calls = 5
-    fluxomail_sandbox.fail_next(**fault, times=calls, every=2)
-    settings = ClientSettings(api_key=fluxomail_sandbox.api_key, base_url=fluxomail_sandbox.url, max_attempts=2)
+    sandbox.fail_next(**fault, times=calls, every=2)
+    settings = ClientSettings(api_key=sandbox.api_key, base_url=sandbox.url, max_attempts=2)
     for number in range(calls):
         call(settings, "send", EmailMessage(**MESSAGE), idempotency_key=f"passes{number}")
         call(settings, "send", EmailMessage(**MESSAGE), idempotency_key=f"k{number}")
     assert len(call.naps) == calls
     assert min(call.naps) >= least
     assert all(abs(one - other) > 1e-9 for one, other in pairwise(sorted(call.naps))), "jitter"
-    assert len(fluxomail_sandbox.requests("POST")) == 3 * calls
-    fluxomail_sandbox.assert_sent(2 * calls)
+    assert len(sandbox.requests("POST")) == 3 * calls
+    sandbox.assert_sent(2 * calls)
 
 
-@pytest.mark.usefixtures("quick_sensors")
 @pytest.mark.parametrize("mode", sensors.MODES)
-def test_promise_4_retry_after_holds_the_next_look_of_a_sensor(sandbox: Sandbox, mode: str) -> None:
+def test_promise_4_retry_after_delays_the_next_poll_of_a_sensor(sandbox: Sandbox, mode: str) -> None:
     send_id = sensors.send()
     sandbox.fail_next(429, times=2, path=sensors.TIMELINE, retry_after=0.7)
     assert Run(sensors.sensor(mode, send_id=send_id, poke_interval=0.01)).kind == "success"
-    looks = sandbox.requests("GET")
-    assert len(looks) == 3
-    assert looks.gaps[1] >= 0.7
+    polls = sandbox.requests("GET")
+    assert len(polls) == 3
+    assert polls.gaps[1] >= 0.7
 
 
-@pytest.mark.usefixtures("quick_sensors")
 def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,12 +335,8 @@ def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
     ("kind", "target", "status"),
     [
         ("delivered", "delivered", "reached"),
-        ("opened", "delivered", "reached"),
         ("clicked", "opened", "reached"),
         ("bounced", "delivered", "failed"),
-        ("complained", "opened", "failed"),
-        ("dropped", "delivered", "failed"),
-        ("failed", "clicked", "failed"),
     ],
 )
 async def test_promise_4_many_waits_share_one_stream(sandbox: Sandbox, kind: str, target: str, status: str) -> None:

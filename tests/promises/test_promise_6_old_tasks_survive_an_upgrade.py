@@ -7,8 +7,7 @@ import functools
 import importlib
 import inspect
 import itertools
-import json
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Final, get_args
 
@@ -36,16 +35,10 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
 from airflow_provider_fluxomail.sending.send_record import StoredRecord
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support import cursors, emails, golden_keys
-from tests.support.emails import backend_emails, clock
 from tests.support.failure_mails import RECORD
 from tests.support.running import Run, context
-from tests.support.sensors import quick_sensors
 from tests.support.state_store import Store
 from tests.support.ways import MESSAGE
-
-__all__ = ["backend_emails", "clock", "quick_sensors"]
-
-FOLDER: Final = Path(__file__).parents[1] / "golden"
 
 
 def test_promise_6_a_cursor_of_an_old_version_is_found_and_read() -> None:
@@ -111,17 +104,27 @@ def test_promise_6_keys_of_alerts_never_change(case: dict[str, Any]) -> None:
     assert notification_key(**case["identity"]) == case["key"]
 
 
-def test_promise_6_every_point_of_an_alert_is_golden() -> None:
-    first = golden_keys.GOLDEN_ALERTS[0]["identity"]
-    alone = [[name for name in first if case["identity"][name] != first[name]] for case in golden_keys.GOLDEN_ALERTS]
-    assert {names[0] for names in alone if len(names) == 1} == set(first)
-    assert {case["identity"]["kind"] for case in golden_keys.GOLDEN_ALERTS} >= {
-        "failure",
-        "retry",
-        "dag_failure",
-        "deadline",
-        "sla",
-    }
+def changes(of: Callable[[Any], dict[str, Any]], cases: list[Any]) -> list[tuple[str, ...]]:
+    """In which fields each golden case differs from the first one."""
+    first = of(cases[0])
+    return [tuple(name for name, value in of(case).items() if value != first.get(name)) for case in cases]
+
+
+def identity(case: Any) -> dict[str, Any]:
+    """What a golden key is derived from."""
+    found: dict[str, Any] = case["identity"]
+    return found
+
+
+@pytest.mark.parametrize("cases", [golden_keys.GOLDEN, golden_keys.GOLDEN_ALERTS], ids=["tasks", "alerts"])
+def test_promise_6_every_field_of_an_identity_is_golden(cases: list[Any]) -> None:
+    """For each there is a case that differs from the first one in this field alone."""
+    assert {names[0] for names in changes(identity, cases) if len(names) == 1} == set(identity(cases[0]))
+
+
+def test_promise_6_every_kind_of_alert_is_golden() -> None:
+    kinds = {identity(case)["kind"] for case in golden_keys.GOLDEN_ALERTS}
+    assert kinds >= {"failure", "retry", "dag_failure", "deadline", "sla"}
 
 
 @pytest.mark.parametrize("case", golden_keys.GOLDEN_EMAILS, ids=lambda case: case["name"])
@@ -130,45 +133,32 @@ def test_promise_6_keys_of_airflows_own_emails_never_change(case: dict[str, Any]
 
 
 def test_promise_6_every_field_of_airflows_own_email_is_golden() -> None:
-    first = golden_keys.GOLDEN_EMAILS[0]
-    alone = [
-        [name for name in case["message"] if case["message"][name] != first["message"].get(name)]
-        for case in golden_keys.GOLDEN_EMAILS
-    ]
-    assert {tuple(names) for names in alone} == {
-        (), ("to",), ("subject",), ("html_content",), ("cc",), ("bcc",), ("attachments",),
-    }  # fmt: skip
+    names = {"to", "subject", "html_content", "cc", "bcc", "attachments"}
+    found = changes(lambda case: case["message"], golden_keys.GOLDEN_EMAILS)
+    assert set(found) == {(), *((name,) for name in names)}
     assert {case["namespace"] for case in golden_keys.GOLDEN_EMAILS} == {"", "eu-prod"}
     assert len({case["now"][:13] for case in golden_keys.GOLDEN_EMAILS}) == 2
 
 
 def test_promise_6_every_kind_of_key_is_golden() -> None:
-    """A case that differs from the first in one point alone, for each point; and explicit keys in all combinations."""
-    first = golden_keys.GOLDEN[0]["identity"]
-    alone = [[name for name in first if case["identity"][name] != first[name]] for case in golden_keys.GOLDEN]
-    assert {names[0] for names in alone if len(names) == 1} == set(first)
-    assert any(len(names) > 3 for names in alone), "several at once"
+    assert any(len(names) > 3 for names in changes(identity, golden_keys.GOLDEN)), "several at once"
     combinations = {(case["task"]["map_index"] >= 0, case["resend_on_clear"]) for case in golden_keys.GOLDEN_EXPLICIT}
     assert combinations == set(itertools.product((False, True), repeat=2))
     assert {case["key"] == str(case["given"]) for case in golden_keys.GOLDEN_EXPLICIT} == {False, True}
     assert {case.get("ordinal", 0) for case in golden_keys.GOLDEN_PARTS} == {0, 1}
     assert {"named" in case for case in golden_keys.GOLDEN_PARTS} == {False, True}
-    assert {case["part"] for case in golden_keys.GOLDEN_PARTS} & {
-        case["identity"]["part"] for case in golden_keys.GOLDEN
-    }
+    parts = {identity(case)["part"] for case in golden_keys.GOLDEN}
+    assert {case["part"] for case in golden_keys.GOLDEN_PARTS} & parts
 
 
-@pytest.mark.usefixtures("backend_emails", "clock")
 def test_promise_6_a_reply_address_leaves_the_key_as_it_is(sandbox: Sandbox) -> None:
     for headers in (None, {"Reply-To": "answers@example.org"}):
         send_email(emails.PEOPLE[0], f"Airflow alert: {RECORD}", "<p>Replies</p>", custom_headers=headers)
     sandbox.assert_sent(1)
 
 
-PACKAGE = "airflow_provider_fluxomail"
-
-
-GOLDEN = json.loads((FOLDER / "golden_triggers.json").read_text(encoding="utf-8"))
+PACKAGE: Final = "airflow_provider_fluxomail"
+STATES, EVENTS, TRIGGERS = map(golden_keys.golden, ("states", "events", "triggers"))
 
 
 def loaded(path: str) -> Any:
@@ -181,9 +171,8 @@ def loaded(path: str) -> Any:
 KNOWN = {name for name in triggers.__all__ if AIRFLOW_VERSION >= (3, 0) or name != "FluxomailEventTrigger"}
 
 
-@pytest.mark.usefixtures("quick_sensors")
 @pytest.mark.parametrize(
-    "case", [case for case in GOLDEN if case["path"].split(".")[-1] in KNOWN], ids=lambda case: case["name"]
+    "case", [case for case in TRIGGERS if case["path"].split(".")[-1] in KNOWN], ids=lambda case: case["name"]
 )
 def test_promise_6_serialized_triggers_still_load(case: dict[str, Any]) -> None:
     """Airflow stores the path and arguments of a trigger, and the name of the method that the task resumes with."""
@@ -195,21 +184,14 @@ def test_promise_6_serialized_triggers_still_load(case: dict[str, Any]) -> None:
         assert "event" in inspect.signature(loaded(path)).parameters
 
 
-@pytest.mark.usefixtures("quick_sensors")
 def test_promise_6_every_trigger_and_every_argument_is_golden() -> None:
     names = {name for name, one in vars(triggers).items() if isinstance(one, type) and issubclass(one, BaseTrigger)}
     assert names - {"BaseTrigger"} == set(triggers.__all__)
     for name in KNOWN:
         one = getattr(triggers, name)
-        cases = [case["kwargs"] for case in GOLDEN if case["path"] == f"{triggers.__name__}.{name}"]
+        cases = [case["kwargs"] for case in TRIGGERS if case["path"] == f"{triggers.__name__}.{name}"]
         assert cases, one
         assert {name for kwargs in cases for name in kwargs} == set(one(**cases[0]).serialize()[1])
-
-
-STATES, EVENTS, TRIGGERS = (
-    json.loads((FOLDER / f"golden_{name}.json").read_text(encoding="utf-8"))
-    for name in ("states", "events", "triggers")
-)
 
 
 def made(name: str) -> Any:

@@ -13,10 +13,7 @@ from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending.attachments import read_attachments
 from tests.support import batches, good_messages, rows, send_operators
-from tests.support.batches import quick_batches
 from tests.support.running import Run
-
-__all__ = ["quick_batches"]
 
 
 @pytest.mark.parametrize("bad", [5, b"x", ["x"]])
@@ -109,7 +106,6 @@ def test_promise_7_bad_attachments(items: Any, told: str) -> None:
     assert told in str(caught.value)
 
 
-@pytest.mark.usefixtures("quick_batches")
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -132,7 +128,6 @@ def test_promise_7_bad_input_of_a_batch_is_named_and_nothing_is_sent(
     assert sandbox.requests() == []
 
 
-@pytest.mark.usefixtures("quick_batches")
 def test_promise_7_a_bad_row_at_the_end_stops_the_first_send(sandbox: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "mails.jsonl"
     path.write_text("\n".join([*(json.dumps(row) for row in batches.people(20)), '{"to": 3}']))

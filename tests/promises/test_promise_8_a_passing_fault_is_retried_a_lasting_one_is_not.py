@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,7 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending.attachments import read_attachments
 from tests.support import batches, error_responses, retry_policies, send_operators
-from tests.support.attachments import rows
-from tests.support.batches import quick_batches
-from tests.support.running import Run
-
-__all__ = ["quick_batches", "rows"]
+from tests.support.running import Run, context
 
 
 @pytest.mark.parametrize("status", error_responses.BY_STATUS)
@@ -30,13 +27,14 @@ def test_promise_8_408_is_transient_and_any_other_4xx_but_429_permanent(status: 
     assert error_responses.error(status, {"error": "x"}).permanent is (400 <= status < 500 and status not in (408, 429))
 
 
-def test_promise_8_a_file_that_cannot_be_read(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promise_8_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "rows.csv").touch()
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(FluxomailValidationError, match=r"cannot read .*rows\.csv.*: Permission denied"):
-        read_attachments([rows])
+        read_attachments([tmp_path / "rows.csv"])
 
 
 @retry_policies.since_3_3
@@ -45,43 +43,33 @@ def test_promise_8_an_error_that_is_permanent_fails_at_once(kind: type[errors.Fl
     assert retry_policies.decision(kind("no")) == ("fail" if kind.permanent else "default", None)
 
 
-@pytest.mark.usefixtures("quick_batches")
-def test_promise_8_a_batch_that_may_not_defer_is_airflows_to_retry(sandbox: Sandbox) -> None:
-    sandbox.connect(max_wait=0)
-    sandbox.fail_next(429, skip=4, retry_after=100)
-    stopped = batches.run(batches.people(10))
-    assert isinstance(stopped.error, FluxomailRateLimitError)
-    assert stopped.deferrals == []
-    assert batches.run(batches.people(10), ctx={"try_number": 2}).kind == "success"
-    sandbox.assert_sent(10)
-
-
-@pytest.mark.usefixtures("quick_batches")
-def test_promise_8_the_errors_of_a_batch_tell_what_a_retry_can_do() -> None:
+def test_promise_8_the_errors_of_a_batch_say_whether_a_retry_can_help() -> None:
     assert FluxomailBatchError.permanent
     assert not FluxomailBatchUnfinishedError.permanent
 
 
 def test_promise_8_permanent_errors_do_not_use_up_retries(sandbox: Sandbox) -> None:
-    sandbox.connect(key="wrong")
-    assert Run(send_operators.operator()).kind == "AirflowFailException"
-    sandbox.connect(key="")
-    run = Run(send_operators.operator())
-    assert run.kind == "AirflowFailException"
-    assert "no API key" in str(run.error)
-    sandbox.connect()
-    sandbox.pause()
-    run = Run(send_operators.operator())
-    assert run.kind == "AirflowFailException"
-    assert "FluxomailTenantPausedError" in str(run.error)
+    for key, paused, words in (
+        ("wrong", False, "FluxomailAuthError"),
+        ("", False, "no API key"),
+        (sandbox.api_key, True, "FluxomailTenantPausedError"),
+    ):
+        sandbox.connect(key=key)
+        if paused:
+            sandbox.pause()
+        run = Run(send_operators.operator())
+        assert run.kind == "AirflowFailException"
+        assert words in str(run.error)
 
 
-def test_promise_8_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("task", [send_operators.operator, partial(batches.operator, batches.people(3))])
+def test_promise_8_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbox, task: Any) -> None:
     sandbox.fail_next(429, retry_after=100)
-    run = Run(send_operators.operator())
+    run = Run(task())
     assert isinstance(run.error, FluxomailRateLimitError)
     assert run.error.retry_after == 100
     assert run.deferrals == []
+    assert Run(task(), context(try_number=2)).kind == "success"
 
 
 def test_promise_8_a_5xx_that_lasts_is_airflows_to_retry(sandbox: Sandbox) -> None:

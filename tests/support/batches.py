@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client import retries
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
@@ -21,12 +20,12 @@ from airflow_provider_fluxomail.sending.batch.rows import Row, Rows
 from airflow_provider_fluxomail.sending.send_once import Identity
 from tests.support.running import Run, context
 from tests.support.state_store import Store
-from tests.support.timing import quick_waits
+from tests.support.timing import quick_retries, quick_waits
 
 
 @pytest.fixture
 def quick_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
+    quick_retries(monkeypatch)
     quick_waits(monkeypatch, rate_limit_spread=0.05)
 
 

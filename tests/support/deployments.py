@@ -8,18 +8,16 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.hooks import FluxomailHook
-from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sending import idempotency_key
+from tests.support import send_operators
 from tests.support.running import Run, context
+from tests.support.state_store import Store
 
 ADA, BOB = "ada@example.org", "bob@example.org"
 
 
-def send(to: str = ADA, *, subject: str = "Hi", ctx: dict[str, Any] | None = None, **arguments: Any) -> Run:
-    operator = FluxomailSendOperator(
-        task_id="task", **{"to": to, "subject": subject, "content": "Text", "deferrable": False, **arguments}
-    )
-    return Run(operator, context(**(ctx or {})))
+def send(to: str = ADA, *, ctx: dict[str, Any] | None = None, store: Store | None = None, **arguments: Any) -> Run:
+    return Run(send_operators.operator(to=to, **arguments), {**context(**(ctx or {})), "task_state_store": store})
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ import pytest
 
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.client.watching.wait import now
-from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from tests.support.running import Run, context
+from tests.support import deployments
+from tests.support.running import Run
 from tests.support.state_store import Store
 
 HOUR = 3600.0
-ADA, BOB = "ada@example.org", "bob@example.org"
 
 
 @pytest.fixture
@@ -35,8 +34,5 @@ def advance_clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Any:
     return advance
 
 
-def send(store: Store, to: str = ADA, *, ctx: dict[str, Any] | None = None, **arguments: Any) -> Run:
-    operator = FluxomailSendOperator(
-        task_id="task", **{"to": to, "subject": "Hi", "content": "Text", "deferrable": False, **arguments}
-    )
-    return Run(operator, {**context(**(ctx or {})), "task_state_store": store})
+def send(store: Store, to: str = deployments.ADA, **how: Any) -> Run:
+    return deployments.send(to, store=store, **how)

@@ -9,7 +9,7 @@ import pytest
 from airflow.utils import email
 
 from airflow_provider_fluxomail import email_backend
-from airflow_provider_fluxomail.client import retries
+from tests.support.timing import quick_retries
 
 PEOPLE = ["ada@example.org", "bob@example.org"]
 BACKEND = "airflow_provider_fluxomail.email_backend.send_email"
@@ -18,7 +18,7 @@ BACKEND = "airflow_provider_fluxomail.email_backend.send_email"
 @pytest.fixture
 def backend_emails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", BACKEND)
-    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
+    quick_retries(monkeypatch)
 
 
 class Clock:

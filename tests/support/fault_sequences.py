@@ -24,7 +24,7 @@ from tests.support.ways import (
 )
 
 #: For each way to send.
-EXAMPLES: Final = int(os.environ.get("FLUXOMAIL_FAULT_EXAMPLES", "25"))
+EXAMPLES: Final = int(os.environ.get("FLUXOMAIL_FAULT_EXAMPLES", "15"))
 
 #: No slow ones: a timeout of every kind is in the table of single faults.
 FAULTS: Final = [*(fault for fault in PASSING if not fault.slow), LONG_429]

@@ -1,4 +1,4 @@
-"""The golden files of derived keys."""
+"""The golden files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.sending.idempotency_key import email_key
 
 FOLDER = Path(__file__).parents[1] / "golden"
+
+
+def golden(name: str) -> Any:
+    """What a golden file holds."""
+    return json.loads((FOLDER / f"golden_{name}.json").read_text(encoding="utf-8"))
+
+
 NAMES = ("keys", "explicit_keys", "parts", "alert_keys", "email_keys")
-GOLDEN, GOLDEN_EXPLICIT, GOLDEN_PARTS, GOLDEN_ALERTS, GOLDEN_EMAILS = (
-    json.loads((FOLDER / f"golden_{name}.json").read_text(encoding="utf-8")) for name in NAMES
-)
+GOLDEN, GOLDEN_EXPLICIT, GOLDEN_PARTS, GOLDEN_ALERTS, GOLDEN_EMAILS = map(golden, NAMES)
 
 
 def context(**fields: Any) -> Any:

@@ -13,7 +13,7 @@ from airflow_provider_fluxomail.client.watching.wait import Ending, now
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.watching import Mail, Waits, outcome, send, timing, watching
 
-EXAMPLES: Final = int(os.environ.get("FLUXOMAIL_SCHEDULE_EXAMPLES", "25"))
+EXAMPLES: Final = int(os.environ.get("FLUXOMAIL_SCHEDULE_EXAMPLES", "8"))
 WAITS: Final = 8
 CAP: Final = 1200
 EVENTS: Final = ("delivered", "opened", "clicked", "bounced", "complained", "dropped", "failed", "delayed")

@@ -5,22 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from tests.support.airflow_names import DAG
-from tests.support.timing import quick_waits
 
 
 def operator(**fields: Any) -> FluxomailSendOperator:
     message = {"to": "ops@example.org", "subject": "Hi", "content": "Text", "deferrable": False}
     return FluxomailSendOperator(task_id="task", **{**message, **fields})
-
-
-@pytest.fixture
-def quick_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defer at once and resume at once: outside a scheduler nothing kills a task that resumes too soon."""
-    quick_waits(monkeypatch)
 
 
 def render(task: FluxomailSendOperator, tmp_path: Path, **values: Any) -> FluxomailSendOperator:

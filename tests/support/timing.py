@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.asset_events import timing
+from airflow_provider_fluxomail.client import retries
 from airflow_provider_fluxomail.client.watching import wait
+
+
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten every wait before a request is retried for which the server names no time."""
+    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
+    monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
 
 
 def wait_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:

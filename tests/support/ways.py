@@ -20,7 +20,7 @@ import pytest
 
 from airflow_provider_fluxomail import email_backend
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException
-from airflow_provider_fluxomail.client import errors, retries
+from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.decorators import FluxomailSendDecoratedOperator
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
@@ -32,7 +32,7 @@ from airflow_provider_fluxomail.sending.send_once import send_once
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger, rate_limit
 from tests.support.running import Run, context
 from tests.support.state_store import Store
-from tests.support.timing import quick_waits
+from tests.support.timing import quick_retries, quick_waits
 
 MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
 #: Requests of one call, at most.
@@ -91,11 +91,8 @@ PASSING: Final = [
     Fault("delay", {"seconds": SLOW}, None, errors.FluxomailConnectionError),
     _status(408, errors.FluxomailServerError),
     _status(429, errors.FluxomailRateLimitError),
-    _status(429, errors.FluxomailRateLimitError, retry_after=0),
     _status(429, errors.FluxomailRateLimitError, retry_after=0.01),
     _status(429, errors.FluxomailRateLimitError, retry_after="soon"),
-    _status(429, errors.FluxomailRateLimitError, retry_after=""),
-    _status(429, errors.FluxomailRateLimitError, retry_after="-5"),
     _status(429, errors.FluxomailRateLimitError, retry_after={"http_date_in": -3600}),
     _status(429, errors.FluxomailRateLimitError, stored=True, after_store=True),
     _status(500, errors.FluxomailServerError, body="out of order"),
@@ -264,17 +261,21 @@ def by_email_backend(sending: Try) -> Sent:
     reply_to = message.get("extra_fields", {}).get("replyTo")
     headers = {"Reply-To": reply_to} if reply_to else None
     results: list[Any] = []
+
+    def recorded(*args: Any, **how: Any) -> Any:
+        results.append(send_once(*args, **how))
+        return results[-1]
+
+    def send() -> Any:
+        email_backend.send_email(
+            message["to"], message["subject"], body, message.get("attachments"), custom_headers=headers, **copies
+        )
+        return results[-1]
+
     with (
         mock.patch.object(idempotency_key, "_running_context", return_value=sending.context),
-        mock.patch.object(email_backend, "send_once", _recorded(send_once, results)),
+        mock.patch.object(email_backend, "send_once", recorded),
     ):
-
-        def send() -> Any:
-            email_backend.send_email(
-                message["to"], message["subject"], body, message.get("attachments"), custom_headers=headers, **copies
-            )
-            return results[-1]
-
         return _called(send)
 
 
@@ -408,21 +409,9 @@ def _task(operator: Any, sending: Try) -> Sent:
 def _called(send: Callable[[], Any]) -> Sent:
     """Of a call that is no task: Airflow fails the task around it, and retries it unless the error is permanent."""
     run = Run(SimpleNamespace(execute=lambda _: send()))
-    return Sent(run, [_of(run.result) if run.error is None else _failed(run.error, _permanent(run.error))])
-
-
-def _recorded(function: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
-    """The same function, which keeps what it returns or raises."""
-
-    def call(*args: Any, **how: Any) -> Any:
-        try:
-            results.append(function(*args, **how))
-        except errors.FluxomailError as error:
-            results.append(error)
-            raise
-        return results[-1]
-
-    return call
+    return Sent(
+        run, [_of(run.result) if run.error is None else _failed(run.error, getattr(run.error, "permanent", False))]
+    )
 
 
 def _of(result: Any) -> Outcome:
@@ -431,10 +420,6 @@ def _of(result: Any) -> Outcome:
 
 def _failed(error: BaseException, final: bool) -> Outcome:
     return Outcome(getattr(error, "idempotency_key", None), error=type(error), final=final)
-
-
-def _permanent(error: BaseException) -> bool:
-    return isinstance(error, errors.FluxomailError) and error.permanent
 
 
 def _is_final(run: Run) -> bool:
@@ -481,8 +466,7 @@ def each_way_and_fault(faults: Sequence[Fault], few: Sequence[Fault]) -> pytest.
 def quick(fluxomail_sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten every wait for which the server names no time."""
     fluxomail_sandbox.connect(timeout=TIMEOUT, max_attempts=ATTEMPTS)
-    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
-    monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
+    quick_retries(monkeypatch)
     quick_waits(monkeypatch, rate_limit_spread=0.01, rate_limit_wait=0.01, least_interval=0.02)
 
 

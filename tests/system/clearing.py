@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from scripts.testbed.airflow_runner import FINAL_STATES
-from scripts.testbed.sandbox import SEND_PATH
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from scripts.testbed.airflow_runner import AirflowRunner
-    from scripts.testbed.sandbox import Sandbox
+from scripts.testbed.airflow_runner import FINAL_STATES, AirflowRunner
+from scripts.testbed.sandbox import SEND_PATH, Sandbox
+from tests.system.airflows import Processes
 
 #: The tasks of each Dag: with the default, and with ``resend_on_clear=True``.
 TASKS: Final = ("send", "resend")
@@ -25,14 +21,11 @@ ATTEMPTS: Final = 2
 _LOOK_SECONDS: Final = 0.5
 
 
-class Field:
+class Field(Processes):
     """One Airflow and one sandbox, shared by the threads in which the cases run."""
 
     def __init__(self, airflow: AirflowRunner, sandbox: Sandbox) -> None:
-        self.airflow = airflow
-        self.sandbox = sandbox
-        #: Set when nobody waits for the cases any longer.
-        self.over = threading.Event()
+        super().__init__(airflow, sandbox, limit=LIMIT)
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
         self._taken = 0.0
@@ -54,18 +47,10 @@ class Field:
             now = time.monotonic()
             if self._taken < max(since, now - _LOOK_SECONDS):
                 self.airflow.check()
-                self._rows = self.airflow.call("GET", "dags/~/dagRuns/~/taskInstances", params={"limit": 1000})[
-                    "task_instances"
-                ]
+                everything = self.airflow.call("GET", "dags/~/dagRuns/~/taskInstances", params={"limit": 1000})
+                self._rows = everything["task_instances"]
                 self._taken = now
             return self._rows
-
-    def until(self, what: str, happened: Callable[[], object]) -> None:
-        """Wait until something has happened."""
-        deadline = time.monotonic() + LIMIT
-        while not happened():
-            assert time.monotonic() < deadline, f"not within {LIMIT:g} s: {what}"
-            assert not self.over.wait(_LOOK_SECONDS), f"ended while waiting: {what}"
 
 
 class Run:
@@ -165,8 +150,7 @@ class Run:
         for task in TASKS:
             for message in self.messages(task):
                 if all(event["type"] != "delivered" for event in message["events"]):
-                    path = f"messages/{message['send_id']}/events"
-                    self.field.sandbox.control("POST", path, json={"type": "delivered"})
+                    self.field.happens(message["send_id"], "delivered")
 
     def _identity(self, task: str) -> tuple[str, str, str]:
         return self.dag_id, self.run_id, task

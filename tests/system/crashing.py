@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import psutil  # type: ignore[import-untyped]
 
-from scripts.testbed.airflow_cluster import CELERY_WORKER, SCHEDULER, end
+from scripts.testbed.airflow_cluster import CELERY_WORKER, SCHEDULER, AirflowCluster, end
 from scripts.testbed.airflow_runner import FINAL_STATES
-from scripts.testbed.sandbox import SEND_PATH
+from scripts.testbed.sandbox import SEND_PATH, Sandbox
 from tests.system.clearing import LIMIT, Field, Run
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from scripts.testbed.airflow_cluster import AirflowCluster
-    from scripts.testbed.sandbox import Sandbox
 
 TASK: Final = "send"
 #: Where a task halts on its first try: before its request; when its message is stored and not answered; when it has

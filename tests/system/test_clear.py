@@ -7,28 +7,17 @@ this order. All cases run at the same time on one Airflow, for most of their tim
 from __future__ import annotations
 
 import concurrent.futures
-import importlib.metadata
-import json
 import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import pytest
 
-from scripts.testbed.airflow2_runner import Airflow2Runner
-from scripts.testbed.airflow_runner import AirflowRunner
-from scripts.testbed.postgres import Postgres
-from scripts.testbed.sandbox import API_KEY, Sandbox
+from tests.system.airflows import AIRFLOW_2, DAGS, RUNNER, connection, home, servers, start
 from tests.system.clearing import ATTEMPTS, LIMIT, TASKS, Field, Run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.timeout(2 * LIMIT)
 
-DAGS: Final = Path(__file__).parent / "dags"
-AIRFLOW_2: Final = importlib.metadata.version("apache-airflow").startswith("2.")
 #: Copies of ``clears_edited.py``, one for each test that edits it.
 EDITED: Final = ("clears_new_text", "clears_more_retries", "clears_fewer_retries", "clears_lowered_retries")
 CASES: Final[dict[str, Callable[[Field], None]]] = {}
@@ -51,18 +40,10 @@ def at_once(case: Callable[[Field], None]) -> Callable[[Cases], None]:
 
 @pytest.fixture(scope="module")
 def field(request: pytest.FixtureRequest) -> Iterator[Field]:
-    """A sandbox and an Airflow that sends to it; what they wrote stays if a test failed."""
-    # Not pytest's folders: PostgreSQL's user cannot enter them.
-    home = Path(tempfile.mkdtemp(prefix="fluxomail-clear-"))
-    home.chmod(0o755)
-    runner = Airflow2Runner if AIRFLOW_2 else AirflowRunner
-    with Sandbox(home / "sandbox", event_delay=0) as sandbox, Postgres(home / "postgres") as postgres:
-        sandbox.start()
-        postgres.start()
-        extra = {"timeout": 300, "max_attempts": ATTEMPTS, "max_wait": 2}
-        connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url, "extra": extra}
+    """A sandbox and an Airflow that sends to it."""
+    with home(request) as folder, servers(folder) as (sandbox, postgres):
         environment = {
-            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": connection(sandbox, timeout=300, max_attempts=ATTEMPTS, max_wait=2),
             "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "1000",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "1",
@@ -70,17 +51,14 @@ def field(request: pytest.FixtureRequest) -> Iterator[Field]:
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url,
         }
-        with runner(home / "airflow", dags=[DAGS / "clears.py"], environment=environment) as airflow:
-            airflow.prepare()
-            for dag_id in EDITED:
-                shutil.copy(DAGS / "clears_edited.py", airflow.dags_folder / f"{dag_id}.py")
-            airflow.start()
-            airflow.wait_until_healthy()
-            for dag_id in ("clears", *EDITED):
-                airflow.wait_for_dag(dag_id)
+        copies = []
+        for dag_id in EDITED:
+            copies.append(folder / f"{dag_id}.py")
+            shutil.copy(DAGS / "clears_edited.py", copies[-1])
+        dags = [DAGS / "clears.py", *copies]
+        with RUNNER(folder / "airflow", dags=dags, environment=environment) as airflow:
+            start(airflow, "clears", *EDITED)
             yield Field(airflow, sandbox)
-    if not request.session.testsfailed:
-        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="module")

@@ -7,35 +7,24 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import importlib.metadata
-import json
 import os
 import random
-import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from scripts.testbed.airflow_cluster import SCHEDULER, TRIGGERER, AirflowCluster, end
-from scripts.testbed.postgres import Postgres
 from scripts.testbed.redis import Redis
-from scripts.testbed.sandbox import API_KEY, Sandbox
+from tests.system.airflows import AIRFLOW_2, DAGS, TRIGGERER_TIMEOUTS, connection, home, servers, start
 from tests.system.clearing import LIMIT
 from tests.system.crashing import POINTS, Crash, RandomKills, Scene, gone
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-AIRFLOW_2: Final = importlib.metadata.version("apache-airflow").startswith("2.")
 
 pytestmark = [
     pytest.mark.timeout(4 * LIMIT),
     pytest.mark.skipif(AIRFLOW_2, reason="the processes of Airflow 2 are others"),
 ]
 
-DAGS: Final = Path(__file__).parent / "dags" / "crashes.py"
 SEED: Final = "CRASHES_SEED"
 #: The runs of the first tests, all begun at once: each halts until its test kills it.
 HALTED: Final = {
@@ -44,14 +33,12 @@ HALTED: Final = {
     "triggerer": ("crashes_waiting", None),
 }
 #: All time-outs by which Airflow finds what is dead. The health check of the API server has the same thresholds.
-TIMEOUTS: Final = {
+TIMEOUTS: Final = TRIGGERER_TIMEOUTS | {
     "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
     # Messages of a killed Celery worker: taken out of the broker, and not begun.
     "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "300",
@@ -63,45 +50,35 @@ TIMEOUTS: Final = {
 
 @pytest.fixture(scope="module", params=["local", pytest.param("celery", marks=pytest.mark.full)])
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """A sandbox and an Airflow that sends to it; what they wrote stays if a test failed."""
-    # Not pytest's folders: PostgreSQL's user cannot enter them.
-    home = Path(tempfile.mkdtemp(prefix="fluxomail-crashes-"))
-    home.chmod(0o755)
-    signs = home / "signs"
-    signs.mkdir()
-    celery = request.param == "celery"
+    """A sandbox and an Airflow that sends to it."""
     with contextlib.ExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox(home / "sandbox", event_delay=0))
+        folder = stack.enter_context(home(request))
+        signs = folder / "signs"
+        signs.mkdir()
         # A killed scheduler may have been in the middle of a transaction.
-        postgres = stack.enter_context(Postgres(home / "postgres", idle_in_transaction=20))
-        sandbox.start()
-        postgres.start()
-        connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url, "extra": {"timeout": 300}}
+        sandbox, postgres = stack.enter_context(servers(folder, idle_in_transaction=20))
         environment = TIMEOUTS | {
-            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": connection(sandbox, timeout=300),
             "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "1000",
             "AIRFLOW__CORE__PARALLELISM": "12",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url,
             "CRASHES_FOLDER": str(signs),
         }
-        if celery:
-            redis = stack.enter_context(Redis(home / "redis"))
+        counts = {}
+        if request.param == "celery":
+            redis = stack.enter_context(Redis(folder / "redis"))
             redis.start()
             environment |= {
                 "AIRFLOW__CELERY__BROKER_URL": redis.url,
                 "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{postgres.url}",
                 "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             }
-        counts = {"triggerers": 2, "celery_workers": 2, "slots": 6} if celery else {}
-        with AirflowCluster(home / "airflow", dags=[DAGS], environment=environment, **counts) as cluster:
-            cluster.prepare()
-            cluster.start()
-            cluster.wait_until_healthy()
-            cluster.wait_for_all()
-            cluster.wait_for_dag("crashes_often_waiting")
-            yield Scene(cluster, sandbox, signs)
-    if not request.session.testsfailed:
-        shutil.rmtree(home)
+            counts = {"triggerers": 2, "celery_workers": 2, "slots": 6}
+        dags = [DAGS / "crashes.py"]
+        cluster = AirflowCluster(folder / "airflow", dags=dags, environment=environment, **counts)
+        start(stack.enter_context(cluster), "crashes_often_waiting")
+        cluster.wait_for_all()
+        yield Scene(cluster, sandbox, signs)
 
 
 @pytest.fixture(scope="module")

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import shutil
-import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httpx
 import pytest
 
-from scripts.testbed.airflow_runner import AirflowRunner
-from scripts.testbed.sandbox import API_KEY, SEND_PATH, Sandbox
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from scripts.testbed.sandbox import API_KEY, SEND_PATH
+from tests.system.airflows import AIRFLOW, DAGS, RUNNER, TRIGGERER_TIMEOUTS, Processes, connection, home, servers, start
 
 #: Only a hang takes so long; nothing is measured by it.
 LIMIT: Final = 300.0
-AIRFLOW: Final = tuple(map(int, importlib.metadata.version("apache-airflow").split(".")[:2]))
 
 pytestmark = [
     pytest.mark.timeout(2 * LIMIT),
     pytest.mark.skipif(AIRFLOW < (3, 3), reason="shared streams and asset state stores came with Airflow 3.3"),
 ]
 
-ROOT: Final = Path(__file__).parent.parent.parent
-DAGS: Final = [
-    Path(__file__).parent / "dags" / "event_driven.py",
-    ROOT / "example_dags" / "fluxomail_suppression_list.py",
+DAG_FILES: Final = [
+    DAGS / "event_driven.py",
+    Path(__file__).parents[2] / "example_dags" / "fluxomail_suppression_list.py",
 ]
 #: What each Dag is scheduled on.
 ASSETS: Final = {"on_bounces": "bounces", "fluxomail_suppression_list": "fluxomail_undeliverable"}
 SUPPRESSED: Final = "fluxomail_suppressed"
 STREAM: Final = "/api/v1/events/stream"
-#: Airflow learns soon that a triggerer is dead.
-TIMEOUTS: Final = {
-    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
-}
 
 
-class Scene:
+class Scene(Processes):
     """One Airflow whose Dags wait for events, and one sandbox."""
-
-    def __init__(self, airflow: AirflowRunner, sandbox: Sandbox) -> None:
-        self.airflow = airflow
-        self.sandbox = sandbox
-
-    def until(self, what: str, happened: Callable[[], object]) -> None:
-        """Wait until something has happened."""
-        deadline = time.monotonic() + LIMIT
-        while not happened():
-            self.airflow.check()
-            assert time.monotonic() < deadline, f"not within {LIMIT:g} s: {what}; see {self.airflow.logs}"
-            time.sleep(0.25)
 
     def send(self, to: str) -> str:
         """Send a message that nothing happens to by itself."""
@@ -66,10 +41,6 @@ class Scene:
         headers = {"Authorization": f"Bearer {API_KEY}"}
         with httpx.Client(base_url=self.sandbox.url, headers=headers, timeout=15.0, trust_env=False) as client:
             return str(client.post(SEND_PATH, json=body).raise_for_status().json()["sendId"])
-
-    def happens(self, send_id: str, event_type: str) -> None:
-        """Let something happen to a message."""
-        self.sandbox.control("POST", f"messages/{send_id}/events", json={"type": event_type})
 
     def streams(self) -> int:
         """How often the event stream was opened."""
@@ -107,21 +78,15 @@ class Scene:
 
 @pytest.fixture
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """What the processes wrote stays if a test failed."""
-    home = Path(tempfile.mkdtemp(prefix="fluxomail-events-"))
-    with Sandbox(home / "sandbox", event_delay=0) as sandbox:
-        sandbox.start()
-        connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
-        environment = TIMEOUTS | {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
-        with AirflowRunner(home / "airflow", dags=DAGS, environment=environment) as airflow:
-            airflow.prepare()
-            airflow.start()
-            airflow.wait_until_healthy()
-            for dag_id in ASSETS:
-                airflow.wait_for_dag(dag_id)
-            yield Scene(airflow, sandbox)
-    if not request.session.testsfailed:
-        shutil.rmtree(home)
+    """A sandbox and an Airflow that follows its events."""
+    with home(request) as folder, servers(folder) as (sandbox, postgres):
+        environment = TRIGGERER_TIMEOUTS | {
+            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": connection(sandbox),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url,
+        }
+        with RUNNER(folder / "airflow", dags=DAG_FILES, environment=environment) as airflow:
+            start(airflow, *ASSETS)
+            yield Scene(airflow, sandbox, limit=LIMIT)
 
 
 def test_dags_run_when_mails_bounce_and_a_killed_triggerer_loses_none(scene: Scene) -> None:
@@ -155,8 +120,7 @@ def test_dags_run_when_mails_bounce_and_a_killed_triggerer_loses_none(scene: Sce
 def promise_5(scene: Scene) -> None:
     """No recipient, no key: not in what Airflow keeps of the events, and in no log."""
     kept = json.dumps([scene.airflow.call("GET", path) for path in ("assets/events", "variables", "assets")])
-    logs = [path for path in scene.airflow.logs.rglob("*.log") if path.is_file()]
-    assert any("Trigger fired event" in path.read_text(errors="replace") for path in logs)
+    assert scene.logs_with("Trigger fired event")
     for private in ("ada@", "bob@", "cyd@", API_KEY):
         assert private not in kept
-        assert [path for path in logs if private in path.read_text(errors="replace")] == []
+        assert scene.logs_with(private) == []

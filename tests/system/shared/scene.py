@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
-import importlib.metadata
 import itertools
-import json
-import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psutil  # type: ignore[import-untyped]
 
 from scripts.testbed.airflow_cluster import end
 from scripts.testbed.airflow_runner import FINAL_STATES, AirflowRunner, TaskTry
-from scripts.testbed.sandbox import API_KEY, SEND_PATH, Sandbox
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.system.shared.statsd import Statsd
+from scripts.testbed.sandbox import SEND_PATH, Sandbox
+from tests.system.airflows import AIRFLOW_2, DAGS, Processes, connection
+from tests.system.shared.statsd import Statsd
 
 #: Only a hang takes so long; nothing is measured by it.
 LIMIT: Final = 300.0
-AIRFLOW_2: Final = importlib.metadata.version("apache-airflow").startswith("2.")
 RUN_ID: Final = "run"
 #: Its run goes on until somebody answers a question.
 UNENDING: Final = "alerts_late"
@@ -37,10 +29,9 @@ DAG_IDS: Final = (
 WAITS: Final = frozenset({"send", "plain", "callback", "outlet", "bounced", "told"})
 #: Seconds that a 429 asks for: more than a worker waits.
 ASKED: Final = 3.0
-_HERE: Final = Path(__file__).parent
-DAGS: Final = [
-    *(_HERE.parent / "dags" / f"{name}.py" for name in ("alerts", "endings", "mails", "retries", "taskflow")),
-    *([] if AIRFLOW_2 else [_HERE.parents[2] / "example_dags" / "fluxomail_retries.py"]),
+DAG_FILES: Final = [
+    *(DAGS / f"{name}.py" for name in ("alerts", "endings", "mails", "retries", "taskflow")),
+    *([] if AIRFLOW_2 else [Path(__file__).parents[3] / "example_dags" / "fluxomail_retries.py"]),
 ]
 #: What requests to send meet, by recipient.
 FAULTS: Final[dict[str, dict[str, Any]]] = {
@@ -72,16 +63,16 @@ TIMEOUTS: Final = {
 )
 
 
-class Scene:
-    """What the tests look at. What is done to it is done once, beside all else; each test tells what it needs of it.
+class Scene(Processes):
+    """What the tests share. What happens to it happens once, beside all else; each test waits for what it needs.
 
-    :param folder: where Dags write what they have to tell.
+    :param folder: where Dags write their results.
     """
 
     def __init__(self, airflow: AirflowRunner, sandbox: Sandbox, statsd: Statsd, folder: Path) -> None:
-        self.airflow, self.sandbox, self.statsd, self.folder = airflow, sandbox, statsd, folder
+        super().__init__(airflow, sandbox, limit=LIMIT)
+        self.statsd, self.folder = statsd, folder
         self._pool = concurrent.futures.ThreadPoolExecutor(2)
-        self._over = threading.Event()
 
     def begin(self) -> None:
         """Start a run of every Dag."""
@@ -95,8 +86,8 @@ class Scene:
         self._end = self._pool.submit(self._end_waits)
 
     def end(self) -> None:
-        """Nobody looks any longer."""
-        self._over.set()
+        """Stop all waiting."""
+        self.over.set()
         self._pool.shutdown(cancel_futures=True)
 
     # What happens
@@ -123,20 +114,11 @@ class Scene:
         self.until("all wait", lambda: {self.states("endings").get(task) for task in WAITS} == {"deferred"})
         for message in self.sandbox.control("GET", "messages")["messages"]:
             if message["to"].startswith("never+"):
-                event = "bounced" if message["to"].startswith("never+3") else "delivered"
-                self.sandbox.control("POST", f"messages/{message['send_id']}/events", json={"type": event})
+                self.happens(message["send_id"], "bounced" if message["to"].startswith("never+3") else "delivered")
         self.ended("endings")
         return self.states("endings")
 
     # What Airflow says
-
-    def until(self, what: str, happened: Callable[[], object]) -> None:
-        """Wait until something has happened."""
-        deadline = time.monotonic() + LIMIT
-        while not happened():
-            self.airflow.check()
-            assert time.monotonic() < deadline, f"not within {LIMIT:g} s: {what}; see {self.airflow.logs}"
-            assert not self._over.wait(0.25), f"ended while waiting: {what}"
 
     def ended(self, dag_id: str) -> str:
         """Wait until a Dag's run has ended, and return how."""
@@ -188,18 +170,14 @@ class Scene:
 def environment(sandbox: Sandbox, statsd: Statsd, folder: Path, database: str) -> dict[str, str]:
     """What the Dags of all tests need."""
 
-    def connection(**extra: Any) -> str:
-        # One request in each try, so that a fault decides how the try ends.
-        extra = {"max_attempts": 1, "max_wait": 2, **extra}
-        return json.dumps({"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url, "extra": extra})
-
+    # One request in each try, so that a fault decides how the try ends.
+    extra: dict[str, Any] = {"max_attempts": 1, "max_wait": 2}
+    guards: dict[str, Any] = {"redirect_to": "staging@example.org", "allowed_recipient_domains": "example.org"}
     return {
         **TIMEOUTS,
         **statsd.environment,
-        "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": connection(),
-        "AIRFLOW_CONN_FLUXOMAIL_GUARDED": connection(
-            redirect_to="staging@example.org", allowed_recipient_domains="example.org"
-        ),
+        "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": connection(sandbox, **extra),
+        "AIRFLOW_CONN_FLUXOMAIL_GUARDED": connection(sandbox, **extra, **guards),
         "AIRFLOW__CORE__PARALLELISM": "6",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
 from scripts.testbed.sandbox import API_KEY
-from tests.system.shared.scene import AIRFLOW_2, LIMIT, RUN_ID, UNENDING
-
-if TYPE_CHECKING:
-    from tests.system.shared.scene import Scene
+from tests.system.airflows import AIRFLOW, AIRFLOW_2
+from tests.system.shared.scene import LIMIT, RUN_ID, UNENDING, Scene
 
 EVERYBODY: Final = ("oncall@example.org", "dba@example.org")
 
@@ -46,7 +43,7 @@ def test_callbacks_of_tasks_and_runs_send_one_mail_to_each_recipient(scene: Scen
     assert f"\nOpen the log: {scene.airflow.url}/dags/alerts/" in failed
     assert f"\nOpen the run: {scene.airflow.url}/dags/alerts/" in mails[wanted[0]]["content"]
     # Airflow 3.0 does not tell its Dag processor.
-    named = not importlib.metadata.version("apache-airflow").startswith("3.0.")
+    named = AIRFLOW != (3, 0)
     assert ("\nFailed tasks: bad\n" in mails[wanted[0]]["content"]) is named
 
 
@@ -61,8 +58,6 @@ def test_deadlines_and_questions_send_one_mail(scene: Scene) -> None:
 
 def test_promise_5_the_processes_that_run_callbacks_name_nobody(scene: Scene) -> None:
     scene.ended("alerts")
-    logs = [path.read_text(errors="replace") for path in scene.airflow.logs.rglob("*.log") if path.is_file()]
-    assert any("Fluxomail accepted the alert" in text for text in logs)
+    assert scene.logs_with("Fluxomail accepted the alert")
     for private in (*EVERYBODY, "async@example.org", "sync@example.org", "boss@example.org", API_KEY):
-        told = [line for text in logs for line in text.splitlines() if private in line]
-        assert told == [], told[:3]
+        assert scene.logs_with(private) == []

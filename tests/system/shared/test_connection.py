@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 
 from scripts.testbed.sandbox import API_KEY
-from tests.system.shared.scene import AIRFLOW_2, LIMIT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.system.shared.scene import Scene
+from tests.system.airflows import AIRFLOW_2
+from tests.system.shared.scene import LIMIT, Scene
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 
@@ -63,9 +60,7 @@ def test_the_button(scene: Scene, button: Callable[[Scene, dict[str, Any]], tupl
     for _, text in answers.values():
         assert API_KEY not in text
         assert WRONG_KEY not in text
-    logs = [path.read_text(errors="replace") for path in scene.airflow.logs.rglob("*.log") if path.is_file()]
-    assert logs
-    assert not [text for text in logs if WRONG_KEY in text]
+    assert scene.logs_with(WRONG_KEY) == []
 
 
 def test_the_command_line(scene: Scene) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest
 
-from tests.system.shared.scene import AIRFLOW_2, LIMIT, RUN_ID, WAITS
-
-if TYPE_CHECKING:
-    from tests.system.shared.scene import Scene
+from tests.system.airflows import AIRFLOW_2
+from tests.system.shared.scene import LIMIT, RUN_ID, WAITS, Scene
 
 DAG_ID: Final = "endings"
 

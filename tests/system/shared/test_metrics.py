@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from tests.system.shared.scene import AIRFLOW_2, DAG_IDS, LIMIT, UNENDING, WAITS
-
-if TYPE_CHECKING:
-    from tests.system.shared.scene import Scene
+from tests.system.airflows import AIRFLOW_2
+from tests.system.shared.scene import DAG_IDS, LIMIT, UNENDING, WAITS, Scene
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 

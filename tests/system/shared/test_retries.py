@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
-from tests.system.shared.scene import AIRFLOW_2, ASKED, LIMIT
-
-if TYPE_CHECKING:
-    from tests.system.shared.scene import Scene
+from tests.system.airflows import AIRFLOW_2
+from tests.system.shared.scene import ASKED, LIMIT, Scene
 
 EXAMPLE: Final = "fluxomail_retries"
 #: What the tasks of the example have, in seconds. A task that waited for it would be tried again after the test's end.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
-from tests.system.shared.scene import LIMIT, RUN_ID
-
-if TYPE_CHECKING:
-    from tests.system.shared.scene import Scene
+from tests.system.shared.scene import LIMIT, RUN_ID, Scene
 
 DAG_ID: Final = "taskflow"
 
