@@ -206,7 +206,7 @@ class Stream:
         return None
 
     def take(self, count: int) -> list[dict[str, Any]]:
-        """The next events, so many."""
+        """As many of the next events."""
         events = [self.event() for _ in range(count)]
         assert None not in events, events
         return [event for event in events if event is not None]

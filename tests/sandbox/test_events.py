@@ -279,6 +279,7 @@ def test_a_cursor_has_everything_once(store: Store, passed_ms: int, size: int) -
         moment, more = Moment(10_000, log.newest()), True
         while more:
             events, cursor, more = log.after(cursor, EventFilter("org"), moment, 7, size)
+            assert events == sorted(events, key=lambda event: event.position)
             got += [event.number for event in events]
     assert sorted(got) == list(range(1, 221))
     assert log.after(cursor, EventFilter("org"), moment, 7, size) == ([], cursor, False)

@@ -185,7 +185,7 @@ def test_a_late_response_is_a_whole_one(on_each_http: Api, kind: str) -> None:
     assert api.log()[0] == ("POST", 200, kind)
 
 
-@pytest.mark.parametrize("kind", ["slow_first_byte", "slow_body", "delay"])
+@pytest.mark.parametrize("kind", ["slow_first_byte", "slow_body"])
 def test_a_client_that_leaves_a_late_response(on_each_http: Api, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     api = on_each_http
     send_id = api.send_id()

@@ -348,7 +348,6 @@ def test_many_requests_with_one_key(api: Api) -> None:
 @pytest.mark.parametrize(
     ("name", "saved"),
     [
-        ("report.csv", "report.csv"),
         ("Übersicht der Woche.pdf", "Übersicht der Woche.pdf"),
         ("../../etc/passwd", "_.._etc_passwd"),
         ('a"; filename="evil.html', "a_; filename=_evil.html"),
@@ -377,12 +376,6 @@ def test_an_attachment_is_saved_never_shown(api: Api, name: str, saved: str | No
     assert match is not None
     assert saved is None or unquote(match[2]) == saved
     assert not set(unquote(match[2])) & set('/\\"<>:\r\n')
-
-
-def test_no_such_attachment(api: Api) -> None:
-    send_id = api.send_id(attachments=[file()])
-    for position in ("1", "9" * 24, "x", "-1"):
-        assert "/inbox" in show(api, f"/{send_id}/attachments/{position}", 404).links()
 
 
 # Events by the form
@@ -418,49 +411,36 @@ def test_a_button_adds_an_event(api: Api) -> None:
         assert event.get("url") == ("https://example.org/x" if kind == "clicked" else None)
 
 
-def test_a_reason_of_ones_own(api: Api) -> None:
+def test_a_reason(api: Api) -> None:
     send_id = api.send_id()
     assert form(api, send_id, type="bounced", reason=f" {HOSTILE} ü " + "z" * 600).status_code == 303
     reason = api.get("messages")["messages"][0]["events"][-1]["reason"]
     assert reason.startswith(f"{HOSTILE} ü z")
     assert len(reason) == 500
-    page = show(api, f"/{send_id}")
-    assert HOSTILE in page.text
-    assert not page.all("script")
 
 
-@pytest.mark.parametrize("kind", ["", "Bounced", "email.bounced"])
-def test_no_such_event(api: Api, kind: str) -> None:
-    send_id = api.send_id()
-    response = form(api, send_id, type=kind, reason="x")
-    assert response.status_code == 400
-    assert "The type of an event is one of sent, delivered" in Page(response).text
-    assert api.types(send_id) == ["sent"]
-
-
-def test_a_repeated_event_is_left_out_by_the_switch(api: Api) -> None:
-    api.control("settings", repeated_events="drop", default_outcome="never")
-    send_id = api.send_id()
-    assert form(api, send_id, type="bounced").headers["Location"] == f"/inbox/{send_id}#timeline"
-    location = form(api, send_id, type="bounced").headers["Location"]
-    assert "Left out: the message is bounced already" in Page(api.http.get(location)).text
-    assert api.types(send_id) == ["sent", "bounced"]
-    assert "Left out" not in show(api, f"/{send_id}", left_out="anything").text
-
-
-def test_a_form_that_is_too_much(api: Api) -> None:
+def test_a_form_that_adds_nothing() -> None:
     with (
-        SandboxServer(event_delay=0, bounds=Bounds(events=2, control_body_bytes=100)) as server,
-        Api(server.url) as full,
+        SandboxServer(event_delay=0, bounds=Bounds(events=3, control_body_bytes=100)) as server,
+        Api(server.url) as api,
     ):
-        send_id = full.send_id()
-        response = form(full, send_id, type="opened")
+        send_id = api.send_id()
+        for kind in ("", "Bounced", "email.bounced"):
+            response = form(api, send_id, type=kind, reason="x")
+            assert response.status_code == 400
+            assert "The type of an event is one of sent, delivered" in Page(response).text
+        assert api.http.post(f"/inbox/{send_id}/events", content=b"\xff\x00%zz&=&&").status_code == 400
+        assert api.http.post(f"/inbox/{send_id}/events", json={"type": "bounced"}).status_code == 400
+        assert form(api, send_id, type="bounced", reason="x" * 101).status_code == 413
+        api.control("settings", repeated_events="drop")
+        assert form(api, send_id, type="bounced").headers["Location"] == f"/inbox/{send_id}#timeline"
+        location = form(api, send_id, type="bounced").headers["Location"]
+        assert "Left out: the message is bounced already" in Page(api.http.get(location)).text
+        assert "Left out" not in show(api, f"/{send_id}", left_out="anything").text
+        response = form(api, send_id, type="opened")
         assert response.status_code == 409
-        assert "Not added: a message keeps at most 2 events." in Page(response).text
-        assert form(full, send_id, type="bounced", reason="x" * 101).status_code == 413
-    send_id = api.send_id()
-    assert api.http.post(f"/inbox/{send_id}/events", content=b"\xff\x00%zz&=&&").status_code == 400
-    assert api.http.post(f"/inbox/{send_id}/events", json={"type": "bounced"}).status_code == 400
+        assert "Not added: a message keeps at most 3 events." in Page(response).text
+        assert api.types(send_id) == ["sent", "delivered", "bounced"]
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://127.0.0.1:1"}, {"Origin": "null"}, {"Host": "evil.example"}])
@@ -487,10 +467,11 @@ def test_an_unknown_message(api: Api) -> None:
     response = form(api, "sends_nothing", type="bounced")
     assert response.status_code == 404
     assert "The sandbox has no message sends_nothing" in Page(response).text
-    hostile = show(api, "/%3Cscript%3Ealert(1)%3C%2Fscript%3E%FF" + "x" * 900, 404)
-    assert "no message <script>alert(1)" in hostile.text
-    assert not hostile.all("script")
-    assert len(hostile.text) < 600
+    for path in ("%3Cscript%3Ealert(1)%3C%2Fscript%3E%FF", "%3Cscript%3E"):
+        hostile = show(api, f"/{path}" + "x" * 900, 404)
+        assert not hostile.all("script")
+        assert len(hostile.text) < 600
+    assert "no message <script>xxx" in hostile.text
     api.control("reset")
     show(api, f"/{known}", 404)
 
@@ -506,7 +487,10 @@ def test_a_data_file(tmp_path: Path) -> None:
         assert form(api, send_id, type="opened").status_code == 303
 
 
-def test_an_unknown_page(api: Api) -> None:
+def test_an_unknown_page_or_attachment(api: Api) -> None:
+    send_id = api.send_id(attachments=[file()])
+    for position in ("1", "9" * 24, "x", "-1"):
+        assert "/inbox" in show(api, f"/{send_id}/attachments/{position}", 404).links()
     for path in ("/x/y", "/static/x", "/static/..%2Fpages.py", "/static/", "/x/html/y"):
         assert "/inbox" in show(api, path, 404).links()
 
@@ -524,11 +508,8 @@ def test_a_wrong_method(api: Api) -> None:
 def test_a_browser_is_led_to_the_inbox(api: Api) -> None:
     for path in ("/", "/inbox/"):
         response = api.http.get(path, headers=BROWSER)
-        assert (response.status_code, response.headers["Location"], response.headers["Vary"]) == (
-            302,
-            "/inbox",
-            "Accept",
-        )
+        assert response.status_code == 302
+        assert (response.headers["Location"], response.headers["Vary"]) == ("/inbox", "Accept")
     response = api.http.get("/")
     assert (response.status_code, response.json()) == (404, {"error": "Not found: GET /"})
     response = api.http.post("/", headers=BROWSER, json={})

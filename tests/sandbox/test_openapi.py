@@ -22,7 +22,7 @@ OPERATIONS = [(method, path) for path, item in DOCUMENT["paths"].items() for met
 SEND, GLOBAL = ("post", "/api/v1/emails/send"), ("post", "/api/v1/emails/send-global")
 TIMELINE, EVENTS = ("get", "/api/v1/sends/{send_id}"), ("get", "/api/v1/events")
 STREAM = ("get", "/api/v1/events/stream")
-#: A body of so many bytes is too large for the server of these tests.
+#: A body of this many bytes is too large for the server of these tests.
 BODY_BYTES = 2_000
 
 

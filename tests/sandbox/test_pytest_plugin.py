@@ -20,6 +20,8 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.support.airflow_facts import MAKES_ITS_HOME
 
 CONNECTION = "AIRFLOW_CONN_FLUXOMAIL_DEFAULT"
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+"""Plugins that a user's tests do not need, and that cost time."""
 
 
 def send(to: str = "ops@example.org", *, key: str | None = None, conn: str = "fluxomail_default", **more: Any) -> str:
@@ -99,7 +101,7 @@ def test_a_users_tests_send_through_the_connection_and_start_fresh(
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.setenv("no_proxy", "corp.example")
     pytester.makepyfile(USERS_TESTS)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*WITHOUT)
     result.assert_outcomes(passed=3, failed=1)
     assert home.exists() is MAKES_ITS_HOME, "it was the Airflow of the test"
     assert not (home / "airflow.db").exists(), "no metadata database is needed"
@@ -133,7 +135,7 @@ def test_without_the_extra_it_says_what_to_install(pytester: pytest.Pytester) ->
         """
     )
     pytester.makepyfile("def test_it(fluxomail_sandbox): pass\ndef test_other(): pass")
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*WITHOUT)
     result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines("*pip install 'airflow-provider-fluxomail?sandbox?'*No module named 'uvicorn'*")
     assert "Traceback" not in result.stdout.str()
