@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import pytest
@@ -28,14 +29,21 @@ def each_value(switch: str, expected: dict[Any, Any]) -> pytest.MarkDecorator:
 
 
 class Api:
-    """Calls over real HTTP; every answer is returned as it came."""
+    """Calls over real HTTP; responses are returned as they came."""
 
     def __init__(self, url: str) -> None:
         # Without TLS settings, which are slow to load and of no use on loopback.
         self.http = httpx.Client(base_url=url, timeout=10, verify=False, trust_env=False)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.http.close()
+
+    @property
+    def url(self) -> str:
+        return str(self.http.base_url).rstrip("/")
 
     def send(
         self,
@@ -44,6 +52,7 @@ class Api:
         api_key: str = KEY,
         path: str = "send",
         headers: dict[str, str] | None = None,
+        timeout: float = 10,
         **fields: Any,
     ) -> httpx.Response:
         """Send a valid message with some fields changed; a field set to None is left out."""
@@ -51,15 +60,20 @@ class Api:
         sent = {"Authorization": f"Bearer {api_key}"} | (headers or {})
         if idempotency_key is not None:
             sent["Idempotency-Key"] = idempotency_key
-        return self.http.post(f"/api/v1/emails/{path}", json=body, headers=sent)
+        return self.http.post(f"/api/v1/emails/{path}", json=body, headers=sent, timeout=timeout)
 
     def send_id(self, **fields: Any) -> str:
-        answer = self.send(**fields)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["sendId"])
+        response = self.send(**fields)
+        assert response.status_code == 200, response.text
+        return str(response.json()["sendId"])
 
-    def timeline(self, send_id: str, api_key: str = KEY) -> httpx.Response:
-        return self.http.get(f"/api/v1/sends/{send_id}", headers={"Authorization": f"Bearer {api_key}"})
+    def quiet(self, **fields: Any) -> str:
+        """The id of a message to add events to; it has ``sent`` alone."""
+        return self.send_id(**{"to": "never@example.org", **fields})
+
+    def timeline(self, send_id: str, api_key: str = KEY, timeout: float = 10) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {api_key}"}
+        return self.http.get(f"/api/v1/sends/{send_id}", headers=headers, timeout=timeout)
 
     def types(self, send_id: str) -> list[str]:
         return [event["type"] for event in self.timeline(send_id).json()["events"]]
@@ -70,7 +84,7 @@ class Api:
         return self.http.get(f"/api/v1/sends/{send_id}", params=query, headers=sent)
 
     def pages(self, send_id: str, limit: int | None = None) -> list[dict[str, Any]]:
-        """All pages of a timeline, each asked for with the ``nextCursor`` of the one before it."""
+        """All pages of a timeline, each requested with the ``nextCursor`` of the one before it."""
         query: dict[str, Any] = {} if limit is None else {"limit": limit}
         pages = [self.read(send_id, **query).json()]
         while (cursor := pages[-1]["nextCursor"]) is not None:
@@ -84,17 +98,25 @@ class Api:
 
     def control(self, call: str, /, **fields: Any) -> Any:
         """A control call that must succeed."""
-        answer = self.post(call, **fields)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        response = self.post(call, **fields)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def get(self, call: str, /, **query: Any) -> Any:
-        answer = self.http.get(f"/_sandbox/{call}", params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        response = self.http.get(f"/_sandbox/{call}", params=query)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def messages(self) -> list[str]:
+        """The send ids of the stored messages, oldest first."""
+        return [message["send_id"] for message in self.get("messages")["messages"]]
 
     def count(self, **query: Any) -> int:
         return int(self.get("messages", **query)["count"])
+
+    def log(self) -> list[tuple[Any, ...]]:
+        """The logged requests: method, status, fault."""
+        return [(row["method"], row["status"], row["fault"]) for row in self.get("requests")["requests"]]
 
     def enter_window(self) -> None:
         """Move the clock to 12 s into a new rate window, so that none ends in the middle of a test."""
@@ -108,13 +130,13 @@ class Api:
         return self.http.get("/api/v1/events", params=query, headers={"Authorization": f"Bearer {api_key}"})
 
     def event_ids(self, **query: Any) -> list[str]:
-        answer = self.events(**query)
-        assert answer.status_code == 200, answer.text
-        return [event["id"] for event in answer.json()["events"]]
+        response = self.events(**query)
+        assert response.status_code == 200, response.text
+        return [event["id"] for event in response.json()["events"]]
 
-    def add_event(self, send_id: str, kind: str, at: float | None = None, **fields: Any) -> None:
+    def add_event(self, send_id: str, kind: str, at: float | None = None, **fields: Any) -> Any:
         """Add an event to a message, now or at a time in seconds since the epoch."""
-        self.control(f"messages/{send_id}/events", type=kind, at=at, **fields)
+        return self.control(f"messages/{send_id}/events", type=kind, at=at, **fields)
 
     @contextmanager
     def stream(
@@ -122,8 +144,24 @@ class Api:
     ) -> Iterator[Stream]:
         """An event stream, or the refusal of one."""
         sent = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        with self.http.stream("GET", "/api/v1/events/stream", params=query, headers=sent | (headers or {})) as answer:
-            yield Stream(answer)
+        with self.http.stream("GET", "/api/v1/events/stream", params=query, headers=sent | (headers or {})) as response:
+            yield Stream(response)
+
+    def raw(self, line: str, *headers: str, body: str = "") -> socket.socket:
+        """A connection on which the start of a request was sent, and nothing was read."""
+        url = self.http.base_url
+        connection = socket.create_connection((url.host, url.port or 0), timeout=10)
+        lines = [f"{line} HTTP/1.1", "Host: 127.0.0.1", f"x-api-key: {KEY}", *headers, "", body]
+        connection.sendall("\r\n".join(lines).encode())
+        return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything until the server closes the connection."""
+    received = b""
+    while more := connection.recv(65536):
+        received += more
+    return received
 
 
 DEADLINE = 10.0
@@ -133,10 +171,10 @@ DEADLINE = 10.0
 class Stream:
     """An event stream that is being read. Every wait ends with an error at the deadline."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        self.answer = answer
-        self.status = answer.status_code
-        self._chunks = answer.iter_raw()
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.status = response.status_code
+        self._chunks = response.iter_raw()
         self._text = ""
         self.ended = False
         """The server has ended the stream cleanly."""
@@ -168,13 +206,18 @@ class Stream:
         return None
 
     def take(self, count: int) -> list[dict[str, Any]]:
-        """The next events, so many."""
+        """As many of the next events."""
         events = [self.event() for _ in range(count)]
         assert None not in events, events
         return [event for event in events if event is not None]
 
-    def types(self, count: int) -> list[str]:
-        return [event["type"] for event in self.take(count)]
+    def numbers(self, count: int) -> list[int]:
+        """The ``number`` of each of the next events."""
+        return [event["data"]["number"] for event in self.take(count)]
+
+    def send_ids(self, count: int) -> list[str]:
+        """The send of each of the next events."""
+        return [event["data"]["sendId"] for event in self.take(count)]
 
     def rest(self) -> list[dict[str, Any]]:
         """All events until the server ends the stream."""
@@ -182,6 +225,19 @@ class Stream:
         while (event := self.event()) is not None:
             events.append(event)
         return events
+
+    def is_cut(self) -> bool:
+        """Whether the connection is cut, without an end of the response."""
+        try:
+            self.rest()
+        except httpx.RemoteProtocolError:
+            return True
+        return False
+
+    def error(self) -> dict[str, Any]:
+        """The body of a refusal."""
+        body: dict[str, Any] = json.loads(self.response.read())
+        return body
 
 
 def wait_until(true: Callable[[], bool]) -> None:

@@ -1,10 +1,9 @@
-"""The contract of the three endpoints: answers, errors, headers."""
+"""The contract of the endpoints: responses, errors, headers."""
 
 from __future__ import annotations
 
 import base64
 import json
-import socket
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_fluxomail.sandbox.api.rate_limit import RateWindows
+from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 
-from .helpers import BASE, KEY
+from .helpers import BASE, KEY, wait_until
 
 if TYPE_CHECKING:
     import httpx
@@ -21,32 +21,19 @@ if TYPE_CHECKING:
     from .helpers import Api
 
 AUTH = {"Authorization": f"Bearer {KEY}"}
+HALF_PAIR = b"\xed\xa0\x80"
 
 
 def attachment(size: int = 3, **fields: Any) -> dict[str, Any]:
     return {"filename": "rows.csv", "contentBase64": base64.b64encode(b"x" * size).decode(), **fields}
 
 
-def assert_error(answer: httpx.Response, status: int, code: str, text: str) -> None:
-    body = answer.json()
-    assert (answer.status_code, body["code"]) == (status, code), answer.text
+def assert_error(response: httpx.Response, status: int, code: str, text: str) -> None:
+    body = response.json()
+    assert (response.status_code, body["code"]) == (status, code), response.text
     assert text in body["message"]
     assert body["error"] == body["message"]
     assert set(body) <= {"code", "message", "error", "details"}
-
-
-def test_first_send(api: Api) -> None:
-    answer = api.send()
-    assert answer.status_code == 200
-    body = answer.json()
-    assert set(body) == {"sendId", "status", "messageId"}
-    assert body["sendId"].startswith("sends_")
-    assert body["status"] == "sent"
-    assert body["messageId"]
-    assert "Idempotency-Replayed" not in answer.headers
-    assert "Idempotency-Key" not in answer.headers
-    assert "X-RateLimit-Limit" not in answer.headers
-    assert answer.headers["Content-Type"] == "application/json"
 
 
 @pytest.mark.parametrize("path", ["send", "send-global"])
@@ -55,7 +42,7 @@ def test_everything_that_was_sent_is_kept(api: Api, path: str) -> None:
     fields: dict[str, Any] = {
         "to": "Ann Ö <ann@example.org>",
         "subject": "Grüße 🎉",
-        "content": "text\nzwei",
+        "content": "text\x00\nzwei",
         "htmlContent": "<p>hi</p>",
         "cc": "a@example.org",
         "bcc": ["b@example.org", "c@example.org"],
@@ -65,62 +52,64 @@ def test_everything_that_was_sent_is_kept(api: Api, path: str) -> None:
         "nested": {"a": [1, 1.5, None]},
     }
     send_id = api.send_id(path=path, idempotency_key="k1", **fields)
-    found = api.get("messages", to="ANN@example.org")
-    assert found["count"] == 1
-    message = found["messages"][0]
-    assert message["send_id"] == send_id
-    assert message["to"] == fields["to"]
-    assert (message["subject"], message["content"], message["html_content"]) == ("Grüße 🎉", "text\nzwei", "<p>hi</p>")
-    assert (message["cc"], message["bcc"]) == (["a@example.org"], ["b@example.org", "c@example.org"])
-    assert (message["policy_key"], message["idempotency_key"]) == ("bulk", "k1")
-    assert message["extra_fields"] == {"replyTo": "r@example.org", "nested": {"a": [1, 1.5, None]}}
-    assert (message["endpoint"], message["organization"]) == (path, "org_sandbox")
-    assert before - 1 <= message["created_at"] <= time.time() + 1
-    assert [event["type"] for event in message["events"]] == ["sent"]
-    first, second = message["attachments"]
-    assert (first["filename"], first["content_type"], first["size"]) == ("rows.csv", "text/csv", 5)
-    assert (second["content_type"], second["size"]) == (None, 0)
-    content = api.http.get(f"/_sandbox/messages/{send_id}/attachments/0")
-    assert content.content == b"xxxxx"
-    assert api.http.get(f"/_sandbox/messages/{send_id}/attachments/2").status_code == 404
+    (message,) = api.get("messages", to="ANN@example.org")["messages"]
+    attachments = message.pop("attachments")
+    assert before - 1 <= message.pop("created_at") <= time.time() + 1
+    assert message.pop("message_id")
+    assert [event["type"] for event in message.pop("events")] == ["sent"]
+    assert message == {
+        "send_id": send_id,
+        "to": fields["to"],
+        "subject": fields["subject"],
+        "content": fields["content"],
+        "html_content": "<p>hi</p>",
+        "cc": ["a@example.org"],
+        "bcc": fields["bcc"],
+        "policy_key": "bulk",
+        "idempotency_key": "k1",
+        "extra_fields": {"replyTo": "r@example.org", "nested": {"a": [1, 1.5, None]}},
+        "endpoint": path,
+        "organization": "org_sandbox",
+    }
+    found = [(each["filename"], each["content_type"], each["size"]) for each in attachments]
+    assert found == [("rows.csv", "text/csv", 5), ("rows.csv", None, 0)]
+    contents = [api.http.get(f"/_sandbox/messages/{send_id}/attachments/{position}") for position in (0, 2)]
+    assert [(each.status_code, each.content[:5]) for each in contents] == [(200, b"xxxxx"), (404, b'{"err')]
 
 
 @pytest.mark.parametrize("field", ["to", "subject", "content"])
 @pytest.mark.parametrize("value", [None, "", "  \n"])
 def test_missing_required_field(api: Api, field: str, value: str | None) -> None:
     changed: dict[str, Any] = {field: value}
-    answer = api.send(**changed)
-    assert_error(answer, 400, "validation_error", "Missing required fields")
-    assert answer.json()["details"] == {"fields": [field]}
+    response = api.send(**changed)
+    assert_error(response, 400, "validation_error", "Missing required fields")
+    assert response.json()["details"] == {"fields": [field]}
     assert api.count() == 0
 
 
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"to": ["a@example.org"]}, "exactly one email address"),
-        ({"to": {"email": "a@example.org"}}, "exactly one email address"),
         ({"to": "nobody"}, "exactly one email address"),
-        ({"to": "a@example.org, b@example.org"}, "exactly one email address"),
         ({"to": "a@example.org;b@example.org"}, "exactly one email address"),
-        ({"to": "a@example.org <b@example.org>"}, "exactly one email address"),
         ({"to": "A <a@example.org>, B <b@example.org>"}, "exactly one email address"),
+        # Read back and forth, these would take hours.
+        ({"to": "a" + " " * 200_000}, "exactly one email address"),
+        ({"to": " " * 200_000 + "<a@b"}, "exactly one email address"),
         ({"to": "a@example.org\r\nBcc: b@example.org"}, "to must be a single line"),
         ({"subject": "a\nb"}, "subject must be a single line"),
-        ({"subject": 5}, "subject must be a string"),
-        ({"content": {"a": 1}}, "content must be a string"),
         ({"htmlContent": 5}, "htmlContent must be a string"),
-        ({"policyKey": []}, "policyKey must be a string"),
         ({"cc": 5}, "cc must be"),
         ({"bcc": ["a@example.org", 5]}, "bcc must be"),
-        ({"idempotencyKey": 5}, "idempotencyKey must be"),
         ({"idempotencyKey": "k" * 257}, "idempotencyKey must be"),
-        ({"attachments": {}}, "attachments must be a list"),
         ({"attachments": ["x"]}, "attachments must be a list"),
         ({"attachments": [{"contentBase64": ""}]}, "attachments[0].filename"),
         ({"attachments": [attachment(), {"filename": "a"}]}, "attachments[1].contentBase64"),
         ({"attachments": [attachment(contentType=5)]}, "attachments[0].contentType"),
+        ({"attachments": [attachment(contentBase64="not base64!")]}, "Invalid base64"),
+        ({"attachments": [attachment(contentBase64="abc")]}, "Invalid base64"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_wrong_field(api: Api, fields: dict[str, Any], text: str) -> None:
     assert_error(api.send(**fields), 400, "validation_error", text)
@@ -133,77 +122,71 @@ def test_address_with_a_name(api: Api, to: str) -> None:
     assert api.count(to="ann@example.org") == 1
 
 
-@pytest.mark.parametrize("content", ["not base64!", "abc", "Ä" * 4])
-def test_bad_base64(api: Api, content: str) -> None:
-    answer = api.send(attachments=[attachment() | {"contentBase64": content}])
-    assert_error(answer, 400, "validation_error", "Invalid base64")
-    assert answer.json()["details"]["reason"] == "invalid_base64"
-
-
-def test_attachment_count(api: Api) -> None:
-    assert api.send(attachments=[attachment()] * 5).status_code == 200
-    answer = api.send(attachments=[attachment()] * 6)
-    assert_error(answer, 400, "validation_error", "Too many attachments")
-    assert answer.json()["details"]["reason"] == "too_many"
-
-
-def test_attachment_size(api: Api) -> None:
-    mebibyte = 1024 * 1024
-    assert api.send(attachments=[attachment(4 * mebibyte), attachment(6 * mebibyte)]).status_code == 200
-    answer = api.send(attachments=[attachment(4 * mebibyte), attachment(6 * mebibyte + 1)])
-    assert_error(answer, 400, "validation_error", "too large")
-    assert answer.json()["details"]["reason"] == "too_large"
-
-
 @pytest.mark.parametrize(
     "body",
     [
         b"",
-        b"{",
-        b"\xff\xfe",
         b"[]",
-        b'"text"',
         b'{"to": NaN}',
         b'{"to": 1e999}',
         b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         json.dumps(BASE | {"content": "\ud800"}).encode(),
-        b'{"x": ' + b"1" * 5000 + b"}",
+        json.dumps(BASE).encode().replace(b"Nightly load", HALF_PAIR),
+        json.dumps(BASE | {"subject": "\ud800"}, ensure_ascii=False).encode("utf-16-le", "surrogatepass"),
+        b'{"to": "a@example.org\xff"}',
     ],
+    ids=lambda body: str(body[:20]),
 )
 def test_body_that_is_no_json_object(api: Api, body: bytes) -> None:
-    answer = api.http.post("/api/v1/emails/send", content=body, headers=AUTH)
-    assert_error(answer, 400, "validation_error", "JSON")
+    response = api.http.post("/api/v1/emails/send", content=body, headers=AUTH)
+    assert_error(response, 400, "validation_error", "JSON")
 
 
-def test_escaped_characters_are_fine(api: Api) -> None:
-    body = json.dumps(BASE | {"content": "🎉 \x00 ok"}).encode()
+def test_a_byte_order_mark_is_passed_over(api: Api) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(BASE).encode()
     assert api.http.post("/api/v1/emails/send", content=body, headers=AUTH).status_code == 200
-    assert api.get("messages")["messages"][0]["content"] == "🎉 \x00 ok"
+
+
+@pytest.mark.parametrize("levels", [99, 100, 200])
+def test_what_is_accepted_can_be_shown(api: Api, levels: int) -> None:
+    value: Any = 10**30
+    for level in range(levels - 1):
+        value = {"a": value} if level % 2 else [value]
+    if levels > 100:
+        assert_error(api.send(custom=value), 400, "validation_error", "Invalid JSON body")
+        return
+    send_id = api.send_id(custom=value)
+    (message,) = api.get("messages")["messages"]
+    assert message["extra_fields"] == {"custom": value}
+    assert api.add_event(send_id, "delayed", custom=value)["custom"] == value
+    assert api.events().json()["events"][0]["data"]["custom"] == value
+    assert api.timeline(send_id).json()["events"][-1]["custom"] == value
+
+
+# Who may do what
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "status"),
     [
-        {},
-        {"Authorization": "Bearer wrong"},
-        {"Authorization": "Bearer"},
-        {"Authorization": f"Basic {KEY}"},
-        {"Authorization": KEY},
-        {"x-api-key": "wrong"},
-        {"Authorization": "Bearer wrong", "x-api-key": KEY},
+        ({}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": f"Basic {KEY}"}, 401),
+        ({"Authorization": KEY}, 401),
+        ({"Authorization": "Bearer wrong", "x-api-key": KEY}, 401),
+        ({"x-api-key": KEY}, 200),
+        ({"Authorization": f"bearer {KEY}", "x-api-key": "wrong"}, 200),
     ],
 )
-def test_bad_key(api: Api, headers: dict[str, str]) -> None:
-    assert_error(
-        api.http.post("/api/v1/emails/send", json=BASE, headers=headers), 401, "invalid_key", "Invalid API key"
-    )
-    assert_error(api.http.get("/api/v1/sends/x", headers=headers), 401, "invalid_key", "Invalid API key")
-    assert api.count() == 0
-
-
-@pytest.mark.parametrize("headers", [{"x-api-key": KEY}, {"Authorization": f"bearer {KEY}", "x-api-key": "wrong"}])
-def test_both_forms_of_the_key(api: Api, headers: dict[str, str]) -> None:
-    assert api.http.post("/api/v1/emails/send", json=BASE, headers=headers).status_code == 200
+def test_key(api: Api, headers: dict[str, str], status: int) -> None:
+    send = api.http.post("/api/v1/emails/send", json=BASE, headers=headers)
+    read = api.http.get("/api/v1/sends/x", headers=headers)
+    if status == 200:
+        assert (send.status_code, read.status_code) == (200, 404)
+    else:
+        assert_error(send, 401, "invalid_key", "Invalid API key")
+        assert_error(read, 401, "invalid_key", "Invalid API key")
+    assert api.count() == (status == 200)
 
 
 def test_scopes(api: Api) -> None:
@@ -238,10 +221,8 @@ def test_order_of_the_checks(api: Api) -> None:
     api.control("keys", key="sender", rate_limit_per_minute=1)
     api.enter_window()
     api.control("pause", paused=True)
-    assert api.send(api_key="wrong", to=None).status_code == 401
-    assert api.send(api_key="reader", to=None).json()["code"] == "missing_scope"
-    assert api.send(api_key="reader", to=None).json()["code"] == "missing_scope"
-    assert api.send(api_key="sender", to=None).json()["code"] == "tenant_paused"
+    codes = [api.send(api_key=key, to=None).json()["code"] for key in ("wrong", "reader", "reader", "sender")]
+    assert codes == ["invalid_key", "missing_scope", "missing_scope", "tenant_paused"]
     api.control("pause", paused=False)
     assert api.send(api_key="sender", to=None).json()["code"] == "rate_limited"
     api.advance(60)
@@ -266,20 +247,19 @@ def test_rate_limit(api: Api) -> None:
         assert refused.headers["X-RateLimit-Remaining"] == "0"
         assert int(refused.headers["X-RateLimit-Reset"]) == reset
     assert api.send().status_code == 200  # another key has its own count
-    api.advance(reset - api.get("health")["now"] - 10)
-    near = api.send(api_key="capped")
-    assert near.status_code == 429
-    assert 5 <= int(near.headers["Retry-After"]) <= 10
-    api.advance(10)
+    api.advance(reset - api.get("health")["now"])
     fresh = api.send(api_key="capped")
     assert fresh.status_code == 200
     assert (fresh.headers["X-RateLimit-Remaining"], fresh.headers["X-RateLimit-Reset"]) == ("2", str(reset + 60))
     assert api.count() == 3
+    # A replaced key begins a new count.
+    api.control("keys", key="capped", rate_limit_per_minute=1)
+    assert [api.send(api_key="capped").status_code for _ in range(2)] == [200, 429]
 
 
 @pytest.mark.parametrize(
     ("now", "reset", "retry_after"),
-    [(120.0, 180, 60), (120.001, 180, 60), (150.5, 180, 30), (179.0, 180, 1), (179.999, 180, 1), (180.0, 240, 60)],
+    [(120.0, 180, 60), (120.001, 180, 60), (150.5, 180, 30), (179.999, 180, 1), (180.0, 240, 60)],
 )
 def test_rate_limit_arithmetic(now: float, reset: int, retry_after: int) -> None:
     windows = RateWindows()
@@ -289,19 +269,6 @@ def test_rate_limit_arithmetic(now: float, reset: int, retry_after: int) -> None
     assert (second.reset, second.retry_after) == (reset, retry_after)
     assert windows.hit("k", 1, reset - 0.001).exceeded
     assert not windows.hit("k", 1, reset).exceeded
-
-
-def test_a_replaced_key_begins_a_new_count(api: Api) -> None:
-    api.enter_window()
-    api.control("keys", key="capped", rate_limit_per_minute=1)
-    assert [api.send(api_key="capped").status_code for _ in range(2)] == [200, 429]
-    api.control("keys", key="capped", rate_limit_per_minute=1)
-    assert api.send(api_key="capped").status_code == 200
-
-
-@pytest.mark.parametrize("send_id", ["sends_unknown", "a%2Fb", "%F0%9F%8E%89"])
-def test_unknown_send(api: Api, send_id: str) -> None:
-    assert_error(api.timeline(send_id), 404, "not_found", "ot found")
 
 
 def test_a_send_of_another_organization_is_unknown(api: Api) -> None:
@@ -317,25 +284,17 @@ def test_a_send_of_another_organization_is_unknown(api: Api) -> None:
         ("GET", "/api/v1", 404, "not_found"),
         ("POST", "/api/v1/emails/send/", 404, "not_found"),
         ("GET", "/api/v1/emails/send", 405, "method_not_allowed"),
-        ("POST", "/api/v1/sends/x", 405, "method_not_allowed"),
         ("DELETE", "/api/v1/sends/x", 405, "method_not_allowed"),
     ],
 )
 def test_unknown_path_or_method(api: Api, method: str, path: str, status: int, code: str) -> None:
-    answer = api.http.request(method, path, headers=AUTH)
-    assert_error(answer, status, code, "ot ")
-    assert answer.headers["X-Request-Id"]
-    assert ("Allow" in answer.headers) == (status == 405)
+    response = api.http.request(method, path, headers=AUTH)
+    assert_error(response, status, code, "ot ")
+    assert response.headers["X-Request-Id"]
+    assert ("Allow" in response.headers) == (status == 405)
 
 
-@pytest.mark.parametrize("path", ["/api/v1/emails/send", "/api/v1/none", "/api/v1/sends/x"])
-def test_request_id(api: Api, path: str) -> None:
-    given = api.http.get(path, headers={"X-Request-Id": "mine-1"})
-    assert given.headers["X-Request-Id"] == given.headers["Fluxomail-Request-Id"] == "mine-1"
-    made = {api.http.get(path).headers["X-Request-Id"] for _ in range(3)}
-    assert len(made) == 3
-    unsafe = api.http.get(path, headers={"X-Request-Id": "x" * 300})
-    assert unsafe.headers["X-Request-Id"].startswith("req_")
+# The connection and the clock
 
 
 def test_date_is_the_sandbox_clock(api: Api) -> None:
@@ -346,44 +305,29 @@ def test_date_is_the_sandbox_clock(api: Api) -> None:
         assert abs(parsedate_to_datetime(dates[0]).timestamp() - now) < 5
 
 
-def test_body_above_the_limit(api: Api) -> None:
-    body = b" " * (34 * 1024 * 1024)
-    assert_error(api.http.post("/api/v1/emails/send", content=body, headers=AUTH), 413, "validation_error", "larger")
-    assert api.send().status_code == 200
+def test_the_end_of_time(api: Api) -> None:
+    api.control("settings", retry_after="http-date", event_delay=366 * 24 * 3600)
+    api.control("keys", key="capped", rate_limit_per_minute=1)
+    response = api.post("clock", advance_seconds=MAX_CLOCK_SECONDS)
+    assert response.status_code == 400
+    assert "where the clock ends" in response.json()["error"]
+    api.advance(MAX_CLOCK_SECONDS - api.advance(0) - 1)
+    send_id = api.send_id(api_key="capped")
+    assert api.send(api_key="capped").status_code == 429
+    wait_until(lambda: api.get("health")["now"] == MAX_CLOCK_SECONDS)
+    assert api.post("clock", advance_seconds=60).status_code == 400
+    assert api.timeline(send_id).status_code == api.events().status_code == 200
 
 
 def test_a_client_that_leaves_in_mid_body(api: Api) -> None:
-    url = api.http.base_url
-    with socket.create_connection((url.host, url.port or 0), timeout=5) as raw:
-        raw.sendall(
-            b"POST /api/v1/emails/send HTTP/1.1\r\nHost: x\r\nx-api-key: fm_sandbox\r\nContent-Length: 99\r\n\r\n{"
-        )
-        deadline = time.monotonic() + 10
-        while not api.get("requests")["count"]:
-            assert time.monotonic() < deadline
+    with api.raw("POST /api/v1/emails/send", "Content-Length: 99", body="{"):
+        wait_until(lambda: bool(api.get("requests")["count"]))
     assert api.send().status_code == 200
     assert [row["status"] for row in api.get("requests")["requests"]] == [None, 200]
     assert api.count() == 1
 
 
-@pytest.mark.parametrize("levels", [99, 100, 200])
-def test_what_is_accepted_can_be_shown(api: Api, levels: int) -> None:
-    value: Any = 10**30
-    for level in range(levels - 1):
-        value = {"a": value} if level % 2 else [value]
-    if levels > 100:
-        assert_error(api.send(custom=value), 400, "validation_error", "Invalid JSON body")
-        return
-    send_id = api.send_id(custom=value)
-    (message,) = api.get("messages")["messages"]
-    assert message["extra_fields"] == {"custom": value}
-    event = api.control(f"messages/{send_id}/events", type="delayed", custom=value)
-    assert event["custom"] == value
-    assert api.events().json()["events"][0]["data"]["custom"] == value
-    assert api.timeline(send_id).json()["events"][-1]["custom"] == value
-
-
-def test_an_unexpected_error_is_an_answer_too(
+def test_an_unexpected_error_has_a_response_too(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*args: object) -> None:
@@ -392,6 +336,6 @@ def test_an_unexpected_error_is_an_answer_too(
     with monkeypatch.context() as patched:
         patched.setattr("airflow_provider_fluxomail.sandbox.api.sends.parse_message", fail)
         assert_error(api.send(), 500, "internal_error", "Internal server error")
-    # The same connection goes on; by its next answer the log has been written.
+    # The same connection goes on; by its next response the log has been written.
     assert api.send().status_code == 200
     assert "ZeroDivisionError" in caplog.text

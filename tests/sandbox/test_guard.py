@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.sandbox.errors import ControlError
 from airflow_provider_fluxomail.sandbox.exchange import read_body
 from airflow_provider_fluxomail.sandbox.middleware import check_body
 
-from .helpers import BASE, KEY, Api
+from .helpers import BASE, KEY, Api, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,52 +25,33 @@ NAMES = ("sandbox", "mail.internal")
 
 GOOD_HOSTS = [
     "127.0.0.1",
-    "127.0.0.1:8026",
-    "127.8.9.10:1",
-    "[::1]",
     "[::1]:8026",
-    "localhost",
-    "localhost:8026",
     "LocalHost:8026",
     "localhost.:8026",
     "x.localhost:8026",
     "192.168.1.20:8026",
-    "10.0.0.1",
-    "0.0.0.0:8026",
-    "[fe80::1]:8026",
     "[2001:DB8::1]:8026",
     "sandbox:8026",
-    "Sandbox",
     "mail.internal",
 ]
 BAD_HOSTS = [
     "",
-    "evil.example",
-    "evil.example:8026",
-    "127.0.0.1.evil.example",
     "127.0.0.1.nip.io:8026",
     "localhost.evil.example",
     "evillocalhost",
-    "evil-localhost:8026",
     "internal",
     "x.mail.internal",
-    "sandbox.evil.example",
     "127.0.0.1:",
-    "127.0.0.1:x",
     "127.0.0.1:123456",
-    "127.0.0.1:80:80",
     "127.0.0.1@evil.example",
-    "evil.example@127.0.0.1",
     "127.0.0.1/x",
     "127.0.0.1 evil.example",
     "http://127.0.0.1",
     "::1",
     "[::1",
-    "[evil.example]",
     "[::1]evil.example",
     "256.0.0.1",
     "2130706433",
-    "0x7f.1",
     "127.0.0.1,evil.example",
 ]
 
@@ -84,49 +65,40 @@ def refusal(method: str, **headers: str) -> ControlError | None:
     return None
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("host", GOOD_HOSTS)
-def test_good_host(host: str, method: str) -> None:
-    assert refusal(method, host=host) is None
-    assert refusal(method, host=host, origin=f"http://{host}") is None
-    assert refusal(method, host=host, origin=f"https://{host}".upper()) is None
+def test_good_host(host: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        assert refusal(method, host=host) is None
+        assert refusal(method, host=host, origin=f"http://{host}") is None
+        assert refusal(method, host=host, origin=f"https://{host}".upper()) is None
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("host", BAD_HOSTS)
-def test_bad_host(host: str, method: str) -> None:
-    error = refusal(method, host=host)
-    assert "use 127.0.0.1 or localhost, or start the sandbox with --allow-host" in str(error)
-    assert repr(host) in str(error)
-    # A page of that name, to which it would be the same origin.
-    assert refusal(method, host=host, origin=f"http://{host}") is not None
+def test_bad_host(host: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        error = refusal(method, host=host)
+        assert "use 127.0.0.1 or localhost, or start the sandbox with --allow-host" in str(error)
+        assert repr(host) in str(error)
+        # A page of that name, to which it would be the same origin.
+        assert refusal(method, host=host, origin=f"http://{host}") is not None
 
 
-def test_no_host() -> None:
-    assert refusal("GET") is not None
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
 @pytest.mark.parametrize(
     "origin",
     [
-        "http://evil.example",
         "https://evil.example:8026",
-        "http://127.0.0.1",
-        "http://127.0.0.1:3000",
         "http://localhost:8026",
         "http://127.0.0.1:8026.evil.example",
         "http://127.0.0.1:8026/",
         "ftp://127.0.0.1:8026",
-        "127.0.0.1:8026",
-        "file://",
         "null",
         "",
         "http://127.0.0.1:8026 http://evil.example",
     ],
 )
-def test_origin(origin: str, method: str) -> None:
-    assert "are refused" in str(refusal(method, host="127.0.0.1:8026", origin=origin))
+def test_origin(origin: str) -> None:
+    for method in ("GET", "HEAD", "POST", "DELETE"):
+        assert "are refused" in str(refusal(method, host="127.0.0.1:8026", origin=origin))
 
 
 @pytest.mark.parametrize(
@@ -136,8 +108,16 @@ def test_origin(origin: str, method: str) -> None:
 def test_sec_fetch_site(site: str, posts: bool) -> None:
     assert (refusal("POST", host="localhost", sec_fetch_site=site) is None) is posts
     assert (refusal("DELETE", host="localhost", sec_fetch_site=site) is None) is posts
-    # A link to a read may be followed; the page that it is on sees nothing of the answer.
+    # A link to a read may be followed; the page that it is on sees nothing of the response.
     assert refusal("GET", host="localhost", sec_fetch_site=site) is None
+
+
+@pytest.mark.parametrize("name", [b"host", b"origin", b"sec-fetch-site"])
+def test_a_header_that_comes_twice(name: bytes) -> None:
+    good = {b"host": b"localhost", b"origin": b"http://localhost", b"sec-fetch-site": b"same-origin"}
+    headers = [(b"host", b"localhost"), (name, b"evil.example"), (name, good[name])]
+    with pytest.raises(ControlError, match=f"more than one {name.decode()}"):
+        check_origin("POST", headers, ())
 
 
 # At the wire
@@ -149,7 +129,7 @@ def named() -> Iterator[SandboxServer]:
         yield server
 
 
-def ask(
+def request(
     server: SandboxServer, method: str, path: str, headers: dict[str, str | None], body: object = None
 ) -> tuple[int, Any]:
     """A request with exactly these headers and a Host of one's own; None leaves the Host out."""
@@ -160,25 +140,20 @@ def ask(
         if value is not None:
             connection.putheader(name, value.replace("{port}", str(server.port)))
     connection.endheaders(content)
-    answer = connection.getresponse()
-    text = answer.read()
+    response = connection.getresponse()
+    text = response.read()
     connection.close()
-    return answer.status, json.loads(text) if text.startswith(b"{") else text
+    return response.status, json.loads(text) if text.startswith(b"{") else text
 
 
 PAGES: dict[str, dict[str, str | None]] = {
     "rebinding": {"Host": "evil.example:{port}"},
     "rebinding with origin": {"Host": "evil.example:{port}", "Origin": "http://evil.example:{port}"},
     "foreign": {"Host": "127.0.0.1:{port}", "Origin": "https://evil.example"},
-    "other port": {"Host": "localhost:{port}", "Origin": "http://localhost:3000"},
     "sandboxed frame": {"Host": "127.0.0.1:{port}", "Origin": "null"},
 }
 CALLS: list[tuple[str, str, object]] = [
-    ("GET", "messages", None),
-    ("GET", "requests", None),
-    ("GET", "settings", None),
-    ("GET", "faults", None),
-    ("GET", "health", None),
+    *(("GET", call, None) for call in ("messages", "requests", "settings", "faults", "health", "nowhere")),
     ("POST", "keys", {"key": "evil"}),
     ("POST", "pause", {"paused": True}),
     ("POST", "settings", {"event_delay": 9}),
@@ -192,79 +167,67 @@ CALLS: list[tuple[str, str, object]] = [
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_refused_call_changes_nothing(named: SandboxServer, page: str) -> None:
-    api = Api(named.url)
-    api.control("reset")
-    api.control("faults", kind="status", status=418, match={"path": "/none"})
-    send_id = api.send_id()
-    calls = [
-        *CALLS,
-        ("POST", f"messages/{send_id}/events", {"type": "bounced"}),
-        ("GET", f"messages/{send_id}/attachments/0", None),
-        ("GET", "nowhere", None),
-    ]
+    with Api(named.url) as api:
+        api.control("reset")
+        api.control("faults", kind="status", status=418, match={"path": "/none"})
+        send_id = api.send_id()
+        calls = [
+            *CALLS,
+            ("POST", f"messages/{send_id}/events", {"type": "bounced"}),
+            ("GET", f"messages/{send_id}/attachments/0", None),
+        ]
 
-    def state() -> list[Any]:
-        return [api.get(call) for call in ("settings", "faults", "requests", "messages")]
+        def state() -> list[Any]:
+            return [api.get(call) for call in ("settings", "faults", "requests", "messages")]
 
-    before = state()
-    for method, call, body in calls:
-        status, answer = ask(named, method, f"/_sandbox/{call}", PAGES[page], body)
-        assert (status, set(answer)) == (403, {"error"}), (method, call)
-    assert ask(named, "GET", "/", PAGES[page])[0] == 403
-    assert state() == before
-    assert api.send().status_code == 200
-    assert api.send(api_key="evil").status_code == 401
-    api.close()
+        before = state()
+        for method, call, body in calls:
+            status, response = request(named, method, f"/_sandbox/{call}", PAGES[page], body)
+            assert (status, set(response)) == (403, {"error"}), (method, call)
+        assert request(named, "GET", "/", PAGES[page])[0] == 403
+        assert state() == before
+        assert api.send().status_code == 200
+        assert api.send(api_key="evil").status_code == 401
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Host": "127.0.0.1:{port}"},
         {"Host": "localhost:{port}", "Origin": "http://localhost:{port}", "Sec-Fetch-Site": "same-origin"},
         {"Host": "[::1]:{port}"},
-        {"Host": "my.localhost"},
-        {"Host": "192.168.7.7:{port}"},
-        {"Host": "sandbox:{port}"},
         {"Host": "SANDBOX", "Origin": "https://sandbox"},
+        {"Host": "sandbox."},
         {"Host": "127.0.0.1:{port}", "Sec-Fetch-Site": "none", "Content-Type": "text/plain"},
     ],
 )
-def test_a_call_of_ones_own(named: SandboxServer, headers: dict[str, str | None]) -> None:
-    status, answer = ask(named, "POST", "/_sandbox/keys", headers, {"key": "mine"})
-    assert (status, answer["key"]) == (200, "mine")
-    assert ask(named, "GET", "/_sandbox/settings", headers)[0] == 200
-    assert ask(named, "DELETE", "/_sandbox/keys/mine", headers)[0] == 200
+def test_an_allowed_call(named: SandboxServer, headers: dict[str, str | None]) -> None:
+    status, response = request(named, "POST", "/_sandbox/keys", headers, {"key": "mine"})
+    assert (status, response["key"]) == (200, "mine")
+    assert request(named, "GET", "/_sandbox/settings", headers)[0] == 200
+    assert request(named, "DELETE", "/_sandbox/keys/mine", headers)[0] == 200
 
 
-def test_names_are_of_this_sandbox_alone(server: SandboxServer) -> None:
-    status, answer = ask(server, "GET", "/_sandbox/health", {"Host": "sandbox"})
-    assert status == 403
-    assert "--allow-host" in answer["error"]
+@pytest.mark.parametrize("name", ["box:8026", "http://box", "a b", ""])
+def test_allowed_hosts_are_names(name: str) -> None:
+    with pytest.raises(ValueError, match="names without a port"):
+        SandboxServer(allow_hosts=[name])
 
 
-@pytest.mark.parametrize("name", [b"host", b"origin", b"sec-fetch-site"])
-def test_a_header_that_comes_twice(name: bytes) -> None:
-    good = {b"host": b"localhost", b"origin": b"http://localhost", b"sec-fetch-site": b"same-origin"}
-    headers = [(b"host", b"localhost"), (name, b"evil.example"), (name, good[name])]
-    with pytest.raises(ControlError, match=f"more than one {name.decode()}"):
-        check_origin("POST", headers, ())
-
-
-@pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_form_of_another_site(named: SandboxServer, site: str) -> None:
-    headers: dict[str, str | None] = {"Host": "127.0.0.1:{port}", "Sec-Fetch-Site": site, "Content-Type": "text/plain"}
-    assert ask(named, "POST", "/_sandbox/reset", headers)[0] == 403
-
-
-@pytest.mark.parametrize("host", [None, "", "x y", "evil.example"])
-def test_a_host_that_is_missing_or_no_name(named: SandboxServer, host: str | None) -> None:
-    line = "" if host is None else f"Host: {host}\r\n"
-    with socket.create_connection(named.address, timeout=10) as raw:
-        raw.sendall(f"GET /_sandbox/messages HTTP/1.0\r\n{line}\r\n".encode())
-        received = b""
-        while more := raw.recv(65536):
-            received += more
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "",
+        "Host: x y\r\n",
+        "Host: {own}\r\nHost: {own}\r\n",
+        "Host: {own}\r\nOrigin: http://x\r\nOrigin: http://{own}\r\n",
+    ],
+)
+def test_a_host_or_origin_that_is_missing_wrong_or_repeated(server_on_each_http: SandboxServer, headers: str) -> None:
+    server = server_on_each_http
+    lines = headers.format(own=f"127.0.0.1:{server.port}")
+    with socket.create_connection(server.address, timeout=10) as raw:
+        raw.sendall(f"GET /_sandbox/messages HTTP/1.0\r\n{lines}\r\n".encode())
+        received = read_all(raw)
     # The HTTP server may see to it first.
     assert received.split(b" ", 2)[1] in (b"403", b"400")
     assert b'"messages"' not in received
@@ -274,18 +237,18 @@ def test_a_host_that_is_missing_or_no_name(named: SandboxServer, host: str | Non
 def test_the_api_needs_its_key_and_nothing_else(named: SandboxServer, page: str) -> None:
     """A client may reach it by any name, through any proxy."""
     headers = PAGES[page] | {"x-api-key": KEY}
-    status, answer = ask(named, "POST", "/api/v1/emails/send", headers, BASE)
+    status, response = request(named, "POST", "/api/v1/emails/send", headers, BASE)
     assert status == 200
-    assert ask(named, "GET", f"/api/v1/sends/{answer['sendId']}", headers)[0] == 200
-    assert ask(named, "POST", "/api/v1/emails/send", PAGES[page], BASE)[0] == 401
+    assert request(named, "GET", f"/api/v1/sends/{response['sendId']}", headers)[0] == 200
+    assert request(named, "POST", "/api/v1/emails/send", PAGES[page], BASE)[0] == 401
 
 
 def test_a_call_that_ends_in_mid_body_is_not_made() -> None:
     async def read(*messages: dict[str, Any]) -> bytes:
-        waiting = iter(messages)
+        pending = iter(messages)
 
         async def receive() -> dict[str, Any]:
-            return next(waiting)
+            return next(pending)
 
         return check_body(await read_body(receive, 100), 100, is_json=True)
 
@@ -297,12 +260,3 @@ def test_a_call_that_ends_in_mid_body_is_not_made() -> None:
     with pytest.raises(ControlError, match="at most 100 bytes") as caught:
         asyncio.run(read({"type": "http.request", "body": b" " * 101}))
     assert caught.value.status == 413
-
-
-def test_a_client_that_leaves_in_mid_call(api: Api) -> None:
-    api.send_id()
-    url = api.http.base_url
-    with socket.create_connection((url.host, url.port or 0), timeout=5) as raw:
-        raw.sendall(b"POST /_sandbox/reset HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n")
-    # The server reads connections in turn: by these answers it has seen that one end.
-    assert [api.count() for _ in range(20)] == [1] * 20

@@ -18,7 +18,7 @@ from airflow_provider_fluxomail.sandbox.inbox.pages import TONES, ago, clip, exa
 from airflow_provider_fluxomail.sandbox.limits import MAX_EPOCH_SECONDS
 
 from .helpers import Api
-from .test_guard import PAGES, ask
+from .test_guard import PAGES, request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,13 +30,13 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 class Page(HTMLParser):
     """A page as a browser understands it: its elements, and its text in one line."""
 
-    def __init__(self, answer: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response) -> None:
         super().__init__()
-        self.status, self.headers = answer.status_code, answer.headers
+        self.status, self.headers = response.status_code, response.headers
         self.elements: list[tuple[str, dict[str, str]]] = []
         self._texts: list[str] = []
-        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-        self.feed(answer.text)
+        assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+        self.feed(response.text)
         self.text = " ".join("".join(self._texts).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -68,6 +68,12 @@ def show(api: Api, path: str = "", status: int = 200, **query: Any) -> Page:
     return page
 
 
+def assert_no_document(response: httpx.Response) -> None:
+    """A browser does not run it as a page."""
+    assert response.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def file(name: str = "a.txt", content: bytes = b"x", kind: str | None = None) -> dict[str, str]:
     item = {"filename": name, "contentBase64": base64.b64encode(content).decode()}
     return item | ({"contentType": kind} if kind else {})
@@ -76,29 +82,23 @@ def file(name: str = "a.txt", content: bytes = b"x", kind: str | None = None) ->
 # The list
 
 
-def test_an_empty_inbox_tells_how_to_send(api: Api) -> None:
-    page = show(api)
-    url = str(api.http.base_url).rstrip("/")
-    assert "No messages yet" in page.text
-    assert f"curl {url}/api/v1/emails/send" in page.text
-    assert "Authorization: Bearer fm_sandbox" in page.text
-    assert f'"conn_type": "fluxomail", "host": "{url}", "password": "fm_sandbox"' in page.text
-
-
-def test_the_curl_line_of_an_empty_inbox_works_with_any_key() -> None:
+def test_an_empty_inbox_says_how_to_send() -> None:
+    # The curl line works with any key.
     key = "it's<b>\"$x"
-    with SandboxServer(api_key=key) as server:
-        api = Api(server.url)
-        assert f"Authorization: Bearer {key}".replace("'", "'\"'\"'") in show(api).text
-        assert not show(api).all("b")
-        api.close()
+    with SandboxServer(api_key=key) as server, Api(server.url) as api:
+        page = show(api)
+        assert "No messages yet" in page.text
+        assert f"curl {api.url}/api/v1/emails/send" in page.text
+        assert f"Authorization: Bearer {key}".replace("'", "'\"'\"'") in page.text
+        assert f'"conn_type": "fluxomail", "host": "{api.url}", "password": ' in page.text
+        assert not page.all("b")
 
 
 def test_the_list_is_newest_first(api: Api) -> None:
     api.control("settings", event_delay=60)
     first = api.send_id(subject="The first", to="Ada <ada@example.org>", attachments=[file(), file()])
     second = api.send_id(subject="The second", path="send-global")
-    api.post(f"messages/{first}/events", type="bounced")
+    api.add_event(first, "bounced")
     page = show(api)
     assert page.listed() == [second, first]
     assert "2 messages, from no-reply@sandbox.example" in page.text
@@ -110,19 +110,7 @@ def test_the_list_is_newest_first(api: Api) -> None:
         "badge neutral",
         "badge bad",
     ]
-    assert str(api.http.base_url).rstrip("/") in page.text
-
-
-def test_times_are_relative_and_exact(api: Api) -> None:
-    send_id = api.send_id()
-    created = api.get("messages")["messages"][0]["created_at"]
-    api.advance(3 * 3600 + 5)
-    page = show(api)
-    assert "3 h ago" in page.text
-    (moment,) = page.all("time")
-    assert datetime.fromisoformat(moment["datetime"]).timestamp() == pytest.approx(created)
-    assert moment["title"] == moment["datetime"].replace("T", " ").replace("Z", " UTC")
-    assert "Accepted " + moment["title"] in show(api, f"/{send_id}").text
+    assert api.url in page.text
 
 
 def test_a_state_is_what_has_happened_by_now(api: Api) -> None:
@@ -137,7 +125,8 @@ def test_a_state_is_what_has_happened_by_now(api: Api) -> None:
 
 
 def test_pages(api: Api) -> None:
-    ids = [api.send_id(subject=f"Number {number}") for number in range(101)][::-1]
+    subjects = ["odd" if number % 2 else "even & co" for number in range(101)]
+    ids = [api.send_id(subject=subject) for subject in subjects][::-1]
     found: list[str] = []
     page = show(api)
     while True:
@@ -153,20 +142,16 @@ def test_pages(api: Api) -> None:
     newer = Page(api.http.get(page.all("a", rel="prev")[0]["href"]))
     assert newer.listed() == ids[50:100]
     assert newer.all("span", **{"aria-current": "page"})
-
-
-def test_a_page_that_is_full_is_the_only_one(api: Api) -> None:
-    for _ in range(50):
-        api.send_id()
-    page = show(api)
-    assert len(page.listed()) == 50
-    assert "Page" not in page.text
-
-
-@pytest.mark.parametrize("asked", ["0", "-1", "x", "", "1.5", "2", "999999999", "9" * 50, "²", "٣"])
-def test_a_page_that_is_not_there(api: Api, asked: str) -> None:
-    send_id = api.send_id()
-    assert show(api, page=asked).listed() == [send_id]
+    # A page that is full is the only one; a search has pages too.
+    odd = show(api, q="odd")
+    assert (odd.listed(), "Page" in odd.text, "/inbox" in odd.links()) == (ids[1::2], False, True)
+    even = show(api, q="even & co")
+    rest = Page(api.http.get(even.all("a", rel="next")[0]["href"]))
+    assert even.listed() + rest.listed() == ids[::2]
+    # A page that does not exist is the first or the last one.
+    for number in ("0", "-1", "x", "", "1.5", "²", "٣", "9" * 50):
+        assert show(api, page=number).listed() == ids[:50], number
+    assert show(api, page="4").listed() == ids[100:]
 
 
 def test_search(api: Api) -> None:
@@ -177,22 +162,16 @@ def test_search(api: Api) -> None:
         "ada@": [ada],
         "ADA <": [ada],
         "load": [bob, ada],
-        "0% d": [ada],
         "100% done": [ada],
         "_": [bob, ada],  # Of the send ids.
         "b_1": [bob],
-        "bo_b": [],
         "a_a@": [],
-        "%": [ada],
-        "\\": [],
         "daily.SEND:7": [bob],
         bob[6:]: [bob],
         message_id: [bob],
         "  load  ": [bob, ada],
         "nothing like it": [],
         "lo\x00ad": [bob, ada],
-        "\x00": [bob, ada],
-        "'": [],
         "'; DROP TABLE sends; --": [],
     }.items():
         assert show(api, q=query).listed() == expected, query
@@ -203,14 +182,6 @@ def test_search(api: Api) -> None:
     assert nothing.all("input", value=HOSTILE)
     assert "curl" not in nothing.text
     assert show(api, q="x" * 5000).listed() == []
-
-
-def test_a_search_has_pages(api: Api) -> None:
-    ids = [api.send_id(subject=f"{'odd' if number % 2 else 'even'} & co") for number in range(104)][1::2][::-1]
-    page = show(api, q="odd & co")
-    older = page.all("a", rel="next")[0]["href"]
-    assert page.listed() + Page(api.http.get(older)).listed() == ids
-    assert "/inbox" in page.links()
 
 
 def test_refreshing_is_a_switch(api: Api) -> None:
@@ -239,7 +210,10 @@ def test_a_message(api: Api) -> None:
         idempotency_key="af1:key",
     )
     stored = api.get("messages")["messages"][0]
-    text = show(api, f"/{send_id}").text
+    page = show(api, f"/{send_id}")
+    (moment, *_) = page.all("time")
+    assert datetime.fromisoformat(moment["datetime"]).timestamp() == pytest.approx(stored["created_at"])
+    assert "Accepted " + moment["datetime"].replace("T", " ").replace("Z", " UTC") in page.text
     for shown in (
         "From no-reply@sandbox.example",
         "To Ada <ada@example.org>",
@@ -255,7 +229,7 @@ def test_a_message(api: Api) -> None:
         "Sent by send",
         stored["content"],
     ):
-        assert shown in text, shown
+        assert shown in page.text, shown
     assert "Sent by send-global global" in show(api, "/" + api.send_id(path="send-global")).text
 
 
@@ -264,20 +238,13 @@ def test_the_timeline_has_every_type_of_event(api: Api) -> None:
     api.control("settings", default_outcome="never")
     send_id = api.send_id()
     for number, kind in enumerate(EVENT_TYPES):
-        api.control(f"messages/{send_id}/events", type=kind, reason=f"because {number}", list=[1, "a"])
+        api.add_event(send_id, kind, reason=f"because {number}", list=[1, "a"])
     page = show(api, f"/{send_id}")
     for number, kind in enumerate(EVENT_TYPES):
         assert re.search(rf"{kind} \d\d:\d\d:\d\d\.\d{{3}} (after \d+ m?s )?reason because {number} ", page.text), kind
     assert 'list [1, "a"]' in page.text
     shown = [found["class"] for found in page.all("li") if found.get("class") in set(TONES.values())]
     assert shown == ["neutral", *(TONES[kind] for kind in EVENT_TYPES)]
-
-
-def test_a_bounce_tells_its_reason(api: Api) -> None:
-    api.control("settings", event_delay=0)
-    page = show(api, "/" + api.send_id(to="bounced@example.org"))
-    assert "reason 550 5.1.1 no such user" in page.text
-    assert "smtpCode 550" in page.text
 
 
 def test_newer_and_older(api: Api) -> None:
@@ -309,12 +276,11 @@ def test_forms_of_the_body(api: Api) -> None:
 
 def test_a_message_without_html(api: Api) -> None:
     send_id = api.send_id(content="Only text")
-    for view in ("", "html"):
-        page = show(api, f"/{send_id}", view=view)
-        assert "Only text" in page.text
-        assert not page.all("iframe")
-    assert "text body only" in show(api, f"/{send_id}/html", 404).text
-    assert "text body only" in show(api, f"/{send_id}/source", 404).text
+    page = show(api, f"/{send_id}", view="html")
+    assert "Only text" in page.text
+    assert not page.all("iframe")
+    for path in ("html", "source"):
+        assert "text body only" in show(api, f"/{send_id}/{path}", 404).text
 
 
 def test_a_long_body_is_cut_on_the_page_alone(api: Api) -> None:
@@ -326,9 +292,10 @@ def test_a_long_body_is_cut_on_the_page_alone(api: Api) -> None:
     assert f"/inbox/{send_id}/text" in page.links()
     assert f"/inbox/{send_id}/source" in show(api, f"/{send_id}", view="source").links()
     for path, whole in (("text", text), ("source", html)):
-        answer = api.http.get(f"/inbox/{send_id}/{path}")
-        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-        assert answer.text == whole
+        response = api.http.get(f"/inbox/{send_id}/{path}")
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert_no_document(response)
+        assert response.text == whole
 
 
 def test_a_page_stays_small_whatever_a_message_has(api: Api) -> None:
@@ -340,16 +307,15 @@ def test_a_page_stays_small_whatever_a_message_has(api: Api) -> None:
         attachments=[file("n" * 100_000, kind=long)],
         **{f"extra{number}": long for number in range(60)},
     )
+    fields: dict[str, Any] = {f"field{number}": long[:9000] for number in range(50)}
     for _ in range(3):
-        api.control(
-            f"messages/{send_id}/events", type="delayed", **{f"field{number}": long[:9000] for number in range(50)}
-        )
+        api.add_event(send_id, "delayed", **fields)
     assert len(api.http.get("/inbox").content) < 10_000
     assert len(api.http.get(f"/inbox/{send_id}").content) < 450_000
     assert "and 950 more" in show(api, f"/{send_id}").text
 
 
-def test_asked_three_times_sent_once(api: Api) -> None:
+def test_requested_three_times_sent_once(api: Api) -> None:
     key = "af1:[a-z]*"
     api.control("faults", kind="response_lost_after_store", match={"path": "/api/v1/emails/send"}, times=2)
     for _ in range(2):
@@ -359,23 +325,18 @@ def test_asked_three_times_sent_once(api: Api) -> None:
     other = api.send_id(idempotency_key="af1:b")
     text = show(api, f"/{send_id}").text
     assert "Requested 3 times, sent once with this idempotency key." in text
-    assert re.findall(r"UTC (none response_lost_after_store|200)", text) == ["none response_lost_after_store"] * 2 + [
-        "200"
-    ]
+    statuses = re.findall(r"UTC (none response_lost_after_store|200)", text)
+    assert statuses == ["none response_lost_after_store"] * 2 + ["200"]
     assert "Requested once, sent once" in show(api, f"/{other}").text
     assert "no idempotency key" in show(api, "/" + api.send_id()).text
-
-
-def test_a_key_whose_life_is_over_sends_again(api: Api) -> None:
-    api.send_id(idempotency_key="old")
+    # After the life of the key it sends again.
     api.advance(86_401)
-    assert "Requested 2 times, sent 2 times" in show(api, "/" + api.send_id(idempotency_key="old")).text
+    assert "Requested 4 times, sent 2 times" in show(api, "/" + api.send_id(idempotency_key=key)).text
 
 
 def test_many_requests_with_one_key(api: Api) -> None:
-    ids = {api.send_id(idempotencyKey="in the body") for _ in range(25)}
-    page = show(api, f"/{ids.pop()}")
-    assert not ids
+    (send_id,) = {api.send_id(idempotencyKey="in the body") for _ in range(25)}
+    page = show(api, f"/{send_id}")
     assert "Requested 25 times, sent once" in page.text
     assert "The last 20 of 25." in page.text
     assert len(page.all("tr")) == 21
@@ -387,7 +348,6 @@ def test_many_requests_with_one_key(api: Api) -> None:
 @pytest.mark.parametrize(
     ("name", "saved"),
     [
-        ("report.csv", "report.csv"),
         ("Übersicht der Woche.pdf", "Übersicht der Woche.pdf"),
         ("../../etc/passwd", "_.._etc_passwd"),
         ('a"; filename="evil.html', "a_; filename=_evil.html"),
@@ -405,23 +365,17 @@ def test_an_attachment_is_saved_never_shown(api: Api, name: str, saved: str | No
     assert "25 bytes, text/html" in page.text
     assert not page.all("script")
     assert page.all("a", href=f"/inbox/{send_id}/attachments/1")
-    answer = api.http.get(f"/inbox/{send_id}/attachments/1")
-    assert answer.content == content
-    assert answer.headers["Content-Type"] == "application/octet-stream"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert "Set-Cookie" not in answer.headers
+    response = api.http.get(f"/inbox/{send_id}/attachments/1")
+    assert response.content == content
+    assert response.headers["Content-Type"] == "application/octet-stream"
+    assert_no_document(response)
+    assert "Set-Cookie" not in response.headers
     match = re.fullmatch(
-        r"attachment; filename=\"([^\"\\]+)\"; filename\*=UTF-8''([\w%.~-]+)", answer.headers["Content-Disposition"]
+        r"attachment; filename=\"([^\"\\]+)\"; filename\*=UTF-8''([\w%.~-]+)", response.headers["Content-Disposition"]
     )
     assert match is not None
     assert saved is None or unquote(match[2]) == saved
     assert not set(unquote(match[2])) & set('/\\"<>:\r\n')
-
-
-@pytest.mark.parametrize("position", ["1", "999999999999999999999999", "x", "-1"])
-def test_no_such_attachment(api: Api, position: str) -> None:
-    send_id = api.send_id(attachments=[file()])
-    assert "/inbox" in show(api, f"/{send_id}/attachments/{position}", 404).links()
 
 
 # Events by the form
@@ -429,109 +383,76 @@ def test_no_such_attachment(api: Api, position: str) -> None:
 
 def form(api: Api, send_id: str, headers: dict[str, str] | None = None, **fields: str) -> httpx.Response:
     """Press a button of the page, as a browser of this origin does."""
-    origin = {"Origin": str(api.http.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+    origin = {"Origin": api.url, "Sec-Fetch-Site": "same-origin"}
     return api.http.post(f"/inbox/{send_id}/events", data=fields, headers=origin | (headers or {}))
 
 
-@pytest.mark.parametrize("kind", EVENT_TYPES)
-def test_a_button_adds_an_event(api: Api, kind: str) -> None:
+def test_a_button_adds_an_event(api: Api) -> None:
     api.control("settings", default_outcome="never")
-    send_id = api.send_id(htmlContent='<a href="https://example.org/x">x</a>')
-    page = show(api, f"/{send_id}")
-    assert page.all("form", action=f"/inbox/{send_id}/events", method="post")
-    assert page.all("button", name="type", value=kind)
-    answer = form(api, send_id, type=kind, reason="")
-    assert (answer.status_code, answer.headers["Location"]) == (303, f"/inbox/{send_id}#timeline")
-    assert api.types(send_id) == ["sent", kind]
-    event = api.timeline(send_id).json()["events"][-1]
-    assert event.get("reason") == {
+    buttons = show(api, "/" + api.send_id()).all("button")
+    # Enter in the field would press the first one: it does nothing.
+    assert buttons[0] == {"disabled": "", "hidden": ""}
+    assert [button["value"] for button in buttons[1:]] == list(EVENT_TYPES)
+    reasons = {
         "bounced": "550 5.1.1 no such user",
         "dropped": "recipient is on the suppression list",
         "failed": "the provider refused the message",
-    }.get(kind)
-    assert event.get("url") == ("https://example.org/x" if kind == "clicked" else None)
+    }
+    for kind in EVENT_TYPES:
+        send_id = api.send_id(htmlContent='<a href="https://example.org/x">x</a>')
+        page = show(api, f"/{send_id}")
+        assert page.all("form", action=f"/inbox/{send_id}/events", method="post")
+        assert page.all("button", name="type", value=kind)
+        response = form(api, send_id, type=kind, reason="")
+        assert (response.status_code, response.headers["Location"]) == (303, f"/inbox/{send_id}#timeline")
+        assert api.types(send_id) == ["sent", kind]
+        event = api.timeline(send_id).json()["events"][-1]
+        assert event.get("reason") == reasons.get(kind)
+        assert event.get("url") == ("https://example.org/x" if kind == "clicked" else None)
 
 
-def test_the_first_button_does_nothing(api: Api) -> None:
-    """Enter in the field would press it."""
-    page = show(api, "/" + api.send_id())
-    buttons = page.all("button")
-    assert buttons[0] == {"disabled": "", "hidden": ""}
-    assert [button["value"] for button in buttons[1:]] == list(EVENT_TYPES)
-
-
-def test_a_reason_of_ones_own(api: Api) -> None:
+def test_a_reason(api: Api) -> None:
     send_id = api.send_id()
     assert form(api, send_id, type="bounced", reason=f" {HOSTILE} ü " + "z" * 600).status_code == 303
     reason = api.get("messages")["messages"][0]["events"][-1]["reason"]
     assert reason.startswith(f"{HOSTILE} ü z")
     assert len(reason) == 500
-    page = show(api, f"/{send_id}")
-    assert HOSTILE in page.text
-    assert not page.all("script")
 
 
-@pytest.mark.parametrize("kind", ["", "exploded", "Bounced", "email.bounced"])
-def test_no_such_event(api: Api, kind: str) -> None:
-    send_id = api.send_id()
-    answer = form(api, send_id, type=kind, reason="x")
-    assert answer.status_code == 400
-    assert "The type of an event is one of sent, delivered" in Page(answer).text
-    assert len(api.get("messages")["messages"][0]["events"]) == 1
-
-
-def test_a_repeated_event_is_left_out_by_the_switch(api: Api) -> None:
-    api.control("settings", repeated_events="drop", default_outcome="never")
-    send_id = api.send_id()
-    assert form(api, send_id, type="bounced").headers["Location"] == f"/inbox/{send_id}#timeline"
-    location = form(api, send_id, type="bounced").headers["Location"]
-    assert "Left out: the message is bounced already" in Page(api.http.get(location)).text
-    assert api.types(send_id) == ["sent", "bounced"]
-    assert "Left out" not in show(api, f"/{send_id}", left_out="anything").text
-
-
-def test_a_message_that_takes_no_more_events() -> None:
-    with SandboxServer(event_delay=0, bounds=Bounds(events=2)) as server:
-        api = Api(server.url)
+def test_a_form_that_adds_nothing() -> None:
+    with (
+        SandboxServer(event_delay=0, bounds=Bounds(events=3, control_body_bytes=100)) as server,
+        Api(server.url) as api,
+    ):
         send_id = api.send_id()
-        answer = form(api, send_id, type="opened")
-        assert answer.status_code == 409
-        assert "Not added: a message keeps at most 2 events." in Page(answer).text
-        api.close()
+        for kind in ("", "Bounced", "email.bounced"):
+            response = form(api, send_id, type=kind, reason="x")
+            assert response.status_code == 400
+            assert "The type of an event is one of sent, delivered" in Page(response).text
+        assert api.http.post(f"/inbox/{send_id}/events", content=b"\xff\x00%zz&=&&").status_code == 400
+        assert api.http.post(f"/inbox/{send_id}/events", json={"type": "bounced"}).status_code == 400
+        assert form(api, send_id, type="bounced", reason="x" * 101).status_code == 413
+        api.control("settings", repeated_events="drop")
+        assert form(api, send_id, type="bounced").headers["Location"] == f"/inbox/{send_id}#timeline"
+        location = form(api, send_id, type="bounced").headers["Location"]
+        assert "Left out: the message is bounced already" in Page(api.http.get(location)).text
+        assert "Left out" not in show(api, f"/{send_id}", left_out="anything").text
+        response = form(api, send_id, type="opened")
+        assert response.status_code == 409
+        assert "Not added: a message keeps at most 3 events." in Page(response).text
+        assert api.types(send_id) == ["sent", "delivered", "bounced"]
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
-        {"Origin": "http://127.0.0.1:1"},
-        {"Origin": "null"},
-        {"Sec-Fetch-Site": "same-site"},
-        {"Host": "evil.example"},
-    ],
-)
+@pytest.mark.parametrize("headers", [{"Origin": "http://127.0.0.1:1"}, {"Origin": "null"}, {"Host": "evil.example"}])
 def test_a_form_of_another_page_is_refused(api: Api, headers: dict[str, str]) -> None:
     api.control("settings", default_outcome="never")
     send_id = api.send_id()
-    answer = form(api, send_id, headers, type="bounced")
-    assert answer.status_code == 403
-    page = Page(answer)
+    response = form(api, send_id, headers, type="bounced")
+    assert response.status_code == 403
+    page = Page(response)
     assert re.search(r"Refused (Control calls from|Host )", page.text)
     assert not page.all("a", href="/inbox")
     assert api.types(send_id) == ["sent"]
-
-
-def test_a_form_that_is_too_long() -> None:
-    with SandboxServer(bounds=Bounds(control_body_bytes=100)) as server:
-        api = Api(server.url)
-        assert form(api, api.send_id(), type="bounced", reason="x" * 101).status_code == 413
-        api.close()
-
-
-def test_a_body_that_is_no_form(api: Api) -> None:
-    send_id = api.send_id()
-    assert api.http.post(f"/inbox/{send_id}/events", content=b"\xff\x00%zz&=&&").status_code == 400
-    assert api.http.post(f"/inbox/{send_id}/events", json={"type": "bounced"}).status_code == 400
 
 
 # What is not there
@@ -543,63 +464,42 @@ def test_an_unknown_message(api: Api) -> None:
         page = show(api, f"/{known[:-1]}x{path}", 404)
         assert f"The sandbox has no message {known[:-1]}x" in page.text
         assert "/inbox" in page.links()
-    answer = form(api, "sends_nothing", type="bounced")
-    assert answer.status_code == 404
-    assert "The sandbox has no message sends_nothing" in Page(answer).text
-
-
-def test_an_unknown_message_with_a_hostile_id(api: Api) -> None:
-    page = Page(api.http.get("/inbox/%3Cscript%3Ealert(1)%3C%2Fscript%3E%FF" + "x" * 900))
-    assert page.status == 404
-    assert not page.all("script")
-    assert len(page.text) < 600
-    page = Page(api.http.get("/inbox/%3Cscript%3E"))
-    assert "no message <script>." in page.text
-    assert not page.all("script")
-
-
-def test_after_a_reset(api: Api) -> None:
-    send_id = api.send_id()
-    show(api, f"/{send_id}")
+    response = form(api, "sends_nothing", type="bounced")
+    assert response.status_code == 404
+    assert "The sandbox has no message sends_nothing" in Page(response).text
+    for path in ("%3Cscript%3Ealert(1)%3C%2Fscript%3E%FF", "%3Cscript%3E"):
+        hostile = show(api, f"/{path}" + "x" * 900, 404)
+        assert not hostile.all("script")
+        assert len(hostile.text) < 600
+    assert "no message <script>xxx" in hostile.text
     api.control("reset")
-    show(api, f"/{send_id}", 404)
-    assert "No messages yet" in show(api).text
-
-
-def test_after_it_made_room() -> None:
-    with SandboxServer(bounds=Bounds(messages=2)) as server:
-        api = Api(server.url)
-        ids = [api.send_id() for _ in range(3)]
-        assert show(api).listed() == ids[:0:-1]
-        show(api, f"/{ids[0]}", 404)
-        assert not show(api, f"/{ids[1]}").all("a", rel="next")
-        api.close()
+    show(api, f"/{known}", 404)
 
 
 def test_a_data_file(tmp_path: Path) -> None:
-    with SandboxServer(data=tmp_path / "data.sqlite") as server:
-        api = Api(server.url)
+    data = tmp_path / "data.sqlite"
+    with SandboxServer(data=data) as server, Api(server.url) as api:
         send_id = api.send_id(subject="It stays", idempotency_key="k", attachments=[file("a.txt", b"kept")])
-        api.close()
-    with SandboxServer(data=tmp_path / "data.sqlite") as server:
-        api = Api(server.url)
+    with SandboxServer(data=data) as server, Api(server.url) as api:
         assert show(api).listed() == show(api, q="stays").listed() == [send_id]
         assert "The request log no longer has the request" in show(api, f"/{send_id}").text
         assert api.http.get(f"/inbox/{send_id}/attachments/0").content == b"kept"
         assert form(api, send_id, type="opened").status_code == 303
-        api.close()
 
 
-@pytest.mark.parametrize("path", ["/x/y", "/static/x", "/static/..%2Fpages.py", "/static/", "/x/html/y"])
-def test_an_unknown_page(api: Api, path: str) -> None:
-    assert "/inbox" in show(api, path, 404).links()
+def test_an_unknown_page_or_attachment(api: Api) -> None:
+    send_id = api.send_id(attachments=[file()])
+    for position in ("1", "9" * 24, "x", "-1"):
+        assert "/inbox" in show(api, f"/{send_id}/attachments/{position}", 404).links()
+    for path in ("/x/y", "/static/x", "/static/..%2Fpages.py", "/static/", "/x/html/y"):
+        assert "/inbox" in show(api, path, 404).links()
 
 
 def test_a_wrong_method(api: Api) -> None:
     for method, path in (("GET", "/x/events"), ("POST", ""), ("DELETE", "/x")):
-        answer = api.http.request(method, f"/inbox{path}")
-        assert (answer.status_code, "Allow" in answer.headers) == (405, True)
-        assert "Method not allowed" in Page(answer).text
+        response = api.http.request(method, f"/inbox{path}")
+        assert (response.status_code, "Allow" in response.headers) == (405, True)
+        assert "Method not allowed" in Page(response).text
 
 
 # The way there
@@ -607,20 +507,17 @@ def test_a_wrong_method(api: Api) -> None:
 
 def test_a_browser_is_led_to_the_inbox(api: Api) -> None:
     for path in ("/", "/inbox/"):
-        answer = api.http.get(path, headers=BROWSER)
-        assert (answer.status_code, answer.headers["Location"], answer.headers["Vary"]) == (302, "/inbox", "Accept")
-    answer = api.http.get("/")
-    assert (answer.status_code, answer.json()) == (404, {"error": "Not found: GET /"})
-    answer = api.http.post("/", headers=BROWSER, json={})
-    assert answer.status_code == 405
-    assert "error" in answer.json()
+        response = api.http.get(path, headers=BROWSER)
+        assert response.status_code == 302
+        assert (response.headers["Location"], response.headers["Vary"]) == ("/inbox", "Accept")
+    response = api.http.get("/")
+    assert (response.status_code, response.json()) == (404, {"error": "Not found: GET /"})
+    response = api.http.post("/", headers=BROWSER, json={})
+    assert response.status_code == 405
+    assert "error" in response.json()
 
 
-def test_the_pages_are_in_no_openapi_document(api: Api) -> None:
-    assert [path for path in api.http.get("/openapi.json").json()["paths"] if "inbox" in path or path == "/"] == []
-
-
-def test_looking_is_no_request_of_the_api(api: Api) -> None:
+def test_a_page_is_no_request_of_the_api(api: Api) -> None:
     send_id = api.send_id()
     show(api)
     show(api, f"/{send_id}")
@@ -644,16 +541,10 @@ def test_everything_is_escaped(api: Api) -> None:
         replyTo=HOSTILE,
         **{HOSTILE: HOSTILE},
     )
-    api.control(
-        f"messages/{send_id}/events", type="bounced", reason=HOSTILE, **{f"{HOSTILE} field": {HOSTILE: HOSTILE}}
-    )
-    for page in (
-        show(api),
-        show(api, q="<script>"),
-        show(api, f"/{send_id}"),
-        show(api, f"/{send_id}", view="text"),
-        show(api, f"/{send_id}", view="source"),
-    ):
+    fields: dict[str, Any] = {"reason": HOSTILE, f"{HOSTILE} field": {HOSTILE: HOSTILE}}
+    api.add_event(send_id, "bounced", **fields)
+    views = [show(api, f"/{send_id}", view=view) for view in ("html", "text", "source")]
+    for page in (show(api), show(api, q="<script>"), *views):
         assert HOSTILE in page.text
         assert not page.all("script")
         assert not page.all("img")
@@ -662,11 +553,11 @@ def test_everything_is_escaped(api: Api) -> None:
         assert all(link.startswith(("/", "#")) and "script" not in link for link in page.links() if "q=" not in link)
 
 
-def test_a_page_may_do_nothing_but_look_like_itself(api: Api) -> None:
+def test_a_page_may_load_nothing_but_its_style(api: Api) -> None:
     send_id = api.send_id(htmlContent="<b>x</b>")
     for path in ("", f"/{send_id}", "/nothing"):
-        answer = api.http.get(f"/inbox{path}")
-        policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+        response = api.http.get(f"/inbox{path}")
+        policy = dict(part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";"))
         assert policy == {
             "default-src": "'none'",
             "style-src": "'self'",
@@ -676,10 +567,10 @@ def test_a_page_may_do_nothing_but_look_like_itself(api: Api) -> None:
             "base-uri": "'none'",
             "frame-ancestors": "'none'",
         }
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Referrer-Policy"] == "same-origin"
-        assert answer.headers["Cache-Control"] == "no-store"
-        page = Page(answer)
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "same-origin"
+        assert response.headers["Cache-Control"] == "no-store"
+        page = Page(response)
         assert not page.all("script")
         assert not page.all("style")
         for _, attributes in page.elements:
@@ -695,17 +586,17 @@ def test_the_html_of_a_message_has_no_origin_and_loads_nothing(api: Api) -> None
         "<iframe src=https://evil.example></iframe><frameset><FRAME src=//evil.example></frameset>"
         '<title>a link < linked</title></head><body style="color:red"><p>linked <b>text</b> 1 < 2</p></body></html>'
     )
-    answer = api.http.get(f"/inbox/{api.send_id(htmlContent=html)}/html")
-    policy = answer.headers["Content-Security-Policy"]
+    response = api.http.get(f"/inbox/{api.send_id(htmlContent=html)}/html")
+    policy = response.headers["Content-Security-Policy"]
     assert policy == (
         "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     )
-    assert answer.headers["Referrer-Policy"] == "no-referrer"
-    assert answer.headers["X-DNS-Prefetch-Control"] == "off"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.text.startswith('<!DOCTYPE html><base target="_blank">')
-    page = Page(answer)
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["X-DNS-Prefetch-Control"] == "off"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.text.startswith('<!DOCTYPE html><base target="_blank">')
+    page = Page(response)
     for tag in ("link", "iframe", "frame"):
         assert not page.all(tag)
     assert "linked text 1 < 2" in page.text
@@ -714,70 +605,40 @@ def test_the_html_of_a_message_has_no_origin_and_loads_nothing(api: Api) -> None
     assert api.http.get(f"/inbox/{api.send_id(htmlContent=untouched)}/html").text.endswith(untouched)
 
 
-def test_texts_and_files_are_no_documents(api: Api) -> None:
-    send_id = api.send_id(htmlContent="<b>x</b>", attachments=[file()])
-    for path in ("text", "source", "attachments/0"):
-        answer = api.http.get(f"/inbox/{send_id}/{path}")
-        assert answer.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-
-
 def test_style_and_icon(api: Api) -> None:
     page = show(api)
     types = {}
     for found in page.all("link"):
-        answer = api.http.get(found["href"])
-        assert answer.status_code == 200
-        assert "immutable" in answer.headers["Cache-Control"]
-        types[found["rel"]] = answer.headers["Content-Type"].partition(";")[0]
-        assert re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", answer.text) is None
+        response = api.http.get(found["href"])
+        assert response.status_code == 200
+        assert "immutable" in response.headers["Cache-Control"]
+        types[found["rel"]] = response.headers["Content-Type"].partition(";")[0]
+        assert re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", response.text) is None
     assert types == {"icon": "image/svg+xml", "stylesheet": "text/css"}
-
-
-def luminance(colour: str) -> float:
-    full = colour if len(colour) == 7 else "#" + "".join(digit * 2 for digit in colour[1:])
-    parts = [int(full[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read(api: Api, scheme: str) -> None:
-    """WCAG AA: a contrast of 4.5 to 1."""
-    style = api.http.get(show(api).all("link", rel="stylesheet")[0]["href"]).text
-    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
-    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", dark if scheme == "dark" else light))
-    grounds = ("page", "card", "hover", "field", "button", "code")
-    pairs = [(text, ground) for text in ("text", "quiet") for ground in grounds]
-    pairs += [("link", ground) for ground in ("page", "card")]
-    pairs += [(tone, f"{tone}-back") for tone in ("good", "bad", "warning", "neutral")]
-    for text, ground in pairs:
-        one, two = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
-        assert (one + 0.05) / (two + 0.05) >= 4.5, (text, ground)
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_foreign_page_sees_nothing(server: SandboxServer, api: Api, name: str) -> None:
     send_id = api.send_id(subject="A secret subject", htmlContent="A secret subject", attachments=[file()])
     for path in ("", "?q=secret", f"/{send_id}", f"/{send_id}/html", f"/{send_id}/attachments/0", "/static/inbox.css"):
-        status, answer = ask(server, "GET", f"/inbox{path}", PAGES[name])
+        status, response = request(server, "GET", f"/inbox{path}", PAGES[name])
         assert status == 403, path
-        assert b"secret" not in answer
-        assert b"Refused" in answer
-    assert ask(server, "GET", "/", PAGES[name])[0] == 403
+        assert b"secret" not in response
+        assert b"Refused" in response
+    assert request(server, "GET", "/", PAGES[name])[0] == 403
 
 
 def test_a_link_from_airflow_may_be_followed(server: SandboxServer, api: Api) -> None:
     send_id = api.send_id()
-    status, answer = ask(
+    status, response = request(
         server, "GET", f"/inbox/{send_id}", {"Host": "127.0.0.1:{port}", "Sec-Fetch-Site": "cross-site"}
     )
-    assert (status, send_id.encode() in answer) == (200, True)
+    assert (status, send_id.encode() in response) == (200, True)
 
 
-def test_the_address_that_is_shown_is_the_one_that_was_asked(server: SandboxServer, api: Api) -> None:
-    _, answer = ask(server, "GET", "/inbox", {"Host": "mail.localhost:{port}"})
-    assert f"http://mail.localhost:{server.port}".encode() in answer
+def test_the_address_that_is_shown_is_that_of_the_request(server: SandboxServer, api: Api) -> None:
+    _, response = request(server, "GET", "/inbox", {"Host": "mail.localhost:{port}"})
+    assert f"http://mail.localhost:{server.port}".encode() in response
 
 
 # Words
@@ -804,7 +665,7 @@ def test_words() -> None:
 
 def test_the_end_of_time(api: Api) -> None:
     send_id = api.send_id()
-    api.control(f"messages/{send_id}/events", type="opened", at=MAX_EPOCH_SECONDS)
+    api.add_event(send_id, "opened", MAX_EPOCH_SECONDS)
     assert "opened planned 9999-12-31" in show(api, f"/{send_id}").text
     api.control("clock", advance_seconds=200_000_000_000)
     assert show(api).listed() == [send_id]
