@@ -6,19 +6,28 @@ very little.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from airflow_provider_fluxomail.airflow_compat import AirflowFailException, has_pre_execute_hook, is_unmapped
+from airflow_provider_fluxomail.airflow_compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    has_pre_execute_hook,
+    is_unmapped,
+)
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_fluxomail.airflow_compat import BaseOperator
+    from airflow_provider_fluxomail.client.watching.wait import Ending
+
+log = logging.getLogger(__name__)
 
 #: How long after the trigger's own deadline Airflow ends the deferral, should the trigger not. Seconds.
 BACKSTOP: Final = 300.0
@@ -141,6 +150,19 @@ def fail_or_retry(error: FluxomailError) -> NoReturn:
     if error.permanent:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
     raise error
+
+
+def conclude(ending: Ending, *, on_timeout: type[Exception] = AirflowSensorTimeout) -> dict[str, Any]:
+    """Return the result of a wait that reached its target, or raise the error that its ending means.
+
+    :raises AirflowFailException: the message bounced (or was dropped, ...), or its timeline cannot be read. Airflow
+        does not retry it.
+    :raises AirflowSensorTimeout: or ``on_timeout``: the deadline has passed. Airflow does not retry it.
+    """
+    if ending.status == "reached":
+        log.info("The message was %s (%s).", ending.event, ending.time or "no time given")
+        return ending.result
+    raise (on_timeout if ending.status == "timeout" else AirflowFailException)(ending.message)
 
 
 def backstop(deadline: float) -> timedelta:

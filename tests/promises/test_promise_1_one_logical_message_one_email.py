@@ -32,7 +32,6 @@ from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.faults.models import KINDS
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox, FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
-from airflow_provider_fluxomail.sending.batch import outcomes as outcomes_module
 from tests.support import (
     bad_servers,
     batches,
@@ -57,7 +56,7 @@ from tests.support.fault_sequences import EXAMPLES, TASKS, WAYS_OF_ONE_MESSAGE, 
 from tests.support.notifiers import base_url_notifiers, log, way
 from tests.support.running import Run, context
 from tests.support.state_store import StateError, Store
-from tests.support.timing import quick_waits
+from tests.support.timing import batch_timing, quick_waits
 from tests.support.ways import (
     ATTEMPTS,
     LONG_429,
@@ -347,7 +346,7 @@ def test_promise_1_another_order_asks_for_all_again(sandbox: Sandbox, caplog: py
 
 @pytest.mark.usefixtures("quick_batches")
 def test_promise_1_a_crash_goes_on_from_the_last_state(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
+    batch_timing(monkeypatch, save=0.0)
     store = Store()
 
     class Killed(BaseException):
@@ -379,7 +378,7 @@ class Told(BaseException):
 @pytest.mark.parametrize("how", ["on_kill", "raises"])
 def test_promise_1_a_task_that_is_told_to_end_does(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Airflow 2 raises in the task, Airflow 3 only calls ``on_kill``. No thread goes on sending behind its back."""
-    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
+    batch_timing(monkeypatch, save=0.0)
     sandbox.fail_next(503, to="p3@example.org", retry_after=20)
     store = Store()
     task = batches.operator(batches.people(200), concurrency=2)
@@ -432,7 +431,7 @@ def test_promise_1_an_outage_in_the_middle_all_are_tried_and_the_next_try_goes_o
 
 @pytest.mark.usefixtures("quick_batches")
 def test_promise_1_an_attempt_that_was_cleared_stops(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
+    batch_timing(monkeypatch, save=0.0)
     store = Store()
     written = store.set
 

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_fluxomail.asset_events import timing
 from airflow_provider_fluxomail.client.watching import wait
+from airflow_provider_fluxomail.sending.batch import outcomes
 
 
 def wait_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
@@ -37,3 +38,11 @@ def event_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
     :param fields: of :class:`.EventTiming`.
     """
     monkeypatch.setattr(timing, "_timing", dataclasses.replace(timing.event_timing(), **fields))
+
+
+def batch_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    """Change the timing of batches for one test.
+
+    :param fields: of :class:`.BatchTiming`.
+    """
+    monkeypatch.setattr(outcomes, "_timing", dataclasses.replace(outcomes.batch_timing(), **fields))

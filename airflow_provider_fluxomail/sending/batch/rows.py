@@ -143,14 +143,12 @@ class Rows:
             return fields, None
         if not isinstance(fields, Mapping):
             raise FluxomailValidationError(f"is {type(fields).__name__}, not a mapping of a message's fields")
-        # JSON that is written from a table has null for an empty cell.
-        given = {str(name): value for name, value in fields.items() if value is not None}
-        for name in given:
-            if name not in FIELDS:
-                raise FluxomailValidationError(f"unknown field {name[:40]!r}: {_meant(name)}")
-        if "attachments" in given:
-            given["attachments"] = read_attachments(given["attachments"])
-        return EmailMessage.of({**self._defaults, **_without_key(given)}), _key(given.get("key"))
+        for name, value in fields.items():
+            if value is not None and name not in FIELDS:
+                raise FluxomailValidationError(f"unknown field {str(name)[:40]!r}: {_meant(str(name))}")
+        given = given_fields(fields)
+        key = _key(given.pop("key", None))
+        return EmailMessage.of({**self._defaults, **given}), key
 
     def _raw(self) -> Iterator[tuple[str, Any]]:
         if self._path is None:
@@ -169,6 +167,17 @@ class Rows:
             raise FluxomailValidationError(f"messages: cannot read {str(self._path)!r}: {why}") from None
 
 
+def given_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a message without empty ones, and with its attachments read.
+
+    JSON that is written from a table has null for an empty cell.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "attachments" in given:
+        given["attachments"] = read_attachments(given["attachments"])
+    return given
+
+
 def _checked_defaults(defaults: object) -> dict[str, Any]:
     if defaults is None:
         return {}
@@ -177,11 +186,8 @@ def _checked_defaults(defaults: object) -> dict[str, Any]:
     for name in defaults:
         if name not in FIELDS or name == "key":
             raise FluxomailValidationError(f"defaults holds {str(name)[:40]!r}: use {', '.join(FIELDS[:-1])}")
-    checked = dict(defaults)
-    if "attachments" in checked:
-        # Read once, not for every message.
-        checked["attachments"] = read_attachments(checked["attachments"])
-    return checked
+    # Attachments are read once, not for every message.
+    return given_fields(defaults)
 
 
 def _file(source: Any) -> Path | ObjectStoragePath:
@@ -295,7 +301,3 @@ def _key(value: object) -> str | None:
     if not isinstance(value, str) or not value.strip():
         raise FluxomailValidationError("key must be text that is not empty, or left out")
     return value
-
-
-def _without_key(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name != "key"}
