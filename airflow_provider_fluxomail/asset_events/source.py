@@ -14,15 +14,11 @@ import dataclasses
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_fluxomail.asset_events.timing import EventTiming, event_timing
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailAuthError,
-    FluxomailConnectionError,
-    FluxomailError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.retries import jittered
@@ -41,11 +37,7 @@ RECENT_EVENTS: Final = 2_000
 
 
 class Mark(NamedTuple):
-    """A part, and the moment that it reaches: every earlier event is in this part or an earlier one.
-
-    :param number: of the part.
-    :param reached_ms: milliseconds of Fluxomail's clock.
-    """
+    """A part's number, and the moment of Fluxomail's clock before which every event is in it or an earlier part."""
 
     number: int
     reached_ms: int
@@ -68,22 +60,8 @@ class Part:
     safe: Mark
 
 
-class _Resolved(Protocol):
-    """Airflow's ``AdvanceItem``."""
-
-    @property
-    def broker_payload(self) -> Mark: ...
-
-
 class EventSource:
-    """Follows a connection's events until it is closed, across every fault.
-
-    >>> source = EventSource("fluxomail_default", domain=None)  # doctest: +SKIP
-    >>> async for part, mark in source.open_stream(): ...  # doctest: +SKIP
-
-    :param conn_id: id of the connection.
-    :param domain: only events of messages to recipients of this domain.
-    """
+    """Follows a connection's events until it is closed, across every fault."""
 
     def __init__(self, conn_id: str, domain: str | None, *, timing: EventTiming | None = None) -> None:
         self._conn_id = conn_id
@@ -123,12 +101,17 @@ class EventSource:
         finally:
             await self.aclose()
 
-    async def advance(self, batch: Sequence[_Resolved]) -> None:
+    async def advance(self, batch: Sequence[Any]) -> None:
         """Note that the events of some parts are in Airflow's database, or that their trigger has failed.
 
-        A failed trigger gets no more parts, so it does not rely on this: it continues from its cursor.
+        Each item has the mark of a part as ``broker_payload``, like Airflow's ``AdvanceItem``. A failed trigger gets no
+        more parts, so it does not rely on this: it continues from its cursor.
         """
-        self._safe = batch[-1].broker_payload
+        self.confirm(batch[-1].broker_payload)
+
+    def confirm(self, mark: Mark) -> None:
+        """Note that the events of all parts up to this one are stored."""
+        self._safe = mark
         if self._wake_at and self._safe.number >= self._wake_at:
             self._wake_at = 0
             self._woken.set()
@@ -157,10 +140,7 @@ class EventSource:
         return self._feed.server_ms(moment)
 
     async def read_page(self, wanted: EventFilter, *, since_ms: int, cursor: str | None) -> EventPage:
-        """Read a page of the list, within the connection's share of the rate limit.
-
-        :raises FluxomailError: it is not available now.
-        """
+        """Read a page of the list, within the connection's share of the rate limit."""
         if self._client is None or self._turns is None:
             raise FluxomailConnectionError("the event stream is not connected", ambiguous=False)
         async with self._turns.turn():
@@ -206,12 +186,10 @@ class EventSource:
                 refused = refused + 1 if self._trouble else 1
                 self._report(logging.ERROR, error)
                 await asyncio.sleep(jittered(self._timing.auth_wait, 0.2) if refused > 1 else 1.0)
-            except FluxomailConnectionError as error:
-                self._report(logging.WARNING, error)
-                await asyncio.sleep(jittered(self._timing.outage_wait, 0.2))
             except FluxomailError as error:
-                self._report(logging.ERROR, error)
-                await asyncio.sleep(jittered(self._timing.refused_wait, 0.2))
+                outage = isinstance(error, FluxomailConnectionError)
+                self._report(logging.WARNING if outage else logging.ERROR, error)
+                await asyncio.sleep(jittered(self._timing.outage_wait if outage else self._timing.refused_wait, 0.2))
             except Exception as error:
                 # Only its type: its text, or its variables, may hold what must not be logged.
                 self._report(logging.ERROR, FluxomailError(f"a fault of this package: {type(error).__name__}"))

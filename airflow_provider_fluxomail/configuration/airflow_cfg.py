@@ -16,10 +16,7 @@ SEND_ID: Final = "{send_id}"
 
 
 def read(name: str) -> Any:
-    """Return the value of an option, in the type that :data:`.OPTIONS` has for it.
-
-    :raises AirflowConfigException: the value is not of that type; names the option.
-    """
+    """Return the value of an option, in its type; a value of another type is an ``AirflowConfigException``."""
     option = OPTIONS[name]
     get = {"number": conf.getfloat, "boolean": conf.getboolean}.get(option.type, conf.get)
     value = get(_SECTION, name, fallback=option.default_text)
@@ -32,10 +29,7 @@ def default_conn_id() -> str:
 
 
 def follow_events() -> bool:
-    """Return whether many waits follow the event stream.
-
-    :raises AirflowConfigException: the value is neither true nor false.
-    """
+    """Return whether many waits follow the event stream."""
     return bool(read("follow_events"))
 
 

@@ -12,7 +12,7 @@ from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.event_types import check_target
 from airflow_provider_fluxomail.configuration import airflow_cfg
-from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldMappedArguments
+from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldArguments
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.operators.unrecorded import Unrecorded, unwrap
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.messages import Attachment
 
 
-class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
+class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
     """Sends one message with Fluxomail, and waits for its delivery if asked.
 
     >>> FluxomailSendOperator(

@@ -102,13 +102,7 @@ class StoredRecord:
 
 
 class SendRecord:
-    """The record of one send. Without a store it does nothing.
-
-    :param store: see :func:`state_store`.
-    :param key: the send's idempotency key.
-    :param recipient: the address it goes to.
-    :param name: distinguishes the send from others of its task.
-    """
+    """The record of one send, ``name`` among those of its task. Without a store it does nothing."""
 
     def __init__(self, store: StateStore | None, key: str, recipient: str, *, name: str | None = None) -> None:
         self._store = store
@@ -125,7 +119,6 @@ class SendRecord:
             request would send a second email.
         :raises FluxomailIdempotencyConflictError: an earlier try used the key for another recipient.
         :raises FluxomailUnknownOutcomeError: an earlier try may have sent, before ``retention``.
-        :raises FluxomailClearedError: this attempt was cleared.
         """
         if self._store is None:
             return None

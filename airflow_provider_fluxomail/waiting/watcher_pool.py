@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 
 class WatcherPool:
-    """The watchers of one event loop.
-
-    >>> watcher = await WatcherPool.here().get("fluxomail_default")  # doctest: +SKIP
-    """
+    """The watchers of one event loop."""
 
     _of_loops: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, WatcherPool]] = weakref.WeakKeyDictionary()
 

@@ -131,7 +131,6 @@ class Outcomes:
         return True
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
-        """Record an outcome."""
         error, sent, row = outcome.error, outcome.sent, flight.row
         if outcome.kind is None:
             assert error is not None, "only an error concerns all messages"
@@ -194,10 +193,8 @@ class Outcomes:
         :raises FluxomailError: messages failed, or an error concerned all of them.
         """
         counts = self.counts
-        log.info(
-            "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome.",
-            *dataclasses.astuple(counts),
-        )
+        text = "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome."
+        log.info(text, *dataclasses.astuple(counts))
         if self._cleared and self._sent_before:
             log.warning(
                 "This task was cleared, but %d of its messages were sent before and are not sent again. To send again "
@@ -209,21 +206,16 @@ class Outcomes:
             log.warning("%d more messages failed: %s.", self._failures - MAX_LOGGED, where)
         if self._error:
             raise self._error
-        if counts.rejected or counts.unknown:
-            raise self._failed(counts)
+        if failed := counts.rejected + counts.unknown:
+            untried = counts.total - counts.settled
+            kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
+            raise kind(
+                f"{failed} of {counts.total} messages failed ({counts.rejected} rejected, {counts.unknown} with "
+                f"unknown outcome){f', and {untried} were not tried' if untried else ''}. The log names the first of "
+                f"them{f', {self.report.path} all' if self.report.path else ''}",
+                counts=counts,
+            )
         return counts
-
-    def _failed(self, counts: BatchCounts) -> FluxomailBatchError:
-        kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
-        untried = counts.total - counts.settled
-        return kind(
-            f"{counts.rejected + counts.unknown} of {counts.total} messages failed ({counts.rejected} rejected, "
-            f"{counts.unknown} with unknown outcome)"
-            + (f", and {untried} were not tried" if untried else "")
-            + ". The log names the first of them"
-            + (f", {self.report.path} all" if self.report.path else ""),
-            counts=counts,
-        )
 
     def _describe_progress(self, now: float) -> str:
         counts = self.counts

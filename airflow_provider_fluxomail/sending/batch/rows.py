@@ -63,10 +63,8 @@ class Rows:
         for row in Rows("invitations.csv", defaults={"subject": "Welcome"}).check():
             print(row.where, row.message.subject)
 
-    :param source: mappings of a message's fields (and ``key``) or :class:`.EmailMessage` objects; or the path of a file
-        of them, JSON Lines or CSV, as text, ``Path`` or ``ObjectStoragePath``.
-    :param defaults: fields that each message has unless it has its own.
-    :param file_format: ``jsonl`` or ``csv``, if the name of the file does not show it.
+    The arguments are those of :class:`.FluxomailSendBatchOperator`.
+
     :raises FluxomailValidationError: the source or the defaults are invalid; says what to use instead.
     """
 
@@ -74,14 +72,13 @@ class Rows:
         self, source: object, *, defaults: Mapping[str, Any] | None = None, file_format: str | None = None
     ) -> None:
         self._defaults = _checked_defaults(defaults)
-        if file_format:
-            check_format(file_format)
         self._items: Iterable[Any] = ()
         self._path: Path | ObjectStoragePath | None = None
-        self._format = ""
+        if file_format:
+            check_format(file_format)
         if isinstance(source, str) or hasattr(source, "open"):
             self._path = _file(source)
-            self._format = _format(self._path.name, file_format)
+            self._format = file_format or _format_of(self._path.name)
         elif isinstance(source, Mapping | bytes) or not isinstance(source, Iterable) or isinstance(source, Iterator):
             raise FluxomailValidationError(
                 f"messages must be a list of messages or the path of a file, not {type(source).__name__}"
@@ -90,7 +87,6 @@ class Rows:
             self._items = source
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        """Iterate over all rows in their order, from the start."""
         seen: Counter[str] = Counter()
         for where, fields in self._raw():
             if isinstance(fields, BadRow):
@@ -210,17 +206,12 @@ def _file(source: Any) -> Path | ObjectStoragePath:
 
 
 def check_format(file_format: object) -> None:
-    """Check the argument ``file_format``.
-
-    :raises FluxomailValidationError: it is no known format.
-    """
+    """Raise a :class:`.FluxomailValidationError` if it is no known format."""
     if file_format not in FORMATS.values():
         raise FluxomailValidationError("file_format must be jsonl or csv")
 
 
-def _format(name: str, given: str | None) -> str:
-    if given:
-        return given
+def _format_of(name: str) -> str:
     found = next((kind for ending, kind in FORMATS.items() if name.lower().endswith(ending)), None)
     if found is None:
         raise FluxomailValidationError(
