@@ -61,6 +61,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("send_id", "target", "fluxomail_conn_id")
     operator_extra_links = (FluxomailTimelineLink(),)
+    #: The link that this process stored: empty for no link, ``None`` if unknown.
     timeline_link: str | None = None
     ui_color = "#d6e9f8"
 

@@ -111,10 +111,7 @@ class Alert:
         return one_line(f"[Airflow] {self.title}: {self.name}{detail}")
 
     def render(self, template: str) -> str:
-        """Return a default body.
-
-        :param template: ``alert.html`` or ``alert.txt``.
-        """
+        """Return a default body, ``alert.html`` or ``alert.txt``."""
         return _templates().get_template(template).render(alert=self)
 
 

@@ -50,11 +50,7 @@ _MAX_NAMED: Final = 20
 
 
 def read(context: Mapping[str, Any], notifier: object) -> Alert:
-    """Return what a callback is about.
-
-    :param context: as Airflow passed it to the callback.
-    :param notifier: the notifier that was called; the kind follows from which list of the task or the Dag holds it.
-    """
+    """Return what a callback is about; its kind follows from which list of the task or the Dag holds the notifier."""
     ti = _get(context, "ti") or _get(context, "task_instance")
     task = _get(context, "task") or _get(ti, "task")
     dag, run = _get(context, "dag"), _get(context, "dag_run")

@@ -9,43 +9,36 @@ from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EventTiming:
-    """How patient event sources and triggers are, and how much they keep. Times in seconds.
+    """How patient event sources and triggers are, and how much they keep. Times in seconds."""
 
-    :param tick: time between two parts when nothing happens.
-    :param pause: least time between two parts: a trigger's queue holds 1,024 of them, and a trigger may be reading the
-        list.
-    :param auth_wait: time until a key that was not accepted is used again. The connection is read again each time.
-    :param refused_wait: time until events that are not available (402, 403, 404, no such connection) are requested
-        again.
-    :param outage_wait: time until a connection that Airflow could not return is looked up again.
-    :param feed: of the event stream. An event may become visible this late when only the stream was interrupted.
-    :param overlap: an event may become visible this long after its own time: the list is read from that much earlier.
-    :param kept: how many fired events a trigger remembers.
-    :param stored: how many of them are stored with the cursor (11 KB; Airflow warns above 64).
-    :param save_every: how far a cursor may lag behind when nothing happens.
-    :param spacing: least time between two changes of an asset. Airflow 3.3 lets a Dag run see the events until it first
-        learned of a change; later ones wait for the next change. So events close together make one change, and the
-        scheduler has time to create the run.
-    :param together: events of one change, at most: Airflow stores and logs them as one text.
-    :param pages: pages of the list that are read within one part, at most.
-    :param reading: time for reading them: Airflow fails a trigger that takes 300 s over a part.
-    :param longest_pause: longest wait after the list could not be read.
-    """
-
+    #: Between two parts when nothing happens.
     tick: float = 10.0
+    #: Least time between two parts: a trigger's queue holds 1,024 of them, and a trigger may be reading the list.
     pause: float = 0.2
+    #: Until a key that was not accepted is used again. The connection is read again each time.
     auth_wait: float = 60.0
+    #: Until events that are not available (402, 403, 404, no such connection) are requested again.
     refused_wait: float = 300.0
+    #: Until a connection that Airflow could not return is looked up again.
     outage_wait: float = 10.0
+    #: An event may become visible this late when only the stream was interrupted.
     feed: FeedTiming = dataclasses.field(default_factory=lambda: FeedTiming(overlap=60.0))
+    #: An event may become visible this long after its own time: the list is read from that much earlier.
     overlap: float = 300.0
+    #: How many fired events a trigger remembers, and how many are stored with the cursor (11 KB; Airflow warns at 64).
     kept: int = 20_000
     stored: int = 1_000
+    #: How far a cursor may lag behind when nothing happens.
     save_every: float = 60.0
+    #: Least time between two changes of an asset. Airflow 3.3 lets a Dag run see the events until it first learned of a
+    #: change; later ones wait for the next change. So events close together make one change.
     spacing: float = 5.0
+    #: Events of one change, at most: Airflow stores and logs them as one text.
     together: int = 500
+    #: Pages of the list that are read within one part, at most, and the time for it: Airflow fails a trigger at 300 s.
     pages: int = 10
     reading: float = 60.0
+    #: Longest wait after the list could not be read.
     longest_pause: float = 300.0
 
 

@@ -84,6 +84,7 @@ class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
         "extra_fields": "json",
     }
     operator_extra_links = (FluxomailTimelineLink(),)
+    #: The link that this process stored: empty for no link, ``None`` if unknown.
     timeline_link: str | None = None
     ui_color = "#d6e9f8"
 

@@ -45,9 +45,8 @@ def state_store(context: Context) -> StateStore | None:
 
 
 def save(store: StateStore, name: str, value: dict[str, Any]) -> bool:
-    """Write to the store, and check that this attempt is still the current one.
+    """Write to the store; return whether that succeeded. A store that fails does not stop a send: the key is safe.
 
-    :return: whether it was written. A store that fails does not stop a send: the key prevents a second email.
     :raises FluxomailClearedError: Airflow no longer knows this attempt.
     """
     try:

@@ -126,10 +126,9 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                 if watcher.ended:
                     # Its last wait left before this one joined.
                     continue
+                watch = watcher.watch(wait, interval=self.poll_interval, log=self.log.log, not_before=self.next_look)
                 try:
-                    return await watcher.watch(
-                        wait, interval=self.poll_interval, log=self.log.log, not_before=self.next_look
-                    )
+                    return await watch
                 except FluxomailAuthError:
                     if refused is not None and not watcher.accepted:
                         raise
@@ -161,9 +160,8 @@ class FluxomailDeliveryTrigger(BaseTrigger):
             for name, one in xcoms.items():
                 await asyncio.to_thread(XCom.set, key=name, value=one, **where)
         except Exception as error:  # noqa: BLE001 - whatever it is, a worker can do it
-            self.log.warning(
-                "Could not store the result from the triggerer, resuming in a worker: %s", type(error).__name__
-            )
+            text = "Could not store the result from the triggerer, resuming in a worker: %s"
+            self.log.warning(text, type(error).__name__)
             return False
         return True
 
