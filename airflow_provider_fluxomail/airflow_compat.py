@@ -178,10 +178,7 @@ class PokeIntervalMixin:
         return self.next_poke_interval(interval, run_duration())
 
     def next_poke_interval(self, interval: float, elapsed: float) -> float:
-        """Return the seconds to the next poke.
-
-        :param elapsed: seconds since the sensor's first poke, across reschedules.
-        """
+        """Return the seconds to the next poke, ``elapsed`` seconds after the first, across reschedules."""
         return interval
 
 
@@ -211,11 +208,7 @@ def storable_result(task: BaseOperator, result: _Result) -> _Result:
 
 
 def is_deferral_timeout(error: BaseException) -> bool:
-    """Tell whether ``defer(timeout=...)`` ended a deferral.
-
-    By name: Airflow 2.11 raises ``TaskDeferralError`` with a text, later releases ``TaskDeferralTimeout``, each from a
-    module of its own.
-    """
+    """Tell whether ``defer(timeout=...)`` ended a deferral: by name, as the class differs between releases."""
     return type(error).__name__.startswith("TaskDeferral") and "timeout" in str(error).lower()
 
 
@@ -239,10 +232,7 @@ def api_error_status(error: BaseException) -> object:
 
 
 def asset_state_stores(stores: Any) -> list[Any]:
-    """Return the state store of each asset of a trigger (Airflow 3.3 and later); empty without one.
-
-    A trigger may belong to several assets, and only the private table of the accessor lists them.
-    """
+    """Return the state store of each asset of a trigger (3.3 and later), from the accessor's private table."""
     by_name = getattr(stores, "_by_name", None)
     return list(by_name.values()) if by_name else [stores] if stores is not None else []
 
@@ -265,11 +255,9 @@ class NotifierRenderMixin:
 
 
 def task_states(dag_id: str, run_id: str) -> Mapping[str, object]:
-    """Request the states of a run's tasks from Airflow, in a process that it supervises.
+    """Request the states of a run's tasks from Airflow, in a process that it supervises. Not before Airflow 3.1.
 
     The Dag processor of 3.0 does not respond, and would block its callback for ever.
-
-    :raises LookupError: before Airflow 3.1.
     """
     if AIRFLOW_VERSION < (3, 1):
         raise LookupError("Airflow 3.1 and later give task states to callbacks")

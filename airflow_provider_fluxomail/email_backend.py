@@ -183,10 +183,7 @@ def _printable(name: str) -> str:
 def _send_each(
     messages: Sequence[EmailMessage | FluxomailError], hook: FluxomailHook, accepted: set[int], *, resend_on_clear: bool
 ) -> None:
-    """Send one message after the other, until an error concerns them all. Of several errors, raise a transient one.
-
-    :param accepted: positions of messages that were accepted before, to which those accepted now are added.
-    """
+    """Send the messages that are not accepted yet, until an error concerns them all. Raise a transient error first."""
     errors: list[FluxomailError] = []
     for number, message in enumerate(messages):
         if number in accepted:

@@ -78,9 +78,6 @@ def check_while_parsing(task: BaseOperator, check: Callable[[Constants], None], 
 
     Only the worker checks tasks without a Dag (run by hand), mapped tasks, and subclasses and tasks with
     ``pre_execute``, which may set missing arguments when they run.
-
-    :param check: raises the errors that the worker would raise, about constants only.
-    :raises FluxomailValidationError: names the task and the argument, and says how to fix it.
     """
     own = type(task).__module__.startswith("airflow_provider_fluxomail.")
     if not own or is_unmapped(task) or has_pre_execute_hook(task) or not task.has_dag():  # type: ignore[no-untyped-call]
@@ -134,11 +131,9 @@ def fail_or_retry(error: FluxomailError) -> NoReturn:
 
 
 def conclude(ending: Ending, *, on_timeout: type[Exception] = AirflowSensorTimeout) -> dict[str, Any]:
-    """Return the result of a wait that reached its target, or raise the error that its ending means.
+    """Return the result of a wait that reached its target, or fail the task: it bounced, or its timeline is unreadable.
 
-    :raises AirflowFailException: the message bounced (or was dropped, ...), or its timeline cannot be read. Airflow
-        does not retry it.
-    :raises AirflowSensorTimeout: or ``on_timeout``: the deadline has passed. Airflow does not retry it.
+    :param on_timeout: the error of a wait that timed out. Airflow retries neither.
     """
     if ending.status == "reached":
         log.info("The message was %s (%s).", ending.event, ending.time or "no time given")

@@ -177,11 +177,7 @@ def _failed_tasks(context: Mapping[str, Any], dag_id: str, run_id: str) -> tuple
 
 
 def _failed(context: Mapping[str, Any], dag_id: str, run_id: str) -> Iterable[tuple[str, int]]:
-    """Return task id and map index of each failed task.
-
-    Airflow 2 lets callbacks read the run's task instances; 3.1 and later provide the states of a run's tasks to the
-    Dag processor.
-    """
+    """Return task id and map index of each failed task."""
     if CALLBACKS_READ_THE_DATABASE:
         return [(ti.task_id, ti.map_index) for ti in context["dag_run"].get_task_instances(state=["failed"])]
     if _on_event_loop() or not (dag_id and run_id):

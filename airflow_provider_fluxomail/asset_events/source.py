@@ -104,8 +104,7 @@ class EventSource:
     async def advance(self, batch: Sequence[Any]) -> None:
         """Note that the events of some parts are in Airflow's database, or that their trigger has failed.
 
-        Each item has the mark of a part as ``broker_payload``, like Airflow's ``AdvanceItem``. A failed trigger gets no
-        more parts, so it does not rely on this: it continues from its cursor.
+        A failed trigger gets no more parts, so it does not rely on this: it continues from its cursor.
         """
         self.confirm(batch[-1].broker_payload)
 

@@ -34,10 +34,7 @@ def follow_events() -> bool:
 
 
 def inbox_link() -> str:
-    """Return the URL of the page that shows a send, with :data:`SEND_ID` for its id; empty if none is configured.
-
-    :raises AirflowConfigException: the value is not such a URL.
-    """
+    """Return the URL of the page that shows a send, with :data:`SEND_ID` for its id; empty if none is configured."""
     template = str(read("inbox_link"))
     if template and not (template.startswith(("https://", "http://")) and SEND_ID in template):
         raise AirflowConfigException(

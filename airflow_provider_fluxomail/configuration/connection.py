@@ -52,10 +52,7 @@ class FluxomailConnection:
 
     @classmethod
     def of(cls, connection: Connection) -> FluxomailConnection:
-        """Read an Airflow connection.
-
-        :raises FluxomailValidationError: names the connection, the field and how to fix it.
-        """
+        """Read an Airflow connection; an error names the connection, the field and how to fix it."""
         try:
             return cls._read(connection)
         except FluxomailValidationError as error:

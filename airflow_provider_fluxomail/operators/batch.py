@@ -128,10 +128,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
             check_format(self.file_format)
 
     def check_arguments(self) -> None:
-        """Check ``on_error`` and ``concurrency``.
-
-        :raises FluxomailValidationError: names the argument.
-        """
+        """Check ``on_error`` and ``concurrency``."""
         if self.on_error not in ("continue", "stop"):
             raise FluxomailValidationError("on_error must be 'continue' or 'stop'")
         whole = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)

@@ -65,7 +65,7 @@ def send(
     """Send the task's message, and wait for its delivery if ``wait_for`` is set.
 
     :param message: in place of the one that the task's arguments make.
-    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
+    :param resumed: in all of these functions, the event that ended a deferral; ``None`` at the start of a try.
     """
     with _hook_for(task) as hook:
         message = message or EmailMessage(**task.message_fields(), attachments=read_attachments(task.attachments))
@@ -174,10 +174,7 @@ def _give_up_time(resumed: Mapping[str, Any] | None) -> float | None:
 def send_batch(
     task: FluxomailSendBatchOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Send the messages of a batch that are not known to be sent.
-
-    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
-    """
+    """Send the messages of a batch that are not known to be sent."""
     store = send_record.state_store(context) if task.durable else None
 
     def save(state: dict[str, Any]) -> None:
@@ -205,10 +202,7 @@ def send_batch(
 def send_returned(
     task: FluxomailSendDecoratedOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
 ) -> Any:
-    """Call the task's function, and send the message or the messages that it returns.
-
-    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
-    """
+    """Call the task's function, and send the message or the messages that it returns."""
     # In no variable before it is read: a traceback that shows local variables would show what the function returned.
     try:
         returned = _read_returned(task.call(context))
@@ -297,10 +291,7 @@ def _run_batch(
 def _identify(
     task: SendTask, context: Context, hook: FluxomailHook, *, resumed: bool, recorded: bool
 ) -> Callable[[Row], Identity]:
-    """Return what makes the identity of a message of a batch.
-
-    :param recorded: keep a record of each message.
-    """
+    """Return what makes the identity of a message of a batch, with a record of its own if ``recorded``."""
     connection = hook.get_options()
 
     def identify(row: Row) -> Identity:
@@ -321,10 +312,7 @@ def _identify(
 
 
 def _read_returned(value: Any) -> EmailMessage | Rows:
-    """Return what a decorated function returned: a message, or several.
-
-    :raises FluxomailValidationError: it is not a message; says what to return.
-    """
+    """Return what a decorated function returned: a message, or several."""
     if isinstance(value, EmailMessage):
         return value
     if isinstance(value, Mapping):

@@ -164,10 +164,7 @@ class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
         tasks.check_while_parsing(self, self._check_constants, complete=True)
 
     def _check_constants(self, constants: tasks.Constants) -> None:
-        """Check the constants among the arguments.
-
-        :raises FluxomailValidationError: as in the worker.
-        """
+        """Check the constants among the arguments, as the worker would."""
         for name in ("wait_timeout", "poll_interval", "max_rate_limit_wait"):
             if name in constants:
                 tasks.check_seconds(getattr(self, name), name)
@@ -208,10 +205,7 @@ class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
         return text in (*bodies, *wrapped) and not re.search(r"\s|://", text)
 
     def check_tracked(self, html_content: str | None) -> None:
-        """Check that the event to wait for can happen.
-
-        :raises FluxomailValidationError: ``wait_for`` needs HTML, or is unknown.
-        """
+        """Check that the event to wait for can happen."""
         if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not html_content:
             raise FluxomailValidationError(
                 f"wait_for={self.wait_for!r} needs html_content: a text-only email is never tracked"

@@ -19,8 +19,6 @@ def read_attachments(items: object) -> list[Attachment]:
     """Read attachments that are paths (see :func:`open_path`); return others unchanged.
 
     No more than the allowed size is read: a wrong path to a 40 GB dump must not fill a worker's memory.
-
-    :raises FluxomailValidationError: names the attachment, and says how to fix it.
     """
     if items is None:
         return []

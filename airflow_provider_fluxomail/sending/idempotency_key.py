@@ -108,8 +108,6 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
     """Return a key that the author chose, different for each mapped task and, if requested, after a clear.
 
     A key that is too long, or contains characters that a header cannot, is cut and gets a digest of the whole.
-
-    :raises FluxomailValidationError: it is empty or contains a line break.
     """
     key = check_key_text(key)
     map_index = _map_index(context["ti"])
@@ -124,18 +122,17 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
         return f"{_readable(key, len(digest) + 1)}:{digest}"
 
 
-def part_in_task(message: EmailMessage, part: str | None, context: Context) -> str:
-    """Return the ``part`` of a message that the running task's own code sends.
+def part_in_task(message: EmailMessage, part: str | None) -> tuple[str, Context]:
+    """Return the ``part`` of a message that the running task's own code sends, and the context of that task.
 
-    :param part: chosen by the author. If left out, it is :func:`recipient_part` of the recipient and its position among
-        the messages to it in this try, across all hooks.
-    :raises FluxomailValidationError: ``part`` is empty.
+    Without a ``part``, the position among the messages to the recipient in this try counts, across all hooks.
     """
+    context = _running_context()
     if part is None:
-        return recipient_part(message.to, _ordinal(context, recipient_part(message.to, 0)))
+        return recipient_part(message.to, _ordinal(context, recipient_part(message.to, 0))), context
     if not isinstance(part, str) or not part.strip():
         raise FluxomailValidationError("part came out empty: give each message of the task its own, or leave it out")
-    return named_part(part)
+    return named_part(part), context
 
 
 def recipient_part(recipient: str, ordinal: int) -> str:
@@ -158,7 +155,7 @@ def content_part(message: EmailMessage) -> str | None:
     (first, second, ...) is part of the key.
     """
     try:
-        context = running_context()
+        context = _running_context()
     except FluxomailValidationError:
         return None
     digest = content_digest(message)
@@ -166,10 +163,7 @@ def content_part(message: EmailMessage) -> str | None:
 
 
 def content_digest(message: EmailMessage) -> str:
-    """Return a digest of the message as its author wrote it.
-
-    Text that was derived from HTML is not part of it: another version may derive it differently.
-    """
+    """Return a digest of the message as its author wrote it, without text that was derived from HTML."""
     files = [[file.filename, hashlib.sha256(file.data).hexdigest()] for file in message.attachments]
     body = message.html_content if message.html_content is not None else message.content
     said = [recipient_part(message.to, 0), message.subject, body, list(message.cc), list(message.bcc), files]
@@ -209,11 +203,7 @@ def is_first_try_after_clear(context: Context) -> bool:
     return not COUNTS_EVERY_CLEAR or getattr(context.get("dag_run"), "clear_number", None) != 0
 
 
-def running_context() -> Context:
-    """Return the context of the running task.
-
-    :raises FluxomailValidationError: no task is running.
-    """
+def _running_context() -> Context:
     from airflow_provider_fluxomail.airflow_compat import get_current_context
 
     try:

@@ -45,7 +45,6 @@ def check(message: EmailMessage, sent: SendResult, *, guard: RecipientGuard, fir
     If the stored send cannot be read at all, there is only a warning: a send-only key is no reason to fail.
 
     :raises FluxomailIdempotencyConflictError: it is another message.
-    :raises FluxomailError: the stored send cannot be read now; the next try reads it again.
     """
     if not is_foreign(sent):
         return

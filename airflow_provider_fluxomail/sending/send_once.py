@@ -24,7 +24,6 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
     is_first_try,
     is_first_try_after_clear,
     part_in_task,
-    running_context,
     task_key,
 )
 from airflow_provider_fluxomail.sending.send_record import SendRecord, StateStore, state_store
@@ -77,11 +76,9 @@ class Identity:
     ) -> Identity:
         """Return the identity of a message of the running task.
 
-        :param idempotency_key: chosen by the author; replaces the derived key.
         :param part: names one of several messages of the task.
         :param durable: keep a record in the task state store, if Airflow has one.
         :param resumed: whether the task was deferred before in this try.
-        :raises FluxomailValidationError: the key is empty or contains a line break.
         """
         if idempotency_key is not None:
             key = explicit_key(idempotency_key, context, resend_on_clear=resend_on_clear)
@@ -101,13 +98,8 @@ class Identity:
     def of_running_task(
         cls, message: EmailMessage, connection: FluxomailConnection, *, part: str | None, resend_on_clear: bool = False
     ) -> Identity:
-        """Return the identity of a message that the running task's own code sends.
-
-        :param part: names the message within the task, see :func:`.part_in_task`.
-        :raises FluxomailValidationError: no task is running, or ``part`` is empty.
-        """
-        context = running_context()
-        part = part_in_task(message, part, context)
+        """Return the identity of a message that the running task's own code sends, see :func:`.part_in_task`."""
+        part, context = part_in_task(message, part)
         return cls.of_task(context, connection, part=part, resend_on_clear=resend_on_clear)
 
 

@@ -112,12 +112,9 @@ class SendRecord:
     def begin(self, now: float, *, retention: float) -> str | None:
         """Record that the request is about to be made.
 
-        :param now: epoch seconds.
         :param retention: seconds for which Fluxomail remembers a key.
         :return: ``None``: make the request. Otherwise the send id of an earlier try, from before ``retention``: another
             request would send a second email.
-        :raises FluxomailIdempotencyConflictError: an earlier try used the key for another recipient.
-        :raises FluxomailUnknownOutcomeError: an earlier try may have sent, before ``retention``.
         """
         if self._store is None:
             return None

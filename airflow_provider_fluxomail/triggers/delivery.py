@@ -173,11 +173,7 @@ def defer(
     interval: float,
     result: dict[str, Any] | None = None,
 ) -> NoReturn:
-    """Let the triggerer continue a wait which a task began in its worker.
-
-    :param interval: seconds between polls.
-    :param result: the result of the task so far.
-    """
+    """Let the triggerer continue a wait which a task began in its worker. ``result`` is that of the task so far."""
     trigger = FluxomailDeliveryTrigger(
         send_id=wait.send_id,
         target=wait.target,

@@ -52,12 +52,7 @@ class WorkerWait:
     def poll_until_ended(
         self, interval: float, *, deferrable: bool, sleep: Callable[[float], None] = time.sleep
     ) -> Ending | None:
-        """Poll until the wait ends.
-
-        :param interval: seconds between polls.
-        :param deferrable: poll a few times only, as :attr:`.WaitTiming.worker_polls` says; then ``None`` is returned,
-            and it is time to defer.
-        """
+        """Poll until the wait ends. A deferrable one polls a few times only; ``None``: it is time to defer."""
         wait = self.wait
         polls = timing().worker_polls if deferrable else ()
         until = now() + polls[-1] if polls else wait.deadline
@@ -87,10 +82,7 @@ class WorkerWait:
         return self.wait.delay(interval, now())
 
     def ended(self, ending: Ending, *, rescheduled: bool = False) -> Ending:
-        """Count the ending in the metrics, and return it; the trigger counts its own.
-
-        :param rescheduled: the processes of a rescheduled wait do not know when it began.
-        """
+        """Count the ending in the metrics, and return it. A rescheduled wait does not know when it began."""
         seconds = None if rescheduled else now() - self.wait.started
         Metrics(self._hook.fluxomail_conn_id).wait_ended(ending.target, ending.status, seconds)
         return ending
@@ -112,10 +104,7 @@ def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: 
 
 
 def ending_of(event: object) -> Ending:
-    """Read the event of a trigger.
-
-    :raises AirflowFailException: it is not from this package's trigger: a task must not succeed because of it.
-    """
+    """Read the event of a trigger; one of another kind fails the task, which must not succeed because of it."""
     try:
         return Ending.from_json(event)
     except (ValueError, TypeError) as error:

@@ -188,10 +188,7 @@ class Outcomes:
         self._save(self.progress.state())
 
     def conclude(self) -> BatchCounts:
-        """Log the counts and return them.
-
-        :raises FluxomailError: messages failed, or an error concerned all of them.
-        """
+        """Log the counts and return them; raise the error of a batch that failed."""
         counts = self.counts
         text = "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome."
         log.info(text, *dataclasses.astuple(counts))

@@ -106,10 +106,7 @@ class Rows:
             yield Row(where, message, key, part)
 
     def check(self) -> Iterator[Row]:
-        """Iterate over all rows before anything is sent.
-
-        :raises FluxomailValidationError: after the last row, if any row is invalid: names them by line or index.
-        """
+        """Iterate over all rows before anything is sent; after the last, raise an error that names the invalid ones."""
         bad: list[str] = []
         count = 0
         keys: dict[str, str] = {}
@@ -164,10 +161,7 @@ class Rows:
 
 
 def given_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a message without empty ones, and with its attachments read.
-
-    JSON that is written from a table has null for an empty cell.
-    """
+    """Return the fields with a value (JSON written from a table has nulls), with attachments read."""
     given = {name: value for name, value in fields.items() if value is not None}
     if "attachments" in given:
         given["attachments"] = read_attachments(given["attachments"])
