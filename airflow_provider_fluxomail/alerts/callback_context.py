@@ -172,7 +172,11 @@ def _failed_tasks(context: Mapping[str, Any], dag_id: str, run_id: str) -> tuple
         found = set(_failed(context, dag_id, run_id))
     except Exception as error:  # noqa: BLE001 - an alert without the names is better than none
         log.debug("Airflow does not provide the failed tasks: %s", type(error).__name__)
-        found = set(_last_failed(context))
+        ti = context.get("ti")
+        found = set()
+        # The task that failed last.
+        if DAG_CALLBACKS_GET_THE_LAST_FAILURE and ti is not None and context.get("reason") == "task_failure":
+            found = {(ti.task_id, ti.map_index if isinstance(ti.map_index, int) else -1)}
     return tuple(f"{task}[{index}]" if index >= 0 else task for task, index in sorted(found))
 
 
@@ -185,13 +189,6 @@ def _failed(context: Mapping[str, Any], dag_id: str, run_id: str) -> Iterable[tu
     known = getattr(context.get("dag"), "task_dict", None) or {}
     states = task_states(dag_id, run_id)
     return [_task_and_index(key, known) for key, state in states.items() if getattr(state, "value", state) == "failed"]
-
-
-def _last_failed(context: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the task that failed last, which Airflow 3.2 and later pass to the callback; 3.0 and 3.1 pass any task."""
-    ti = context.get("ti")
-    if DAG_CALLBACKS_GET_THE_LAST_FAILURE and ti is not None and context.get("reason") == "task_failure":
-        yield ti.task_id, ti.map_index if isinstance(ti.map_index, int) else -1
 
 
 def _task_and_index(key: str, known: Mapping[str, Any]) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.airflow_compat import asset_state_stores
-from airflow_provider_fluxomail.asset_events.timing import EventTiming, event_timing
+from airflow_provider_fluxomail.asset_events.source import EventTiming, Mark, Part, event_timing
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailError,
@@ -26,7 +26,6 @@ from airflow_provider_fluxomail.client.event_types import without_prefix
 from airflow_provider_fluxomail.client.retries import Backoff
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.asset_events.source import Mark, Part
     from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
 
 log = logging.getLogger(__name__)

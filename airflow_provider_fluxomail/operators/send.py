@@ -14,7 +14,6 @@ from airflow_provider_fluxomail.client.event_types import check_target
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldArguments
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
-from airflow_provider_fluxomail.operators.unrecorded import Unrecorded, unwrap
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -22,6 +21,32 @@ if TYPE_CHECKING:
 
     from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.client.messages import Attachment
+
+
+class Unrecorded:
+    """A templated text that Airflow does not store.
+
+    >>> FluxomailSendOperator(
+    ...     task_id="code", to="ada@example.org", subject="Your code", content=Unrecorded("It is {{ params.code }}.")
+    ... ).content
+    ***
+
+    Airflow stores the rendered value of every templated field in its database and shows it in the UI. A body in this
+    wrapper is rendered and sent, but ``***`` is stored.
+
+    :param text: the text. (templated)
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+def unwrap(body: str | Unrecorded | None) -> str | None:
+    """Return the text of a body."""
+    return body.text if isinstance(body, Unrecorded) else body
 
 
 class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
@@ -200,9 +225,7 @@ class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
         return super().render_template(content, context, jinja_env, seen_oids)
 
     def _is_file(self, text: str) -> bool:
-        bodies = (self.content, self.html_content)
-        wrapped = tuple(body.text for body in bodies if isinstance(body, Unrecorded))
-        return text in (*bodies, *wrapped) and not re.search(r"\s|://", text)
+        return text in (unwrap(self.content), unwrap(self.html_content)) and not re.search(r"\s|://", text)
 
     def check_tracked(self, html_content: str | None) -> None:
         """Check that the event to wait for can happen."""

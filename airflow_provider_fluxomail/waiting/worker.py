@@ -17,8 +17,6 @@ from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Ending,
 from airflow_provider_fluxomail.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
 log = logging.getLogger(__name__)
@@ -49,9 +47,7 @@ class WorkerWait:
         wait.seen = began
         return wait.on_timeline(timeline)
 
-    def poll_until_ended(
-        self, interval: float, *, deferrable: bool, sleep: Callable[[float], None] = time.sleep
-    ) -> Ending | None:
+    def poll_until_ended(self, interval: float, *, deferrable: bool) -> Ending | None:
         """Poll until the wait ends. A deferrable one polls a few times only; ``None``: it is time to defer."""
         wait = self.wait
         polls = timing().worker_polls if deferrable else ()
@@ -69,7 +65,7 @@ class WorkerWait:
             if polls and now() + delay > until + gap:
                 # The server asks for a wait that would hold the worker: the trigger obeys it without one.
                 return None
-            sleep(delay)
+            time.sleep(delay)
 
     def reschedule(self, elapsed: float, timeout: float) -> Ending | None:
         """Set how long the wait has taken across processes; return how that ends it after the last poll's error."""

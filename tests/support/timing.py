@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.asset_events import timing
+from airflow_provider_fluxomail.asset_events import source
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.sending.batch import outcomes
 
@@ -37,7 +37,7 @@ def event_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
 
     :param fields: of :class:`.EventTiming`.
     """
-    monkeypatch.setattr(timing, "_timing", dataclasses.replace(timing.event_timing(), **fields))
+    monkeypatch.setattr(source, "_timing", dataclasses.replace(source.event_timing(), **fields))
 
 
 def batch_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
