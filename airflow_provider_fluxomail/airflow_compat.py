@@ -83,55 +83,41 @@ CALLBACKS_READ_THE_DATABASE: Final = AIRFLOW_VERSION < (3, 0)
 #: The task instance of a Dag-level failure callback is the task that failed last; before Airflow 3.2 it may be any.
 DAG_CALLBACKS_GET_THE_LAST_FAILURE: Final = AIRFLOW_VERSION >= (3, 2)
 
-#: Where each name is, newest place first.
+#: The modules that have each name, newest first; with another name there, that after a colon.
 _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     # The second place is that of Airflow 2.11.
-    "Asset": ("airflow.sdk:Asset", "airflow.datasets:Dataset"),
-    "BaseEventTrigger": ("airflow.triggers.base:BaseEventTrigger", "airflow.triggers.base:BaseTrigger"),
-    "BaseNotifier": ("airflow.sdk:BaseNotifier", "airflow.notifications.basenotifier:BaseNotifier"),
-    "BaseOperator": ("airflow.sdk:BaseOperator", "airflow.models.baseoperator:BaseOperator"),
-    "BaseOperatorLink": ("airflow.sdk:BaseOperatorLink", "airflow.models.baseoperatorlink:BaseOperatorLink"),
-    "BaseSensorOperator": ("airflow.sdk:BaseSensorOperator", "airflow.sensors.base:BaseSensorOperator"),
-    "DecoratedOperator": ("airflow.sdk.bases.decorator:DecoratedOperator", "airflow.decorators.base:DecoratedOperator"),
-    "ObjectStoragePath": ("airflow.sdk:ObjectStoragePath", "airflow.io.path:ObjectStoragePath"),
-    "PokeReturnValue": ("airflow.sdk:PokeReturnValue", "airflow.sensors.base:PokeReturnValue"),
-    "XCom": ("airflow.sdk.execution_time.xcom:XCom", "airflow.models.xcom:XCom"),
-    "determine_kwargs": (
-        "airflow.sdk.bases.decorator:determine_kwargs",
-        "airflow.utils.operator_helpers:determine_kwargs",
-    ),
-    "get_current_context": ("airflow.sdk:get_current_context", "airflow.operators.python:get_current_context"),
-    "task_decorator_factory": (
-        "airflow.sdk.bases.decorator:task_decorator_factory",
-        "airflow.decorators.base:task_decorator_factory",
-    ),
+    "Asset": ("airflow.sdk", "airflow.datasets:Dataset"),
+    "BaseEventTrigger": ("airflow.triggers.base", "airflow.triggers.base:BaseTrigger"),
+    "BaseNotifier": ("airflow.sdk", "airflow.notifications.basenotifier"),
+    "BaseOperator": ("airflow.sdk", "airflow.models.baseoperator"),
+    "BaseOperatorLink": ("airflow.sdk", "airflow.models.baseoperatorlink"),
+    "BaseSensorOperator": ("airflow.sdk", "airflow.sensors.base"),
+    "DecoratedOperator": ("airflow.sdk.bases.decorator", "airflow.decorators.base"),
+    "ObjectStoragePath": ("airflow.sdk", "airflow.io.path"),
+    "PokeReturnValue": ("airflow.sdk", "airflow.sensors.base"),
+    "XCom": ("airflow.sdk.execution_time.xcom", "airflow.models.xcom"),
+    "determine_kwargs": ("airflow.sdk.bases.decorator", "airflow.utils.operator_helpers"),
+    "get_current_context": ("airflow.sdk", "airflow.operators.python"),
+    "task_decorator_factory": ("airflow.sdk.bases.decorator", "airflow.decorators.base"),
     # The last place is that of Airflow 2.11 and 3.0.
-    "AirflowException": ("airflow.sdk.exceptions:AirflowException", "airflow.exceptions:AirflowException"),
-    "BaseHook": ("airflow.sdk:BaseHook", "airflow.hooks.base:BaseHook"),
-    "context_merge": ("airflow.sdk.definitions.context:context_merge", "airflow.utils.context:context_merge"),
-    "redact": (
-        "airflow.sdk.log:redact",
-        "airflow.sdk.execution_time.secrets_masker:redact",  # 3.0
-        "airflow.utils.log.secrets_masker:redact",  # 2.11
-    ),
+    "AirflowException": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "BaseHook": ("airflow.sdk", "airflow.hooks.base"),
+    "context_merge": ("airflow.sdk.definitions.context", "airflow.utils.context"),
+    # 3.1 and later, 3.0, 2.11.
+    "redact": ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker"),
     # The last place is that of Airflow 2.11 to 3.1.
-    "conf": ("airflow.sdk.configuration:conf", "airflow.configuration:conf"),
-    "Stats": ("airflow.sdk.observability.stats:Stats", "airflow.stats:Stats"),
-    **{
-        name: (f"airflow.sdk.exceptions:{name}", f"airflow.exceptions:{name}")
-        for name in (
-            "AirflowConfigException",
-            "AirflowFailException",
-            "AirflowNotFoundException",
-            "AirflowOptionalProviderFeatureException",
-            "AirflowSensorTimeout",
-            "AirflowSkipException",
-        )
-    },
+    "conf": ("airflow.sdk.configuration", "airflow.configuration"),
+    "Stats": ("airflow.sdk.observability.stats", "airflow.stats"),
+    "AirflowConfigException": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "AirflowFailException": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "AirflowNotFoundException": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "AirflowOptionalProviderFeatureException": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "AirflowSensorTimeout": ("airflow.sdk.exceptions", "airflow.exceptions"),
+    "AirflowSkipException": ("airflow.sdk.exceptions", "airflow.exceptions"),
     # From Airflow 3.3 on.
-    "RetryDecision": ("airflow.sdk:RetryDecision",),
-    "RetryPolicy": ("airflow.sdk:RetryPolicy", "builtins:object"),
-    "SharedStreamProducer": ("airflow.triggers.shared_stream:SharedStreamProducer",),
+    "RetryDecision": ("airflow.sdk",),
+    "RetryPolicy": ("airflow.sdk", "builtins:object"),
+    "SharedStreamProducer": ("airflow.triggers.shared_stream",),
 }
 
 
@@ -140,7 +126,7 @@ def __getattr__(name: str) -> Any:
     for place in _PLACES.get(name, ()):
         module, _, attribute = place.partition(":")
         try:
-            value = getattr(importlib.import_module(module), attribute)
+            value = getattr(importlib.import_module(module), attribute or name)
         except (ImportError, AttributeError):
             continue
         globals()[name] = value
@@ -165,14 +151,15 @@ async def get_async_connection(conn_id: str) -> Connection:
     In a thread of asgiref's, not of asyncio's: Airflow 3.0's blocking lookup finds the event loop only from there.
     """
     hook = _airflow("BaseHook")
+    found: Connection
     if AIRFLOW_VERSION >= (3, 3) and hasattr(importlib.import_module("airflow.sdk").Connection, "aextra_dejson"):
-        found: Connection = await hook.aget_connection(conn_id)
-        return found
-    # A dependency of every Airflow.
-    from asgiref.sync import sync_to_async
+        found = await hook.aget_connection(conn_id)
+    else:
+        # A dependency of every Airflow.
+        from asgiref.sync import sync_to_async
 
-    looked_up: Connection = await sync_to_async(hook.get_connection)(conn_id)
-    return looked_up
+        found = await sync_to_async(hook.get_connection)(conn_id)
+    return found
 
 
 # ---- Tasks
@@ -191,11 +178,7 @@ class PokeIntervalMixin:
         return self.next_poke_interval(interval, run_duration())
 
     def next_poke_interval(self, interval: float, elapsed: float) -> float:
-        """Return the seconds to the next poke.
-
-        :param interval: seconds, as ``poke_interval`` and ``exponential_backoff`` have it.
-        :param elapsed: seconds since the sensor's first poke, across reschedules.
-        """
+        """Return the seconds to the next poke, ``elapsed`` seconds after the first, across reschedules."""
         return interval
 
 
@@ -225,11 +208,7 @@ def storable_result(task: BaseOperator, result: _Result) -> _Result:
 
 
 def is_deferral_timeout(error: BaseException) -> bool:
-    """Tell whether ``defer(timeout=...)`` ended a deferral.
-
-    By name: Airflow 2.11 raises ``TaskDeferralError`` with a text, later releases ``TaskDeferralTimeout``, each from a
-    module of its own.
-    """
+    """Tell whether ``defer(timeout=...)`` ended a deferral: by name, as the class differs between releases."""
     return type(error).__name__.startswith("TaskDeferral") and "timeout" in str(error).lower()
 
 
@@ -253,10 +232,7 @@ def api_error_status(error: BaseException) -> object:
 
 
 def asset_state_stores(stores: Any) -> list[Any]:
-    """Return the state store of each asset of a trigger (Airflow 3.3 and later); empty without one.
-
-    A trigger may belong to several assets, and only the private table of the accessor lists them.
-    """
+    """Return the state store of each asset of a trigger (3.3 and later), from the accessor's private table."""
     by_name = getattr(stores, "_by_name", None)
     return list(by_name.values()) if by_name else [stores] if stores is not None else []
 
@@ -279,19 +255,15 @@ class NotifierRenderMixin:
 
 
 def task_states(dag_id: str, run_id: str) -> Mapping[str, object]:
-    """Request the states of a run's tasks from Airflow, in a process that it supervises.
+    """Request the states of a run's tasks from Airflow, in a process that it supervises. Not before Airflow 3.1.
 
     The Dag processor of 3.0 does not respond, and would block its callback for ever.
-
-    :raises LookupError: before Airflow 3.1.
     """
     if AIRFLOW_VERSION < (3, 1):
         raise LookupError("Airflow 3.1 and later give task states to callbacks")
     runner = importlib.import_module("airflow.sdk.execution_time.task_runner")
-    states: Mapping[str, object] = runner.RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(
-        run_id, {}
-    )
-    return states
+    states: Mapping[str, Any] = runner.RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id])
+    return states.get(run_id) or {}
 
 
 def run_url(dag_id: str, run_id: str) -> str:

@@ -157,10 +157,7 @@ def _messages(
 
 
 def _reply_to(custom_headers: Mapping[str, Any] | None) -> tuple[str | None, Mapping[str, Any]]:
-    """Return the reply address of an email's own headers, and the headers that have no effect.
-
-    :raises FluxomailValidationError: they are not a mapping, or the reply address is not one line of text.
-    """
+    """Return the reply address of an email's own headers, and the headers that have no effect."""
     if custom_headers and not isinstance(custom_headers, Mapping):
         raise FluxomailValidationError("custom_headers must be a mapping of names to values")
     others = {name: value for name, value in (custom_headers or {}).items() if value not in (None, "")}
@@ -184,17 +181,9 @@ def _printable(name: str) -> str:
 
 
 def _send_each(
-    messages: Sequence[EmailMessage | FluxomailError],
-    hook: FluxomailHook,
-    accepted: set[int],
-    *,
-    resend_on_clear: bool,
+    messages: Sequence[EmailMessage | FluxomailError], hook: FluxomailHook, accepted: set[int], *, resend_on_clear: bool
 ) -> None:
-    """Send one message after the other, until an error concerns them all.
-
-    :param accepted: positions of messages that were accepted before, to which those accepted now are added.
-    :raises FluxomailError: a message was not accepted. Of several errors, the first transient one.
-    """
+    """Send the messages that are not accepted yet, until an error concerns them all. Raise a transient error first."""
     errors: list[FluxomailError] = []
     for number, message in enumerate(messages):
         if number in accepted:
@@ -205,9 +194,8 @@ def _send_each(
             identity = _identity(message, hook.get_options(), resend_on_clear=resend_on_clear)
             sent = send_once(message, identity, hook.get_conn())
         except FluxomailError as error:
-            log.warning(
-                "Email %d of %d was not accepted: %s: %s", number + 1, len(messages), type(error).__name__, error
-            )
+            text = "Email %d of %d was not accepted: %s: %s"
+            log.warning(text, number + 1, len(messages), type(error).__name__, error)
             errors.append(error)
             if not error.concerns_one_message:
                 break
@@ -255,9 +243,7 @@ def _accepted_before(call: str) -> set[int]:
     """Return the positions of the emails that were accepted before this call, if it repeats one that failed.
 
     Airflow before 3.2 treats any error from the backend as a template error and calls it a second time with a different
-    text, while it handles that error.
-
-    :param call: digest of what both calls have in common.
+    text, while it handles that error. ``call`` is a digest of what both calls have in common.
     """
     error = sys.exception()
     if not isinstance(error, FluxomailError):
@@ -267,16 +253,16 @@ def _accepted_before(call: str) -> set[int]:
 
 
 def _fluxomail_conn_id(conn_id: str | None) -> str:
-    """Return the id of the connection to use."""
+    default = airflow_cfg.default_conn_id()
     if not conn_id:
-        return airflow_cfg.default_conn_id()
+        return default
     try:
         kind = BaseHook.get_connection(conn_id).conn_type
     except AirflowNotFoundException:
         if conn_id != _UNSET_CONN_ID:
             raise
-        return airflow_cfg.default_conn_id()
+        return default
     if kind == FluxomailHook.conn_type:
         return conn_id
-    log.info("Connection %r is of type %r: using %r instead.", conn_id, kind, airflow_cfg.default_conn_id())
-    return airflow_cfg.default_conn_id()
+    log.info("Connection %r is of type %r: using %r instead.", conn_id, kind, default)
+    return default

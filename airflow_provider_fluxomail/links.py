@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from airflow_provider_fluxomail.airflow_compat import BaseOperatorLink
@@ -11,6 +11,8 @@ from airflow_provider_fluxomail.configuration import airflow_cfg
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import BaseOperator, Context
+    from airflow_provider_fluxomail.operators import FluxomailSendOperator
+    from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 
 log = logging.getLogger(__name__)
 
@@ -44,21 +46,10 @@ class FluxomailTimelineLink(BaseOperatorLink):
         return str(XCom.get_value(ti_key=ti_key, key=XCOM_KEY) or "")
 
 
-class HasTimelineLink(Protocol):
-    """A task with a link to its message.
-
-    :ivar timeline_link: the link that this process stored: empty for no link, ``None`` if unknown.
-    """
-
-    timeline_link: str | None
-
-
-def keep_link(task: HasTimelineLink, context: Context, base_url: str, send_id: str) -> None:
-    """Store the link of a task, for while it waits too and for when it ends without a worker. Never raises.
-
-    :param base_url: of the connection.
-    :param send_id: send of the task, or the one that it waits for.
-    """
+def keep_link(
+    task: FluxomailSendOperator | FluxomailDeliverySensor, context: Context, base_url: str, send_id: str
+) -> None:
+    """Store the link of a task, for while it waits too and for when it ends without a worker. Never raises."""
     try:
         if url := timeline_url(base_url, send_id):
             context["ti"].xcom_push(key=XCOM_KEY, value=url)
@@ -71,7 +62,6 @@ def timeline_url(base_url: str, send_id: str) -> str | None:
     """Return the URL of a send's page; ``None`` without one.
 
     :param base_url: with ``http://`` a sandbox, which has its inbox there: Fluxomail itself uses ``https://`` only.
-    :raises AirflowConfigException: ``[fluxomail] inbox_link`` is not a URL template.
     """
     part = quote(send_id, safe="")
     if base_url.startswith("http://"):

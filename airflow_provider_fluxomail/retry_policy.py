@@ -87,11 +87,8 @@ def _of_fluxomail(exception: BaseException) -> FluxomailError | None:
 
 
 def give_retry_policy(arguments: dict[str, Any]) -> None:
-    """Make the policy an operator's default, in its ``__init__``, unless its author or the Dag set another one.
-
-    :param arguments: for Airflow's own ``__init__``. For mapped tasks they contain ``None``, which ``setdefault``
-        keeps.
-    """
+    """Make the policy the default in the arguments of an operator, unless its author or the Dag set another one."""
+    # For mapped tasks they contain None, which setdefault() keeps.
     if HAS_RETRY_POLICIES and not arguments.get("retry_policy"):
         # Airflow applies a Dag's default_args only to arguments that the signature names.
         defaults = arguments.get("default_args") or {}

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import datetime
 
     from airflow_provider_fluxomail.airflow_compat import Context
-    from airflow_provider_fluxomail.client.watching.wait import Ending, Wait
-    from airflow_provider_fluxomail.hooks import FluxomailHook
+    from airflow_provider_fluxomail.client.watching.wait import Ending
+    from airflow_provider_fluxomail.waiting.worker import WorkerWait
 
 
 class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
@@ -61,6 +61,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("send_id", "target", "fluxomail_conn_id")
     operator_extra_links = (FluxomailTimelineLink(),)
+    #: The link that this process stored: empty for no link, ``None`` if unknown.
     timeline_link: str | None = None
     ui_color = "#d6e9f8"
 
@@ -82,8 +83,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         self.fail_on = fail_on
         self.fluxomail_conn_id = fluxomail_conn_id
         self.deferrable = deferrable
-        self._hook: FluxomailHook | None = None
-        self._wait: Wait | None = None
+        self._wait: WorkerWait | None = None
         tasks.check_while_parsing(self, self._check_constants)
 
     def resolve_template_files(self) -> None:
@@ -93,20 +93,32 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait as the mode says."""
+        from airflow_provider_fluxomail.client.watching.wait import Wait, now
         from airflow_provider_fluxomail.hooks import FluxomailHook
+        from airflow_provider_fluxomail.triggers.delivery import defer
+        from airflow_provider_fluxomail.waiting.worker import WorkerWait
 
         self.timeline_link = ""
         with contextlib.closing(FluxomailHook(self.fluxomail_conn_id)) as hook:
             try:
-                wait = self._new_wait()
+                send_id, started = tasks.check_send_id(self.send_id), now()
+                wait = Wait(
+                    send_id,
+                    target=check_target(self.target),
+                    fail_on=check_fail_on(self.fail_on),
+                    started=started,
+                    deadline=started + self.timeout,
+                )
                 options = hook.get_options()
             except FluxomailError as error:
                 # Before the first poll: a mistake in the Dag or the connection fails every mode, soft_fail or not.
                 tasks.fail_or_retry(error)
-            keep_link(self, context, options.settings.base_url, wait.send_id)
+            keep_link(self, context, options.settings.base_url, send_id)
+            self._wait = WorkerWait(hook, wait)
             if self.deferrable:
-                return self._poll_then_defer(hook, wait)
-            self._hook, self._wait = hook, wait
+                if ending := self._wait.poll_until_ended(self.poke_interval, deferrable=True):
+                    return self._end_here(ending)
+                defer(self, wait, interval=self.poke_interval)
             try:
                 return super().execute(context)
             except (AirflowSensorTimeout, AirflowSkipException) as error:
@@ -120,26 +132,11 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
                 # Airflow's own timeout: its text and its skip do not name the message, and never_fail ignores it.
                 self._end_here(wait.timed_out())
 
-    def _poll_then_defer(self, hook: FluxomailHook, wait: Wait) -> dict[str, Any]:
-        from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
-        from airflow_provider_fluxomail.waiting import worker
-
-        if ending := worker.poll_until_ended(hook, wait, self.poke_interval, deferrable=True):
-            self._wait = wait
-            return self._end_here(ending)
-        self.defer(
-            trigger=FluxomailDeliveryTrigger.of(
-                wait, self, conn_id=self.fluxomail_conn_id, interval=self.poke_interval
-            ),
-            method_name=self.execute_complete.__name__,
-            timeout=tasks.backstop(wait.deadline),
-        )
-
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """End the task with the trigger's event."""
-        from airflow_provider_fluxomail.waiting import worker
+        from airflow_provider_fluxomail.waiting.worker import ending_of
 
-        return self._conclude(worker.ending_of(event))
+        return self._conclude(ending_of(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; Airflow's own timeout of the deferral is a timeout of the sensor, on every version."""
@@ -156,24 +153,18 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Poll once."""
-        from airflow_provider_fluxomail.waiting import worker
-
-        assert self._hook is not None, "only execute polls"
         assert self._wait is not None, "only execute polls"
-        ending = worker.poll(self._hook, self._wait)
+        ending = self._wait.poll()
         return PokeReturnValue(is_done=True, xcom_value=self._end_here(ending)) if ending else False
 
-    def _new_wait(self) -> Wait:
-        from airflow_provider_fluxomail.client.watching.wait import Wait, now
-
-        started = now()
-        return Wait(
-            tasks.check_send_id(self.send_id),
-            target=check_target(self.target),
-            fail_on=check_fail_on(self.fail_on),
-            started=started,
-            deadline=started + self.timeout,
-        )
+    def next_poke_interval(self, interval: float, elapsed: float) -> float:
+        """Spread the polls, and obey the server's ``Retry-After``."""
+        wait = self._wait
+        assert wait is not None, "only execute polls"
+        if ending := wait.reschedule(elapsed, self.timeout):
+            self._end_here(ending)
+        # Slightly past the deadline, so that the poll there is the last.
+        return wait.delay(interval) + 0.01
 
     def _check_constants(self, constants: tasks.Constants) -> None:
         for name, check in (("send_id", tasks.check_send_id), ("target", check_target), ("fail_on", check_fail_on)):
@@ -182,20 +173,14 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def _end_here(self, ending: Ending) -> dict[str, Any]:
         """End the task with a wait that has ended in this worker."""
-        from airflow_provider_fluxomail.waiting import worker
-
         wait, self._wait = self._wait, None
         assert wait is not None, "a wait ends once"
-        # The processes of a rescheduled wait do not know when it began.
-        began = None if self.reschedule else wait.started
-        return self._conclude(worker.ended(ending, conn_id=self.fluxomail_conn_id, began=began))
+        return self._conclude(wait.ended(ending, rescheduled=self.reschedule))
 
     def _conclude(self, ending: Ending) -> dict[str, Any]:
         """End the task. Skips here, because Airflow's versions differ in what soft_fail covers after a deferral."""
-        from airflow_provider_fluxomail.waiting import worker
-
         try:
-            return worker.conclude(ending)
+            return tasks.conclude(ending)
         except (AirflowFailException, AirflowSensorTimeout) as error:
             self._fail(error)
 
@@ -212,16 +197,3 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
             why,
             "" if self.send_id in why else f" (send id {self.send_id})",
         )
-
-    def next_poke_interval(self, interval: float, elapsed: float) -> float:
-        """Spread the polls, and obey the server's ``Retry-After``."""
-        from airflow_provider_fluxomail.client.watching.wait import now
-
-        wait = self._wait
-        assert wait is not None, "only execute polls"
-        wait.started = now() - elapsed
-        wait.deadline = wait.started + self.timeout
-        if (trouble := wait.trouble) and (ending := wait.on_error(trouble, now())):
-            self._end_here(ending)
-        # Slightly past the deadline, so that the poll there is the last.
-        return wait.delay(interval, now()) + 0.01

@@ -6,19 +6,28 @@ very little.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from airflow_provider_fluxomail.airflow_compat import AirflowFailException, has_pre_execute_hook, is_unmapped
+from airflow_provider_fluxomail.airflow_compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    has_pre_execute_hook,
+    is_unmapped,
+)
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_fluxomail.airflow_compat import BaseOperator
+    from airflow_provider_fluxomail.client.watching.wait import Ending
+
+log = logging.getLogger(__name__)
 
 #: How long after the trigger's own deadline Airflow ends the deferral, should the trigger not. Seconds.
 BACKSTOP: Final = 300.0
@@ -28,13 +37,8 @@ _PLAIN: Final = (type(None), bool, int, float, bytes, timedelta)
 
 
 class Constants:
-    """Which arguments of a task are constants: they have the same value in the worker.
+    """Which arguments of a task are constants: ``"subject" in constants`` if it has the same value in the worker.
 
-    ::
-
-        "subject" in Constants(task, complete=False)
-
-    :param task: the task.
     :param complete: whether the Dag is complete. Before that, missing arguments may still be set.
     """
 
@@ -59,11 +63,7 @@ class Constants:
 
 
 def is_constant(value: object) -> bool:
-    """Return whether a value is the same in the worker: no template, no output of another task.
-
-    >>> is_constant("ops@example.org"), is_constant("{{ params.to }}"), is_constant(["a@example.org"])
-    (True, False, True)
-    """
+    """Return whether a value is the same in the worker: no template, no output of another task."""
     if isinstance(value, str):
         return not _TEMPLATE.search(value)
     if isinstance(value, list | tuple | set | frozenset):
@@ -78,10 +78,6 @@ def check_while_parsing(task: BaseOperator, check: Callable[[Constants], None], 
 
     Only the worker checks tasks without a Dag (run by hand), mapped tasks, and subclasses and tasks with
     ``pre_execute``, which may set missing arguments when they run.
-
-    :param check: raises the errors that the worker would raise, about constants only.
-    :param complete: see :class:`Constants`.
-    :raises FluxomailValidationError: names the task and the argument, and says how to fix it.
     """
     own = type(task).__module__.startswith("airflow_provider_fluxomail.")
     if not own or is_unmapped(task) or has_pre_execute_hook(task) or not task.has_dag():  # type: ignore[no-untyped-call]
@@ -93,10 +89,7 @@ def check_while_parsing(task: BaseOperator, check: Callable[[Constants], None], 
 
 
 def check_send_id(send_id: object) -> str:
-    """Return the send id.
-
-    :raises FluxomailValidationError: it is empty, as it is after a skipped upstream task.
-    """
+    """Return the send id; one that is empty, as after a skipped upstream task, is an error."""
     if send_id is None or (isinstance(send_id, str) and send_id.strip() in ("", "None")):
         raise FluxomailValidationError(
             "send_id came out empty: the task that sends was skipped, or returned nothing. Skip the wait with it "
@@ -111,10 +104,7 @@ def check_send_id(send_id: object) -> str:
 
 
 def check_seconds(value: float | timedelta, field: str) -> float:
-    """Return a duration in seconds.
-
-    :raises FluxomailValidationError: it is negative or not a duration.
-    """
+    """Return a duration in seconds; one that is negative or not a duration is an error."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise FluxomailValidationError(f"{field} must be a timedelta or a number of seconds, 0 or more")
@@ -122,10 +112,7 @@ def check_seconds(value: float | timedelta, field: str) -> float:
 
 
 def check_key_text(key: object) -> str:
-    """Return an idempotency key that the author chose.
-
-    :raises FluxomailValidationError: it is empty or contains a line break.
-    """
+    """Return an idempotency key that the author chose; one that is empty or contains a line break is an error."""
     if isinstance(key, int) and not isinstance(key, bool):
         key = str(key)  # a Dag that renders native objects turns "20260101" into a number
     if not isinstance(key, str) or key.strip() in ("", "None"):
@@ -143,11 +130,19 @@ def fail_or_retry(error: FluxomailError) -> NoReturn:
     raise error
 
 
-def backstop(deadline: float) -> timedelta:
-    """Return the ``timeout`` of a deferral: later than the trigger's own, whose message says more.
+def conclude(ending: Ending, *, on_timeout: type[Exception] = AirflowSensorTimeout) -> dict[str, Any]:
+    """Return the result of a wait that reached its target, or fail the task: it bounced, or its timeline is unreadable.
 
-    :param deadline: of the trigger, epoch seconds.
+    :param on_timeout: the error of a wait that timed out. Airflow retries neither.
     """
+    if ending.status == "reached":
+        log.info("The message was %s (%s).", ending.event, ending.time or "no time given")
+        return ending.result
+    raise (on_timeout if ending.status == "timeout" else AirflowFailException)(ending.message)
+
+
+def backstop(deadline: float) -> timedelta:
+    """Return the ``timeout`` of a deferral: later than the trigger's own deadline, whose message says more."""
     return timedelta(seconds=max(0.0, deadline - time.time()) + BACKSTOP)
 
 

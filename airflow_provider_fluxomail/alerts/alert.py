@@ -111,10 +111,7 @@ class Alert:
         return one_line(f"[Airflow] {self.title}: {self.name}{detail}")
 
     def render(self, template: str) -> str:
-        """Return a default body.
-
-        :param template: ``alert.html`` or ``alert.txt``.
-        """
+        """Return a default body, ``alert.html`` or ``alert.txt``."""
         return _templates().get_template(template).render(alert=self)
 
 
@@ -130,10 +127,7 @@ def cut(text: str, most: int) -> str:
 
 
 def masked(text: str, *, otherwise: str = "(not shown: Airflow has no secrets masker here)") -> str:
-    """Return ``text`` without the secrets that Airflow masks in logs.
-
-    :param otherwise: what to return where Airflow cannot mask secrets.
-    """
+    """Return ``text`` without the secrets that Airflow masks in logs; ``otherwise`` where Airflow cannot mask them."""
     from airflow_provider_fluxomail.airflow_compat import redact
 
     try:

@@ -50,11 +50,7 @@ _MAX_NAMED: Final = 20
 
 
 def read(context: Mapping[str, Any], notifier: object) -> Alert:
-    """Return what a callback is about.
-
-    :param context: as Airflow passed it to the callback.
-    :param notifier: the notifier that was called; the kind follows from which list of the task or the Dag holds it.
-    """
+    """Return what a callback is about; its kind follows from which list of the task or the Dag holds the notifier."""
     ti = _get(context, "ti") or _get(context, "task_instance")
     task = _get(context, "task") or _get(ti, "task")
     dag, run = _get(context, "dag"), _get(context, "dag_run")
@@ -176,16 +172,16 @@ def _failed_tasks(context: Mapping[str, Any], dag_id: str, run_id: str) -> tuple
         found = set(_failed(context, dag_id, run_id))
     except Exception as error:  # noqa: BLE001 - an alert without the names is better than none
         log.debug("Airflow does not provide the failed tasks: %s", type(error).__name__)
-        found = set(_last_failed(context))
+        ti = context.get("ti")
+        found = set()
+        # The task that failed last.
+        if DAG_CALLBACKS_GET_THE_LAST_FAILURE and ti is not None and context.get("reason") == "task_failure":
+            found = {(ti.task_id, ti.map_index if isinstance(ti.map_index, int) else -1)}
     return tuple(f"{task}[{index}]" if index >= 0 else task for task, index in sorted(found))
 
 
 def _failed(context: Mapping[str, Any], dag_id: str, run_id: str) -> Iterable[tuple[str, int]]:
-    """Return task id and map index of each failed task.
-
-    Airflow 2 lets callbacks read the run's task instances; 3.1 and later provide the states of a run's tasks to the
-    Dag processor.
-    """
+    """Return task id and map index of each failed task."""
     if CALLBACKS_READ_THE_DATABASE:
         return [(ti.task_id, ti.map_index) for ti in context["dag_run"].get_task_instances(state=["failed"])]
     if _on_event_loop() or not (dag_id and run_id):
@@ -193,13 +189,6 @@ def _failed(context: Mapping[str, Any], dag_id: str, run_id: str) -> Iterable[tu
     known = getattr(context.get("dag"), "task_dict", None) or {}
     states = task_states(dag_id, run_id)
     return [_task_and_index(key, known) for key, state in states.items() if getattr(state, "value", state) == "failed"]
-
-
-def _last_failed(context: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the task that failed last, which Airflow 3.2 and later pass to the callback; 3.0 and 3.1 pass any task."""
-    ti = context.get("ti")
-    if DAG_CALLBACKS_GET_THE_LAST_FAILURE and ti is not None and context.get("reason") == "task_failure":
-        yield ti.task_id, ti.map_index if isinstance(ti.map_index, int) else -1
 
 
 def _task_and_index(key: str, known: Mapping[str, Any]) -> tuple[str, int]:

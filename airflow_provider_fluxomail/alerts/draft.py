@@ -40,9 +40,6 @@ class Draft:
     """The messages of one call of a notifier.
 
     The notifier itself stays as it is: it may serve any number of tasks, and Airflow would render it only once.
-
-    :param notifier: that was called.
-    :param context: as Airflow passed it.
     """
 
     def __init__(self, notifier: FluxomailNotifier, context: Context) -> None:
@@ -58,11 +55,7 @@ class Draft:
         self.conn_id = str(self._rendered(notifier.fluxomail_conn_id))
 
     def messages(self, namespace: str) -> list[Outgoing | Exception]:
-        """Return the message of each recipient, or why it cannot be sent: the others are sent all the same.
-
-        :param namespace: ``idempotency_namespace`` of the connection.
-        :raises FluxomailValidationError: there are no recipients.
-        """
+        """Return the message of each recipient, or why it cannot be sent: the others are sent all the same."""
         people = recipients(self._rendered(self._notifier.to))
         if not people:
             raise FluxomailValidationError("to came out empty: give an address")
@@ -83,7 +76,7 @@ class Draft:
                 kind=alert.kind,
                 recipient=message.to,
                 configuration={
-                    name: value for name in _CONFIGURATION if (value := getattr(notifier, name)) is not None
+                    name: given for name in _CONFIGURATION if (given := getattr(notifier, name)) is not None
                 },
                 part=str(self._rendered(notifier.part) or ""),
             )

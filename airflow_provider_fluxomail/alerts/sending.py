@@ -82,12 +82,7 @@ async def asend_alert(notifier: FluxomailNotifier, context: Context) -> None:
 async def _send(
     messages: Sequence[Outgoing | Exception], settings: ClientSettings, until: float, results: Results
 ) -> None:
-    """Send messages, a few at a time, until the time is up.
-
-    :param messages: messages, or why they cannot be sent.
-    :param until: end of the time limit, by ``time.monotonic()``.
-    :param results: filled with the outcomes.
-    """
+    """Send messages, a few at a time, until ``time.monotonic()`` is ``until``; fill in the results."""
     turns = asyncio.Semaphore(_CONCURRENCY)
 
     async def send(client: AsyncFluxomailClient, number: int, outgoing: Outgoing) -> None:
@@ -121,27 +116,21 @@ def _limited(settings: ClientSettings, until: float) -> ClientSettings:
 
 def _run_in_thread(coroutine: Coroutine[Any, Any, None], until: float) -> None:
     """Run a coroutine on an event loop of its own, and return when it is done or the time is up."""
-    done: Future[None] = Future()
+    threads = _DaemonThreads()
 
     def run() -> None:
-        try:
-            with asyncio.Runner() as runner:
-                runner.get_loop().set_default_executor(_DaemonThreads())
-                runner.run(coroutine)
-        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            done.set_exception(error)
-        else:
-            done.set_result(None)
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_default_executor(threads)
+            runner.run(coroutine)
 
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(run,), name="fluxomail-alert", daemon=True).start()
+    done = threads.submit(contextvars.copy_context().run, run)
     wait([done], timeout=max(0.0, until - time.monotonic()))
     if done.done():
         done.result()
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """Looks up host names for an event loop, each in a daemon thread.
+    """Runs each call in a daemon thread: sends alerts, and looks up host names for their event loop.
 
     Nothing bounds the time of a lookup, and at its end a process waits for the threads of a pool.
     """
@@ -156,7 +145,7 @@ class _DaemonThreads(ThreadPoolExecutor):
             except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
                 future.set_exception(error)
 
-        threading.Thread(target=run, name="fluxomail-alert-lookup", daemon=True).start()
+        threading.Thread(target=run, name="fluxomail-alert", daemon=True).start()
         return future
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.airflow_compat import asset_state_stores
-from airflow_provider_fluxomail.asset_events.timing import EventTiming, event_timing
+from airflow_provider_fluxomail.asset_events.source import EventTiming, Mark, Part, event_timing
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailError,
@@ -26,7 +26,6 @@ from airflow_provider_fluxomail.client.event_types import without_prefix
 from airflow_provider_fluxomail.client.retries import Backoff
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.asset_events.source import Mark, Part
     from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
 
 log = logging.getLogger(__name__)
@@ -38,9 +37,6 @@ _PENDING: Final = 2**62
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cursor:
     """The position of a trigger in the events.
-
-    >>> Cursor.parse({"since_ms": 5, "began_ms": 1, "seen": []})
-    Cursor(since_ms=5, began_ms=1, seen=())
 
     :param since_ms: every event before it was fired and stored. Milliseconds of Fluxomail's clock.
     :param began_ms: where the trigger began for the first time: earlier events do not count.
@@ -65,9 +61,6 @@ class Cursor:
 class CursorStore:
     """A trigger's entry in the state stores of its assets.
 
-    >>> CursorStore(None, ["fluxomail_default", None, ["bounced"]]).key
-    'fluxomail_events_5b8383f2a35d15a9'
-
     :param stores: ``asset_state_store`` of the trigger; ``None`` where Airflow has none.
     :param identity: tells the watchers of an asset apart.
     """
@@ -82,7 +75,6 @@ class CursorStore:
         return min((one for one in cursors if one), key=lambda one: one.since_ms, default=None)
 
     async def write(self, cursor: Cursor) -> None:
-        """Store the cursor."""
         for store in self._stores:
             await store.aset(self.key, {**dataclasses.asdict(cursor), "seen": list(cursor.seen)})
 
@@ -92,9 +84,6 @@ class TriggerCursor:
 
     First it reads from the list what has happened since its cursor, then it takes the events of the parts. The cursor
     moves only over parts whose events are all in Airflow's database, and not before the list is read to its end.
-
-    >>> cursor = TriggerCursor(EventFilter(types=("email.bounced",)), store)  # doctest: +SKIP
-    >>> events = await cursor.on_part(part)  # doctest: +SKIP
 
     :param wanted: which events.
     """
@@ -126,9 +115,9 @@ class TriggerCursor:
             return []
         if part.generation != self._generation:
             # Until the list is read, parts are skipped: it has their events as well.
-            self._pages = _Pages(self._cursor.since_ms if self._cursor else 0)
+            self._pages = _Pages(self._position.since_ms)
         else:
-            self._gather(part.events, self._cursor.began_ms if self._cursor else 0)
+            self._gather(part.events, self._position.began_ms)
         if self._pages is not None and not self._pending and part.safe.number >= self._pages.number:
             await self._catch_up(part, self._pages)
         await self._move(part)
@@ -153,10 +142,14 @@ class TriggerCursor:
                 return
 
     @property
+    def _position(self) -> Cursor:
+        assert self._cursor is not None, "the first part reads it"
+        return self._cursor
+
+    @property
     def _floor_ms(self) -> int:
         """Older events of the list do not count."""
-        assert self._cursor is not None
-        return max(self._cursor.since_ms - self._overlap_ms, self._cursor.began_ms)
+        return max(self._position.since_ms - self._overlap_ms, self._position.began_ms)
 
     async def _begin(self, part: Part) -> bool:
         """Read the cursor; the first time, events count from now on. Return False if Airflow does not respond."""
@@ -209,8 +202,7 @@ class TriggerCursor:
         """Read the next page; return ``None`` if it is not available now."""
         if time.monotonic() < self._retry_at:
             return None
-        assert self._cursor is not None
-        since_ms = max(pages.since_ms - self._overlap_ms, self._cursor.began_ms)
+        since_ms = max(pages.since_ms - self._overlap_ms, self._position.began_ms)
         try:
             async with asyncio.timeout(self._timing.reading):
                 page = await part.source.read_page(self._wanted, since_ms=since_ms, cursor=pages.cursor)
@@ -231,15 +223,12 @@ class TriggerCursor:
 
     async def _move(self, part: Part) -> None:
         """Move the cursor as far as every event was fired and is in Airflow's database."""
-        cursor, reached = self._cursor, self._safe(part)
-        if cursor is None or self._pages is not None or reached is None:
+        cursor, reached = self._position, self._safe(part)
+        if self._pages is not None or reached is None:
             return
-        fresh = reached.number > self._safe_until and any(
-            self._safe_until < number <= reached.number for number, _ in self._known.values()
-        )
-        if reached.reached_ms <= cursor.since_ms or not (
-            fresh or reached.reached_ms >= cursor.since_ms + self._timing.save_every * 1000
-        ):
+        fresh = any(self._safe_until < number <= reached.number for number, _ in self._known.values())
+        advance_ms = reached.reached_ms - cursor.since_ms
+        if advance_ms <= 0 or not (fresh or advance_ms >= self._timing.save_every * 1000):
             return
         oldest = reached.reached_ms - self._overlap_ms
         stored = [name for name, (number, at) in self._known.items() if number <= reached.number and at >= oldest]
@@ -269,10 +258,7 @@ class TriggerCursor:
 
 
 class _Pages:
-    """The position in the list, which is read from the newest event back to a moment.
-
-    :param since_ms: the moment.
-    """
+    """The position in the list, which is read from the newest event back to a moment."""
 
     def __init__(self, since_ms: int) -> None:
         self.since_ms = since_ms
@@ -283,7 +269,6 @@ class _Pages:
         self._seen: set[str] = set()
 
     def read(self, page: EventPage, part: Part) -> None:
-        """Note that a page was read."""
         self.number = part.mark.number
         # A server that pages in circles must not make it read without end.
         self.done = not page.cursor or page.cursor in self._seen

@@ -14,19 +14,14 @@ import dataclasses
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airflow_provider_fluxomail.asset_events.timing import EventTiming, event_timing
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
-from airflow_provider_fluxomail.client.errors import (
-    FluxomailAuthError,
-    FluxomailConnectionError,
-    FluxomailError,
-)
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.retries import jittered
-from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
+from airflow_provider_fluxomail.client.watching.event_feed import EventFeed, FeedTiming
 from airflow_provider_fluxomail.configuration.connection import look_up
 
 if TYPE_CHECKING:
@@ -40,12 +35,52 @@ RECENT: Final = 60.0
 RECENT_EVENTS: Final = 2_000
 
 
-class Mark(NamedTuple):
-    """A part, and the moment that it reaches: every earlier event is in this part or an earlier one.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EventTiming:
+    """How patient event sources and triggers are, and how much they keep. Times in seconds."""
 
-    :param number: of the part.
-    :param reached_ms: milliseconds of Fluxomail's clock.
-    """
+    #: Between two parts when nothing happens.
+    tick: float = 10.0
+    #: Least time between two parts: a trigger's queue holds 1,024 of them, and a trigger may be reading the list.
+    pause: float = 0.2
+    #: Until a key that was not accepted is used again. The connection is read again each time.
+    auth_wait: float = 60.0
+    #: Until events that are not available (402, 403, 404, no such connection) are requested again.
+    refused_wait: float = 300.0
+    #: Until a connection that Airflow could not return is looked up again.
+    outage_wait: float = 10.0
+    #: An event may become visible this late when only the stream was interrupted.
+    feed: FeedTiming = dataclasses.field(default_factory=lambda: FeedTiming(overlap=60.0))
+    #: An event may become visible this long after its own time: the list is read from that much earlier.
+    overlap: float = 300.0
+    #: How many fired events a trigger remembers, and how many are stored with the cursor (11 KB; Airflow warns at 64).
+    kept: int = 20_000
+    stored: int = 1_000
+    #: How far a cursor may lag behind when nothing happens.
+    save_every: float = 60.0
+    #: Least time between two changes of an asset. Airflow 3.3 lets a Dag run see the events until it first learned of a
+    #: change; later ones wait for the next change. So events close together make one change.
+    spacing: float = 5.0
+    #: Events of one change, at most: Airflow stores and logs them as one text.
+    together: int = 500
+    #: Pages of the list that are read within one part, at most, and the time for it: Airflow fails a trigger at 300 s.
+    pages: int = 10
+    reading: float = 60.0
+    #: Longest wait after the list could not be read.
+    longest_pause: float = 300.0
+
+
+#: What triggers use. Tests replace it.
+_timing = EventTiming()
+
+
+def event_timing() -> EventTiming:
+    """Return the timing of event sources in this process."""
+    return _timing
+
+
+class Mark(NamedTuple):
+    """A part's number, and the moment of Fluxomail's clock before which every event is in it or an earlier part."""
 
     number: int
     reached_ms: int
@@ -68,22 +103,8 @@ class Part:
     safe: Mark
 
 
-class _Resolved(Protocol):
-    """Airflow's ``AdvanceItem``."""
-
-    @property
-    def broker_payload(self) -> Mark: ...
-
-
 class EventSource:
-    """Follows a connection's events until it is closed, across every fault.
-
-    >>> source = EventSource("fluxomail_default", domain=None)  # doctest: +SKIP
-    >>> async for part, mark in source.open_stream(): ...  # doctest: +SKIP
-
-    :param conn_id: id of the connection.
-    :param domain: only events of messages to recipients of this domain.
-    """
+    """Follows a connection's events until it is closed, across every fault."""
 
     def __init__(self, conn_id: str, domain: str | None, *, timing: EventTiming | None = None) -> None:
         self._conn_id = conn_id
@@ -123,12 +144,16 @@ class EventSource:
         finally:
             await self.aclose()
 
-    async def advance(self, batch: Sequence[_Resolved]) -> None:
+    async def advance(self, batch: Sequence[Any]) -> None:
         """Note that the events of some parts are in Airflow's database, or that their trigger has failed.
 
         A failed trigger gets no more parts, so it does not rely on this: it continues from its cursor.
         """
-        self._safe = batch[-1].broker_payload
+        self.confirm(batch[-1].broker_payload)
+
+    def confirm(self, mark: Mark) -> None:
+        """Note that the events of all parts up to this one are stored."""
+        self._safe = mark
         if self._wake_at and self._safe.number >= self._wake_at:
             self._wake_at = 0
             self._woken.set()
@@ -157,10 +182,7 @@ class EventSource:
         return self._feed.server_ms(moment)
 
     async def read_page(self, wanted: EventFilter, *, since_ms: int, cursor: str | None) -> EventPage:
-        """Read a page of the list, within the connection's share of the rate limit.
-
-        :raises FluxomailError: it is not available now.
-        """
+        """Read a page of the list, within the connection's share of the rate limit."""
         if self._client is None or self._turns is None:
             raise FluxomailConnectionError("the event stream is not connected", ambiguous=False)
         async with self._turns.turn():
@@ -206,12 +228,10 @@ class EventSource:
                 refused = refused + 1 if self._trouble else 1
                 self._report(logging.ERROR, error)
                 await asyncio.sleep(jittered(self._timing.auth_wait) if refused > 1 else 1.0)
-            except FluxomailConnectionError as error:
-                self._report(logging.WARNING, error)
-                await asyncio.sleep(jittered(self._timing.outage_wait))
             except FluxomailError as error:
-                self._report(logging.ERROR, error)
-                await asyncio.sleep(jittered(self._timing.refused_wait))
+                outage = isinstance(error, FluxomailConnectionError)
+                self._report(logging.WARNING if outage else logging.ERROR, error)
+                await asyncio.sleep(jittered(self._timing.outage_wait if outage else self._timing.refused_wait))
             except Exception as error:
                 # Only its type: its text, or its variables, may hold what must not be logged.
                 self._report(logging.ERROR, FluxomailError(f"a fault of this package: {type(error).__name__}"))

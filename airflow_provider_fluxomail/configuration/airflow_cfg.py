@@ -16,10 +16,7 @@ SEND_ID: Final = "{send_id}"
 
 
 def read(name: str) -> Any:
-    """Return the value of an option, in the type that :data:`.OPTIONS` has for it.
-
-    :raises AirflowConfigException: the value is not of that type; names the option.
-    """
+    """Return the value of an option, in its type; a value of another type is an ``AirflowConfigException``."""
     option = OPTIONS[name]
     get = {"number": conf.getfloat, "boolean": conf.getboolean}.get(option.type, conf.get)
     value = get(_SECTION, name, fallback=option.default_text)
@@ -32,18 +29,12 @@ def default_conn_id() -> str:
 
 
 def follow_events() -> bool:
-    """Return whether many waits follow the event stream.
-
-    :raises AirflowConfigException: the value is neither true nor false.
-    """
+    """Return whether many waits follow the event stream."""
     return bool(read("follow_events"))
 
 
 def inbox_link() -> str:
-    """Return the URL of the page that shows a send, with :data:`SEND_ID` for its id; empty if none is configured.
-
-    :raises AirflowConfigException: the value is not such a URL.
-    """
+    """Return the URL of the page that shows a send, with :data:`SEND_ID` for its id; empty if none is configured."""
     template = str(read("inbox_link"))
     if template and not (template.startswith(("https://", "http://")) and SEND_ID in template):
         raise AirflowConfigException(

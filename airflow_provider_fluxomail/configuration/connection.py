@@ -7,6 +7,7 @@ text. Names, types and defaults of the extras are those of :data:`.OPTIONS`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -51,10 +52,7 @@ class FluxomailConnection:
 
     @classmethod
     def of(cls, connection: Connection) -> FluxomailConnection:
-        """Read an Airflow connection.
-
-        :raises FluxomailValidationError: names the connection, the field and how to fix it.
-        """
+        """Read an Airflow connection; an error names the connection, the field and how to fix it."""
         try:
             return cls._read(connection)
         except FluxomailValidationError as error:
@@ -66,7 +64,7 @@ class FluxomailConnection:
             raise FluxomailValidationError(f"its type is {connection.conn_type!r}: make it 'fluxomail'")
         for field in ("host", "schema", "login", "password"):
             refuse_guard_in(field, getattr(connection, field))
-        read = _Reader(read_extras(connection.extra))
+        read = functools.partial(_read_option, read_extras(connection.extra))
         api_version = read("api_version")
         poll_share = read("poll_share")
         if not 0 < poll_share <= 1:
@@ -88,8 +86,7 @@ class FluxomailConnection:
                 user_agent=user_agent(),
                 observer=Metrics(connection.conn_id or ""),
                 guard=RecipientGuard(
-                    redirect_to=read("redirect_to"),
-                    allowed_domains=read("allowed_recipient_domains") or (),
+                    redirect_to=read("redirect_to"), allowed_domains=read("allowed_recipient_domains") or ()
                 ),
             ),
             idempotency_namespace=read("idempotency_namespace"),
@@ -99,10 +96,7 @@ class FluxomailConnection:
 
 
 async def read_connection(conn_id: str) -> FluxomailConnection:
-    """Look a connection up on an event loop, and read it.
-
-    :raises FluxomailValidationError: names the connection, the field and the cure.
-    """
+    """Look a connection up on an event loop, and read it, see :meth:`FluxomailConnection.of`."""
     return FluxomailConnection.of(await get_async_connection(conn_id))
 
 
@@ -146,45 +140,33 @@ def _base_url(connection: Connection) -> str:
     return host
 
 
-class _Reader:
-    """Reads one extra at a time.
+def _read_option(extras: Mapping[str, Any], name: str) -> Any:
+    """Return the value of an extra; if it is not set, the option of ``[fluxomail]``, else the default.
 
     A value that is the built-in default counts as not set, so that ``[fluxomail]`` applies: a connection form may have
     stored the default of every field that nobody filled in.
     """
-
-    def __init__(self, extras: dict[str, Any]) -> None:
-        self._extras = extras
-
-    def __call__(self, name: str) -> Any:
-        """Return the value of an extra; if it is not set, the option of ``[fluxomail]``, else the default."""
-        option = OPTIONS[name]
-        default = option.default
-        value = self._extras.get(name)
-        given = not is_empty(value)
-        if given:
-            converted = self._converted(name, value, _CONVERTERS[option.type])
-            if name not in SECTION or converted != default:
-                return converted
-        configured = airflow_cfg.read(name) if name in SECTION else default
-        if given and configured != default:
-            log.info(
-                "The connection's extra %s is the default, %s, and counts as not set: using [fluxomail] %s = %s.",
-                name,
-                option.default_text,
-                name,
-                configured,
-            )
-        return configured
-
-    @staticmethod
-    def _converted(name: str, value: Any, convert: Callable[[Any], Any]) -> Any:
+    option, value = OPTIONS[name], extras.get(name)
+    given = not is_empty(value)
+    if given:
         try:
-            return convert(value.strip() if isinstance(value, str) else value)
+            converted = _CONVERTERS[option.type](value.strip() if isinstance(value, str) else value)
         except FluxomailValidationError as error:
             raise FluxomailValidationError(f"extra {name}: {error.message}") from None
         except (ValueError, TypeError) as error:
             raise FluxomailValidationError(f"extra {name} {error}") from None
+        if name not in SECTION or converted != option.default:
+            return converted
+    configured = airflow_cfg.read(name) if name in SECTION else option.default
+    if given and configured != option.default:
+        log.info(
+            "The connection's extra %s is the default, %s, and counts as not set: using [fluxomail] %s = %s.",
+            name,
+            option.default_text,
+            name,
+            configured,
+        )
+    return configured
 
 
 def _number(value: Any) -> float:
@@ -207,10 +189,10 @@ def _integer(value: Any) -> int:
 def _boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if str(value).lower() not in known:
+    text = str(value).lower()
+    if text not in ("true", "1", "yes", "false", "0", "no"):
         raise ValueError("must be true or false")
-    return known[str(value).lower()]
+    return text in ("true", "1", "yes")
 
 
 def _verify(value: Any) -> bool | str:

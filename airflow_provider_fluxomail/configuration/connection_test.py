@@ -33,10 +33,7 @@ _GOOD: Final = (True, "The API key is accepted, and may read sends.")
 
 
 def probe(settings: ClientSettings) -> tuple[bool, str]:
-    """Make the test's one request, within ``settings.timeout``, whatever the network does.
-
-    :return: whether the connection works, and the text to show.
-    """
+    """Make the test's one request, within ``settings.timeout``; return whether the connection works, and the text."""
     results: list[tuple[bool, str]] = []
     # In a thread, because name resolution has no timeout.
     thread = threading.Thread(target=lambda: results.append(_probe(settings)), daemon=True)

@@ -37,14 +37,8 @@ _GUARD_PARTS: Final = (
 _GUARD_WORDS: Final = frozenset({"to", "cc", "bcc", "only", "block", "deny"})
 #: Words with which a misspelt word is compared.
 _GUARD_STEMS: Final = (
-    "redirect",
-    "redirection",
-    "recipient",
-    "recipients",
-    "allowed",
-    "domain",
-    "domains",
-    "whitelist",
+    *("redirect", "redirection", "recipient", "recipients"),
+    *("allowed", "domain", "domains", "whitelist"),
 )
 #: Similarity (0 to 1) from which one name counts as a misspelling of another.
 _ALIKE: Final = 0.8
@@ -58,11 +52,10 @@ _GUARD_IN_TEXT: Final = re.compile(
 
 
 def read_extras(text: str | None) -> dict[str, Any]:
-    """Return the known extras under their names, without empty ones.
+    """Return the known extras of a JSON text under their names, without empty ones.
 
     Not with Airflow's parser, which hides errors.
 
-    :param text: the connection's extras as JSON.
     :raises FluxomailValidationError: not a JSON object, an extra is given twice, or a name suggests a guard.
     """
     try:
@@ -90,10 +83,7 @@ def read_extras(text: str | None) -> dict[str, Any]:
 
 
 def refuse_guard_in(field: str, text: str | None) -> None:
-    """Refuse a guard in another field of the connection.
-
-    :raises FluxomailValidationError: names the field and the guard.
-    """
+    """Raise a :class:`.FluxomailValidationError` if another field of the connection holds a guard."""
     if text and (guard := _GUARD_IN_TEXT.search(text)):
         raise FluxomailValidationError(
             f"its {field} holds {guard[1]!r}: make that an extra. In a URI, extras are the query after the '?', "
@@ -117,10 +107,7 @@ def known_name(spelling: str) -> str | None:
 
 
 def _judge_unknown(spelling: str) -> None:
-    """Warn of an unknown extra.
-
-    :raises FluxomailValidationError: it is a misspelt known one, or suggests a guard.
-    """
+    """Warn of an unknown extra; refuse one that is a misspelt known one, or suggests a guard."""
     plain = _letters(spelling)
     guards = _is_like_a_guard(spelling)
     known = {_letters(name): name for name in EXTRAS}
@@ -128,13 +115,13 @@ def _judge_unknown(spelling: str) -> None:
     if guards and not close:
         close = difflib.get_close_matches(plain, map(_letters, GUARDS), n=1, cutoff=_ALIKE_MEANT)
     if close:
-        raise FluxomailValidationError(f"unknown extra {_shown(spelling)!r}: did you mean {known[close[0]]!r}?")
+        raise FluxomailValidationError(f"unknown extra {redact(spelling)!r}: did you mean {known[close[0]]!r}?")
     if guards:
         raise FluxomailValidationError(
-            f"unknown extra {_shown(spelling)!r}: it does not hold email back, only {' and '.join(map(repr, GUARDS))} "
+            f"unknown extra {redact(spelling)!r}: it does not hold email back, only {' and '.join(map(repr, GUARDS))} "
             "do. Use one of them, or remove it"
         )
-    log.warning("Unknown connection extra %r ignored; known extras: %s.", _shown(spelling), ", ".join(EXTRAS))
+    log.warning("Unknown connection extra %r ignored; known extras: %s.", redact(spelling), ", ".join(EXTRAS))
 
 
 def _is_like_a_guard(spelling: str) -> bool:
@@ -149,14 +136,11 @@ def _is_like_a_guard(spelling: str) -> bool:
 
 
 def _refuse_hidden_guards(name: str, value: object) -> None:
-    """Refuse a guard in the value of another extra: a wrapped object, JSON as text, a query with a wrong separator.
-
-    :raises FluxomailValidationError: names both.
-    """
+    """Refuse a guard in the value of another extra: a wrapped object, JSON as text, a query with a wrong separator."""
     for inner in _names_within(value):
         if known_name(inner) or (name not in EXTRAS and _is_like_a_guard(inner)):
             raise FluxomailValidationError(
-                f"extra {_shown(name)!r} holds {_shown(inner)!r}: put that beside {_shown(name)!r}, not into it"
+                f"extra {redact(name)!r} holds {redact(inner)!r}: put that beside {redact(name)!r}, not into it"
             )
 
 
@@ -183,15 +167,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, value in pairs:
         if name in made:
-            raise FluxomailValidationError(f"extra {_shown(name)} is given twice: remove one of them")
+            raise FluxomailValidationError(f"extra {redact(name)} is given twice: remove one of them")
         made[name] = value
     return made
 
 
 def _letters(name: str) -> str:
-    """Reduce a name to its letters and digits."""
     return "".join(sign for sign in unicodedata.normalize("NFKD", name).casefold() if sign.isalnum())
-
-
-def _shown(name: str) -> str:
-    return redact(name)

@@ -17,9 +17,7 @@ def _field(name: str) -> dict[str, Any]:
     Without a default: a form stores that with the connection, and it would then take precedence over ``[fluxomail]``.
     """
     option = OPTIONS[name]
-    default = option.default_text
-    if name in SECTION:
-        default = f"[fluxomail] {name}, else {default}"
+    default = f"[fluxomail] {name}, else {option.default_text}" if name in SECTION else option.default_text
     return {
         "label": option.label,
         "description": f"{option.help} Default: {default}." if default else option.help,
@@ -27,23 +25,20 @@ def _field(name: str) -> dict[str, Any]:
     }
 
 
-def _placeholders() -> dict[str, str]:
-    """Show defaults in empty fields, as Airflow 2 does; not those that ``[fluxomail]`` may replace."""
-    return {
-        name: OPTIONS[name].default_text
-        for name in EXTRAS
-        if OPTIONS[name].type != "boolean" and OPTIONS[name].default_text and name not in SECTION
-    }
-
-
 #: The extras of a connection, as the form shows them.
 CONNECTION_FIELDS: Final[dict[str, dict[str, Any]]] = {name: _field(name) for name in EXTRAS}
 
+#: Defaults in empty fields, as Airflow 2 shows them; not those that ``[fluxomail]`` may replace.
+_PLACEHOLDERS: Final = {
+    name: OPTIONS[name].default_text
+    for name in EXTRAS
+    if OPTIONS[name].type != "boolean" and OPTIONS[name].default_text and name not in SECTION
+}
 #: What the form does with Airflow's own fields.
 FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
     "hidden-fields": ["login", "schema", "port"],
     "relabeling": {"password": "API key", "host": "Base URL"},
-    "placeholders": {"host": "https://api.fluxomail.com", **_placeholders()},
+    "placeholders": {"host": "https://api.fluxomail.com", **_PLACEHOLDERS},
 }
 
 
@@ -61,11 +56,9 @@ def fab_widgets() -> dict[str, Any]:
     for name, field in CONNECTION_FIELDS.items():
         schema = field["schema"]
         arguments: dict[str, Any] = {"description": field["description"]}
-        kind = kinds[schema["type"][0]]
+        kind = PasswordField if schema.get("format") == "password" else kinds[schema["type"][0]]
         if kind is not BooleanField:
-            secret = schema.get("format") == "password"
-            kind = PasswordField if secret else kind
-            arguments["widget"] = (BS3PasswordFieldWidget if secret else BS3TextFieldWidget)()
+            arguments["widget"] = (BS3PasswordFieldWidget if kind is PasswordField else BS3TextFieldWidget)()
             arguments["validators"] = [Optional()]
         widgets[name] = kind(lazy_gettext(field["label"]), **arguments)
     return widgets

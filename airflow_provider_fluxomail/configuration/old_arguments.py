@@ -12,7 +12,8 @@ table; ``docs/guides/migrating-from-*.md`` describe each argument.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Final
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NamedTuple
 
 #: Fields of :class:`.EmailMessage`. Parsing a Dag need not import it.
 MESSAGE_FIELDS: Final = (
@@ -84,7 +85,7 @@ OLD_ARGUMENTS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-class Face:
+class Face(NamedTuple):
     """How a class that users import takes the fields of a message.
 
     :param name: for errors; by default the name of the class.
@@ -92,10 +93,9 @@ class Face:
     :param refused: further names that it does not take, and what to use instead.
     """
 
-    def __init__(self, name: str = "", place: str = "'{}'", refused: Mapping[str, str] | None = None) -> None:
-        self.name = name
-        self.place = place
-        self.refused = refused or {}
+    name: str = ""
+    place: str = "'{}'"
+    refused: Mapping[str, str] = MappingProxyType({})
 
     def advice(self, name: str) -> str:
         """Return what to use instead of an argument."""
@@ -128,11 +128,7 @@ NOTIFIER: Final = Face(
 
 
 def refuse(cls: type, face: Face, given: Iterable[str]) -> None:
-    """Refuse arguments that another vendor's class has and this one does not.
-
-    :param given: names of arguments.
-    :raises TypeError: names each of them, and what to use instead.
-    """
+    """Raise a ``TypeError`` that names each argument of another vendor's class, and what to use instead."""
     old = [name for name in given if name in OLD_ARGUMENTS or name in face.refused]
     if old:
         advice = "; ".join(f"{name!r}: {face.advice(name)}" for name in old)
@@ -162,13 +158,9 @@ class RefusesOldArguments:
         refuse(type(self), self.face, kwargs)
         super().__init__(**kwargs)
 
-
-class RefusesOldMappedArguments(RefusesOldArguments):
-    """:class:`RefusesOldArguments` for operators, which can be mapped."""
-
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Start a mapped task, see Airflow's own ``partial``."""
+        """Start a mapped task, see Airflow's own ``partial``. Only operators have it."""
         if _is_ours(cls):
             refuse(cls, cls.face, kwargs)
         return super().partial(**kwargs)  # type: ignore[misc]

@@ -45,11 +45,9 @@ class Option(NamedTuple):
     @property
     def default_text(self) -> str:
         """The default as a person writes it; empty if there is none."""
-        if self.default is None:
-            return ""
-        if isinstance(self.default, bool | str):
-            return str(self.default).lower() if isinstance(self.default, bool) else self.default
-        return f"{self.default:g}"
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        return f"{self.default:g}" if isinstance(self.default, int | float) else self.default or ""
 
 
 OPTIONS: Final[dict[str, Option]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from airflow_provider_fluxomail.operators.batch import FluxomailSendBatchOperator
-from airflow_provider_fluxomail.operators.send import FluxomailSendOperator
-from airflow_provider_fluxomail.operators.unrecorded import Unrecorded
+from airflow_provider_fluxomail.operators.send import FluxomailSendOperator, Unrecorded
 
 __all__ = ["FluxomailSendBatchOperator", "FluxomailSendOperator", "Unrecorded"]

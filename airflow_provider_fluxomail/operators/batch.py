@@ -10,7 +10,7 @@ from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.configuration import airflow_cfg
-from airflow_provider_fluxomail.configuration.old_arguments import BATCH, RefusesOldMappedArguments
+from airflow_provider_fluxomail.configuration.old_arguments import BATCH, RefusesOldArguments
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MAX_CONCURRENCY: Final = 64
 
 
-class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
+class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
     """Sends many messages, one for each row of a list or a file, each of them once however often the task is tried.
 
     >>> FluxomailSendBatchOperator(
@@ -128,10 +128,7 @@ class FluxomailSendBatchOperator(RefusesOldMappedArguments, BaseOperator):
             check_format(self.file_format)
 
     def check_arguments(self) -> None:
-        """Check ``on_error`` and ``concurrency``.
-
-        :raises FluxomailValidationError: names the argument.
-        """
+        """Check ``on_error`` and ``concurrency``."""
         if self.on_error not in ("continue", "stop"):
             raise FluxomailValidationError("on_error must be 'continue' or 'stop'")
         whole = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)

@@ -27,11 +27,12 @@ from airflow_provider_fluxomail.sending.batch.batch import Batch
 from airflow_provider_fluxomail.sending.batch.outcomes import Outcomes
 from airflow_provider_fluxomail.sending.batch.progress import Progress
 from airflow_provider_fluxomail.sending.batch.report import Report
-from airflow_provider_fluxomail.sending.batch.rows import Row, Rows
+from airflow_provider_fluxomail.sending.batch.rows import Row, Rows, given_fields
 from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear
 from airflow_provider_fluxomail.sending.send_once import Identity, send_once
-from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.waiting import worker
+from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
+from airflow_provider_fluxomail.triggers.delivery import defer
+from airflow_provider_fluxomail.waiting.worker import WorkerWait, ending_of, rate_limit_resume
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
@@ -64,43 +65,39 @@ def send(
     """Send the task's message, and wait for its delivery if ``wait_for`` is set.
 
     :param message: in place of the one that the task's arguments make.
-    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
+    :param resumed: in all of these functions, the event that ended a deferral; ``None`` at the start of a try.
     """
-    give_up_at = None if resumed is None else _give_up_time(resumed)
-    with contextlib.closing(FluxomailHook(task.fluxomail_conn_id)) as hook:
+    with _hook_for(task) as hook:
+        message = message or EmailMessage(**task.message_fields(), attachments=read_attachments(task.attachments))
+        task.check_tracked(message.html_content)
+        identity = Identity.of_task(
+            context,
+            hook.get_options(),
+            idempotency_key=task.idempotency_key,
+            resend_on_clear=task.resend_on_clear,
+            durable=task.durable,
+            resumed=resumed is not None,
+        )
+        timeout = tasks.check_seconds(task.wait_timeout, "wait_timeout")
+        interval = tasks.check_seconds(task.poll_interval, "poll_interval")
+        longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
         try:
-            message = message or EmailMessage(**task.message_fields(), attachments=read_attachments(task.attachments))
-            task.check_tracked(message.html_content)
-            identity = Identity.of_task(
-                context,
-                hook.get_options(),
-                idempotency_key=task.idempotency_key,
-                resend_on_clear=task.resend_on_clear,
-                durable=task.durable,
-                resumed=resumed is not None,
-            )
-            timeout = tasks.check_seconds(task.wait_timeout, "wait_timeout")
-            interval = tasks.check_seconds(task.poll_interval, "poll_interval")
-            longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
-            try:
-                sent = send_once(message, identity, hook.get_conn())
-            except FluxomailRateLimitError as error:
-                _defer_rate_limit(task, error, give_up_at or now() + longest)
-                raise
-        except FluxomailError as error:
-            tasks.fail_or_retry(error)
+            sent = send_once(message, identity, hook.get_conn())
+        except FluxomailRateLimitError as error:
+            _defer_rate_limit(task, error, _give_up_time(resumed) or now() + longest)
+            raise
         keep_link(task, context, hook.get_options().settings.base_url, sent.send_id)
         result = _log_accepted(sent)
         if task.wait_for is not None:
             result |= _await_delivery(task, hook, result, timeout=timeout, interval=interval)
-        return _finish(task, context, result)
+    return _finish(task, context, result)
 
 
 def finish_wait(task: FluxomailSendOperator, context: Context, event: Any) -> dict[str, Any]:
     """End a deferred wait with the trigger's event."""
-    ending = worker.ending_of(event)
+    reached = _conclude(ending_of(event))
     result = event.get("result")
-    return _finish(task, context, {**(result if isinstance(result, Mapping) else {}), **_conclude(ending)})
+    return _finish(task, context, {**(result if isinstance(result, Mapping) else {}), **reached})
 
 
 def _finish(task: FluxomailSendOperator, context: Context, result: _Result) -> _Result:
@@ -108,14 +105,10 @@ def _finish(task: FluxomailSendOperator, context: Context, result: _Result) -> _
     events = context.get("outlet_events")
     for outlet in task.outlets or ():
         if events is not None and isinstance(outlet, Asset):
-            events[outlet].extra.update(_event_extra(result))
+            for name in _IN_EVENTS:
+                value = result.get(name) if isinstance(result, dict) else [one.get(name) for one in result]
+                events[outlet].extra[name] = value
     return storable_result(task, result)
-
-
-def _event_extra(result: Any) -> dict[str, Any]:
-    if isinstance(result, list):
-        return {name: [one.get(name) for one in result] for name in _IN_EVENTS}
-    return {name: result.get(name) for name in _IN_EVENTS}
 
 
 def _log_accepted(sent: SendResult) -> dict[str, Any]:
@@ -138,22 +131,15 @@ def _await_delivery(
 ) -> dict[str, Any]:
     started = now()
     wait = Wait(result["send_id"], target=str(task.wait_for), started=started, deadline=started + timeout)
-    if ending := worker.poll_until_ended(hook, wait, interval, deferrable=task.deferrable):
-        return _conclude(worker.ended(ending, conn_id=task.fluxomail_conn_id, began=started))
-    task.defer(
-        trigger=FluxomailDeliveryTrigger.of(
-            wait, task, conn_id=task.fluxomail_conn_id, interval=interval, result=result
-        ),
-        method_name=task.execute_complete.__name__,
-        timeout=tasks.backstop(wait.deadline),
-    )
+    polls = WorkerWait(hook, wait)
+    if ending := polls.poll_until_ended(interval, deferrable=task.deferrable):
+        return _conclude(polls.ended(ending))
+    defer(task, wait, interval=interval, result=result)
 
 
 def _conclude(ending: Ending) -> dict[str, Any]:
     """End the wait. A timeout fails the task without retries, which would only wait again for the same send."""
-    if ending.status == "timeout":
-        raise AirflowFailException(ending.message)
-    return worker.conclude(ending)
+    return tasks.conclude(ending, on_timeout=AirflowFailException)
 
 
 def _defer_rate_limit(
@@ -161,7 +147,7 @@ def _defer_rate_limit(
 ) -> None:
     """Free the worker slot until the rate limit allows another request; return if that is not possible."""
     if task.deferrable and (
-        resume_at := worker.rate_limit_resume(error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id)
+        resume_at := rate_limit_resume(error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id)
     ):
         task.defer(
             trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at, state=state),
@@ -170,9 +156,11 @@ def _defer_rate_limit(
         )
 
 
-def _give_up_time(event: Mapping[str, Any]) -> float | None:
-    """Return when to stop retrying, from the event of a deferral for a rate limit."""
-    moment = event.get("give_up_at")
+def _give_up_time(resumed: Mapping[str, Any] | None) -> float | None:
+    """Return when to stop retrying, if the event of a deferral for a rate limit says so."""
+    if resumed is None:
+        return None
+    moment = resumed.get("give_up_at")
     if isinstance(moment, int | float):
         return float(moment)
     # Sending again is safe with the same key; only the limit of all deferrals together is lost.
@@ -186,10 +174,7 @@ def _give_up_time(event: Mapping[str, Any]) -> float | None:
 def send_batch(
     task: FluxomailSendBatchOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Send the messages of a batch that are not known to be sent.
-
-    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
-    """
+    """Send the messages of a batch that are not known to be sent."""
     store = send_record.state_store(context) if task.durable else None
 
     def save(state: dict[str, Any]) -> None:
@@ -198,46 +183,26 @@ def send_batch(
 
     with _hook_for(task) as hook:
         task.check_arguments()
-        longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
         if resumed is None:
-            give_up_at = None
             progress = Progress({} if store is None else send_record.load(store, _BATCH_STATE))
         else:
-            give_up_at = _give_up_time(resumed)
             progress = Progress(resumed.get("state") or {}, same_try=True)
-        fresh = is_first_try(context) and resumed is None
         outcomes = Outcomes(
             progress,
-            Report(task.report_path or None, fresh=fresh),
+            Report(task.report_path or None, fresh=is_first_try(context) and resumed is None),
             save=save,
             stop_on_error=task.on_error == "stop",
             cleared=not task.resend_on_clear and is_first_try_after_clear(context),
         )
         rows = Rows(task.messages, defaults=task.defaults, file_format=task.file_format)
-        batch = Batch(
-            rows,
-            outcomes,
-            identify=_identify(task, context, hook, resumed=resumed is not None),
-            settings=hook.get_options().settings,
-            concurrency=task.concurrency,
-        )
-        try:
-            counts = _run(task, batch)
-        except FluxomailRateLimitError as error:
-            if outcomes.progressed or give_up_at is None:
-                give_up_at = now() + longest
-            _defer_rate_limit(task, error, give_up_at, state=outcomes.progress.state())
-            raise
+        counts = _run_batch(task, context, hook, rows, outcomes, resumed=resumed, concurrency=task.concurrency)
     return storable_result(task, {**dataclasses.asdict(counts), "report": outcomes.report.path})
 
 
 def send_returned(
     task: FluxomailSendDecoratedOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
 ) -> Any:
-    """Call the task's function, and send the message or the messages that it returns.
-
-    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
-    """
+    """Call the task's function, and send the message or the messages that it returns."""
     # In no variable before it is read: a traceback that shows local variables would show what the function returned.
     try:
         returned = _read_returned(task.call(context))
@@ -257,8 +222,6 @@ def _send_list(
 
     It has no progress that survives a try: a later try requests every message again, with the same key, to have all
     results. With ``durable`` each message has a record of its own instead.
-
-    :param resumed: the event that ended a deferral, ``None`` at the start of a try.
     """
     results: dict[int, dict[str, Any]] = {}
 
@@ -266,27 +229,21 @@ def _send_list(
         results[position] = _log_accepted(sent)
 
     with _hook_for(task) as hook:
-        _check_arguments_for_list(task)
-        longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
-        give_up_at = None if resumed is None else _give_up_time(resumed)
+        if task.wait_for is not None:
+            raise FluxomailValidationError(
+                "wait_for is for a function that returns one message: map the task, or wait with a sensor"
+            )
+        if task.idempotency_key is not None:
+            raise FluxomailValidationError(
+                "idempotency_key is for a function that returns one message: give each message of a list its own 'key'"
+            )
         outcomes = Outcomes(
             Progress(),
             Report(None, fresh=True),
-            save=lambda _: None,
             on_accepted=keep,
             cleared=not task.resend_on_clear and is_first_try_after_clear(context),
         )
-        batch = Batch(
-            rows,
-            outcomes,
-            identify=_identify(task, context, hook, resumed=resumed is not None, recorded=task.durable),
-            settings=hook.get_options().settings,
-        )
-        try:
-            _run(task, batch)
-        except FluxomailRateLimitError as error:
-            _defer_rate_limit(task, error, give_up_at or now() + longest)
-            raise
+        _run_batch(task, context, hook, rows, outcomes, resumed=resumed, recorded=task.durable)
     return _finish(task, context, [results[position] for position in sorted(results)])
 
 
@@ -300,19 +257,41 @@ def _hook_for(task: SendTask) -> Iterator[FluxomailHook]:
             tasks.fail_or_retry(error)
 
 
-def _run(task: FluxomailSendBatchOperator | FluxomailSendDecoratedOperator, batch: Batch) -> BatchCounts:
+def _run_batch(
+    task: FluxomailSendBatchOperator | FluxomailSendDecoratedOperator,
+    context: Context,
+    hook: FluxomailHook,
+    rows: Rows,
+    outcomes: Outcomes,
+    *,
+    resumed: Mapping[str, Any] | None,
+    concurrency: int = 8,
+    recorded: bool | None = None,
+) -> BatchCounts:
+    """Send a batch; defer for a long rate limit.
+
+    :param recorded: whether each message has a record; ``None``: the progress of the batch as a whole is kept instead.
+    """
+    longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
+    give_up_at = _give_up_time(resumed)
+    settings = hook.get_options().settings
+    identify = _identify(task, context, hook, resumed=resumed is not None, recorded=bool(recorded))
     # on_kill stops it.
-    task.running_batch = batch
-    return batch.run()
+    task.running_batch = Batch(rows, outcomes, identify=identify, settings=settings, concurrency=concurrency)
+    try:
+        return task.running_batch.run()
+    except FluxomailRateLimitError as error:
+        kept = recorded is None
+        if give_up_at is None or (kept and outcomes.progressed):
+            give_up_at = now() + longest
+        _defer_rate_limit(task, error, give_up_at, state=outcomes.progress.state() if kept else None)
+        raise
 
 
 def _identify(
-    task: SendTask, context: Context, hook: FluxomailHook, *, resumed: bool, recorded: bool = False
+    task: SendTask, context: Context, hook: FluxomailHook, *, resumed: bool, recorded: bool
 ) -> Callable[[Row], Identity]:
-    """Return what makes the identity of a message of a batch.
-
-    :param recorded: keep a record of each message.
-    """
+    """Return what makes the identity of a message of a batch, with a record of its own if ``recorded``."""
     connection = hook.get_options()
 
     def identify(row: Row) -> Identity:
@@ -333,17 +312,11 @@ def _identify(
 
 
 def _read_returned(value: Any) -> EmailMessage | Rows:
-    """Return what a decorated function returned: a message, or several.
-
-    :raises FluxomailValidationError: it is not a message; says what to return.
-    """
+    """Return what a decorated function returned: a message, or several."""
     if isinstance(value, EmailMessage):
         return value
     if isinstance(value, Mapping):
-        fields = {name: field for name, field in value.items() if field is not None}
-        if "attachments" in fields:
-            fields["attachments"] = read_attachments(fields["attachments"])
-        return EmailMessage.of(fields)
+        return EmailMessage.of(given_fields(value))
     if isinstance(value, list | tuple | Iterator):
         return Rows(list(value))
     if value is None:
@@ -355,14 +328,3 @@ def _read_returned(value: Any) -> EmailMessage | Rows:
         f"the function returned {type(value).__name__}: return a mapping of a message's fields, an EmailMessage, or a "
         "list of them"
     )
-
-
-def _check_arguments_for_list(task: FluxomailSendDecoratedOperator) -> None:
-    if task.wait_for is not None:
-        raise FluxomailValidationError(
-            "wait_for is for a function that returns one message: map the task, or wait with a sensor"
-        )
-    if task.idempotency_key is not None:
-        raise FluxomailValidationError(
-            "idempotency_key is for a function that returns one message: give each message of a list its own 'key'"
-        )

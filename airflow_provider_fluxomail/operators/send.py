@@ -12,9 +12,8 @@ from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.event_types import check_target
 from airflow_provider_fluxomail.configuration import airflow_cfg
-from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldMappedArguments
+from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldArguments
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
-from airflow_provider_fluxomail.operators.unrecorded import Unrecorded, unwrap
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -24,7 +23,33 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.messages import Attachment
 
 
-class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
+class Unrecorded:
+    """A templated text that Airflow does not store.
+
+    >>> FluxomailSendOperator(
+    ...     task_id="code", to="ada@example.org", subject="Your code", content=Unrecorded("It is {{ params.code }}.")
+    ... ).content
+    ***
+
+    Airflow stores the rendered value of every templated field in its database and shows it in the UI. A body in this
+    wrapper is rendered and sent, but ``***`` is stored.
+
+    :param text: the text. (templated)
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+def unwrap(body: str | Unrecorded | None) -> str | None:
+    """Return the text of a body."""
+    return body.text if isinstance(body, Unrecorded) else body
+
+
+class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
     """Sends one message with Fluxomail, and waits for its delivery if asked.
 
     >>> FluxomailSendOperator(
@@ -84,6 +109,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         "extra_fields": "json",
     }
     operator_extra_links = (FluxomailTimelineLink(),)
+    #: The link that this process stored: empty for no link, ``None`` if unknown.
     timeline_link: str | None = None
     ui_color = "#d6e9f8"
 
@@ -163,10 +189,7 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         tasks.check_while_parsing(self, self._check_constants, complete=True)
 
     def _check_constants(self, constants: tasks.Constants) -> None:
-        """Check the constants among the arguments.
-
-        :raises FluxomailValidationError: as in the worker.
-        """
+        """Check the constants among the arguments, as the worker would."""
         for name in ("wait_timeout", "poll_interval", "max_rate_limit_wait"):
             if name in constants:
                 tasks.check_seconds(getattr(self, name), name)
@@ -202,15 +225,10 @@ class FluxomailSendOperator(RefusesOldMappedArguments, BaseOperator):
         return super().render_template(content, context, jinja_env, seen_oids)
 
     def _is_file(self, text: str) -> bool:
-        bodies = (self.content, self.html_content)
-        wrapped = tuple(body.text for body in bodies if isinstance(body, Unrecorded))
-        return text in (*bodies, *wrapped) and not re.search(r"\s|://", text)
+        return text in (unwrap(self.content), unwrap(self.html_content)) and not re.search(r"\s|://", text)
 
     def check_tracked(self, html_content: str | None) -> None:
-        """Check that the event to wait for can happen.
-
-        :raises FluxomailValidationError: ``wait_for`` needs HTML, or is unknown.
-        """
+        """Check that the event to wait for can happen."""
         if self.wait_for is not None and check_target(self.wait_for) != "delivered" and not html_content:
             raise FluxomailValidationError(
                 f"wait_for={self.wait_for!r} needs html_content: a text-only email is never tracked"

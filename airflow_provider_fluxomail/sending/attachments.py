@@ -9,24 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import (
-    MAX_ATTACHMENT_BYTES,
-    Attachment,
-    check_attachment_limits,
-)
+from airflow_provider_fluxomail.client.messages import MAX_ATTACHMENT_BYTES, Attachment, check_attachment_limits
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 
 
 def read_attachments(items: object) -> list[Attachment]:
-    """Read attachments that are paths; return others unchanged.
+    """Read attachments that are paths (see :func:`open_path`); return others unchanged.
 
     No more than the allowed size is read: a wrong path to a 40 GB dump must not fill a worker's memory.
-
-    :param items: paths as text (with ``://``: a URL that ``ObjectStoragePath`` opens), ``Path`` and
-        ``ObjectStoragePath`` objects, :class:`.Attachment`, or mappings of its fields.
-    :raises FluxomailValidationError: names the attachment, and says how to fix it.
     """
     if items is None:
         return []
@@ -72,11 +64,7 @@ def _read(item: Any, field: str, taken: int) -> Attachment:
 
 
 def open_path(item: Any, field: str) -> Path | ObjectStoragePath:
-    """Return a path, on this machine or as a URL that ``ObjectStoragePath`` opens.
-
-    :param item: text, ``Path`` or ``ObjectStoragePath``.
-    :raises FluxomailValidationError: names ``field``, and says how to fix it.
-    """
+    """Return the path of a text (with ``://``: a URL that ``ObjectStoragePath`` opens) or a path object."""
     if isinstance(item, str) and not item.strip():
         raise FluxomailValidationError(f"{field} is empty: give a path")
     if isinstance(item, str) and "://" in item:

@@ -52,11 +52,7 @@ def derive_key(
     :param generation: empty, or a value that changes when a person clears the task (see :func:`task_generation`).
     :param part: names one of several messages of the task.
     """
-    identity = json.dumps(
-        [namespace, dag_id, run_id, task_id, map_index, generation, part], ensure_ascii=True, separators=(",", ":")
-    )
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_LENGTH]
-    return f"{_SCHEME}:{_readable(f'{dag_id}.{task_id}', len(_SCHEME) + len(digest) + 2)}:{digest}"
+    return _key(f"{dag_id}.{task_id}", [namespace, dag_id, run_id, task_id, map_index, generation, part])
 
 
 def task_key(context: Context, *, namespace: str, resend_on_clear: bool = False, part: str = "") -> str:
@@ -104,25 +100,14 @@ def notification_key(
     """
     about = [namespace, dag_id, run_id, task_id, map_index, occasion]
     # Starts with a word: no list of another length or kind can be equal.
-    identity = json.dumps(
-        ["notification", *about, kind, normalised(recipient), configuration, part],
-        ensure_ascii=True,
-        separators=(",", ":"),
-        sort_keys=True,
-        # By its class alone: the repr of an object may differ between processes.
-        default=lambda value: type(value).__qualname__,
-    )
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_LENGTH]
-    name = f"{dag_id}.{task_id}" if task_id else dag_id
-    return f"{_SCHEME}:{_readable(name, len(_SCHEME) + len(digest) + 2)}:{digest}"
+    identity = ["notification", *about, kind, normalised(recipient), configuration, part]
+    return _key(f"{dag_id}.{task_id}" if task_id else dag_id, identity)
 
 
 def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False) -> str:
     """Return a key that the author chose, different for each mapped task and, if requested, after a clear.
 
     A key that is too long, or contains characters that a header cannot, is cut and gets a digest of the whole.
-
-    :raises FluxomailValidationError: it is empty or contains a line break.
     """
     key = check_key_text(key)
     map_index = _map_index(context["ti"])
@@ -137,24 +122,17 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
         return f"{_readable(key, len(digest) + 1)}:{digest}"
 
 
-def running_task_key(
-    message: EmailMessage, *, namespace: str, part: str | None, resend_on_clear: bool = False
-) -> tuple[str, Context]:
-    """Return the key of a message that the running task's own code sends, and the context of that task.
+def part_in_task(message: EmailMessage, part: str | None) -> tuple[str, Context]:
+    """Return the ``part`` of a message that the running task's own code sends, and the context of that task.
 
-    :param part: names the message within the task. If left out, it is :func:`recipient_part` of the recipient and its
-        position among the messages to it in this try, across all hooks.
-    :raises FluxomailValidationError: no task is running, or ``part`` is empty.
+    Without a ``part``, the position among the messages to the recipient in this try counts, across all hooks.
     """
     context = _running_context()
     if part is None:
-        part = recipient_part(message.to, _ordinal(context, recipient_part(message.to, 0)))
-    elif not isinstance(part, str) or not part.strip():
+        return recipient_part(message.to, _ordinal(context, recipient_part(message.to, 0))), context
+    if not isinstance(part, str) or not part.strip():
         raise FluxomailValidationError("part came out empty: give each message of the task its own, or leave it out")
-    else:
-        part = named_part(part)
-    key = task_key(context, namespace=namespace, resend_on_clear=resend_on_clear, part=part)
-    return key, context
+    return named_part(part), context
 
 
 def recipient_part(recipient: str, ordinal: int) -> str:
@@ -185,10 +163,7 @@ def content_part(message: EmailMessage) -> str | None:
 
 
 def content_digest(message: EmailMessage) -> str:
-    """Return a digest of the message as its author wrote it.
-
-    Text that was derived from HTML is not part of it: another version may derive it differently.
-    """
+    """Return a digest of the message as its author wrote it, without text that was derived from HTML."""
     files = [[file.filename, hashlib.sha256(file.data).hexdigest()] for file in message.attachments]
     body = message.html_content if message.html_content is not None else message.content
     said = [recipient_part(message.to, 0), message.subject, body, list(message.cc), list(message.bcc), files]
@@ -204,8 +179,7 @@ def email_key(message: EmailMessage, *, namespace: str, now: datetime) -> str:
     """
     hour = f"{now.astimezone(UTC):%Y-%m-%dT%H}"
     # Starts with a word, so that it equals no list of another kind.
-    identity = json.dumps(["email", namespace, content_digest(message), hour], ensure_ascii=True, separators=(",", ":"))
-    return f"{_SCHEME}:email:{hashlib.sha256(identity.encode()).hexdigest()[:_DIGEST_LENGTH]}"
+    return _key("email", ["email", namespace, content_digest(message), hour])
 
 
 def is_first_try(context: Context) -> bool:
@@ -265,6 +239,19 @@ def task_generation(context: Context) -> int:
 def _map_index(ti: Any) -> int:
     index = getattr(ti, "map_index", -1)
     return -1 if index is None else int(index)
+
+
+def _key(name: str, identity: list[Any]) -> str:
+    text = json.dumps(
+        identity,
+        ensure_ascii=True,
+        separators=(",", ":"),
+        sort_keys=True,
+        # By its class alone: the repr of an object may differ between processes.
+        default=lambda value: type(value).__qualname__,
+    )
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{_SCHEME}:{_readable(name, len(_SCHEME) + len(digest) + 2)}:{digest}"
 
 
 def _readable(text: str, taken: int) -> str:

@@ -44,9 +44,7 @@ def check(message: EmailMessage, sent: SendResult, *, guard: RecipientGuard, fir
 
     If the stored send cannot be read at all, there is only a warning: a send-only key is no reason to fail.
 
-    :param guard: of the connection.
-    :raises FluxomailIdempotencyConflictError: see :func:`check_stored`.
-    :raises FluxomailError: the stored send cannot be read now; the next try reads it again.
+    :raises FluxomailIdempotencyConflictError: it is another message.
     """
     if not is_foreign(sent):
         return
@@ -63,17 +61,14 @@ def check(message: EmailMessage, sent: SendResult, *, guard: RecipientGuard, fir
             error,
         )
     else:
-        check_stored(stored, guard.apply(message), sent, first_try=first_try)
+        _compare(stored, guard.apply(message), sent, first_try=first_try)
 
 
-def check_stored(stored: Timeline, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
-    """Compare the stored send with the message.
+def _compare(stored: Timeline, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
+    """Raise an error, without recipient and subject, if the stored send is not the message.
 
-    :param message: as it was sent, after the connection's guards.
     :param first_try: of a task that was never cleared. Nothing of the task can have sent before, so the subject must
         match too; on later tries it may have been rendered again.
-    :raises FluxomailIdempotencyConflictError: the key belongs to another message. Contains neither recipient nor
-        subject.
     """
     if stored.recipient is not None and normalised(stored.recipient) != normalised(message.to):
         difference = "another recipient"
@@ -90,10 +85,7 @@ def check_stored(stored: Timeline, message: EmailMessage, sent: SendResult, *, f
 
 
 def explain_clear(sent: SendResult) -> None:
-    """Log why a task that a person cleared sends nothing.
-
-    :param sent: the result, after :func:`check_stored`: the stored send is the task's own.
-    """
+    """Log why a task that a person cleared sends nothing, once the stored send is known to be the task's own."""
     if is_foreign(sent):
         log.warning(
             "This task was cleared, but its message was sent before as send %s and is not sent again. To send again "
@@ -104,24 +96,13 @@ def explain_clear(sent: SendResult) -> None:
 
 @contextlib.contextmanager
 def explain_conflict(*, first_try: bool) -> Iterator[None]:
-    """Add to the server's conflict error what it means for the task.
-
-    :raises FluxomailIdempotencyConflictError: the same error with the explanation.
-    """
+    """Add to the server's conflict error what it means for the task."""
     try:
         yield
     except FluxomailIdempotencyConflictError as error:
-        # Without its context: a traceback that shows local variables would show those of the request.
-        raise FluxomailIdempotencyConflictError(
-            f"{error.message}. {_ANOTHER_SENDER if first_try else _EARLIER_TRY}",
-            status=error.status,
-            code=error.code,
-            request_id=error.request_id,
-            idempotency_key=error.idempotency_key,
-            send_id=error.send_id,
-            details=error.details,
-            body=error.body,
-        ) from None
+        error.message += f". {_ANOTHER_SENDER if first_try else _EARLIER_TRY}"
+        # Without its frames: a traceback that shows local variables would show those of the request.
+        raise error.with_traceback(None) from None
 
 
 def _line(text: str) -> str:

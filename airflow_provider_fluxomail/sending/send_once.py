@@ -23,7 +23,7 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
     explicit_key,
     is_first_try,
     is_first_try_after_clear,
-    running_task_key,
+    part_in_task,
     task_key,
 )
 from airflow_provider_fluxomail.sending.send_record import SendRecord, StateStore, state_store
@@ -47,8 +47,7 @@ class Identity:
     :param first_try: whether no earlier try of the task can have used the key. ``None``: the key is the caller's own,
         and a replay is accepted as it is.
     :param cleared: whether a person cleared the task since its last try, and it does not send again.
-    :param names_recipient: whether the key contains the recipient. Then a replay in a later try cannot be another
-        recipient's, and is not checked.
+    :param names_recipient: whether the key contains the recipient. Then a replay in a later try is not checked.
     :param store: where the record of the send is kept, ``None`` for no record. See :mod:`.send_record`.
     :param retention: seconds for which Fluxomail remembers a key. Only matters with a record.
     :param record_name: distinguishes the record from those of the task's other messages.
@@ -77,13 +76,9 @@ class Identity:
     ) -> Identity:
         """Return the identity of a message of the running task.
 
-        :param context: as ``execute`` got it, in a worker.
-        :param connection: for its ``idempotency_namespace`` and ``key_retention_hours``.
-        :param idempotency_key: chosen by the author; replaces the derived key.
         :param part: names one of several messages of the task.
         :param durable: keep a record in the task state store, if Airflow has one.
         :param resumed: whether the task was deferred before in this try.
-        :raises FluxomailValidationError: the key is empty or contains a line break.
         """
         if idempotency_key is not None:
             key = explicit_key(idempotency_key, context, resend_on_clear=resend_on_clear)
@@ -103,19 +98,9 @@ class Identity:
     def of_running_task(
         cls, message: EmailMessage, connection: FluxomailConnection, *, part: str | None, resend_on_clear: bool = False
     ) -> Identity:
-        """Return the identity of a message that the running task's own code sends.
-
-        :param part: names the message within the task, see :func:`.running_task_key`.
-        :raises FluxomailValidationError: no task is running, or ``part`` is empty.
-        """
-        key, context = running_task_key(
-            message, namespace=connection.idempotency_namespace, part=part, resend_on_clear=resend_on_clear
-        )
-        return cls(
-            key=key,
-            first_try=is_first_try(context),
-            cleared=not resend_on_clear and is_first_try_after_clear(context),
-        )
+        """Return the identity of a message that the running task's own code sends, see :func:`.part_in_task`."""
+        part, context = part_in_task(message, part)
+        return cls.of_task(context, connection, part=part, resend_on_clear=resend_on_clear)
 
 
 def send_once(message: EmailMessage, identity: Identity, client: FluxomailClient) -> SendResult:
@@ -140,7 +125,7 @@ async def asend_once(message: EmailMessage, identity: Identity, client: AsyncFlu
 def send_flow(message: EmailMessage, identity: Identity, client: BaseClient) -> Flow[SendResult]:
     """Send a message once, as a step of a longer flow that ``client`` runs."""
     guard = client.settings.guard
-    # The guarded message is in no variable: a traceback that shows local variables would show its recipient.
+    # The guarded message is in no variable: a traceback with local variables would show its recipient.
     record = SendRecord(identity.store, identity.key, guard.apply(message).to, name=identity.record_name)
     if send_id := record.begin(wait.now(), retention=identity.retention):
         log.warning(

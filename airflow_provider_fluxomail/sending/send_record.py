@@ -45,9 +45,8 @@ def state_store(context: Context) -> StateStore | None:
 
 
 def save(store: StateStore, name: str, value: dict[str, Any]) -> bool:
-    """Write to the store, and check that this attempt is still the current one.
+    """Write to the store; return whether that succeeded. A store that fails does not stop a send: the key is safe.
 
-    :return: whether it was written. A store that fails does not stop a send: the key prevents a second email.
     :raises FluxomailClearedError: Airflow no longer knows this attempt.
     """
     try:
@@ -102,13 +101,7 @@ class StoredRecord:
 
 
 class SendRecord:
-    """The record of one send. Without a store it does nothing.
-
-    :param store: see :func:`state_store`.
-    :param key: the send's idempotency key.
-    :param recipient: the address it goes to.
-    :param name: distinguishes the send from others of its task.
-    """
+    """The record of one send, ``name`` among those of its task. Without a store it does nothing."""
 
     def __init__(self, store: StateStore | None, key: str, recipient: str, *, name: str | None = None) -> None:
         self._store = store
@@ -119,13 +112,9 @@ class SendRecord:
     def begin(self, now: float, *, retention: float) -> str | None:
         """Record that the request is about to be made.
 
-        :param now: epoch seconds.
         :param retention: seconds for which Fluxomail remembers a key.
         :return: ``None``: make the request. Otherwise the send id of an earlier try, from before ``retention``: another
             request would send a second email.
-        :raises FluxomailIdempotencyConflictError: an earlier try used the key for another recipient.
-        :raises FluxomailUnknownOutcomeError: an earlier try may have sent, before ``retention``.
-        :raises FluxomailClearedError: this attempt was cleared.
         """
         if self._store is None:
             return None

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_fluxomail.airflow_compat import (
-    TRIGGERS_CAN_END_TASKS,
-    BaseOperator,
-    conf,
-    has_post_execute_hook,
-)
+from airflow_provider_fluxomail import tasks
+from airflow_provider_fluxomail.airflow_compat import TRIGGERS_CAN_END_TASKS, BaseOperator, conf, has_post_execute_hook
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.event_types import FAILURES
 from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Ending, Wait, now, timing
@@ -24,6 +20,8 @@ from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.watching.watcher import Watcher
+    from airflow_provider_fluxomail.operators import FluxomailSendOperator
+    from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 
 #: The arguments that Airflow stores.
 _STORED: Final = (
@@ -91,31 +89,6 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         self.end_from_trigger = end_from_trigger
         self.multiple_outputs = multiple_outputs
 
-    @classmethod
-    def of(
-        cls, wait: Wait, task: BaseOperator, *, conn_id: str, interval: float, result: dict[str, Any] | None = None
-    ) -> FluxomailDeliveryTrigger:
-        """Return the trigger that continues a wait which a worker began.
-
-        :param task: the task that defers.
-        :param result: the result of the task so far.
-        """
-        return cls(
-            send_id=wait.send_id,
-            target=wait.target,
-            fail_on=list(wait.fail_on),
-            fluxomail_conn_id=conn_id,
-            poll_interval=interval,
-            started=wait.started,
-            deadline=wait.deadline,
-            resume_after=now() + timing().resume_after,
-            next_look=now() + wait.asked,
-            seen=wait.seen,
-            result=result,
-            end_from_trigger=can_end_in_triggerer(task),
-            multiple_outputs=bool(getattr(task, "multiple_outputs", False)),
-        )
-
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments from which Airflow makes this trigger again after a restart."""
         return (
@@ -153,10 +126,9 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                 if watcher.ended:
                     # Its last wait left before this one joined.
                     continue
+                watch = watcher.watch(wait, interval=self.poll_interval, log=self.log.log, not_before=self.next_look)
                 try:
-                    return await watcher.watch(
-                        wait, interval=self.poll_interval, log=self.log.log, not_before=self.next_look
-                    )
+                    return await watch
                 except FluxomailAuthError:
                     if refused is not None and not watcher.accepted:
                         raise
@@ -188,11 +160,37 @@ class FluxomailDeliveryTrigger(BaseTrigger):
             for name, one in xcoms.items():
                 await asyncio.to_thread(XCom.set, key=name, value=one, **where)
         except Exception as error:  # noqa: BLE001 - whatever it is, a worker can do it
-            self.log.warning(
-                "Could not store the result from the triggerer, resuming in a worker: %s", type(error).__name__
-            )
+            text = "Could not store the result from the triggerer, resuming in a worker: %s"
+            self.log.warning(text, type(error).__name__)
             return False
         return True
+
+
+def defer(
+    task: FluxomailSendOperator | FluxomailDeliverySensor,
+    wait: Wait,
+    *,
+    interval: float,
+    result: dict[str, Any] | None = None,
+) -> NoReturn:
+    """Let the triggerer continue a wait which a task began in its worker. ``result`` is that of the task so far."""
+    trigger = FluxomailDeliveryTrigger(
+        send_id=wait.send_id,
+        target=wait.target,
+        fail_on=wait.fail_on,
+        fluxomail_conn_id=task.fluxomail_conn_id,
+        poll_interval=interval,
+        started=wait.started,
+        deadline=wait.deadline,
+        resume_after=now() + timing().resume_after,
+        next_look=now() + wait.asked,
+        seen=wait.seen,
+        result=result,
+        end_from_trigger=can_end_in_triggerer(task),
+        multiple_outputs=bool(getattr(task, "multiple_outputs", False)),
+    )
+    timeout = tasks.backstop(wait.deadline)
+    task.defer(trigger=trigger, method_name=task.execute_complete.__name__, timeout=timeout)
 
 
 def can_end_in_triggerer(task: BaseOperator) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.triggers.base import TriggerEvent
 
@@ -108,17 +108,11 @@ class FluxomailEventTrigger(BaseEventTrigger):
                 yield TriggerEvent({"events": [payload(event) for event in events]})
 
 
-class _Consumed(NamedTuple):
-    """In place of Airflow's ``AdvanceItem``."""
-
-    broker_payload: Mark
-
-
 async def _alone(source: EventSource, stream: AsyncIterator[tuple[Part, Mark]]) -> AsyncGenerator[Part]:
     """Yield the parts to one trigger. Its events count as stored when it requests the next part."""
     async for part, mark in stream:
         yield part
-        await source.advance([_Consumed(mark)])
+        source.confirm(mark)
 
 
 def payload(event: FeedEvent) -> dict[str, str | None]:
@@ -135,10 +129,7 @@ def payload(event: FeedEvent) -> dict[str, str | None]:
 
 
 def check_types(types: str | Iterable[str]) -> list[str]:
-    """Return the types in one order, each once: Airflow tells triggers apart by their arguments.
-
-    :raises FluxomailValidationError: there is none, or an unknown one; lists the known ones.
-    """
+    """Return the types in one order, each once: Airflow tells triggers apart by their arguments."""
     names = {types} if isinstance(types, str) else set(types)
     if unknown := sorted(str(name) for name in names if name not in EVENT_TYPES):
         raise FluxomailValidationError(f"unknown event type {unknown[0]!r}: use any of {', '.join(EVENT_TYPES)}")
@@ -148,10 +139,7 @@ def check_types(types: str | Iterable[str]) -> list[str]:
 
 
 def check_domain(domain: str | None) -> str | None:
-    """Return the domain in lower case.
-
-    :raises FluxomailValidationError: it is not a domain, such as an address.
-    """
+    """Return the domain in lower case; an address is an error."""
     if domain is None:
         return None
     name = normalised_domain(domain)

@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 
 class WatcherPool:
-    """The watchers of one event loop.
-
-    >>> watcher = await WatcherPool.here().get("fluxomail_default")  # doctest: +SKIP
-    """
+    """The watchers of one event loop."""
 
     _of_loops: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, WatcherPool]] = weakref.WeakKeyDictionary()
 
@@ -43,7 +40,6 @@ class WatcherPool:
         """Return the watcher for a connection, which is looked up once for as long as the watcher lives.
 
         :param instead_of: a watcher whose key was refused: look the connection up again, unless that has been done.
-        :raises FluxomailError: the connection is not available, or is wrong.
         """
         lookup = self._lookups.get(conn_id)
         if lookup is None or self._is_over(lookup, conn_id, instead_of):

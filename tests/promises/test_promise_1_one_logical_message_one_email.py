@@ -29,7 +29,6 @@ from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.faults.models import KINDS
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.sending.batch import outcomes as outcomes_module
 from tests.support import (
     bad_servers,
     batches,
@@ -46,7 +45,7 @@ from tests.support.failure_mails import RECORD
 from tests.support.fault_sequences import EXAMPLES, TASKS, WAYS_OF_ONE_MESSAGE, Expected, Task
 from tests.support.running import Run, context
 from tests.support.state_store import StateError, Store
-from tests.support.timing import quick_waits
+from tests.support.timing import batch_timing, quick_waits
 from tests.support.ways import (
     ATTEMPTS,
     LONG_429,
@@ -285,7 +284,7 @@ def on_save(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable
             Store.set(store, key, value)
             act(value["done"])
 
-        monkeypatch.setattr(outcomes_module, "SAVE_SECONDS", 0.0)
+        batch_timing(monkeypatch, save=0.0)
         monkeypatch.setattr(store, "set", save)
 
     return register

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from airflow_provider_fluxomail.asset_events.cursor import CursorStore, TriggerCursor
-from airflow_provider_fluxomail.asset_events.source import Mark, Part
-from airflow_provider_fluxomail.asset_events.timing import EventTiming
+from airflow_provider_fluxomail.asset_events.source import EventTiming, Mark, Part
 from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
 from airflow_provider_fluxomail.client.models import Event
 

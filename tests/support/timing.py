@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.asset_events import timing
+from airflow_provider_fluxomail.asset_events import source
 from airflow_provider_fluxomail.client import retries
 from airflow_provider_fluxomail.client.watching import wait
+from airflow_provider_fluxomail.sending.batch import outcomes
 
 
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,4 +44,12 @@ def event_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
 
     :param fields: of :class:`.EventTiming`.
     """
-    monkeypatch.setattr(timing, "_timing", dataclasses.replace(timing.event_timing(), **fields))
+    monkeypatch.setattr(source, "_timing", dataclasses.replace(source.event_timing(), **fields))
+
+
+def batch_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    """Change the timing of batches for one test.
+
+    :param fields: of :class:`.BatchTiming`.
+    """
+    monkeypatch.setattr(outcomes, "_timing", dataclasses.replace(outcomes.batch_timing(), **fields))

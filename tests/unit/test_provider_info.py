@@ -149,7 +149,7 @@ def test_parsing_a_dag_imports_nothing_that_only_a_worker_needs() -> None:
     imported = {name.partition(".")[2] for name in answer.stdout.strip().splitlines()[-1].split()}
     # Airflow 3.3 itself reads it in each process.
     imported -= {"provider_info", "configuration.form"}
-    classes = {"operators", "operators.batch", "operators.send", "operators.unrecorded", "sensors"}
+    classes = {"operators", "operators.batch", "operators.send", "sensors"}
     shared = {
         "airflow_compat", "client", "client.defaults", "client.errors", "client.event_types", "client.redaction",
         "configuration", "configuration.airflow_cfg", "configuration.old_arguments", "configuration.options", "links",

@@ -18,11 +18,11 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.sending.batch import outcomes as outcomes_module
 from airflow_provider_fluxomail.sending.batch.rows import BadRow, Rows
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from tests.support.airflow_facts import stored
 from tests.support.batches import SandboxTime, batch, people, posts, quick_batches, run
+from tests.support.timing import batch_timing
 
 __all__ = ["quick_batches"]
 pytestmark = pytest.mark.usefixtures("quick_batches")
@@ -256,7 +256,7 @@ def test_a_large_file_is_streamed(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_progress_is_told_now_and_then(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(outcomes_module, "PROGRESS_SECONDS", 0.05)
+    batch_timing(monkeypatch, log=0.05)
     with caplog.at_level(logging.INFO):
         run(people(100), concurrency=1)
     told = [record.message for record in caplog.records if "messages done" in record.message]

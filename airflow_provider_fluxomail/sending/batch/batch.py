@@ -25,7 +25,7 @@ from airflow_provider_fluxomail.sending.batch.sender import Flight, Outcome, Sen
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.settings import ClientSettings
     from airflow_provider_fluxomail.sending.batch.outcomes import Outcomes
-    from airflow_provider_fluxomail.sending.batch.rows import BadRow, Rows
+    from airflow_provider_fluxomail.sending.batch.rows import Rows
     from airflow_provider_fluxomail.sending.send_once import Identity
 
 #: How long to wait for outstanding responses once the task is being stopped. Airflow kills it 5 s after that. Seconds.
@@ -38,10 +38,8 @@ _ROUNDING: Final = 1.025
 class Batch:
     """Sends a batch until it ends or pauses: from the start of a task, or its return from a deferral.
 
-    :param rows: the messages.
     :param outcomes: takes the outcome of each message.
     :param identify: returns the identity of a message, the same in every try but for what is known of earlier tries.
-    :param settings: of the client.
     :param concurrency: messages in flight at once, at most.
     """
 
@@ -72,17 +70,15 @@ class Batch:
 
     def stop(self) -> None:
         """Make :meth:`run` end soon. May be called from anywhere, a signal handler too."""
-        self._sender.end()
+        self._sender.ended.set()
 
     def run(self) -> BatchCounts:
-        """Send every message that is not known to be sent.
+        """Send every message that is not known to be sent, and return the counts if all were.
 
-        :return: the counts, if all were sent.
         :raises FluxomailValidationError: rows are invalid; nothing was sent.
         :raises FluxomailRateLimitError: the rate limit requires a longer wait than ``max_wait``; the progress knows
             where to continue.
-        :raises FluxomailBatchError: messages failed.
-        :raises FluxomailError: an error that concerns all messages, such as a wrong API key.
+        :raises FluxomailError: messages failed, or an error concerns all of them, such as a wrong API key.
         """
         outcomes = self.outcomes
         outcomes.begin(self._rows.check(), self._identify)
@@ -96,7 +92,7 @@ class Batch:
                 self._collect()
             except BaseException:
                 # Told to end: wait for the outstanding responses, and start nothing more.
-                self._sender.end()
+                self._sender.ended.set()
                 with contextlib.suppress(FluxomailError):
                     self._abandon()
                     outcomes.save()
@@ -112,7 +108,9 @@ class Batch:
     def _send_all(self, pool: concurrent.futures.ThreadPoolExecutor) -> None:
         for position, row in enumerate(self._rows):
             if not isinstance(row, Row):
-                raise _changed(row)
+                raise FluxomailValidationError(
+                    f"the messages changed while they were being sent: {row.where}: {row.why}"
+                )
             flight = Flight(position, row, self._identify(row))
             if not self.outcomes.wants(flight):
                 continue
@@ -128,7 +126,7 @@ class Batch:
         held = 0.0
         while True:
             self._take_landed(0.0)
-            if self._sender.ended:
+            if self._sender.ended.is_set():
                 self.outcomes.fail_unfinished()
             if self.outcomes.ended:
                 return False
@@ -158,13 +156,12 @@ class Batch:
             self.outcomes.tick()
 
     def _collect(self) -> None:
-        """Wait for all responses."""
         while self._flights:
             self._take_landed(1.0)
 
     def _take_landed(self, seconds: float) -> None:
         """Take the outcomes that are available; if there are none yet, wait up to ``seconds`` for the first."""
-        if self._flights and self._sender.ended:
+        if self._flights and self._sender.ended.is_set():
             self._abandon()
             return
         with contextlib.suppress(queue.Empty):
@@ -185,7 +182,3 @@ class Batch:
                 self.outcomes.settle(flight, future.result())
             else:
                 self.outcomes.fail_unfinished()
-
-
-def _changed(row: BadRow) -> FluxomailValidationError:
-    return FluxomailValidationError(f"the messages changed while they were being sent: {row.where}: {row.why}")

@@ -26,11 +26,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two lines of progress in the log, and between two writes of the progress.
-PROGRESS_SECONDS: Final = 10.0
-SAVE_SECONDS: Final = 5.0
 #: Failed messages that the log names; the report contains all of them.
 MAX_LOGGED: Final = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchTiming:
+    """Seconds between two writes of the progress (``save``), and between two lines of it in the log (``log``)."""
+
+    save: float = 5.0
+    log: float = 10.0
+
+
+#: What batches use. Tests replace it.
+_timing = BatchTiming()
+
+
+def batch_timing() -> BatchTiming:
+    """Return the timing of batches in this process."""
+    return _timing
 
 
 class Outcomes:
@@ -38,7 +52,7 @@ class Outcomes:
 
     :param progress: what is known from earlier legs.
     :param report: takes a line for each message.
-    :param save: stores the state of the progress, every few seconds and at the end.
+    :param save: stores the state of the progress, every few seconds and at the end; without it, nothing is kept.
     :param on_accepted: called with the position and the result of each message that was sent now or before.
     :param stop_on_error: end at the first message that fails.
     :param cleared: whether a person cleared the task, and it does not send again.
@@ -49,7 +63,7 @@ class Outcomes:
         progress: Progress,
         report: Report,
         *,
-        save: Callable[[dict[str, Any]], None],
+        save: Callable[[dict[str, Any]], None] | None = None,
         on_accepted: Callable[[int, SendResult], None] | None = None,
         stop_on_error: bool = False,
         cleared: bool = False,
@@ -57,7 +71,8 @@ class Outcomes:
     ) -> None:
         self.progress = progress
         self.report = report
-        self._save = save
+        self._save = save or (lambda _: None)
+        self._timing = batch_timing()
         self._on_accepted = on_accepted
         self._stop_on_error = stop_on_error
         self._cleared = cleared
@@ -116,7 +131,6 @@ class Outcomes:
         return True
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
-        """Record an outcome."""
         error, sent, row = outcome.error, outcome.sent, flight.row
         if outcome.kind is None:
             assert error is not None, "only an error concerns all messages"
@@ -162,10 +176,10 @@ class Outcomes:
     def tick(self) -> None:
         """Save the progress and log a line of it, if it is time to."""
         now = self._clock()
-        if now - self._saved_at >= SAVE_SECONDS:
+        if now - self._saved_at >= self._timing.save:
             self._saved_at = now
             self.save()
-        if now - self._logged_at >= PROGRESS_SECONDS:
+        if now - self._logged_at >= self._timing.log:
             self._logged_at = now
             log.info("%s", self._describe_progress(now))
 
@@ -174,15 +188,10 @@ class Outcomes:
         self._save(self.progress.state())
 
     def conclude(self) -> BatchCounts:
-        """Log the counts and return them.
-
-        :raises FluxomailError: messages failed, or an error concerned all of them.
-        """
+        """Log the counts and return them; raise the error of a batch that failed."""
         counts = self.counts
-        log.info(
-            "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome.",
-            *dataclasses.astuple(counts),
-        )
+        text = "%d messages: %d sent, %d sent before, %d rejected, %d with unknown outcome."
+        log.info(text, *dataclasses.astuple(counts))
         if self._cleared and self._sent_before:
             log.warning(
                 "This task was cleared, but %d of its messages were sent before and are not sent again. To send again "
@@ -194,21 +203,16 @@ class Outcomes:
             log.warning("%d more messages failed: %s.", self._failures - MAX_LOGGED, where)
         if self._error:
             raise self._error
-        if counts.rejected or counts.unknown:
-            raise self._failed(counts)
+        if failed := counts.rejected + counts.unknown:
+            untried = counts.total - counts.settled
+            kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
+            raise kind(
+                f"{failed} of {counts.total} messages failed ({counts.rejected} rejected, {counts.unknown} with "
+                f"unknown outcome){f', and {untried} were not tried' if untried else ''}. The log names the first of "
+                f"them{f', {self.report.path} all' if self.report.path else ''}",
+                counts=counts,
+            )
         return counts
-
-    def _failed(self, counts: BatchCounts) -> FluxomailBatchError:
-        kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
-        untried = counts.total - counts.settled
-        return kind(
-            f"{counts.rejected + counts.unknown} of {counts.total} messages failed ({counts.rejected} rejected, "
-            f"{counts.unknown} with unknown outcome)"
-            + (f", and {untried} were not tried" if untried else "")
-            + ". The log names the first of them"
-            + (f", {self.report.path} all" if self.report.path else ""),
-            counts=counts,
-        )
 
     def _describe_progress(self, now: float) -> str:
         counts = self.counts

@@ -6,7 +6,6 @@ the keys and recipients up to there shows whether the positions still mean the s
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, get_args
@@ -23,46 +22,31 @@ MAX_RANGES: Final = 400
 class Progress:
     """Tracks the outcome of each message of one task.
 
-    :param state: an earlier result of :meth:`state`.
+    :param state: an earlier result of :meth:`state`; anything else counts as none, as the same keys are safe again.
     :param same_try: whether it is from the same try of the task. A new try requests rejected messages again: the cause
         may have been fixed.
+    :ivar known: the position below which messages were requested earlier.
+    :ivar known_digest: the digest of the messages below it.
     """
 
     def __init__(self, state: Mapping[str, Any] | None = None, *, same_try: bool = False) -> None:
-        read = _State.read(state or {})
-        #: Whether the state is from the same try.
         self.same_try = same_try
+        try:
+            self.known, self.known_digest, self._replayed, listed = _read_state(state or {})
+        except (KeyError, TypeError, ValueError):
+            self.known, self.known_digest, self._replayed, listed = 0, "", 0, (set(), set(), set())
         self._digest = RowDigest()
-        self._known = self._visited = read.done
-        self._known_digest = read.digest
-        self._replayed = read.replayed
-        self._pending = set(read.pending)
-        self._rejected: set[int] = set()
-        self._unknown: set[int] = set()
-        if same_try:
-            self._rejected, self._unknown = set(read.rejected), set(read.unknown)
-        else:
-            self._pending.update(read.rejected, read.unknown)
+        self._visited = self.known
+        self._rejected, self._unknown, self._pending = listed
+        if not same_try:
+            self._pending |= self._rejected | self._unknown
+            self._rejected, self._unknown = set(), set()
         self._again = frozenset(self._pending)
 
-    @property
-    def known(self) -> int:
-        """The position below which messages were requested earlier."""
-        return self._known
-
-    @property
-    def known_digest(self) -> str:
-        """The digest of the messages below it."""
-        return self._known_digest
-
     def wants(self, position: int, name: str) -> bool:
-        """Count the next message; return whether it must be requested.
-
-        :param position: from 0, each once and in order.
-        :param name: identifies the message.
-        """
+        """Count the next message, each once and in order; return whether it must be requested."""
         self._digest.add(name)
-        if position < self._known:
+        if position < self.known:
             return position in self._again
         self._visited = position + 1
         self._pending.add(position)
@@ -97,7 +81,7 @@ class Progress:
         return {
             "done": self._visited,
             # Until the known messages have been counted again, their digest is still the earlier one.
-            "digest": self._digest.value if self._digest.count >= self._visited else self._known_digest,
+            "digest": self._digest.value if self._digest.count >= self._visited else self.known_digest,
             "replayed": self._replayed,
             "rejected": rejected,
             "unknown": unknown,
@@ -113,38 +97,20 @@ class RowDigest:
         self.count = 0
 
     def add(self, name: str) -> None:
-        """Add the next name."""
         self._hash.update(name.encode() + b"\n")
         self.count += 1
 
     @property
     def value(self) -> str:
-        """The digest so far, in hex."""
         return self._hash.hexdigest()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _State:
-    done: int = 0
-    digest: str = ""
-    replayed: int = 0
-    rejected: frozenset[int] = frozenset()
-    unknown: frozenset[int] = frozenset()
-    pending: frozenset[int] = frozenset()
-
-    @classmethod
-    def read(cls, value: Mapping[str, Any]) -> _State:
-        """Read a state; anything else counts as none, as requesting the same keys again is safe."""
-        try:
-            lists = {
-                name: frozenset(
-                    position for first, last in value[name] for position in range(int(first), int(last) + 1)
-                )
-                for name in ("rejected", "unknown", "pending")
-            }
-            return cls(done=int(value["done"]), digest=str(value["digest"]), replayed=int(value["replayed"]), **lists)
-        except (KeyError, TypeError, ValueError):
-            return cls()
+def _read_state(state: Mapping[str, Any]) -> tuple[int, str, int, tuple[set[int], set[int], set[int]]]:
+    rejected, unknown, pending = (
+        {position for first, last in state[name] for position in range(int(first), int(last) + 1)}
+        for name in ("rejected", "unknown", "pending")
+    )
+    return int(state["done"]), str(state["digest"]), int(state["replayed"]), (rejected, unknown, pending)
 
 
 def _ranges(positions: Iterable[int]) -> list[list[int]]:

@@ -28,7 +28,7 @@ class Report:
 
     :param path: text, ``Path`` or ``ObjectStoragePath``; ``None`` writes nothing.
     :param fresh: start a new file; otherwise append to the lines of earlier tries.
-    :raises FluxomailValidationError: it cannot be written.
+    :raises FluxomailValidationError: it cannot be written; only a warning once messages are being sent.
     """
 
     def __init__(self, path: object, *, fresh: bool) -> None:
@@ -40,7 +40,6 @@ class Report:
 
     @property
     def path(self) -> str | None:
-        """Its path."""
         return None if self._path is None else str(self._path)
 
     def sent(self) -> dict[str, str]:
@@ -77,7 +76,7 @@ class Report:
         return self
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line. Only warn if the report cannot be written any more: the messages are sent anyway."""
+        """Add a line."""
         if self._lines is not None and not self._broken:
             try:
                 self._lines.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -63,10 +63,8 @@ class Rows:
         for row in Rows("invitations.csv", defaults={"subject": "Welcome"}).check():
             print(row.where, row.message.subject)
 
-    :param source: mappings of a message's fields (and ``key``) or :class:`.EmailMessage` objects; or the path of a file
-        of them, JSON Lines or CSV, as text, ``Path`` or ``ObjectStoragePath``.
-    :param defaults: fields that each message has unless it has its own.
-    :param file_format: ``jsonl`` or ``csv``, if the name of the file does not show it.
+    The arguments are those of :class:`.FluxomailSendBatchOperator`.
+
     :raises FluxomailValidationError: the source or the defaults are invalid; says what to use instead.
     """
 
@@ -74,14 +72,13 @@ class Rows:
         self, source: object, *, defaults: Mapping[str, Any] | None = None, file_format: str | None = None
     ) -> None:
         self._defaults = _checked_defaults(defaults)
-        if file_format:
-            check_format(file_format)
         self._items: Iterable[Any] = ()
         self._path: Path | ObjectStoragePath | None = None
-        self._format = ""
+        if file_format:
+            check_format(file_format)
         if isinstance(source, str) or hasattr(source, "open"):
             self._path = _file(source)
-            self._format = _format(self._path.name, file_format)
+            self._format = file_format or _format_of(self._path.name)
         elif isinstance(source, Mapping | bytes) or not isinstance(source, Iterable) or isinstance(source, Iterator):
             raise FluxomailValidationError(
                 f"messages must be a list of messages or the path of a file, not {type(source).__name__}"
@@ -90,7 +87,6 @@ class Rows:
             self._items = source
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        """Iterate over all rows in their order, from the start."""
         seen: Counter[str] = Counter()
         for where, fields in self._raw():
             if isinstance(fields, BadRow):
@@ -110,10 +106,7 @@ class Rows:
             yield Row(where, message, key, part)
 
     def check(self) -> Iterator[Row]:
-        """Iterate over all rows before anything is sent.
-
-        :raises FluxomailValidationError: after the last row, if any row is invalid: names them by line or index.
-        """
+        """Iterate over all rows before anything is sent; after the last, raise an error that names the invalid ones."""
         bad: list[str] = []
         count = 0
         keys: dict[str, str] = {}
@@ -143,14 +136,12 @@ class Rows:
             return fields, None
         if not isinstance(fields, Mapping):
             raise FluxomailValidationError(f"is {type(fields).__name__}, not a mapping of a message's fields")
-        # JSON that is written from a table has null for an empty cell.
-        given = {str(name): value for name, value in fields.items() if value is not None}
-        for name in given:
-            if name not in FIELDS:
-                raise FluxomailValidationError(f"unknown field {name[:40]!r}: {_meant(name)}")
-        if "attachments" in given:
-            given["attachments"] = read_attachments(given["attachments"])
-        return EmailMessage.of({**self._defaults, **_without_key(given)}), _key(given.get("key"))
+        for name, value in fields.items():
+            if value is not None and name not in FIELDS:
+                raise FluxomailValidationError(f"unknown field {str(name)[:40]!r}: {_meant(str(name))}")
+        given = given_fields(fields)
+        key = _key(given.pop("key", None))
+        return EmailMessage.of({**self._defaults, **given}), key
 
     def _raw(self) -> Iterator[tuple[str, Any]]:
         if self._path is None:
@@ -169,6 +160,14 @@ class Rows:
             raise FluxomailValidationError(f"messages: cannot read {str(self._path)!r}: {why}") from None
 
 
+def given_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with a value (JSON written from a table has nulls), with attachments read."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "attachments" in given:
+        given["attachments"] = read_attachments(given["attachments"])
+    return given
+
+
 def _checked_defaults(defaults: object) -> dict[str, Any]:
     if defaults is None:
         return {}
@@ -177,11 +176,8 @@ def _checked_defaults(defaults: object) -> dict[str, Any]:
     for name in defaults:
         if name not in FIELDS or name == "key":
             raise FluxomailValidationError(f"defaults holds {str(name)[:40]!r}: use {', '.join(FIELDS[:-1])}")
-    checked = dict(defaults)
-    if "attachments" in checked:
-        # Read once, not for every message.
-        checked["attachments"] = read_attachments(checked["attachments"])
-    return checked
+    # Attachments are read once, not for every message.
+    return given_fields(defaults)
 
 
 def _file(source: Any) -> Path | ObjectStoragePath:
@@ -204,17 +200,12 @@ def _file(source: Any) -> Path | ObjectStoragePath:
 
 
 def check_format(file_format: object) -> None:
-    """Check the argument ``file_format``.
-
-    :raises FluxomailValidationError: it is no known format.
-    """
+    """Raise a :class:`.FluxomailValidationError` if it is no known format."""
     if file_format not in FORMATS.values():
         raise FluxomailValidationError("file_format must be jsonl or csv")
 
 
-def _format(name: str, given: str | None) -> str:
-    if given:
-        return given
+def _format_of(name: str) -> str:
     found = next((kind for ending, kind in FORMATS.items() if name.lower().endswith(ending)), None)
     if found is None:
         raise FluxomailValidationError(
@@ -295,7 +286,3 @@ def _key(value: object) -> str | None:
     if not isinstance(value, str) or not value.strip():
         raise FluxomailValidationError("key must be text that is not empty, or left out")
     return value
-
-
-def _without_key(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name != "key"}

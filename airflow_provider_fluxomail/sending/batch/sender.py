@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Flight:
-    """A message that is being sent.
-
-    :param position: in the batch, from 0.
-    """
+    """A message that is being sent, and its position in the batch."""
 
     position: int
     row: Row
@@ -35,10 +32,7 @@ class Flight:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The outcome of one message.
-
-    :param kind: ``None``: the error concerns all messages, and this one has no outcome yet.
-    """
+    """The outcome of one message; without a ``kind``, the error concerns all messages, and this one has no outcome."""
 
     kind: Kind | None
     sent: SendResult | None = None
@@ -46,10 +40,11 @@ class Outcome:
 
 
 class Sender:
-    """Sends one message at a time in each thread that uses it.
+    """Sends one message at a time in each thread that uses it, with a client of its own.
 
-    :param settings: of the clients; each thread has a client of its own.
     :param pacer: gets every response.
+    :ivar ended: stops all retries: the task is ending, and a later success could no longer be recorded.
+    :ivar redirected: messages that went to ``redirect_to``: one line in the log stands for all.
     """
 
     def __init__(self, settings: ClientSettings, pacer: Pacer) -> None:
@@ -58,9 +53,8 @@ class Sender:
         self._inline_images = InlineImageWarning()
         self._local = threading.local()
         self._clients: list[FluxomailClient] = []
-        self._ended = threading.Event()
         self._counting = threading.Lock()
-        #: Messages that went to ``redirect_to``: one line in the log stands for all.
+        self.ended = threading.Event()
         self.redirected = 0
 
     def send(self, flight: Flight) -> Outcome:
@@ -68,17 +62,9 @@ class Sender:
         try:
             sent = send_once(flight.row.message, flight.identity, self._client())
         except FluxomailError as error:
-            return Outcome(_kind_of(error), error=error)
+            kind: Kind = "rejected" if error.permanent else "unknown"
+            return Outcome(kind if error.concerns_one_message else None, error=error)
         return Outcome("replayed" if is_foreign(sent) else "sent", sent)
-
-    @property
-    def ended(self) -> bool:
-        """Whether :meth:`end` was called."""
-        return self._ended.is_set()
-
-    def end(self) -> None:
-        """Stop all retries: the task is ending, and a later success could no longer be recorded."""
-        self._ended.set()
 
     def close(self) -> None:
         """Close the open connections."""
@@ -86,7 +72,6 @@ class Sender:
             client.close()
 
     def _client(self) -> FluxomailClient:
-        """Return this thread's own client, which keeps its connection open."""
         client: FluxomailClient | None = getattr(self._local, "client", None)
         if client is None:
             client = FluxomailClient(
@@ -105,12 +90,5 @@ class Sender:
             self.redirected += 1
 
     def _sleep(self, seconds: float) -> None:
-        if self._ended.wait(seconds):
+        if self.ended.wait(seconds):
             raise FluxomailConnectionError("the task was told to end before the message was retried")
-
-
-def _kind_of(error: FluxomailError) -> Kind | None:
-    """Return what an error means for the message; ``None`` if it concerns all messages."""
-    if not error.concerns_one_message:
-        return None
-    return "rejected" if error.permanent else "unknown"

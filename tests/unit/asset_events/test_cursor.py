@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.asset_events.cursor import Cursor, CursorStore, TriggerCursor, digest
-from airflow_provider_fluxomail.asset_events.timing import EventTiming
+from airflow_provider_fluxomail.asset_events.source import EventTiming
 from airflow_provider_fluxomail.client.errors import FluxomailServerError, FluxomailValidationError
 from airflow_provider_fluxomail.client.events import EventFilter
 from tests.support.cursors import WANTED, Source, Store, T, event, page, trigger_cursor
