@@ -23,52 +23,24 @@ def put(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"AIRFLOW__FLUXOMAIL__{name.upper()}", value)
 
 
-def test_the_defaults_are_those_of_the_section(sandbox: Sandbox) -> None:
-    options = FluxomailHook().get_options()
-    assert options.settings.max_wait == airflow_cfg.read("max_wait") == float(CONFIGURATION["max_wait"]["default"])
-    assert options.poll_share == airflow_cfg.read("poll_share") == float(CONFIGURATION["poll_share"]["default"])
-    assert airflow_cfg.follow_events()
-    assert airflow_cfg.inbox_link() == ""
-    assert airflow_cfg.default_conn_id() == "fluxomail_default"
+def test_a_value_that_cannot_be_used_is_named(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in [
+        *(("max_wait", "soon"), ("poll_share", "half"), ("follow_events", "maybe")),
+        *(("inbox_link", "https://mail.example.com/sends"), ("inbox_link", "javascript:alert('{send_id}')")),
+    ]:
+        put(monkeypatch, name, value)
+        with pytest.raises(Exception, match=name) as caught:
+            airflow_cfg.inbox_link() if name == "inbox_link" else airflow_cfg.read(name)
+        assert type(caught.value).__name__ == "AirflowConfigException"
+    for name, value, usable in (("max_wait", "-1", "1"), ("poll_share", "2", "0.5")):
+        put(monkeypatch, "poll_share", "0.5")
+        put(monkeypatch, name, value)
+        with pytest.raises(Exception, match=f"{name} must be"):
+            FluxomailHook().get_options()
+        put(monkeypatch, name, usable)
 
 
-def test_a_connections_extra_outranks_the_section(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, "max_wait", "20")
-    put(monkeypatch, "poll_share", "0.25")
-    sandbox.connect("plain")
-    sandbox.connect("own", max_wait=7, poll_share=0.75)
-    plain, own = FluxomailHook("plain").get_options(), FluxomailHook("own").get_options()
-    assert (plain.settings.max_wait, plain.poll_share) == (20, 0.25)
-    assert (own.settings.max_wait, own.poll_share) == (7, 0.75)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_wait", "soon"),
-        ("poll_share", "half"),
-        ("follow_events", "maybe"),
-        ("inbox_link", "https://mail.example.com/sends"),
-        ("inbox_link", "javascript:alert('{send_id}')"),
-    ],
-)
-def test_a_value_that_cannot_be_used_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, name, value)
-    with pytest.raises(Exception, match=name) as caught:
-        airflow_cfg.inbox_link() if name == "inbox_link" else airflow_cfg.read(name)
-    assert type(caught.value).__name__ == "AirflowConfigException"
-
-
-@pytest.mark.parametrize(("name", "value"), [("max_wait", "-1"), ("poll_share", "2")])
-def test_a_value_out_of_range_is_named(
-    sandbox: Sandbox, name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(monkeypatch, name, value)
-    with pytest.raises(Exception, match=f"{name} must be"):
-        FluxomailHook().get_options()
-
-
-async def test_many_waits_read_timelines_where_the_fleet_says_so(
+async def test_many_waits_read_timelines_where_the_section_says_so(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(monkeypatch, "follow_events", "False")
@@ -95,8 +67,8 @@ def test_the_default_connection_is_that_of_the_section() -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         put(patch, "default_conn_id", "mail_production")
-        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert answer.stdout.split()[-3:] == ["mail_production"] * 3
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split()[-3:] == ["mail_production"] * 3
 
 
 def test_airflow_knows_the_section() -> None:
