@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowNotFoundException
+from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
     FluxomailConnectionError,
@@ -170,23 +169,6 @@ def test_what_holds_for_all_ends_it(sandbox: Sandbox) -> None:
 
 
 # Whole Dags
-
-
-@pytest.mark.skipif(bool(NO_FAILURE_MAILS), reason=NO_FAILURE_MAILS)
-def test_a_failing_task_alerts_at_each_try(dags: DagRuns, sandbox: Sandbox) -> None:
-    run = dags.run("alerts", {})
-    assert run.states == {"fails": "failed"}
-    for person in PEOPLE:
-        retry, failure = sandbox.messages(person)
-        assert "it's broken in try 1" in retry.content
-        assert "it's broken in try 2" in failure.content
-        if AIRFLOW_VERSION >= (3, 1):
-            states = ((1, "up_for_retry"), (2, "failed"))
-            subjects = [f"Airflow alert: alerts.fails {run.run_id} [{state}] try {number}" for number, state in states]
-            assert [retry.subject, failure.subject] == subjects
-        else:
-            assert re.fullmatch(r"Airflow alert: <TaskInstance: alerts\.fails .* \[failed\]>", failure.subject)
-    sandbox.assert_sent(4)
 
 
 def test_the_example(dags: DagRuns, sandbox: Sandbox) -> None:

@@ -11,9 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from airflow_provider_fluxomail.client import errors
-from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.events import EventFilter
-from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.event_streams import EVENTS, STREAM, Follow, T, follow, message_event_streams, seen, streams
 from tests.wire.conftest import RawServer
@@ -127,30 +125,6 @@ async def test_a_refusal_of_the_request_itself_is_an_error(sandbox: Sandbox, fol
     sandbox.fail_next(400, path=STREAM, times=None)
     assert isinstance(await follow().error(), errors.FluxomailValidationError)
     assert len(streams(sandbox)) == 2
-
-
-async def test_a_plan_that_ends_is_an_error(sandbox: Sandbox, follow: Follow) -> None:
-    following = follow()
-    await following.until_live()
-    sandbox.settings(events_in_plan=False)
-    assert isinstance(await following.error(), errors.FluxomailPlanRequiredError)
-    assert not following.feed.live
-
-
-async def test_it_can_be_run_again_with_another_key_and_loses_nothing(sandbox: Sandbox, follow: Follow) -> None:
-    following = follow(key=sandbox.key("fm_other"))
-    await following.until_live()
-    sandbox.revoke("fm_other")
-    assert isinstance(await following.error(), errors.FluxomailAuthError)
-    now = int(sandbox.now()) - T
-    happen(sandbox, now)
-    async with AsyncFluxomailClient(ClientSettings(api_key="fm_sandbox", base_url=sandbox.url)) as client:
-        following.feed.client = client
-        following.task = asyncio.create_task(following.feed.run())
-        await following.has(now)
-        following.task.cancel()
-        await asyncio.gather(following.task, return_exceptions=True)
-    assert following.feed.generation == 1
 
 
 async def test_read_back_returns_how_far_it_came(sandbox: Sandbox, follow: Follow) -> None:
