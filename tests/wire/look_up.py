@@ -18,7 +18,7 @@ import os
 import sys
 from typing import Any
 
-# As in the scheduler: elsewhere, Airflow 3 asks an API server for connections.
+# As in the scheduler: elsewhere, Airflow 3 gets connections from an API server.
 os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
 
 from airflow.cli import cli_parser

@@ -146,8 +146,8 @@ PAGE = {
 
 async def test_a_list_that_goes_in_circles_is_left(serve: Callable[..., RawServer], follow: Follow) -> None:
     body = json.dumps(PAGE).encode()
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
-    server = serve(lambda connection, _: connection.sendall(answer % (len(body), body)))
+    page = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+    server = serve(lambda connection, _: connection.sendall(page % (len(body), body)))
     following = follow(server.url)
     await following.feed.read_back(0, 50)
     lists = [one for one in server.seen if b"/api/v1/events?" in one]

@@ -69,7 +69,7 @@ def test_each_callback_of_a_dag_says_what_has_happened(airflow_db: Path, sandbox
     assert str(whole.idempotency_key).startswith(f"af1:{dag_id}:")
 
 
-@pytest.mark.skipif(not DEADLINES, reason="Airflow asks people from 3.1 on")
+@pytest.mark.skipif(not DEADLINES, reason="approvals came with Airflow 3.1")
 def test_a_task_that_waits_for_a_person(airflow_db: Path, sandbox: Sandbox) -> None:
     task = DagRuns(airflow_db).load("alerts_approval").get_task("approve")
     (notifier,) = task.notifiers

@@ -49,16 +49,18 @@ def test_deferrals_for_a_rate_limit_are_spread_and_bounded(sandbox: Sandbox) -> 
 
 
 @pytest.mark.parametrize(
-    ("asks", "limit", "least", "most"),
+    ("seconds", "limit", "least", "most"),
     [
         (0.5, 3600, 7.5, 19),  # shorter would be too short for Airflow
         (3590, 3600, 3589.5, 3601),
         (None, 3600, 59, 76),
     ],
 )
-def test_the_time_of_a_deferral(sandbox: Sandbox, asks: float | None, limit: float, least: float, most: float) -> None:
+def test_the_time_of_a_deferral(
+    sandbox: Sandbox, seconds: float | None, limit: float, least: float, most: float
+) -> None:
     sandbox.connect(max_wait=0, max_attempts=1)
-    sandbox.fail_next(429, retry_after=asks)
+    sandbox.fail_next(429, retry_after=seconds)
     assert least < deferred(max_rate_limit_wait=limit) <= most
 
 

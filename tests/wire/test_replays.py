@@ -1,4 +1,4 @@
-"""The wrong replay: a known key that stands for somebody else's message (promise 1)."""
+"""The wrong replay: a known key that stands for another message (promise 1)."""
 
 from __future__ import annotations
 
