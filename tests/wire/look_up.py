@@ -7,7 +7,7 @@
 * ``send``: ids of connections to send by, from a thread and from an event loop,
 * ``show``: ids of connections to show.
 
-The last line of stdout is JSON: what was shown.
+The last line of stdout is JSON: what was shown, and the connections of a hook and tasks that name none.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
 from airflow.cli import cli_parser
 
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 
 
 def run(*command: str) -> None:
@@ -48,9 +50,16 @@ def show(conn_id: str) -> dict[str, Any]:
     return {**shown, "idempotency_namespace": options.idempotency_namespace}
 
 
+def defaults() -> list[str]:
+    """The connections that the section ``[fluxomail]`` gives those that name none."""
+    send = FluxomailSendOperator(task_id="send", to="ops@example.org", subject="Hi", content="Text")
+    wait = FluxomailDeliverySensor(task_id="wait", send_id="s1")
+    return [one.fluxomail_conn_id for one in (FluxomailHook(), send, wait)]
+
+
 def main() -> None:
     steps = {"commands": [], "examples": [], "send": [], "show": [], **json.load(sys.stdin)}
-    shown = []
+    shown: list[Any] = []
     for command in steps["commands"]:
         run(*command)
     for command in steps["examples"]:
@@ -60,7 +69,7 @@ def main() -> None:
     for conn_id in steps["send"]:
         send(conn_id)
     shown += [show(conn_id) for conn_id in steps["show"]]
-    sys.stdout.write("\n" + json.dumps(shown) + "\n")
+    sys.stdout.write("\n" + json.dumps([*shown, defaults()]) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import warnings
 from typing import Any
 
@@ -53,22 +51,6 @@ async def test_many_waits_read_timelines_where_the_section_says_so(
     assert {one["status"] for one in ended} == {"reached"}
     await until(lambda: reads(sandbox) == 40)
     assert streams(sandbox) == 0
-
-
-def test_the_default_connection_is_that_of_the_section() -> None:
-    """Read when a module is imported, as other defaults of operators are."""
-    code = (
-        "from airflow_provider_fluxomail.operators import FluxomailSendOperator\n"
-        "from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor\n"
-        "from airflow_provider_fluxomail.hooks import FluxomailHook\n"
-        "tasks = FluxomailSendOperator(task_id='a', to='a@example.org', subject='Hi'), FluxomailDeliverySensor(\n"
-        "    task_id='b', send_id='s')\n"
-        "print(*(one.fluxomail_conn_id for one in (*tasks, FluxomailHook())))\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        put(patch, "default_conn_id", "mail_production")
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.split()[-3:] == ["mail_production"] * 3
 
 
 def test_airflow_knows_the_section() -> None:

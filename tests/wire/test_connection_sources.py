@@ -29,7 +29,7 @@ EXAMPLE: Final = {
 }
 
 
-def look_up(steps: dict[str, Any], **environment: str) -> list[dict[str, Any]]:
+def look_up(steps: dict[str, Any], **environment: str) -> list[Any]:
     """Run ``look_up.py``, and return what it showed."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.wire.look_up"],
@@ -43,7 +43,7 @@ def look_up(steps: dict[str, Any], **environment: str) -> list[dict[str, Any]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    shown: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    shown: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return shown
 
 
@@ -143,12 +143,13 @@ def test_command_line_environment_and_a_backend_of_the_users(
     )
     assert_sent_by(sandbox, *made, *environment, *kept)
     assert shown[:4] == [EXAMPLE] * 4
-    by_parts, by_uri, odd_uri, odd_json, *examples = shown[4:]
+    by_parts, by_uri, odd_uri, odd_json, *examples, defaults = shown[4:]
     assert by_parts == {"base_url": sandbox.url, "api_key": "plain", "timeout": 3, "idempotency_namespace": "n"}
     assert by_uri["idempotency_namespace"] == "a&b"
     assert odd_uri["api_key"] == odd_json["api_key"] == KEY
     local = {"base_url": "http://127.0.0.1:8026", "api_key": "fm_sandbox", "timeout": 10, "idempotency_namespace": ""}
     assert examples == [EXAMPLE, EXAMPLE, local]
+    assert defaults == ["fluxomail_default"] * 3
 
 
 def test_airflows_backend_for_files(sandbox: Sandbox, airflow_db: Path, tmp_path: Path) -> None:
@@ -163,6 +164,7 @@ def test_airflows_backend_for_files(sandbox: Sandbox, airflow_db: Path, tmp_path
         {"send": ["local"], "show": ["fluxomail_default"]},
         AIRFLOW__SECRETS__BACKEND=options["backend"],
         AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({"connections_file_path": str(file)}),
+        AIRFLOW__FLUXOMAIL__DEFAULT_CONN_ID="mail_production",
     )
     assert_sent_by(sandbox, "local")
-    assert shown == [EXAMPLE]
+    assert shown == [EXAMPLE, ["mail_production"] * 3], "the second: read when a module is imported"
