@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+import pytest
+
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -39,7 +41,7 @@ def look_up(steps: dict[str, Any], **environment: str) -> list[Any]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=270,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -83,6 +85,7 @@ class Vault(BaseSecretsBackend):
 """
 
 
+@pytest.mark.timeout(300)
 def test_command_line_environment_and_a_backend_of_the_users(
     sandbox: Sandbox, airflow_db: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ def test_command_line_environment_and_a_backend_of_the_users(
     assert defaults == ["fluxomail_default"] * 3
 
 
+@pytest.mark.timeout(300)
 def test_airflows_backend_for_files(sandbox: Sandbox, airflow_db: Path, tmp_path: Path) -> None:
     """The example of the documentation, with the file where a test can have it."""
     (text,) = blocks("yaml")
