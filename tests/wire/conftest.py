@@ -1,4 +1,4 @@
-"""Both transports under one name, and servers that answer as no Fluxomail does."""
+"""Both transports under one name, and servers that do not respond as Fluxomail does."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def call(request: pytest.FixtureRequest) -> Transport:
 
 
 class RawServer:
-    """Answers each connection's first request with whatever bytes a test wants, or none."""
+    """Sends whatever bytes a test wants, or none, to each connection's first request."""
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self._handler = handler
@@ -90,6 +90,8 @@ class RawServer:
                     connection.close()
 
     def close(self) -> None:
+        if self._socket.fileno() < 0:
+            return
         # A blocked accept() outlives close(); a shutdown wakes it.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

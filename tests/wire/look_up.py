@@ -2,12 +2,12 @@
 
 ``python -m tests.wire.look_up < steps.json``, where the steps are
 
-* ``commands``: command lines of ``airflow``,
-* ``examples``: command lines that make ``fluxomail_default``, which is shown and deleted again after each,
+* ``commands``: command lines of ``airflow connections``,
+* ``examples``: such that make ``fluxomail_default``, which is shown and deleted again after each,
 * ``send``: ids of connections to send by, from a thread and from an event loop,
 * ``show``: ids of connections to show.
 
-The last line of stdout is JSON: what was shown.
+The last line of stdout is JSON: what was shown, and the connections of a hook and tasks that name none.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ import os
 import sys
 from typing import Any
 
-# As in the scheduler: elsewhere, Airflow 3 asks an API server for connections.
+# As in the scheduler: elsewhere, Airflow 3 gets connections from an API server.
 os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
 
+from airflow.cli import cli_parser
+
 from airflow_provider_fluxomail.hooks import FluxomailHook
+from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 
 
-def run(command: list[str]) -> None:
-    """Run one command line of Airflow's."""
-    from airflow.cli import cli_parser
-
-    arguments = cli_parser.get_parser().parse_args(command)
+def run(*command: str) -> None:
+    """Run a command line of ``airflow connections``."""
+    arguments = cli_parser.get_parser().parse_args(["connections", *command])
     arguments.func(arguments)
 
 
@@ -44,27 +46,30 @@ def send(conn_id: str) -> None:
 def show(conn_id: str) -> dict[str, Any]:
     """What a connection says."""
     options = FluxomailHook(conn_id).get_options()
-    return {
-        "base_url": options.settings.base_url,
-        "api_key": options.settings.api_key,
-        "timeout": options.settings.timeout,
-        "idempotency_namespace": options.idempotency_namespace,
-    }
+    shown = {name: getattr(options.settings, name) for name in ("base_url", "api_key", "timeout")}
+    return {**shown, "idempotency_namespace": options.idempotency_namespace}
+
+
+def defaults() -> list[str]:
+    """The connections that the section ``[fluxomail]`` gives those that name none."""
+    send = FluxomailSendOperator(task_id="send", to="ops@example.org", subject="Hi", content="Text")
+    wait = FluxomailDeliverySensor(task_id="wait", send_id="s1")
+    return [one.fluxomail_conn_id for one in (FluxomailHook(), send, wait)]
 
 
 def main() -> None:
-    steps = json.load(sys.stdin)
-    shown = []
-    for command in steps.get("commands", []):
-        run(command)
-    for command in steps.get("examples", []):
-        run(command)
+    steps = {"commands": [], "examples": [], "send": [], "show": [], **json.load(sys.stdin)}
+    shown: list[Any] = []
+    for command in steps["commands"]:
+        run(*command)
+    for command in steps["examples"]:
+        run(*command)
         shown.append(show("fluxomail_default"))
-        run(["connections", "delete", "fluxomail_default"])
-    for conn_id in steps.get("send", []):
+        run("delete", "fluxomail_default")
+    for conn_id in steps["send"]:
         send(conn_id)
-    shown += [show(conn_id) for conn_id in steps.get("show", [])]
-    sys.stdout.write("\n" + json.dumps(shown) + "\n")
+    shown += [show(conn_id) for conn_id in steps["show"]]
+    sys.stdout.write("\n" + json.dumps([*shown, defaults()]) + "\n")
 
 
 if __name__ == "__main__":

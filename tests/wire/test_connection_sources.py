@@ -31,7 +31,7 @@ EXAMPLE: Final = {
 }
 
 
-def look_up(steps: dict[str, Any], **environment: str) -> list[dict[str, Any]]:
+def look_up(steps: dict[str, Any], **environment: str) -> list[Any]:
     """Run ``look_up.py``, and return what it showed."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.wire.look_up"],
@@ -41,20 +41,18 @@ def look_up(steps: dict[str, Any], **environment: str) -> list[dict[str, Any]]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=270,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    shown: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    shown: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return shown
 
 
-def sent(sandbox: Sandbox) -> list[tuple[str, str]]:
-    return sorted((mail.subject, mail.to.partition("@")[0]) for mail in sandbox.messages())
-
-
-def both(*conn_ids: str) -> list[tuple[str, str]]:
-    return sorted((conn_id, how) for conn_id in conn_ids for how in ("sync", "async"))
+def assert_sent_by(sandbox: Sandbox, *conn_ids: str) -> None:
+    """By each of them, from a thread and from an event loop."""
+    sent = [(mail.subject, mail.to.partition("@")[0]) for mail in sandbox.messages()]
+    assert sorted(sent) == sorted((conn_id, how) for conn_id in conn_ids for how in ("sync", "async"))
 
 
 def blocks(language: str) -> list[str]:
@@ -64,7 +62,7 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[list[str]]:
     """The examples for the command line, as a shell would take them apart."""
     lines = [shlex.split(block.replace("\\\n", " ")) for block in blocks("bash") if block.startswith("airflow ")]
-    return [[word.replace("$FLUXOMAIL_API_KEY", "YOUR_API_KEY") for word in line[1:]] for line in lines]
+    return [[word.replace("$FLUXOMAIL_API_KEY", "YOUR_API_KEY") for word in line[2:]] for line in lines]
 
 
 def variables() -> list[str]:
@@ -74,115 +72,103 @@ def variables() -> list[str]:
     return [one.partition("=")[2] for one in found]
 
 
-def test_the_command_line(sandbox: Sandbox, airflow_db: Path, tmp_path: Path) -> None:
-    """By parts, JSON, URI, and from files; then the examples of the documentation."""
+#: Of its connections it gives the text alone, as Vault's and the clouds' do.
+VAULT: Final = """
+from airflow.secrets import BaseSecretsBackend
+
+class Vault(BaseSecretsBackend):
+    def __init__(self, **values):
+        self.values = values
+
+    def get_conn_value(self, conn_id, team_name=None):
+        return self.values.get(conn_id)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_command_line_environment_and_a_backend_of_the_users(
+    sandbox: Sandbox, airflow_db: Path, tmp_path: Path
+) -> None:
+    """By parts, JSON, URI and from files, with signs that mean something there; and the documentation's examples.
+
+    All in one process: Airflow takes seconds to start.
+    """
     sandbox.key("plain")
-    parts = {"conn_type": "fluxomail", "host": sandbox.url, "password": "plain", "extra": {"max_attempts": 2}}
-    uri = f"fluxomail://:plain@{quote(sandbox.url, safe='')}/?max_attempts=2&idempotency_namespace=a%26b"
-    with_scheme = f"fluxomail://:plain@{sandbox.url.removeprefix('http://')}/http"
-    files = {}
-    for name, ending, text in [
-        ("file_json", "json", json.dumps({"file_json": parts})),
-        ("file_yaml", "yaml", f"file_yaml:\n  conn_type: fluxomail\n  host: {sandbox.url}\n  password: plain\n"),
-        ("file_env", "env", f"file_env={uri}\n"),
-    ]:
-        files[name] = tmp_path / f"{name}.{ending}"
-        files[name].write_text(text)
-    examples = tmp_path / "connections.yaml"
-    (text,) = blocks("yaml")
-    examples.write_text(text)
+    host = quote(sandbox.url, safe="")
+    fields = {"conn_type": "fluxomail", "host": sandbox.url, "password": "plain"}
+    text, uri = json.dumps(fields), f"fluxomail://:plain@{host}/?max_attempts=2&idempotency_namespace=a%26b"
+    files = {
+        "file_json.json": json.dumps({"file_json": {**fields, "extra": {"max_attempts": 2}}}),
+        "file_yaml.yaml": f"file_yaml:\n  conn_type: fluxomail\n  host: {sandbox.url}\n  password: plain\n",
+        "file_env.env": f"file_env={uri}\n",
+        "examples.yaml": blocks("yaml")[0],
+        "vault_of_the_test.py": VAULT,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
     of_parts = ["--conn-type", "fluxomail", "--conn-host", sandbox.url, "--conn-password", "plain"]
     made = {
         "by_parts": ["add", "by_parts", *of_parts, "--conn-extra", '{"timeout": 3, "idempotency_namespace": "n"}'],
-        "by_json": ["add", "by_json", "--conn-json", json.dumps(parts)],
+        "by_json": ["add", "by_json", "--conn-json", text],
         "by_uri": ["add", "by_uri", "--conn-uri", uri],
-        "by_scheme": ["add", "by_scheme", "--conn-uri", with_scheme],
-        **{name: ["import", str(path)] for name, path in files.items()},
+        "by_scheme": [
+            "add",
+            "by_scheme",
+            "--conn-uri",
+            f"fluxomail://:plain@{sandbox.url.removeprefix('http://')}/http",
+        ],
+        **{name.partition(".")[0]: ["import", str(tmp_path / name)] for name in list(files)[:3]},
     }
+    environment = {
+        "env_json": json.dumps({**fields, "extra": {}}),
+        "env_text": json.dumps({**fields, "extra": "{}"}),
+        "env_uri": f"fluxomail://:plain@{host}/",
+        "env_extra": f"fluxomail://:plain@{host}/?__extra__={quote(json.dumps({'verify': True}))}",
+    }
+    shown_only = {
+        "odd_uri": f"fluxomail://:{quote(KEY, safe='')}@/",
+        "odd_json": json.dumps({"conn_type": "fluxomail", "password": KEY}),
+        **{f"example_{number}": value for number, value in enumerate(variables())},
+    }
+    kept = {"kept_json": text, "kept_uri": f"fluxomail://:plain@{host}/"}
     assert len(commands()) == 3
     shown = look_up(
         {
-            "commands": [["connections", *command] for command in made.values()],
-            "examples": [*commands(), ["connections", "import", str(examples)]],
-            "send": list(made),
-            "show": ["by_parts", "by_uri"],
-        }
+            "commands": list(made.values()),
+            "examples": [*commands(), ["import", str(tmp_path / "examples.yaml")]],
+            "send": [*made, *environment, *kept],
+            "show": ["by_parts", "by_uri", *shown_only],
+        },
+        AIRFLOW__SECRETS__BACKEND="vault_of_the_test.Vault",
+        AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps(kept),
+        PYTHONPATH=os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")])),
+        **{f"AIRFLOW_CONN_{name.upper()}": value for name, value in {**environment, **shown_only}.items()},
     )
-    assert sent(sandbox) == both(*made)
+    assert_sent_by(sandbox, *made, *environment, *kept)
     assert shown[:4] == [EXAMPLE] * 4
-    by_parts, by_uri = shown[4:]
+    by_parts, by_uri, odd_uri, odd_json, *examples, defaults = shown[4:]
     assert by_parts == {"base_url": sandbox.url, "api_key": "plain", "timeout": 3, "idempotency_namespace": "n"}
     assert by_uri["idempotency_namespace"] == "a&b"
+    assert odd_uri["api_key"] == odd_json["api_key"] == KEY
+    local = {"base_url": "http://127.0.0.1:8026", "api_key": "fm_sandbox", "timeout": 10, "idempotency_namespace": ""}
+    assert examples == [EXAMPLE, EXAMPLE, local]
+    assert defaults == ["fluxomail_default"] * 3
 
 
-def test_environment_variables(sandbox: Sandbox, airflow_db: Path) -> None:
-    """JSON and URI, with signs in the key that mean something there."""
-    host = quote(sandbox.url, safe="")
-    environment, ids = {}, []
-    for name, value in [
-        ("env_json", json.dumps({"conn_type": "fluxomail", "host": sandbox.url, "password": "plain", "extra": {}})),
-        ("env_text", json.dumps({"conn_type": "fluxomail", "host": sandbox.url, "password": "plain", "extra": "{}"})),
-        ("env_uri", f"fluxomail://:plain@{host}/"),
-        ("env_extra", f"fluxomail://:plain@{host}/?__extra__={quote(json.dumps({'verify': True}))}"),
-    ]:
-        environment[f"AIRFLOW_CONN_{name.upper()}"] = value
-        ids.append(name)
-    sandbox.key("plain")
-    environment["AIRFLOW_CONN_ODD_URI"] = f"fluxomail://:{quote(KEY, safe='')}@/"
-    environment["AIRFLOW_CONN_ODD_JSON"] = json.dumps({"conn_type": "fluxomail", "password": KEY})
-    examples = {f"AIRFLOW_CONN_EXAMPLE_{number}": value for number, value in enumerate(variables())}
-    shown = look_up(
-        {"send": ids, "show": ["odd_uri", "odd_json", *(f"example_{number}" for number in range(len(examples)))]},
-        **environment,
-        **examples,
-    )
-    assert sent(sandbox) == both(*ids)
-    assert [one["api_key"] for one in shown[:2]] == [KEY] * 2
-    assert shown[2:4] == [EXAMPLE] * 2
-    assert shown[4:] == [
-        {"base_url": "http://127.0.0.1:8026", "api_key": "fm_sandbox", "timeout": 10, "idempotency_namespace": ""}
-    ]
-
-
+@pytest.mark.timeout(300)
 def test_airflows_backend_for_files(sandbox: Sandbox, airflow_db: Path, tmp_path: Path) -> None:
     """The example of the documentation, with the file where a test can have it."""
-    sandbox.key("plain")
     (text,) = blocks("yaml")
     file = tmp_path / "connections.yaml"
-    file.write_text(f"{text}\nlocal:\n  conn_type: fluxomail\n  host: {sandbox.url}\n  password: plain\n")
+    file.write_text(f"{text}\nlocal:\n  conn_type: fluxomail\n  host: {sandbox.url}\n  password: fm_sandbox\n")
     (ini,) = blocks("ini")
     options = dict(line.split(" = ", 1) for line in ini.strip().splitlines()[1:])
-    arguments = json.loads(options["backend_kwargs"])
-    assert list(arguments) == ["connections_file_path"]
+    assert list(json.loads(options["backend_kwargs"])) == ["connections_file_path"]
     shown = look_up(
         {"send": ["local"], "show": ["fluxomail_default"]},
         AIRFLOW__SECRETS__BACKEND=options["backend"],
         AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({"connections_file_path": str(file)}),
+        AIRFLOW__FLUXOMAIL__DEFAULT_CONN_ID="mail_production",
     )
-    assert sent(sandbox) == both("local")
-    assert shown == [EXAMPLE]
-
-
-@pytest.mark.parametrize("form", ["json", "uri"])
-def test_a_backend_of_the_users(sandbox: Sandbox, airflow_db: Path, tmp_path: Path, form: str) -> None:
-    """Of its connections it gives the text alone, as Vault's and the clouds' do."""
-    sandbox.key("plain")
-    values = {
-        "json": json.dumps({"conn_type": "fluxomail", "host": sandbox.url, "password": "plain"}),
-        "uri": f"fluxomail://:plain@{quote(sandbox.url, safe='')}/",
-    }
-    (tmp_path / "vault_of_the_test.py").write_text(
-        "from airflow.secrets import BaseSecretsBackend\n"
-        "class Vault(BaseSecretsBackend):\n"
-        "    def __init__(self, value):\n"
-        "        self.value = value\n"
-        "    def get_conn_value(self, conn_id, team_name=None):\n"
-        "        return self.value if conn_id == 'kept' else None\n"
-    )
-    look_up(
-        {"send": ["kept"]},
-        AIRFLOW__SECRETS__BACKEND="vault_of_the_test.Vault",
-        AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({"value": values[form]}),
-        PYTHONPATH=os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")])),
-    )
-    assert sent(sandbox) == both("kept")
+    assert_sent_by(sandbox, "local")
+    assert shown == [EXAMPLE, ["mail_production"] * 3], "the second: read when a module is imported"

@@ -23,7 +23,7 @@ from tests.support.airflow_runs import DagRuns
 from tests.support.decorated_tasks import MANY, PEOPLE, decorated
 from tests.support.running import Run, context
 from tests.support.timing import wait_timing
-from tests.support.ways import LONG, MESSAGE, quick
+from tests.support.ways import MESSAGE, quick
 
 __all__ = ["quick"]
 pytestmark = pytest.mark.usefixtures("quick")
@@ -40,15 +40,19 @@ def test_the_fields_of_a_message_are_known_without_it() -> None:
             decorated(lambda: MESSAGE, **{name: "x"})
 
 
-@pytest.mark.parametrize(
-    "message", [MESSAGE, EmailMessage(**MESSAGE), {**MESSAGE, "cc": None}], ids=["map", "it", "null"]
-)
-def test_one_message_has_the_key_of_the_operator(sandbox: Sandbox, message: Any) -> None:
-    run = Run(decorated(lambda: message))
-    same = Run(FluxomailSendOperator(task_id="task", deferrable=False, **MESSAGE))
-    mail = sandbox.message()
-    assert (run.result["send_id"], run.result["idempotency_key"]) == (mail.send_id, mail.idempotency_key)
-    assert (same.result["send_id"], same.result["reused"]) == (mail.send_id, True)
+def test_one_message_has_the_key_of_the_operator(sandbox: Sandbox) -> None:
+    Run(FluxomailSendOperator(task_id="task", deferrable=False, **MESSAGE))
+
+    async def later() -> dict[str, Any]:
+        return MESSAGE
+
+    functions: list[Any] = [lambda: MESSAGE, lambda: EmailMessage(**MESSAGE), lambda: {**MESSAGE, "cc": None}, later]
+    for function in functions:
+        result = Run(decorated(function)).result
+        assert result["idempotency_key"] == sandbox.message().idempotency_key
+        assert result["reused"]
+    assert Run(decorated(lambda: MESSAGE, idempotency_key="mine")).error is None
+    assert keys(sandbox)[1:] == ["mine"]
 
 
 def test_events_of_outlets_name_every_message_of_a_list(sandbox: Sandbox) -> None:
@@ -64,21 +68,6 @@ def test_events_of_outlets_name_every_message_of_a_list(sandbox: Sandbox) -> Non
     assert len(sandbox.messages()) == len(MANY)
 
 
-@pytest.mark.parametrize("many", [False, True])
-def test_the_guards_of_the_connection_hold(sandbox: Sandbox, many: bool) -> None:
-    sandbox.connect("staging", redirect_to="staging@example.com")
-    run = Run(decorated(lambda: MANY if many else MANY[0], fluxomail_conn_id="staging"))
-    assert run.kind == "success", run.error
-    mails = sandbox.assert_sent(2 if many else 1)
-    assert {mail.to for mail in mails} == {"staging@example.com"}
-    for person in PEOPLE[: len(mails)]:
-        assert any(mail.content.startswith(f"[redirected by Airflow; was for to: {person}]") for mail in mails)
-    sandbox.connect("closed", allowed_recipient_domains="example.com")
-    refused = Run(decorated(lambda: MANY if many else MANY[0], fluxomail_conn_id="closed"))
-    assert refused.kind == "AirflowFailException"
-    sandbox.assert_sent(len(mails))
-
-
 def test_many_have_the_keys_of_the_batch(sandbox: Sandbox) -> None:
     twice = [*MANY, {**MESSAGE, "subject": "2nd", "to": PEOPLE[0]}, {**MESSAGE, "subject": "3rd", "key": "third"}]
     operator = decorated(lambda: twice)
@@ -92,6 +81,12 @@ def test_many_have_the_keys_of_the_batch(sandbox: Sandbox) -> None:
     batch = Run(FluxomailSendBatchOperator(task_id="task", messages=twice, deferrable=False))
     assert batch.result["replayed"] == 4
 
+    def each() -> Iterator[dict[str, Any]]:
+        yield from twice
+
+    assert [one["reused"] for one in Run(decorated(each)).result] == [True] * 4
+    assert Run(decorated(list)).result == [], "an empty list is no error"
+
 
 def test_a_list_is_retried_if_a_retry_can_help_one_of_its_messages(sandbox: Sandbox) -> None:
     sandbox.fail_next(400, to=PEOPLE[0], times=None)
@@ -101,19 +96,7 @@ def test_a_list_is_retried_if_a_retry_can_help_one_of_its_messages(sandbox: Sand
     sandbox.assert_sent(1)
 
 
-def test_mapped_tasks_have_keys_of_their_own(sandbox: Sandbox) -> None:
-    for index in (0, 1):
-        for function in (lambda: MESSAGE, lambda: [MESSAGE]):
-            assert Run(decorated(function), context(map_index=index)).error is None
-    assert len(set(keys(sandbox))) == 4
-
-
-def test_a_key_of_ones_own(sandbox: Sandbox) -> None:
-    assert Run(decorated(lambda: MESSAGE, idempotency_key="mine")).error is None
-    assert keys(sandbox) == ["mine"]
-
-
-def test_a_list_stops_when_its_task_is_told_to_end(sandbox: Sandbox) -> None:
+def test_a_list_stops_when_its_task_is_killed(sandbox: Sandbox) -> None:
     operator = decorated(lambda: [{**MESSAGE, "key": str(number)} for number in range(300)])
     operator.on_kill()
 
@@ -132,12 +115,6 @@ def test_a_list_stops_when_its_task_is_told_to_end(sandbox: Sandbox) -> None:
     assert len(sandbox.messages()) < 300
 
 
-def test_a_long_rate_limit_without_deferral_is_airflows_to_retry(sandbox: Sandbox) -> None:
-    sandbox.fail_next(429, retry_after=LONG)
-    assert Run(decorated(lambda: MANY)).kind == "FluxomailRateLimitError"
-    assert len(sandbox.requests("POST")) == 1, "it holds for all of them"
-
-
 def test_one_message_may_wait_for_its_delivery(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_timing(monkeypatch, worker_polls=(0.0,))
     sandbox.settings(event_delay=1)
@@ -146,18 +123,6 @@ def test_one_message_may_wait_for_its_delivery(sandbox: Sandbox, monkeypatch: py
     assert (run.result["event"], len(run.deferrals)) == ("delivered", 1)
     assert operator.multiple_outputs
     assert Run(decorated(lambda: MESSAGE, wait_for="opened")).kind == "AirflowFailException"
-
-
-def test_a_coroutine_and_a_generator(sandbox: Sandbox) -> None:
-    async def later() -> dict[str, Any]:
-        return MESSAGE
-
-    def each() -> Iterator[dict[str, Any]]:
-        yield from MANY
-
-    assert Run(decorated(later)).result["send_id"]
-    assert len(Run(decorated(each)).result) == 2
-    sandbox.assert_sent(3)
 
 
 def test_arguments_and_the_context_reach_the_function(sandbox: Sandbox) -> None:
@@ -187,52 +152,35 @@ def test_attachments_are_read(sandbox: Sandbox, tmp_path: Path) -> None:
     assert [file.content for mail in sandbox.messages() for file in mail.attachments] == [b"id\n1\n"] * 2
 
 
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [
+def test_what_is_no_message_fails_at_once_and_sends_nothing(sandbox: Sandbox) -> None:
+    wrong: list[tuple[Any, str]] = [
         (None, "returned nothing"),
         ("text", "returned str"),
-        (5, "returned int"),
         ({**MESSAGE, "to": "nobody"}, "not an e-mail address"),
         ({**MESSAGE, "body": "x"}, "unknown message field 'body'"),
         ({"subject": "x"}, "to is missing"),
         ([MESSAGE, {**MESSAGE, "to": "nobody"}], r"messages\[1\]: to is not an e-mail address"),
         ([MESSAGE, None], r"messages\[1\]: is NoneType"),
         ([{**MESSAGE, "key": "a"}, {**MESSAGE, "key": "a"}], "same key"),
-    ],
-)
-def test_what_is_no_message_fails_at_once_and_sends_nothing(sandbox: Sandbox, value: Any, told: str) -> None:
-    with pytest.raises(AirflowFailException, match=told):
-        decorated(lambda: value).execute(context())
+    ]
+    for value, text in wrong:
+        with pytest.raises(AirflowFailException, match=text):
+            decorated(lambda value=value: value).execute(context())
+    for name, argument in {"wait_for": "delivered", "idempotency_key": "k"}.items():
+        with pytest.raises(AirflowFailException, match=name):
+            decorated(lambda: MANY, **{name: argument}).execute(context())
     assert sandbox.requests() == []
 
 
-@pytest.mark.parametrize("argument", [{"wait_for": "delivered"}, {"idempotency_key": "k"}])
-def test_what_is_for_one_message_alone(sandbox: Sandbox, argument: dict[str, str]) -> None:
-    with pytest.raises(AirflowFailException, match=next(iter(argument))):
-        decorated(lambda: MANY, **argument).execute(context())
-    assert sandbox.requests() == []
-
-
-def test_an_empty_list_sends_nothing_and_is_no_error(sandbox: Sandbox) -> None:
-    assert Run(decorated(list)).result == []
-    assert sandbox.requests() == []
-
-
-@pytest.mark.parametrize("error", [AirflowSkipException("none today"), RuntimeError("broken")], ids=["skip", "error"])
-def test_what_the_function_raises_is_the_tasks(sandbox: Sandbox, error: Exception) -> None:
+def test_what_the_function_raises_is_the_tasks(sandbox: Sandbox) -> None:
     def function() -> None:
         raise error
 
-    assert Run(decorated(function)).error is error
+    for error in (AirflowSkipException("none today"), RuntimeError("broken")):
+        assert Run(decorated(function)).error is error
 
 
 # Whole Dags
-
-
-def test_airflow_knows_the_decorator() -> None:
-    send: Any = task.fluxomail_send
-    assert send(lambda: MESSAGE).operator_class is FluxomailSendDecoratedOperator
 
 
 def test_the_example(airflow_db: Path, sandbox: Sandbox) -> None:
@@ -248,3 +196,5 @@ def test_the_example(airflow_db: Path, sandbox: Sandbox) -> None:
     }
     assert sorted(mail.to for mail in sandbox.messages(subject="Invitation")) == PEOPLE
     sandbox.assert_sent(6)
+    send: Any = task.fluxomail_send
+    assert send(lambda: MESSAGE).operator_class is FluxomailSendDecoratedOperator

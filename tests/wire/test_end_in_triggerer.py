@@ -51,7 +51,7 @@ class Linked(FluxomailDeliverySensor):
     operator_extra_links = (*FluxomailDeliverySensor.operator_extra_links, Link())  # type: ignore[assignment]
 
 
-@contextlib.contextmanager
+@pytest.fixture
 def dag() -> Iterator[None]:
     with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
         yield
@@ -64,46 +64,36 @@ def wait(kind: type[FluxomailDeliverySensor] = FluxomailDeliverySensor, **fields
 @pytest.mark.parametrize(
     ("fields", "where"),
     [
-        ({}, TRIGGERER),
-        ({"on_failure_callback": print}, TRIGGERER),
-        ({"retries": 3, "soft_fail": True}, TRIGGERER),
-        ({"on_success_callback": print}, WORKER),
-        ({"on_success_callback": [print]}, WORKER),
-        ({"outlets": [Asset("asset")]}, WORKER),
-        ({"do_xcom_push": False}, WORKER),
-        ({"post_execute": print}, WORKER),
-        ({"kind": Own}, WORKER),
-        ({"kind": Linked}, WORKER),
-        ({"kind": After}, WORKER),
+        *(({}, TRIGGERER), ({"on_failure_callback": print}, TRIGGERER), ({"soft_fail": True}, TRIGGERER)),
+        *(({"on_success_callback": print}, WORKER), ({"on_success_callback": [print]}, WORKER)),
+        *(
+            ({"outlets": [Asset("asset")]}, WORKER),
+            ({"do_xcom_push": False}, WORKER),
+            ({"post_execute": print}, WORKER),
+        ),
+        *(({"kind": Own}, WORKER), ({"kind": Linked}, WORKER), ({"kind": After}, WORKER)),
     ],
     ids=str,
 )
-def test_what_needs_a_worker_for_its_success(fields: dict[str, Any], where: bool) -> None:
-    with dag():
-        assert can_end_in_triggerer(wait(**fields)) is where
+def test_what_needs_a_worker_for_its_success(dag: None, fields: dict[str, Any], where: bool) -> None:
+    assert can_end_in_triggerer(wait(**fields)) is where
 
 
-def test_what_is_mapped_over_needs_its_length() -> None:
+def test_the_operator_that_waits_and_another_xcom_backend(dag: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = FluxomailSendOperator(task_id="send", to="ops@example.org", subject="Hi", content="Text")
+    assert can_end_in_triggerer(task) is TRIGGERER
+    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "my.Backend")
+    assert can_end_in_triggerer(task) is WORKER
+
+
+def test_what_is_mapped_over_needs_its_length(dag: None) -> None:
     class Down(BaseOperator):
         def __init__(self, *, values: Any = None, **kwargs: Any) -> None:
             super().__init__(**kwargs)
 
-    with dag():
-        task = wait()
-        Down.partial(task_id="down").expand(values=task.output)
-        assert can_end_in_triggerer(task) is WORKER
-
-
-def test_another_xcom_backend_needs_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "my.Backend")
-    with dag():
-        assert can_end_in_triggerer(wait()) is WORKER
-
-
-def test_the_operator_that_waits_too() -> None:
-    with dag():
-        task = FluxomailSendOperator(task_id="send", to="ops@example.org", subject="Hi", content="Text")
-        assert can_end_in_triggerer(task) is TRIGGERER
+    task = wait()
+    Down.partial(task_id="down").expand(values=task.output)
+    assert can_end_in_triggerer(task) is WORKER
 
 
 def fired(where: Any = None, **fields: Any) -> Any:

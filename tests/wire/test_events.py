@@ -1,4 +1,4 @@
-"""The client's reading of events, over real HTTP: the list in pages, the stream, and answers that are neither."""
+"""How the client reads events, over real HTTP: the list in pages, the stream, and responses that are neither."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.wire.conftest import RawServer
 EVENTS = "/api/v1/events"
 STREAM = "/api/v1/events/stream"
 ALL = EventFilter()
+OPENED = EventFilter(types=("email.opened",))
 T = 1_700_000_000
 DEADLINE = 30.0
 
@@ -33,8 +34,8 @@ async def client(sandbox: Sandbox) -> AsyncIterator[AsyncFluxomailClient]:
         yield made
 
 
-def client_of(url: str, key: str = "fm_sandbox", **how: Any) -> AsyncFluxomailClient:
-    return AsyncFluxomailClient(ClientSettings(api_key=key, base_url=url, timeout=2), **how)
+def client_of(url: str, key: str = "fm_sandbox", *, timeout: float = 2, **how: Any) -> AsyncFluxomailClient:
+    return AsyncFluxomailClient(ClientSettings(api_key=key, base_url=url, timeout=timeout), **how)
 
 
 @pytest.fixture
@@ -84,46 +85,33 @@ async def test_the_list_in_pages_of_either_form(
 ) -> None:
     sandbox.settings(list_form=form, page_size=3)
     happen(sandbox, "opened", *range(T, T + 8))
-    found = await whole_list(client, EventFilter(types=("email.opened",)), 0)
+    found = await whole_list(client, OPENED, 0)
     assert times(found) == [T + n for n in reversed(range(8))]
     assert {one.send_id for one in found} == {send_id}
     reads = sandbox.requests("GET", EVENTS)
     assert len(reads) == 3
     assert all("types=email.opened" in read.query and "limit=100" in read.query for read in reads)
+    assert times(await whole_list(client, OPENED, (T + 6) * 1000)) == [T + 7, T + 6], "from a moment on"
+    empty = await client.list_events(EventFilter(types=("email.bounced",)), since_ms=0)
+    assert empty == events.EventPage(events=(), cursor=None)
 
 
-async def test_the_list_begins_at_a_moment(sandbox: Sandbox, client: AsyncFluxomailClient, send_id: str) -> None:
-    happen(sandbox, "opened", *range(T, T + 8))
-    opened = EventFilter(types=("email.opened",))
-    assert times(await whole_list(client, opened, (T + 6) * 1000)) == [T + 7, T + 6]
-    assert send_id in {one.send_id for one in await whole_list(client, ALL, (T + 6) * 1000)}
-
-
-async def test_types_are_repeated_and_a_domain_chosen(sandbox: Sandbox, client: AsyncFluxomailClient) -> None:
-    for to in ("never@example.org", "never@example.com"):
+async def test_types_and_domain_of_list_and_stream(sandbox: Sandbox, client: AsyncFluxomailClient) -> None:
+    people = ("never@example.org", "never@example.com")
+    for to in people:
         await send(client, to)
-        happen(sandbox, "opened", T, to=to)
-        happen(sandbox, "bounced", T + 1, to=to)
-        happen(sandbox, "clicked", T + 2, to=to)
     wanted = EventFilter(types=("email.bounced", "email.clicked"), domain="example.com")
-    found = await whole_list(client, wanted, 0)
-    assert [one.event.type for one in found] == ["clicked", "bounced"]
-    (read,) = sandbox.requests("GET", EVENTS)
-    assert "types=email.bounced&types=email.clicked&domain=example.com" in read.query
-
-
-async def test_a_list_of_nothing(client: AsyncFluxomailClient) -> None:
-    assert await client.list_events(ALL, since_ms=0) == events.EventPage(events=(), cursor=None)
-
-
-REFUSED: dict[int, type[errors.FluxomailError]] = {
-    401: errors.FluxomailAuthError,
-    402: errors.FluxomailPlanRequiredError,
-    403: errors.FluxomailPermissionError,
-    404: errors.FluxomailNotFoundError,
-    429: errors.FluxomailRateLimitError,
-    503: errors.FluxomailServerError,
-}
+    async with client.stream_events(wanted, silence=10) as stream:
+        for to in people:
+            for number, event_type in enumerate(("opened", "bounced", "clicked")):
+                happen(sandbox, event_type, T + number, to=to)
+        streamed = await next_events(stream, 2)
+    listed = await whole_list(client, wanted, 0)
+    assert (
+        [one.event.type for one in streamed] == [one.event.type for one in reversed(listed)] == ["bounced", "clicked"]
+    )
+    for read in sandbox.requests("GET", EVENTS):
+        assert "types=email.bounced&types=email.clicked&domain=example.com" in read.query
 
 
 async def open_and_leave(client: AsyncFluxomailClient) -> None:
@@ -131,80 +119,48 @@ async def open_and_leave(client: AsyncFluxomailClient) -> None:
         raise AssertionError("it is open")
 
 
-ASK: dict[str, Callable[[AsyncFluxomailClient], Any]] = {
+READ: dict[str, Callable[[AsyncFluxomailClient], Any]] = {
     "list": lambda client: client.list_events(ALL, since_ms=0, max_attempts=1),
     "stream": open_and_leave,
 }
 
 
-@pytest.mark.parametrize("status", REFUSED)
-@pytest.mark.parametrize("what", ASK)
-async def test_refusals(sandbox: Sandbox, what: str, status: int) -> None:
-    asked: dict[str, Any] = {"retry_after": 7} if status == 429 else {}
-    sandbox.fail_next(status, path=EVENTS, **asked)
+@pytest.mark.parametrize("what", READ)
+async def test_a_refusal_is_an_error_that_the_pacer_sees_too(sandbox: Sandbox, what: str) -> None:
+    sandbox.fail_next(429, path=EVENTS, retry_after=7)
     seen: list[Response] = []
     async with client_of(sandbox.url, on_response=seen.append) as client:
-        with pytest.raises(REFUSED[status]) as caught:
-            await ASK[what](client)
-    assert type(caught.value) is REFUSED[status]
-    assert caught.value.status == status
-    assert caught.value.request_id
-    assert caught.value.retry_after == asked.get("retry_after")
-    assert [answer.status for answer in seen] == [status], "the pacer sees refusals too"
-
-
-@pytest.mark.parametrize("what", ASK)
-async def test_a_wrong_key_a_missing_plan_and_a_used_up_cap(sandbox: Sandbox, what: str) -> None:
-    async with client_of(sandbox.url, "fm_wrong") as client:
-        with pytest.raises(errors.FluxomailAuthError) as refused:
-            await ASK[what](client)
-    assert "fm_wrong" not in str(refused.value), "promise 5"
-    capped = sandbox.key("fm_capped", rate_limit_per_minute=1)
-    async with client_of(sandbox.url, capped) as client:
-        await client.list_events(ALL, since_ms=0)
         with pytest.raises(errors.FluxomailRateLimitError) as limited:
-            await ASK[what](client)
-    assert 0 < (limited.value.retry_after or 0) <= 60
-    sandbox.settings(events_in_plan=False)
-    async with client_of(sandbox.url) as client:
-        with pytest.raises(errors.FluxomailPlanRequiredError):
-            await ASK[what](client)
+            await READ[what](client)
+        sandbox.revoke("fm_sandbox")
+        with pytest.raises(errors.FluxomailAuthError) as refused:
+            await READ[what](client)
+    assert (limited.value.status, limited.value.retry_after) == (429, 7)
+    assert refused.value.request_id
+    assert [response.status for response in seen] == [429, 401]
 
 
-@pytest.mark.parametrize("body", ["<html>Please log in</html>", {"events": []}, ""])
-async def test_a_page_in_place_of_a_stream(sandbox: Sandbox, client: AsyncFluxomailClient, body: Any) -> None:
-    sandbox.fail_next("status", status=200, body=body, path=STREAM)
+async def test_a_page_in_place_of_stream_or_list(sandbox: Sandbox, client: AsyncFluxomailClient) -> None:
+    html = {"Content-Type": "text/html"}
+    bodies: list[Any] = ["<html>Please log in</html>", {"events": []}, ""]
+    for body in bodies:
+        sandbox.fail_next("status", status=200, path=STREAM, body=body)
+        with pytest.raises(errors.FluxomailResponseError):
+            await open_and_leave(client)
+    sandbox.fail_next("status", status=200, body="data: {}\n\n", headers=html, path=STREAM)
     with pytest.raises(errors.FluxomailResponseError):
         await open_and_leave(client)
-
-
-async def test_a_page_of_another_kind_with_events_in_it_is_no_stream(
-    sandbox: Sandbox, client: AsyncFluxomailClient
-) -> None:
-    sandbox.fail_next("status", status=200, body="data: {}\n\n", headers={"Content-Type": "text/html"}, path=STREAM)
-    with pytest.raises(errors.FluxomailResponseError):
-        await open_and_leave(client)
-
-
-async def test_a_proxys_page_in_place_of_the_list(sandbox: Sandbox, client: AsyncFluxomailClient) -> None:
     sandbox.fail_next("status", status=200, body="<html>hello</html>", path=EVENTS)
     with pytest.raises(errors.FluxomailResponseError):
         await client.list_events(ALL, since_ms=0, max_attempts=1)
 
 
-@pytest.mark.parametrize("kind", ["cut_before_store", "cut_in_body", "malformed_json", "gzip_garbage"])
-async def test_the_list_is_asked_for_again(
-    sandbox: Sandbox, client: AsyncFluxomailClient, send_id: str, kind: str
-) -> None:
-    sandbox.fail_next(kind, path=EVENTS)
-    assert [one.send_id for one in await whole_list(client, ALL, 0)] == [send_id]
-    assert len(sandbox.requests("GET", EVENTS)) == 2
-
-
 # The stream
 
 
-async def test_what_happens_from_now_on(sandbox: Sandbox, client: AsyncFluxomailClient, send_id: str) -> None:
+async def test_a_stream_begins_now_or_after_an_event(
+    sandbox: Sandbox, client: AsyncFluxomailClient, send_id: str
+) -> None:
     happen(sandbox, "opened", T)
     async with client.stream_events(ALL, silence=10) as stream:
         assert abs(stream.opened_at - sandbox.now()) < 60
@@ -215,28 +171,11 @@ async def test_what_happens_from_now_on(sandbox: Sandbox, client: AsyncFluxomail
         assert [one.event.type for one in found] == ["opened", "clicked"]
         assert {one.send_id for one in found} == {send_id}
         assert stream.last_id == f"{send_id}:{(T + 2) * 1000}"
-
-
-async def test_a_stream_goes_on_after_an_event(sandbox: Sandbox, client: AsyncFluxomailClient, send_id: str) -> None:
-    happen(sandbox, "opened", T, T + 1, T + 2)
     since = f"{send_id}:{T * 1000}"
-    async with client.stream_events(EventFilter(types=("email.opened",)), since=since, silence=10) as stream:
+    async with client.stream_events(OPENED, since=since, silence=10) as stream:
         assert stream.last_id == since
-        assert times(await next_events(stream, 2)) == [T + 1, T + 2]
-    (opened,) = sandbox.requests("GET", STREAM)
-    assert opened.headers["last-event-id"] == since
-
-
-async def test_types_and_domain_of_a_stream(sandbox: Sandbox, client: AsyncFluxomailClient) -> None:
-    for to in ("never@example.org", "never@example.com"):
-        await send(client, to)
-    wanted = EventFilter(types=("email.bounced", "email.clicked"), domain="example.com")
-    async with client.stream_events(wanted, silence=10) as stream:
-        for to in ("never@example.org", "never@example.com"):
-            for event_type in ("opened", "bounced", "clicked"):
-                happen(sandbox, event_type, T, to=to)
-        found = await next_events(stream, 2)
-    assert [one.event.type for one in found] == ["bounced", "clicked"]
+        assert times(await next_events(stream, 1)) == [T + 1]
+    assert sandbox.requests("GET", STREAM)[-1].headers["last-event-id"] == since
 
 
 async def test_silence_is_a_break(sandbox: Sandbox, client: AsyncFluxomailClient) -> None:
@@ -246,11 +185,12 @@ async def test_silence_is_a_break(sandbox: Sandbox, client: AsyncFluxomailClient
             await next_events(stream, 1)
 
 
-async def test_signs_of_life_are_none(sandbox: Sandbox, client: AsyncFluxomailClient) -> None:
-    sandbox.settings(stream_heartbeat=0.1)
-    async with client.stream_events(ALL, silence=5) as stream, asyncio.timeout(DEADLINE):
-        for _ in range(5):
-            assert await anext(stream) == ()
+async def test_signs_of_life_are_no_events_and_keep_a_stream_beyond_the_timeout(sandbox: Sandbox) -> None:
+    sandbox.settings(stream_heartbeat=0.3)
+    async with client_of(sandbox.url, timeout=0.2) as client, client.stream_events(ALL, silence=10) as stream:
+        async with asyncio.timeout(DEADLINE):
+            for _ in range(3):
+                assert await anext(stream) == ()
 
 
 async def test_a_cut_is_an_error_and_an_end_is_none(
@@ -267,54 +207,37 @@ async def test_a_cut_is_an_error_and_an_end_is_none(
         assert [events async for events in stream if events] == []
 
 
-async def test_a_stream_outlasts_the_timeout_of_answers(sandbox: Sandbox, send_id: str) -> None:
-    settings = ClientSettings(api_key="fm_sandbox", base_url=sandbox.url, timeout=0.2)
-    sandbox.settings(stream_heartbeat=0.5)
-    async with AsyncFluxomailClient(settings) as client, client.stream_events(ALL, silence=10) as stream:
-        async with asyncio.timeout(DEADLINE):
-            for _ in range(3):
-                await anext(stream)
-        happen(sandbox, "opened", T)
-        assert len(await next_events(stream, 1)) == 1
-
-
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+GOOD = b'data: {"id":"1","type":"email.sent","created":"2026-01-01T00:00:00Z","data":{"sendId":"s"}}\r\n\r\n'
+RUBBISH = b"data: {\n\ndata: [1]\n\ndata: " + b"[" * 20_000 + b"\n\ndata: \xff\n\n"
 
 
-def sends(*chunks: bytes) -> Callable[[socket.socket, bytes], None]:
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (HEAD + b"\r\n" + RUBBISH + GOOD, None),
+        (HEAD + b"\r\n" + (b"data: " + b"x" * 65536) * 8, "too large"),
+        (HEAD + b"Content-Encoding: gzip\r\n\r\ndata: not gzip\n\n", "compression"),
+    ],
+    ids=["events that are none", "a frame without an end", "broken compression"],
+)
+async def test_what_no_fluxomail_sends(serve: Callable[..., RawServer], data: bytes, error: str | None) -> None:
     def handler(connection: socket.socket, _: bytes) -> None:
-        for chunk in chunks:
-            connection.sendall(chunk)
+        connection.sendall(data)
 
-    return handler
-
-
-async def test_what_no_fluxomail_sends_is_passed_over(serve: Callable[..., RawServer]) -> None:
-    good = b'data: {"id":"1","type":"email.sent","created":"2026-01-01T00:00:00Z","data":{"sendId":"s"}}\r\n\r\n'
-    rubbish = b"data: {\n\ndata: [1]\n\ndata: " + b"[" * 20_000 + b"\n\ndata: \xff\n\n"
-    server = serve(sends(HEAD, b"\r\n", rubbish, good))
-    async with client_of(server.url) as client, client.stream_events(ALL, silence=5) as stream:
-        assert [one.send_id for one in await next_events(stream, 1)] == ["s"]
-
-
-async def test_a_frame_without_an_end_breaks_the_stream(serve: Callable[..., RawServer]) -> None:
-    server = serve(sends(HEAD, b"\r\n", *[b"data: " + b"x" * 65536] * 8))
-    async with client_of(server.url) as client, client.stream_events(ALL, silence=5) as stream:
-        with pytest.raises(errors.FluxomailResponseError, match="too large"):
+    async with client_of(serve(handler).url) as client, client.stream_events(ALL, silence=5) as stream:
+        if error is None:
+            assert [one.send_id for one in await next_events(stream, 1)] == ["s"]
+            return
+        with pytest.raises(errors.FluxomailResponseError, match=error):
             await next_events(stream, 1)
 
 
-async def test_broken_compression_breaks_the_stream(serve: Callable[..., RawServer]) -> None:
-    server = serve(sends(HEAD, b"Content-Encoding: gzip\r\n\r\n", b"data: not gzip\n\n"))
-    async with client_of(server.url) as client, client.stream_events(ALL, silence=5) as stream:
-        with pytest.raises(errors.FluxomailResponseError, match="compression"):
-            await next_events(stream, 1)
-
-
-async def test_a_head_that_does_not_come_is_not_waited_for(sandbox: Sandbox, client: AsyncFluxomailClient) -> None:
+async def test_a_head_that_does_not_come_is_not_waited_for(sandbox: Sandbox) -> None:
     sandbox.fail_next("delay", seconds=20, path=STREAM)
-    with pytest.raises(errors.FluxomailConnectionError):
-        await open_and_leave(client)
+    async with client_of(sandbox.url, timeout=0.3) as client:
+        with pytest.raises(errors.FluxomailConnectionError):
+            await open_and_leave(client)
 
 
 async def test_a_stream_that_is_left_is_closed() -> None:

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_fluxomail.airflow_compat import Asset
 from airflow_provider_fluxomail.client.errors import FluxomailRateLimitError
 from airflow_provider_fluxomail.client.watching.wait import now
-from airflow_provider_fluxomail.operators import FluxomailSendOperator, Unrecorded
+from airflow_provider_fluxomail.operators import Unrecorded
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.running import Run, context
 from tests.support.send_operators import operator, render
@@ -29,55 +29,39 @@ def test_the_result(sandbox: Sandbox) -> None:
     assert json.loads(json.dumps(run.result)) == run.result
 
 
-def test_mapped_tasks_send_one_each(sandbox: Sandbox) -> None:
-    for map_index in (0, 1, 2):
-        Run(operator(), context(map_index=map_index))
-        Run(operator(idempotency_key="mine"), context(map_index=map_index))
-    keys = [mail.idempotency_key for mail in sandbox.messages()]
-    assert len(set(keys)) == 6
-    assert {"mine:0", "mine:1", "mine:2"} < set(keys)
+def deferred(**fields: Any) -> float:
+    """Seconds for which an operator defers."""
+    with pytest.raises(BaseException) as caught:
+        operator(deferrable=True, **fields).execute(context())
+    seconds: float = caught.value.trigger.resume_at - now()  # type: ignore[attr-defined]
+    return seconds
 
 
-def test_the_namespace_is_part_of_the_key(sandbox: Sandbox) -> None:
-    for namespace in ("", "eu", "us"):
-        sandbox.connect(idempotency_namespace=namespace)
-        Run(operator())
-    assert len(sandbox.messages()) == 3
-
-
-def test_deferrals_for_a_rate_limit_are_spread_and_bounded(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    resumes = set()
-    for _ in range(5):
-        sandbox.fail_next(429, retry_after=100)
-        with pytest.raises(BaseException) as caught:
-            operator(deferrable=True).execute(context())
-        trigger = caught.value.trigger  # type: ignore[attr-defined]
-        resumes.add(round(trigger.resume_at - now(), 3))
-        assert 99 < trigger.resume_at - now() <= 126
+def test_deferrals_for_a_rate_limit_are_spread_and_bounded(sandbox: Sandbox) -> None:
+    sandbox.fail_next(429, retry_after=100, times=6)
+    resumes = {round(deferred(), 3) for _ in range(5)}
     assert len(resumes) > 1
-    sandbox.fail_next(429, retry_after=100)
+    assert min(resumes) > 99
+    assert max(resumes) <= 126
     run = Run(operator(deferrable=True, max_rate_limit_wait=99))
     assert isinstance(run.error, FluxomailRateLimitError)
     assert run.deferrals == []
 
 
-@pytest.mark.parametrize(("asked", "limit", "least", "most"), [(0.5, 3600, 8, 19), (3590, 3600, 3590, 3601)])
-def test_a_deferral_is_neither_too_short_for_airflow_nor_longer_than_allowed(
-    sandbox: Sandbox, asked: float, limit: float, least: float, most: float
+@pytest.mark.parametrize(
+    ("seconds", "limit", "least", "most"),
+    [
+        (0.5, 3600, 7.5, 19),  # shorter would be too short for Airflow
+        (3590, 3600, 3589.5, 3601),
+        (None, 3600, 59, 76),
+    ],
+)
+def test_the_time_of_a_deferral(
+    sandbox: Sandbox, seconds: float | None, limit: float, least: float, most: float
 ) -> None:
-    sandbox.connect(max_wait=0)
-    sandbox.fail_next(429, retry_after=asked)
-    with pytest.raises(BaseException) as caught:
-        operator(deferrable=True, max_rate_limit_wait=limit).execute(context())
-    assert least - 0.5 < caught.value.trigger.resume_at - now() <= most  # type: ignore[attr-defined]
-
-
-def test_a_rate_limit_that_names_no_time_defers_for_a_minute(sandbox: Sandbox) -> None:
-    sandbox.connect(max_attempts=1)
-    sandbox.fail_next(429)
-    with pytest.raises(BaseException) as caught:
-        operator(deferrable=True).execute(context())
-    assert 59 < caught.value.trigger.resume_at - now() <= 76  # type: ignore[attr-defined]
+    sandbox.connect(max_wait=0, max_attempts=1)
+    sandbox.fail_next(429, retry_after=seconds)
+    assert least < deferred(max_rate_limit_wait=limit) <= most
 
 
 def test_a_trigger_that_comes_back_with_nonsense_still_sends_once(sandbox: Sandbox) -> None:
@@ -87,16 +71,11 @@ def test_a_trigger_that_comes_back_with_nonsense_still_sends_once(sandbox: Sandb
     assert len(sandbox.messages()) == 1
 
 
-def test_wait_for_ends_in_the_worker_when_the_mail_is_quick(sandbox: Sandbox) -> None:
-    run = Run(operator(wait_for="delivered", deferrable=True))
-    assert run.result["event"] == "delivered"
-    assert run.deferrals == []
-
-
-@pytest.mark.parametrize("event", [None, {}, {"status": "fine"}])
-def test_a_wait_does_not_go_green_on_nonsense(sandbox: Sandbox, event: Any) -> None:
-    with pytest.raises(Exception, match="is not the outcome of a wait"):
-        operator(wait_for="delivered").execute_complete(context(), event=event)
+def test_a_wait_does_not_go_green_on_nonsense(sandbox: Sandbox) -> None:
+    events: list[Any] = [None, {}, {"status": "fine"}]
+    for event in events:
+        with pytest.raises(Exception, match="is not the outcome of a wait"):
+            operator(wait_for="delivered").execute_complete(context(), event=event)
 
 
 def test_every_message_field_is_templated(tmp_path: Path) -> None:
@@ -134,7 +113,7 @@ def test_only_bodies_are_names_of_template_files(tmp_path: Path) -> None:
     assert task.html_content.text == "<p>Ada</p>"  # type: ignore[union-attr]
 
 
-def test_an_unrecorded_body_is_rendered_for_each_task_anew(tmp_path: Path) -> None:
+def test_an_unrecorded_body_is_rendered_for_each_task(tmp_path: Path) -> None:
     """Mapped tasks share the object that the Dag holds; one must not get the text of another."""
     shared = Unrecorded("Code {{ word }}")
     tasks = [render(operator(content=shared), tmp_path, word=word) for word in ("111111", "{{ 7 * 7 }}")]
@@ -147,7 +126,7 @@ def test_an_unrecorded_body_is_rendered_for_each_task_anew(tmp_path: Path) -> No
 @pytest.mark.parametrize("wait_for", [None, "delivered"])
 def test_events_of_outlets_say_which_message_it_was(sandbox: Sandbox, wait_for: str | None) -> None:
     class Events:
-        """Airflow's accessor, which makes an entry for whatever is asked for."""
+        """Airflow's accessor, which makes an entry for any key."""
 
         def __init__(self) -> None:
             self.made: dict[str, Any] = {}
@@ -156,15 +135,7 @@ def test_events_of_outlets_say_which_message_it_was(sandbox: Sandbox, wait_for: 
             return self.made.setdefault(asset.uri, SimpleNamespace(extra={"own": 1}))
 
     events = Events()
-    task = FluxomailSendOperator(
-        task_id="task",
-        to="ops@example.org",
-        subject="Hi",
-        content="Text",
-        wait_for=wait_for,
-        outlets=[Asset("x://sent")],
-    )
-    run = Run(task, {**context(), "outlet_events": events})
+    run = Run(operator(wait_for=wait_for, outlets=[Asset("x://sent")]), {**context(), "outlet_events": events})
     assert run.kind == "success", run.error
     sent = {name: run.result[name] for name in ("send_id", "message_id")}
     (made,) = events.made.values()

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import pytest
 
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
@@ -52,40 +51,25 @@ def import_error(folder: Path, code: str, *, dag: str = "") -> str | None:
 
 WRONG: Final[list[tuple[type, dict[str, Any], str]]] = [
     (FluxomailSendOperator, {"content": None}, "content is empty: give the text of the email, or html_content"),
-    (FluxomailSendOperator, {"content": "", "html_content": " "}, "content is empty"),
     (FluxomailSendOperator, {"to": "a@example.org, b@example.org"}, "to holds more than one address"),
     (FluxomailSendOperator, {"to": ["a@example.org", "b@example.org"]}, "to holds 2 addresses"),
-    (FluxomailSendOperator, {"to": ""}, "to is empty"),
-    (FluxomailSendOperator, {"to": "ops"}, "to is not an e-mail address"),
     (FluxomailSendOperator, {"to": "ops.md"}, "to is not an e-mail address"),
-    (FluxomailSendOperator, {"subject": "a\nb"}, "subject holds a line break"),
     (FluxomailSendOperator, {"subject": 2026}, "subject must be text, not int"),
-    (FluxomailSendOperator, {"subject": ""}, "subject is empty"),
     (FluxomailSendOperator, {"cc": ["a@example.org", "b"]}, "cc[1] is not an e-mail address"),
     (FluxomailSendOperator, {"bcc": "b"}, "bcc[0] is not an e-mail address"),
-    (FluxomailSendOperator, {"content": 7}, "content must be text, not int"),
     (FluxomailSendOperator, {"policy_key": "a\nb"}, "policy_key holds a line break"),
     (FluxomailSendOperator, {"extra_fields": {"to": "x"}}, "extra_fields holds 'to'"),
-    (FluxomailSendOperator, {"extra_fields": ["x"]}, "extra_fields must be a mapping"),
-    (FluxomailSendOperator, {"idempotency_key": ""}, "idempotency_key came out empty"),
     (FluxomailSendOperator, {"idempotency_key": "a\nb"}, "idempotency_key holds a line break"),
     (FluxomailSendOperator, {"wait_for": "sent"}, "unknown target 'sent'"),
     (FluxomailSendOperator, {"wait_for": ["delivered"]}, "unknown target ['delivered']"),
     (FluxomailSendOperator, {"wait_for": "opened"}, "wait_for='opened' needs html_content"),
     (FluxomailSendOperator, {"wait_timeout": -1}, "wait_timeout must be a timedelta"),
-    (FluxomailSendOperator, {"wait_timeout": "1h"}, "wait_timeout must be a timedelta"),
     (FluxomailSendOperator, {"poll_interval": timedelta(seconds=-1)}, "poll_interval must be a timedelta"),
     (FluxomailSendOperator, {"max_rate_limit_wait": None}, "max_rate_limit_wait must be a timedelta"),
     (FluxomailSendBatchOperator, {"concurrency": 0}, "concurrency must be a whole number from 1 to 64"),
-    (FluxomailSendBatchOperator, {"concurrency": "8"}, "concurrency must be a whole number from 1 to 64"),
     (FluxomailSendBatchOperator, {"on_error": "ignore"}, "on_error must be 'continue' or 'stop'"),
-    (FluxomailSendBatchOperator, {"on_error": ["stop"]}, "on_error must be 'continue' or 'stop'"),
     (FluxomailSendBatchOperator, {"max_rate_limit_wait": "x"}, "max_rate_limit_wait must be a timedelta"),
-    (
-        FluxomailSendBatchOperator,
-        {"messages": "rows.txt", "file_format": "xml"},
-        "file_format must be jsonl or csv",
-    ),
+    (FluxomailSendBatchOperator, {"messages": "x", "file_format": "xml"}, "file_format must be jsonl or csv"),
     (FluxomailDeliverySensor, {"send_id": None}, "send_id came out empty"),
     (FluxomailDeliverySensor, {"send_id": {"send_id": "x"}}, "send_id must be text, not dict"),
     (FluxomailDeliverySensor, {"target": "arrived"}, "unknown target 'arrived'"),
@@ -100,25 +84,20 @@ DEFAULTS: Final[dict[type, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(
-    ("task", "arguments", "told"), WRONG, ids=[f"{task.__name__}-{arguments}" for task, arguments, _ in WRONG]
+    ("task", "arguments", "text"), WRONG, ids=[f"{task.__name__}-{arguments}" for task, arguments, _ in WRONG]
 )
 def test_a_mistake_in_a_constant_is_an_import_error_in_the_words_of_the_worker(
-    sandbox: Sandbox, tmp_path: Path, task: Any, arguments: dict[str, Any], told: str
+    sandbox: Sandbox, tmp_path: Path, task: Any, arguments: dict[str, Any], text: str
 ) -> None:
     given = {**DEFAULTS[task], **arguments}
     run = Run(task(task_id="task", **given))
     assert run.kind == "AirflowFailException"
     in_worker = str(run.error).removeprefix("FluxomailValidationError: ")
-    assert told in in_worker
+    assert text in in_worker
     assert sandbox.requests() == []
     error = import_error(tmp_path, f"{task.__name__}(task_id='task', **{given!r})")
     assert error is not None
     assert f"FluxomailValidationError: task 'task': {in_worker}" in error
-
-
-def test_an_argument_that_is_wrong_is_named_on_the_line_of_its_task() -> None:
-    with DAG("d", schedule=None), pytest.raises(FluxomailValidationError, match="task 'mail': to holds 2 addresses"):
-        FluxomailSendOperator(task_id="mail", **{**MESSAGE, "to": ["a@example.org", "b@example.org"]})
 
 
 RIGHT: Final = {
@@ -181,11 +160,7 @@ def test_what_only_a_worker_knows_is_left_to_it(tmp_path: Path, what: str) -> No
 
 
 @pytest.mark.parametrize(
-    "dag",
-    [
-        "jinja_environment_kwargs={'variable_start_string': '[[', 'variable_end_string': ']]'}",
-        "render_template_as_native_obj=True",
-    ],
+    "dag", ["jinja_environment_kwargs={'variable_start_string': '[['}", "render_template_as_native_obj=True"]
 )
 def test_a_dag_with_other_templates_is_left_to_the_worker(tmp_path: Path, dag: str) -> None:
     code = "FluxomailSendOperator(**{**MESSAGE, 'to': '[[ params.to ]]', 'subject': 7})"
@@ -200,17 +175,10 @@ def test_defaults_of_the_dag_are_checked_where_they_end_up(tmp_path: Path) -> No
     assert import_error(tmp_path, code, dag="default_args={'to': 'a@example.org'}") is None
 
 
-@pytest.mark.parametrize("argument", ["wait_for='sent'", "wait_timeout=-1", "idempotency_key=''"])
-def test_arguments_of_a_function_that_returns_the_message(tmp_path: Path, argument: str) -> None:
-    code = f"""
-        @task.fluxomail_send({argument})
-        def mail():
-            return {{}}
-        mail()
-    """
-    assert f"task 'mail': {'unknown target' if 'sent' in argument else argument.partition('=')[0]}" in str(
-        import_error(tmp_path, code)
-    )
+def test_arguments_of_a_function_that_returns_the_message(tmp_path: Path) -> None:
+    for argument, text in (("wait_for='sent'", "unknown target"), ("wait_timeout=-1", "wait_timeout")):
+        code = f"@task.fluxomail_send({argument})\ndef mail():\n    return {{}}\nmail()"
+        assert f"task 'mail': {text}" in str(import_error(tmp_path, code))
 
 
 def test_a_mapped_task_fails_without_retries_in_the_worker(sandbox: Sandbox) -> None:

@@ -1,4 +1,4 @@
-"""What the triggers of one event loop share (promise 4): a connection that is looked up once, and one watcher."""
+"""What the triggers of one event loop share (promise 4): a connection that is read once, and one watcher."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_connections_with_equal_settings_share_a_watcher(sandbox: Sandbox,
     assert sorted(lookups) == ["fluxomail_default", "other", "third"]
 
 
-async def test_the_one_that_looks_up_first_may_be_cancelled(sandbox: Sandbox, lookups: list[str]) -> None:
+async def test_the_wait_that_reads_the_connection_first_may_be_cancelled(sandbox: Sandbox, lookups: list[str]) -> None:
     sent = send(sandbox, 3, to="ops@example.org")
     async with waits(sent, seen=None) as tasks:
         await until(lambda: lookups)

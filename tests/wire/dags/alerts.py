@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import pendulum
-from airflow.utils.email import send_email
 
 from airflow_provider_fluxomail.airflow_compat import get_current_context
 from tests.support.airflow_names import DAG, task
@@ -28,15 +27,3 @@ with warnings.catch_warnings():
             raise RuntimeError(f"it's broken in try {get_current_context()['ti'].try_number}")
 
         fails()
-
-    with DAG(dag_id="mails", schedule=None, start_date=START, catchup=False):
-
-        @task(retries=1, retry_delay=0)
-        def writes() -> None:
-            number = get_current_context()["ti"].try_number
-            for html in ("<b>same</b>", "<b>same</b>", f"<b>try {number}</b>"):
-                send_email("ada@example.org, bob@example.org", "News", html)  # type: ignore[no-untyped-call,unused-ignore]
-            if number == 1:
-                raise RuntimeError("the try fails after its mails went out")
-
-        writes()

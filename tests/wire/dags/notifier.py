@@ -20,7 +20,7 @@ KINDS = ("execute", "success", "retry", "failure", "skipped")
 
 
 class Task(BaseOperator):
-    """Ends as it is told."""
+    """Ends as ``how`` says."""
 
     def __init__(self, *, how: str = "well", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -60,16 +60,7 @@ def build(dag_id: str, *, shared: bool) -> DAG:
 shared = build("alerts_shared", shared=True)
 each = build("alerts_each", shared=False)
 
-with DAG(
-    dag_id="alerts_good",
-    schedule=None,
-    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
-    on_failure_callback=FluxomailNotifier(to="ops@example.org"),
-    on_success_callback=FluxomailNotifier(to="ops@example.org"),
-) as good:
-    Task(task_id="well")
-
-with contextlib.suppress(ImportError, AirflowOptionalProviderFeatureException):  # Airflow before 3.1 asks nobody
+with contextlib.suppress(ImportError, AirflowOptionalProviderFeatureException):  # before Airflow 3.1
     from airflow.providers.standard.operators.hitl import ApprovalOperator
 
     with DAG(dag_id="alerts_approval", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC")) as approval:

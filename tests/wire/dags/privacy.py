@@ -46,7 +46,7 @@ with DAG(dag_id="privacy", schedule=None, start_date=pendulum.datetime(2026, 1, 
     # Templates: mistakes in constants are import errors of the Dag.
     send("invalid", subject="{{ 'Veiled\nsubject' }}")
     send("mistaken", cc="{{ 'veiled-one@example.org and veiled-two@example.org' }}")
-    # The same key for somebody else: the wrong replay.
+    # The same key for another recipient: the wrong replay.
     send("wrong_replay", idempotency_key=plain.output["idempotency_key"])  # type: ignore[index]
     for mode, how in MODES.items():
         FluxomailDeliverySensor(
