@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from copy import copy
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.errors import ApiError
-    from airflow_provider_fluxomail.sandbox.limits import Bounds
+from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.limits import Bounds
 
 
 class RememberedErrors:
@@ -32,5 +30,4 @@ class RememberedErrors:
         return copy(error) if error is not None and at_ms > since_ms else None
 
     def clear(self) -> None:
-        """Forget all."""
         self._kept.clear()

@@ -10,23 +10,20 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.sandbox.clock import iso
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from starlette.requests import Request
-
-    from airflow_provider_fluxomail.sandbox.errors import ControlError
+from airflow_provider_fluxomail.sandbox.errors import ControlError
 
 PREFIX: Final = "/inbox"
 STATIC: Final = {"inbox.css": "text/css", "icon.svg": "image/svg+xml"}
@@ -67,6 +64,14 @@ _MAIL: Final = _COMMON | {
 _FILE: Final = _COMMON | {"Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'"}
 
 
+class Missing(HTTPException):
+    """A 404 with a page that says what is missing."""
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__(404, text)
+        self.title = title
+
+
 def is_page(path: str) -> bool:
     """Whether a path belongs to the inbox."""
     return path == PREFIX or path.startswith(PREFIX + "/")
@@ -78,7 +83,6 @@ def base_url(request: Request) -> str:
 
 
 def page(template: str, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any) -> Response:
-    """A page from a template."""
     text = _templates().get_template(template).render(context)
     return Response(text, status, {**(headers or {}), **_PAGE}, "text/html")
 
@@ -106,7 +110,6 @@ def mail(html: str) -> Response:
 
 
 def plain(text: str) -> Response:
-    """Plain text."""
     return Response(text, 200, dict(_FILE), "text/plain")
 
 
