@@ -36,7 +36,6 @@ def build_app(sandbox: Sandbox) -> SandboxMiddleware:
 
 
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document of both APIs, as ``/openapi.json`` serves it."""
     sandbox = Sandbox(DEFAULT_API_KEY, data=None, switches=Switches(), bounds=Bounds())
     try:
         return openapi.document(_build_routes(sandbox).routes)

@@ -40,7 +40,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser: options, defaults and help."""
     bounds = Bounds()
     parser = _Parser(
         prog=PROGRAM,

@@ -19,7 +19,6 @@ class Clock:
         return min(time.time() + self.offset, MAX_CLOCK_SECONDS)
 
     def now_ms(self) -> int:
-        """Whole milliseconds since the epoch, the unit of the API's timelines."""
         return int(self.now() * 1000)
 
 

@@ -84,7 +84,6 @@ class ApiError(Exception):
         return self.response_with(status, switches, self.headers)
 
     def response_with(self, status: int, switches: Switches, headers: dict[str, str] | None) -> Response:
-        """The response with another status and other headers."""
         if switches.error_form == "text":
             return Response(self.message.encode(), status, headers, "text/plain")
         return json_response(self._body(switches.error_form), status, headers)

@@ -155,7 +155,6 @@ def _finite(text: str) -> float:
 
 
 def _deeper(value: object, levels: int) -> bool:
-    """Whether arrays and objects are nested deeper than some levels."""
     if isinstance(value, dict):
         value = list(value.values())
     return isinstance(value, list) and (levels == 0 or any(_deeper(item, levels - 1) for item in value))

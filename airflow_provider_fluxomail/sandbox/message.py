@@ -60,10 +60,6 @@ class Message:
 
 
 def parse_body(body: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object of a request.
-
-    :raises ApiError: 400, it is not one.
-    """
     try:
         value = parse_json(body)
     except ValueError as error:

@@ -57,7 +57,6 @@ class SandboxMiddleware:
             await self._control(scope, receive, send)
 
     async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request to the control API or the inbox."""
         is_page = pages.is_page(scope["path"])
 
         async def dated(message: Message) -> None:

@@ -64,7 +64,6 @@ class Sandbox:
 
     @property
     def start_key(self) -> str:
-        """The key that exists from the start."""
         return self._start_key.key
 
     def reset(self) -> None:
@@ -101,7 +100,6 @@ class Sandbox:
             abort()
 
     def advance(self, seconds: float) -> float:
-        """Move the clock forward and return its time, in seconds since the epoch."""
         self.clock.offset += seconds
         self.store.put_clock_offset(self.clock.offset)
         self.event_bus.notify()

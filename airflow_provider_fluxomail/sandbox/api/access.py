@@ -131,5 +131,4 @@ class Access:
 
 
 def plan_required(message: str, feature: str) -> ApiError:
-    """402 with the preview of a plan that has the feature."""
     return ApiError(402, message, preview={"plan": "pro", "feature": feature})

@@ -133,7 +133,6 @@ class EventBus:
             subscriber.leave()
 
     def now(self) -> Cursor:
-        """Where a stream starts that sends what happens from now on."""
         newest = self._log.newest()
         return Cursor(Position(self._clock.now_ms(), newest), newest)
 

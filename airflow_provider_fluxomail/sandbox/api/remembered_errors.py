@@ -25,7 +25,6 @@ class RememberedErrors:
             self._kept.popitem(last=False)
 
     def find(self, organization: str, key: str, since_ms: int) -> ApiError | None:
-        """The error of a key, unless it is from ``since_ms`` or before."""
         at_ms, error = self._kept.get((organization, key), (since_ms, None))
         return copy(error) if error is not None and at_ms > since_ms else None
 

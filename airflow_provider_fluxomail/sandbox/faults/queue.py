@@ -120,7 +120,6 @@ class PendingFault(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The further fields."""
         return self.model_extra or {}
 
 
@@ -188,7 +187,6 @@ class FaultQueue:
         return acquired
 
     def pending(self) -> list[QueuedFault]:
-        """The faults that can still meet requests, in their order."""
         return [fault for fault in self._faults if fault.pending]
 
     def clear(self) -> None:

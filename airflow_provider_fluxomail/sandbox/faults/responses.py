@@ -81,7 +81,6 @@ class HeldResponse:
 
     @property
     def send_id(self) -> str | None:
-        """The ``sendId`` in it, if any."""
         value = self._json()
         return value.get("sendId") if isinstance(value, dict) else None
 
@@ -116,7 +115,6 @@ class HeldResponse:
         return True
 
     async def _send_slowly(self, seconds: float, send: Send, exchange: Exchange) -> bool:
-        """Send the head at once and the body in pieces; False if the server stopped meanwhile."""
         await send(self.head)
         size = max(1, math.ceil(len(self.body) / _PIECES))
         pieces = [self.body[start : start + size] for start in range(0, len(self.body), size)]

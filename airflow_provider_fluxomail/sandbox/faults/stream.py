@@ -34,7 +34,6 @@ class StreamFaults:
         return self._held_until
 
     def add(self, spec: AnyFault) -> None:
-        """Start a fault."""
         self.met = True
         if isinstance(spec, faults.StreamOutOfOrder):
             self._holds.append(_Count(spec, spec.events))

@@ -110,7 +110,6 @@ class Inbox:
         return pages.mail(send.html) if form == "html" else pages.plain(send.html)
 
     async def static(self, request: Request) -> Response:
-        """The style sheet and the icon."""
         name = request.path_params["name"]
         if name not in pages.STATIC:
             raise HTTPException(404)
@@ -193,7 +192,6 @@ class Inbox:
         return send
 
     def _howto(self, base_url: str) -> dict[str, str]:
-        """How to send the first message."""
         key = self._sandbox.start_key
         body = {"to": "ops@example.org", "subject": "Hello", "content": "From the sandbox."}
         connection = {"conn_type": "fluxomail", "host": base_url, "password": key}
@@ -211,6 +209,5 @@ def _path(send: StoredSend) -> str:
 
 
 def _url(path: str, **query: Any) -> str:
-    """A URL without the parameters that are empty."""
     shown = urlencode({name: value for name, value in query.items() if value != ""})
     return f"{path}?{shown}" if shown else path

@@ -73,7 +73,6 @@ class Missing(HTTPException):
 
 
 def is_page(path: str) -> bool:
-    """Whether a path belongs to the inbox."""
     return path == PREFIX or path.startswith(PREFIX + "/")
 
 
@@ -98,7 +97,6 @@ def error_page(
 
 
 def refusal(error: ControlError) -> Response:
-    """A page for a request that the guard has refused."""
     text = str(error)
     return error_page(error.status, "Refused", f"{text[:1].upper()}{text[1:]}.")
 
@@ -123,7 +121,6 @@ def download(content: bytes, filename: str) -> Response:
 
 
 def static(name: str) -> Response:
-    """A file of :data:`STATIC`."""
     headers = _FILE | {"Cache-Control": "max-age=31536000, immutable"}
     return Response(_static(name), 200, headers, STATIC[name])
 
@@ -152,7 +149,6 @@ def exact(at_ms: int) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes: ``1.5 KiB``."""
     if count < 1024:
         return f"{count} byte{'' if count == 1 else 's'}"
     return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"

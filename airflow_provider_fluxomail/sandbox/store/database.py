@@ -59,7 +59,6 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('clock_offset', ?)", (offset,))
 
     def clear(self) -> None:
-        """Delete everything."""
         with transaction(self._db):
             for table in ("idempotency", "events", "attachments", "sends", "keys", "paused", "meta"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
@@ -143,7 +142,6 @@ class Store:
         return count, list(self._sends(f"{condition} ORDER BY number LIMIT ? OFFSET ?", *values, limit, offset))
 
     def attachments(self, send: StoredSend) -> list[StoredAttachment]:
-        """The attachments of a send, in their order, without content."""
         rows = self._db.execute(
             "SELECT filename, content_type, length(content), sha256 FROM attachments WHERE send = ? ORDER BY position",
             (send.number,),

@@ -37,7 +37,6 @@ class EventFilter:
     mta_host: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
-        """The filter as SQL, and the values in it."""
         # The + keeps SQLite from using another index than that of the order.
         conditions, values = ["+organization = ?"], [self.organization]
         if self.types:
@@ -96,7 +95,6 @@ class EventLog:
         return int(scalar(self._db, query, send.number, kind))
 
     def of_send(self, send: StoredSend, now_ms: int) -> list[StoredEvent]:
-        """The events of a send that have happened by now, in the order of their time."""
         return self._rows("send = ? AND at_ms <= ? ORDER BY at_ms, events.number", [send.number, now_ms])
 
     def page(
@@ -161,7 +159,6 @@ class EventLog:
         return None if number is None else Position(at_ms, int(number))
 
     def newest(self) -> int:
-        """Number of the last event that was stored; 0 if there is none."""
         return int(scalar(self._db, "SELECT coalesce(max(number), 0) FROM events"))
 
     def next_after(self, at_ms: int) -> int | None:

@@ -54,7 +54,6 @@ class Mailbox:
         self._db = db
 
     def count(self, search: str) -> int:
-        """The number of messages that a search finds; an empty search finds all."""
         condition, values = _condition(search)
         return int(scalar(self._db, f"SELECT count(*) FROM sends WHERE {condition}", *values))  # noqa: S608  fixed texts
 
@@ -73,7 +72,6 @@ class Mailbox:
         return [Listed(*row) for row in rows]
 
     def neighbours(self, send: StoredSend) -> tuple[str | None, str | None]:
-        """The send ids of the next newer and the next older message; None at the ends."""
         newer = "SELECT send_id FROM sends WHERE number > ? ORDER BY number LIMIT 1"
         older = "SELECT send_id FROM sends WHERE number < ? ORDER BY number DESC LIMIT 1"
         return scalar(self._db, newer, send.number), scalar(self._db, older, send.number)

@@ -107,7 +107,6 @@ def _without_token(parameter: str) -> str:
 
 
 def path_matches(path: str, pattern: str) -> bool:
-    """Whether a path is the pattern, lies below it, or matches it as a glob."""
     if any(sign in pattern for sign in "*?["):
         return fnmatchcase(path, pattern)
     return path == pattern or path.startswith(pattern.rstrip("/") + "/")
