@@ -263,11 +263,16 @@ def _listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise SandboxStartError(f"unknown host {host!r}: {error}") from error
-    family, *_, address = found[0]
+    family, kind, protocol, _, address = found[0]
+    # With the protocol: without it, as from socket.create_server, asyncio would leave each response waiting for an ACK.
+    listener = socket.socket(family, kind, protocol)
     try:
-        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
     except OSError as error:
+        listener.close()
         raise SandboxStartError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another port, or 0 for a free one"
         ) from error
+    return listener
