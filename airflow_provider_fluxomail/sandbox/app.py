@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.api import openapi
@@ -14,8 +15,7 @@ from airflow_provider_fluxomail.sandbox.api.access import Access
 from airflow_provider_fluxomail.sandbox.api.events import EventsApi
 from airflow_provider_fluxomail.sandbox.api.sends import SendsApi
 from airflow_provider_fluxomail.sandbox.control.handlers import Control
-from airflow_provider_fluxomail.sandbox.control.inputs import format_errors
-from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError, ControlErrorResponse
+from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError, ControlErrorResponse, format_errors
 from airflow_provider_fluxomail.sandbox.exchange import API_PREFIX, json_response
 from airflow_provider_fluxomail.sandbox.faults.models import KINDS
 from airflow_provider_fluxomail.sandbox.inbox import pages
@@ -23,10 +23,8 @@ from airflow_provider_fluxomail.sandbox.inbox.handlers import Inbox
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY, Bounds
 from airflow_provider_fluxomail.sandbox.middleware import SandboxMiddleware
 from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.store.records import StoreFullError
 from airflow_provider_fluxomail.sandbox.switches import Switches
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 
 def build_app(sandbox: Sandbox) -> SandboxMiddleware:
@@ -38,7 +36,6 @@ def build_app(sandbox: Sandbox) -> SandboxMiddleware:
 
 
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document of both APIs, as ``/openapi.json`` serves it."""
     sandbox = Sandbox(DEFAULT_API_KEY, data=None, switches=Switches(), bounds=Bounds())
     try:
         return openapi.document(_build_routes(sandbox).routes)
@@ -69,8 +66,8 @@ def _build_routes(sandbox: Sandbox) -> FastAPI:
     app.add_route("/openapi.json", openapi_document)
 
     async def api_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
-        assert isinstance(error, ApiError)
-        return error.response(sandbox.switches)
+        """An error of the API; any other is a bug of the sandbox, and stderr gets the traceback."""
+        return (error if isinstance(error, ApiError) else ApiError(500)).response(sandbox.switches)
 
     async def http_error(request: Request, error: Exception) -> Response:
         """Unknown paths and methods, in the form of the API, the control API or the inbox."""
@@ -81,27 +78,24 @@ def _build_routes(sandbox: Sandbox) -> FastAPI:
             return ApiError(error.status_code, text, headers=headers).response(sandbox.switches)
         if pages.is_page(request.url.path):
             reason = f"The inbox has no {request.method} {pages.clip(request.url.path, 200)}."
+            if isinstance(error, pages.Missing):
+                text, reason = error.title, error.detail
             return pages.error_page(error.status_code, text, reason, headers=headers, base_url=pages.base_url(request))
         shown = ControlErrorResponse(error=f"{text}: {request.method} {request.url.path}")
         return json_response(shown, error.status_code, headers)
 
-    async def crash(request: Request, error: Exception) -> Response:  # noqa: ARG001
-        """A bug of the sandbox: the client gets an error of the API, stderr gets the traceback."""
-        return ApiError(500).response(sandbox.switches)
-
     app.add_exception_handler(ApiError, api_error)
-    app.add_exception_handler(ControlError, _control_error)
-    app.add_exception_handler(RequestValidationError, _invalid_input)
+    app.add_exception_handler(Exception, api_error)
+    for kind in (ControlError, StoreFullError, RequestValidationError):
+        app.add_exception_handler(kind, _control_error)
     app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(Exception, crash)
     return app
 
 
 async def _control_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    if isinstance(error, StoreFullError):
+        error = ControlError(str(error), 409)
+    elif isinstance(error, RequestValidationError):
+        error = ControlError(format_errors(error.errors(), KINDS))
     assert isinstance(error, ControlError)
     return error.response()
-
-
-async def _invalid_input(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    assert isinstance(error, RequestValidationError)
-    return ControlError(format_errors(error.errors(), KINDS)).response()

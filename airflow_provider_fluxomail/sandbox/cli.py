@@ -7,8 +7,8 @@ import logging
 import signal
 import sys
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from airflow_provider_fluxomail.sandbox.limits import (
     DEFAULT_API_KEY,
@@ -19,11 +19,17 @@ from airflow_provider_fluxomail.sandbox.limits import (
 )
 from airflow_provider_fluxomail.sandbox.server import SandboxServer, SandboxStartError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import FrameType
-
 PROGRAM = "fluxomail-sandbox"
+_OPTIONS = {
+    "api_key": "--api-key",
+    "event_delay": "--event-delay",
+    "port": "--port",
+    "allow_hosts": "--allow-host",
+    "messages": "--max-messages",
+    "requests": "--max-requests",
+    "streams": "--max-streams",
+}
+"""The options of arguments, as errors name them."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +40,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser: options, defaults and help."""
     bounds = Bounds()
     parser = _Parser(
         prog=PROGRAM,
@@ -44,32 +49,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="TCP port; 0 picks a free one")
     parser.add_argument("--api-key", default=DEFAULT_API_KEY, help="API key with all scopes and no rate limit")
-    parser.add_argument(
-        "--data", metavar="FILE", help="SQLite file that keeps the state across restarts; in memory without it"
-    )
-    parser.add_argument(
-        "--event-delay",
-        metavar="SECONDS",
-        type=float,
-        default=DEFAULT_EVENT_DELAY,
-        help="time from a send to its outcome",
-    )
-    parser.add_argument(
-        "--allow-host",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="a host name for control calls and the inbox, besides addresses and localhost; can be repeated",
-    )
-    parser.add_argument(
-        "--max-messages",
-        metavar="N",
-        type=int,
-        default=bounds.messages,
-        help="messages kept",
-    )
-    parser.add_argument("--max-requests", metavar="N", type=int, default=bounds.requests, help="logged requests kept")
-    parser.add_argument("--max-streams", metavar="N", type=int, default=bounds.streams, help="open event streams")
+    text = "SQLite file that keeps the state across restarts; in memory without it"
+    parser.add_argument("--data", metavar="FILE", help=text)
+    text = "time from a send to its outcome"
+    parser.add_argument("--event-delay", metavar="SECONDS", type=float, default=DEFAULT_EVENT_DELAY, help=text)
+    text = "a host name for control calls and the inbox, besides addresses and localhost; can be repeated"
+    parser.add_argument("--allow-host", metavar="NAME", action="append", default=[], help=text)
+    for name, default, text in (
+        ("messages", bounds.messages, "messages kept"),
+        ("requests", bounds.requests, "logged requests kept"),
+        ("streams", bounds.streams, "open event streams"),
+    ):
+        parser.add_argument(f"--max-{name}", metavar="N", type=int, default=default, help=text)
     return parser
 
 
@@ -87,27 +78,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: 0 after a clean stop, 1 if the server stopped unexpectedly, 2 if it could not start.
     """
     options = build_parser().parse_args(argv)
-    for name in ("max_messages", "max_requests", "max_streams"):
-        if getattr(options, name) < 1:
-            return _complain(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    log = logging.StreamHandler()
+    log.setFormatter(logging.Formatter(f"{PROGRAM}: %(levelname)s: %(message)s"))
+    logging.getLogger("airflow_provider_fluxomail.sandbox").addHandler(log)
     stop = threading.Event()
-    with _signals_set(stop), _warnings_shown():
-        try:
-            server = SandboxServer(
-                api_key=options.api_key,
-                data=options.data,
-                event_delay=options.event_delay,
-                host=options.host,
-                port=options.port,
-                bounds=Bounds(
-                    messages=options.max_messages, requests=options.max_requests, streams=options.max_streams
-                ),
-                allow_hosts=options.allow_host,
-            ).start()
-        except (ValueError, ImportError, SandboxStartError) as error:
-            return _complain(_as_options(str(error)))
+    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server = SandboxServer(
+            api_key=options.api_key,
+            data=options.data,
+            event_delay=options.event_delay,
+            host=options.host,
+            port=options.port,
+            bounds=Bounds(messages=options.max_messages, requests=options.max_requests, streams=options.max_streams),
+            allow_hosts=options.allow_host,
+        )
         with server:
             return _serve(server, stop)
+    except (ValueError, ImportError, SandboxStartError) as error:
+        sys.stderr.write(f"{PROGRAM}: error: {_as_options(str(error))}\n")
+        return 2
+    finally:
+        logging.getLogger("airflow_provider_fluxomail.sandbox").removeHandler(log)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _serve(server: SandboxServer, stop: threading.Event) -> int:
@@ -122,53 +116,7 @@ def _serve(server: SandboxServer, stop: threading.Event) -> int:
     return 0
 
 
-@contextmanager
-def _warnings_shown() -> Iterator[None]:
-    """Send the log of the sandbox to stderr, until the end of the block."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(level)s: %(message)s"))
-    handler.addFilter(_lower_level)
-    logger = logging.getLogger("airflow_provider_fluxomail.sandbox")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-def _lower_level(record: logging.LogRecord) -> bool:
-    record.level = record.levelname.lower()
-    return True
-
-
-@contextmanager
-def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM set an event, until the end of the block."""
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        stop.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _as_options(message: str) -> str:
     """Name the option in place of the argument."""
-    for argument, option in (
-        ("api_key", "--api-key"),
-        ("event_delay", "--event-delay"),
-        ("port must", "--port must"),
-        ("allow_hosts", "--allow-host"),
-    ):
-        if message.startswith(argument):
-            return option + message.removeprefix(argument)
-    return message
-
-
-def _complain(message: str) -> int:
-    sys.stderr.write(f"{PROGRAM}: error: {message}\n")
-    return 2
+    argument, _, rest = message.partition(" ")
+    return f"{_OPTIONS[argument]} {rest}" if argument in _OPTIONS else message

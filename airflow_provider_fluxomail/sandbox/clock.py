@@ -9,10 +9,7 @@ from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 
 
 class Clock:
-    """Real time plus an offset, so that a test need not wait a minute or a day.
-
-    :param offset: seconds ahead of real time.
-    """
+    """Real time plus an offset in seconds, so that a test need not wait a minute or a day."""
 
     def __init__(self, offset: float = 0.0) -> None:
         self.offset = offset
@@ -22,7 +19,6 @@ class Clock:
         return min(time.time() + self.offset, MAX_CLOCK_SECONDS)
 
     def now_ms(self) -> int:
-        """Whole milliseconds since the epoch, the unit of the API's timelines."""
         return int(self.now() * 1000)
 
 

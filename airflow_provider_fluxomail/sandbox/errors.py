@@ -5,15 +5,15 @@ https://docs.fluxomail.com/api-reference/fluxomail/errors
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 from pydantic import BaseModel, Field, JsonValue
 from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.exchange import Document, json_response
-
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.switches import Switches
+from airflow_provider_fluxomail.sandbox.switches import Switches
 
 CODES: Final[dict[int, str]] = {
     400: "validation_error",
@@ -58,15 +58,7 @@ class ControlErrorResponse(BaseModel):
 
 
 class ApiError(Exception):
-    """An error response of the API.
-
-    :param status: HTTP status.
-    :param message: the text; the default depends on the status.
-    :param code: the code; the default depends on the status.
-    :param details: values for programs, such as the invalid fields.
-    :param preview: with a 402, the plan that has the feature.
-    :param headers: further response headers.
-    """
+    """An error response of the API; the defaults of message and code depend on the status."""
 
     def __init__(
         self,
@@ -92,17 +84,14 @@ class ApiError(Exception):
         return self.response_with(status, switches, self.headers)
 
     def response_with(self, status: int, switches: Switches, headers: dict[str, str] | None) -> Response:
-        """The response with another status and other headers."""
         if switches.error_form == "text":
             return Response(self.message.encode(), status, headers, "text/plain")
         return json_response(self._body(switches.error_form), status, headers)
 
     def _body(self, form: str) -> ErrorResponse:
-        shown: dict[str, Any] = {}
-        if form != "plain":
-            shown |= {"code": self.code, "message": self.message}
-            if form != "spec" and self.details:
-                shown["details"] = self.details
+        shown: dict[str, Any] = {} if form == "plain" else {"code": self.code, "message": self.message}
+        if form in ("structured", "message") and self.details:
+            shown["details"] = self.details
         if form in ("plain", "structured"):
             shown["error"] = self.message
         if self.preview:
@@ -111,15 +100,44 @@ class ApiError(Exception):
 
 
 class ControlError(Exception):
-    """A control call that failed; the text names the field and says what to do.
-
-    :param status: HTTP status of the response.
-    """
+    """A control call that failed; the text names the field and says what to do."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
 
     def response(self) -> Response:
-        """The response."""
         return json_response(ControlErrorResponse(error=str(self)), self.status)
+
+
+_WORDS = (
+    ("Value error, ", ""),
+    ("Field required", "is missing"),
+    ("Input should ", "must "),
+    ("String should ", "must "),
+    ("Input tag ", "kind "),
+    (" found using 'kind' does not match any of the expected tags", " is none of"),
+)
+_OBJECT = re.compile(r"a valid dictionary( or (instance of \w+|object to extract fields from))?$")
+
+
+def format_errors(errors: Sequence[dict[str, Any]], kinds: Collection[str] = ()) -> str:
+    """Pydantic's errors as one line that names each field.
+
+    :param kinds: names of alternatives, which pydantic puts before the field.
+    """
+    return "; ".join(_format_error(error, kinds) for error in errors)
+
+
+def _format_error(error: dict[str, Any], kinds: Collection[str]) -> str:
+    source, *place = [str(part) for part in error["loc"] if part != "[key]"]
+    if source == "body" and place and place[0] in kinds:
+        place = place[1:]
+    text = str(error["msg"])
+    if error["type"] == "union_tag_not_found":
+        text = f"kind is missing: it is one of {', '.join(kinds)}"
+    for theirs, ours in _WORDS:
+        text = text.replace(theirs, ours)
+    text = _OBJECT.sub("an object", text)
+    name = ".".join(place)
+    return f"{name}{' ' if text.startswith(('must ', 'is ')) else ': '}{text}" if name else text

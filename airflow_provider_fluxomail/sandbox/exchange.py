@@ -7,20 +7,18 @@ import json
 import math
 import re
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.datastructures import Headers
 from starlette.responses import Response
+from starlette.types import Message, Receive, Send
 
 from airflow_provider_fluxomail.sandbox.limits import MAX_DELAY_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.datastructures import Headers
-    from starlette.types import Message, Receive, Send
-
     from airflow_provider_fluxomail.sandbox.faults.queue import Subject
     from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
 
@@ -32,7 +30,6 @@ EXCHANGE: Final = "fluxomail.exchange"
 
 _MAX_DEPTH: Final = 100
 _SAFE_HEADER: Final = re.compile(r"[\x20-\x7e]{1,256}")
-
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
@@ -92,11 +89,9 @@ class Exchange:
         return False
 
     def note_fault(self, kind: str) -> None:
-        """Add a kind of fault to the log's row."""
         self.entry.fault = f"{self.entry.fault}+{kind}" if self.entry.fault else kind
 
     def drop_fault(self) -> None:
-        """Remove the last kind of fault from the log's row."""
         self.entry.fault = (self.entry.fault or "").rpartition("+")[0] or None
 
 
@@ -114,7 +109,7 @@ def is_header_value(value: str) -> bool:
 # JSON
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes | bytearray) -> Any:
     """Parse a request body.
 
     Refuses what Python's parser takes beyond JSON in UTF-8 (``NaN``, numbers that become infinite), strings that no
@@ -142,9 +137,10 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
     :param content: a model, of which the fields that are not set are left out, or plain JSON values.
     """
     if isinstance(content, BaseModel):
-        content = content.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    return Response(body, status_code=status, headers=headers, media_type="application/json")
+        text = content.model_dump_json(by_alias=True, exclude_unset=True)
+    else:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text, status_code=status, headers=headers, media_type="application/json")
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -159,12 +155,9 @@ def _finite(text: str) -> float:
 
 
 def _deeper(value: object, levels: int) -> bool:
-    """Whether arrays and objects are nested deeper than some levels."""
-    if not isinstance(value, list | dict):
-        return False
-    if levels == 0:
-        return True
-    return any(_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and (levels == 0 or any(_deeper(item, levels - 1) for item in value))
 
 
 # Body and connection

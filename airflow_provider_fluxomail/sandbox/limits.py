@@ -5,7 +5,7 @@ Nothing here is measured of the real service.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -58,6 +58,7 @@ class Bounds:
     :param streams: event streams that are open at the same time.
     :param body_bytes: one request body of the API; a longer one gets a 413.
     :param control_body_bytes: one request body of the control API.
+    :raises ValueError: one of them is less than 1.
     """
 
     messages: int = 20_000
@@ -70,3 +71,8 @@ class Bounds:
     streams: int = 1_000
     body_bytes: int = 32 * 1024 * 1024
     control_body_bytes: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")

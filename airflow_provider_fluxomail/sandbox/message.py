@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.exchange import parse_json
 from airflow_provider_fluxomail.sandbox.limits import MAX_IDEMPOTENCY_KEY_CHARS
-
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.switches import Switches
+from airflow_provider_fluxomail.sandbox.switches import Switches
 
 SHORT_REFUSES: Final = ("cc", "bcc", "attachments")
 """The fields that the shorter table of send-global does not have."""
 
-_KNOWN: Final = frozenset(
-    ("to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey")
-)
+_TEXTS: Final = ("to", "subject", "content", "htmlContent", "policyKey")
+_KNOWN: Final = frozenset((*_TEXTS, *SHORT_REFUSES, "idempotencyKey"))
 _BARE = r"[^\s@,;<>\"]+@[^\s@,;<>\"]+"
-_BARE_ADDRESS = re.compile(rf"\s*({_BARE})\s*")
-_NAMED_ADDRESS = re.compile(rf"(?:\"[^\"]*\"\s*|[^@<>\",;]*)<({_BARE})>\s*")
+_ADDRESS = re.compile(rf"\s*(?P<bare>{_BARE})\s*|(?:\"[^\"]*\"\s*|[^@<>\",;]*)<(?P<named>{_BARE})>\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +33,18 @@ class Attachment:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Message:
-    """A valid send.
+    """A valid send, with the names of the store's columns.
 
-    :param to: as it was sent; :param address: the bare address in it.
+    :param recipient: ``to`` as it was sent; ``address`` is the bare address in it.
     :param idempotency_key: of the header, else of the body.
     :param fingerprint: equal for equal bodies, whatever their idempotency key and the order of their fields.
     :param extra: fields that the API does not name.
     :param size: bytes of the request body.
     """
 
-    to: str
+    recipient: str
     address: str
     subject: str
     content: str
@@ -64,11 +59,7 @@ class Message:
     size: int
 
 
-def parse_body(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request.
-
-    :raises ApiError: 400, it is not one.
-    """
+def parse_body(body: bytes | bytearray) -> dict[str, Any]:
     try:
         value = parse_json(body)
     except ValueError as error:
@@ -87,9 +78,8 @@ def idempotency_key_of(header: str | None, fields: dict[str, Any]) -> str | None
     if key is None or key == "":
         return None
     if not isinstance(key, str) or len(key) > MAX_IDEMPOTENCY_KEY_CHARS:
-        raise _invalid(
-            f"idempotencyKey must be a string of at most {MAX_IDEMPOTENCY_KEY_CHARS} characters", "idempotencyKey"
-        )
+        text = f"idempotencyKey must be a string of at most {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+        raise _invalid(text, "idempotencyKey")
     return key
 
 
@@ -98,37 +88,39 @@ def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int
 
     :raises ApiError: 400; it names the field.
     """
-    fields = dict(fields)
-    if switches.to_list and isinstance(fields.get("to"), list) and len(fields["to"]) == 1:
-        fields["to"] = fields["to"][0]
-    html = fields.get("htmlContent")
-    html_alone = not switches.content_required and isinstance(html, str) and not _is_blank(html)
-    required = ("to", "subject") if html_alone else ("to", "subject", "content")
-    missing = [name for name in required if fields.get(name) in (None, "") or _is_blank(fields[name])]
+    # null counts as left out.
+    given = {name: value for name, value in fields.items() if value is not None or name not in _KNOWN}
+    if switches.to_list and isinstance(given.get("to"), list) and len(given["to"]) == 1:
+        given["to"] = given["to"][0]
+    html_alone = not switches.content_required and isinstance(given.get("htmlContent"), str)
+    required = ("to", "subject") if html_alone and given["htmlContent"].strip() else ("to", "subject", "content")
+    missing = [name for name in required if name not in given or str(given[name]).strip() == ""]
     if missing:
         raise ApiError(400, "Missing required fields", details={"fields": missing})
-    extra = {name: value for name, value in fields.items() if name not in _KNOWN}
+    extra = {name: value for name, value in given.items() if name not in _KNOWN}
     if extra and switches.unknown_fields == "refuse":
         named = [name[:100] for name in sorted(extra)[:10]]
         raise _invalid(f"unknown field {', '.join(named)}", *named)
-    to, subject = _text(fields, "to"), _text(fields, "subject")
+    for name in _TEXTS:
+        if not isinstance(given.get(name, ""), str):
+            raise _invalid(f"{name} must be {'exactly one email address' if name == 'to' else 'a string'}", name)
     for name in ("to", "subject"):
-        if re.search(r"[\r\n\x00]", fields[name]):
+        if re.search(r"[\r\n\x00]", given[name]):
             raise _invalid(f"{name} must be a single line", name)
-    address = _bare(to)
+    address = _bare(given["to"])
     if address is None:
         raise _invalid("to must be exactly one email address", "to")
-    unkeyed = {name: value for name, value in fields.items() if name != "idempotencyKey"}
+    unkeyed = {name: given.get(name, value) for name, value in fields.items() if name != "idempotencyKey"}
     return Message(
-        to=to,
+        recipient=given["to"],
         address=address,
-        subject=subject,
-        content=_optional_text(fields, "content") or "",
-        html=_optional_text(fields, "htmlContent"),
-        cc=_copies(fields, "cc"),
-        bcc=_copies(fields, "bcc"),
-        attachments=_attachments(fields.get("attachments"), switches),
-        policy_key=_optional_text(fields, "policyKey"),
+        subject=given["subject"],
+        content=given.get("content", ""),
+        html=given.get("htmlContent"),
+        cc=_copies(given, "cc"),
+        bcc=_copies(given, "bcc"),
+        attachments=_attachments(given.get("attachments", []), switches),
+        policy_key=given.get("policyKey"),
         idempotency_key=idempotency_key,
         fingerprint=hashlib.sha256(json.dumps(unkeyed, sort_keys=True).encode()).hexdigest(),
         extra=extra,
@@ -144,30 +136,12 @@ def recipient_forms(to: object) -> list[str]:
 
 
 def _bare(to: str) -> str | None:
-    match = _BARE_ADDRESS.fullmatch(to) or _NAMED_ADDRESS.fullmatch(to)
-    return None if match is None else match[1]
+    match = _ADDRESS.fullmatch(to)
+    return None if match is None else match["bare"] or match["named"]
 
 
-def _is_blank(value: object) -> bool:
-    return isinstance(value, str) and not value.strip()
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields[name]
-    if not isinstance(value, str):
-        expected = "exactly one email address" if name == "to" else "a string"
-        raise _invalid(f"{name} must be {expected}", name)
-    return value
-
-
-def _optional_text(fields: dict[str, Any], name: str) -> str | None:
-    return None if fields.get(name) is None else _text(fields, name)
-
-
-def _copies(fields: dict[str, Any], name: str) -> list[str]:
-    value = fields.get(name)
-    if value is None:
-        return []
+def _copies(given: dict[str, Any], name: str) -> list[str]:
+    value = given.get(name, [])
     copies = [value] if isinstance(value, str) else value
     if not isinstance(copies, list) or not all(isinstance(item, str) and "@" in item for item in copies):
         raise _invalid(f"{name} must be an email address or a list of them", name)
@@ -175,22 +149,16 @@ def _copies(fields: dict[str, Any], name: str) -> list[str]:
 
 
 def _attachments(value: object, switches: Switches) -> list[Attachment]:
-    if value is None:
-        return []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise _invalid("attachments must be a list of objects", "attachments")
     if len(value) > switches.attachments_max_count:
         raise _refused(f"Too many attachments: {len(value)}, at most {switches.attachments_max_count}", "too_many")
     attachments: list[Attachment] = []
-    total = 0
+    most = switches.attachments_max_bytes
     for position, item in enumerate(value):
-        attachment = _attachment(item, f"attachments[{position}]")
-        total += len(attachment.content)
-        if total > switches.attachments_max_bytes:
-            raise _refused(
-                f"Attachments too large: more than {switches.attachments_max_bytes} bytes in total", "too_large"
-            )
-        attachments.append(attachment)
+        attachments.append(_attachment(item, f"attachments[{position}]"))
+        if sum(len(attachment.content) for attachment in attachments) > most:
+            raise _refused(f"Attachments too large: more than {most} bytes in total", "too_large")
     return attachments
 
 
@@ -204,7 +172,7 @@ def _attachment(item: dict[str, Any], where: str) -> Attachment:
         raise _invalid(f"{where}.contentType must be a string", where)
     try:
         content = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise _refused(f"Invalid base64 in {where}.contentBase64", "invalid_base64") from error
     return Attachment(filename, content_type, content, hashlib.sha256(content).hexdigest())
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-from contextlib import contextmanager
 from email.utils import formatdate
 from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_fluxomail.sandbox.control.browser_guard import check_origin
 from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError
@@ -33,19 +32,12 @@ from airflow_provider_fluxomail.sandbox.exchange import (
     transport_of,
 )
 from airflow_provider_fluxomail.sandbox.faults import models as faults
-from airflow_provider_fluxomail.sandbox.faults.queue import Subject
+from airflow_provider_fluxomail.sandbox.faults.queue import QueuedFault, Subject
 from airflow_provider_fluxomail.sandbox.faults.responses import HeldResponse, replacement
 from airflow_provider_fluxomail.sandbox.inbox import pages
-from airflow_provider_fluxomail.sandbox.message import recipient_forms
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from airflow_provider_fluxomail.sandbox.faults.queue import QueuedFault
-    from airflow_provider_fluxomail.sandbox.state import Sandbox
-    from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
+from airflow_provider_fluxomail.sandbox.message import parse_body, recipient_forms
+from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +50,6 @@ class SandboxMiddleware:
         self._sandbox = sandbox
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection event of the HTTP server."""
         path = scope["path"]
         if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
             await self._api(scope, receive, send)
@@ -66,7 +57,6 @@ class SandboxMiddleware:
             await self._control(scope, receive, send)
 
     async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request to the control API or the inbox."""
         is_page = pages.is_page(scope["path"])
 
         async def dated(message: Message) -> None:
@@ -74,9 +64,8 @@ class SandboxMiddleware:
 
         try:
             check_origin(scope["method"], scope["headers"], self._sandbox.names)
-            with self._aborted_by_stop(send):
-                received = await read_body(receive, self._sandbox.bounds.control_body_bytes)
-            body = check_body(received, self._sandbox.bounds.control_body_bytes, is_json=not is_page)
+            limit = self._sandbox.bounds.control_body_bytes
+            body = check_body(await self._read(receive, send, limit), limit, is_json=not is_page)
         except ControlError as error:
             refusal = pages.refusal(error) if is_page else error.response()
             await refusal(scope, receive, dated)
@@ -89,8 +78,7 @@ class SandboxMiddleware:
         entry = sandbox.requests.add(sandbox.stopwatch.now(), method, path, scope["query_string"], scope["headers"])
         interrupted = sandbox.interrupted
         # Read first: a client that gives up during a delay has still sent its message, as in real life.
-        with self._aborted_by_stop(send):
-            body = await read_body(receive, sandbox.bounds.body_bytes)
+        body = await self._read(receive, send, sandbox.bounds.body_bytes)
         if body is None:
             return
         subject = Subject(
@@ -131,16 +119,12 @@ class SandboxMiddleware:
         else:
             await self._handle_with_fault(fault, scope, replay_body(body, receive), respond)
 
-    @contextmanager
-    def _aborted_by_stop(self, send: Send) -> Iterator[None]:
-        """Stopping the server closes the connection: a client that sends half a request does not hold it up."""
-        abort = getattr(transport_of(send), "abort", None)
-        if abort is None:
-            yield
-            return
+    async def _read(self, receive: Receive, send: Send, limit: int) -> bytearray | None:
+        """The whole body. Stopping the server closes the connection: half a request does not hold it up."""
+        abort = getattr(transport_of(send), "abort", lambda: None)
         self._sandbox.unread.add(abort)
         try:
-            yield
+            return await read_body(receive, limit)
         finally:
             self._sandbox.unread.discard(abort)
 
@@ -160,10 +144,8 @@ class SandboxMiddleware:
             send = self._sandbox.store.get_send(path.removeprefix(SENDS_PREFIX))
             return (None, []) if send is None else (send.idempotency_key, recipient_forms(send.recipient))
         try:
-            fields = parse_json(bytes(body))
-        except ValueError:
-            fields = None
-        if not isinstance(fields, dict):
+            fields = parse_body(body)
+        except ApiError:
             fields = {}
         key = entry.idempotency_key or fields.get("idempotencyKey")
         return (key if isinstance(key, str) else None, recipient_forms(fields.get("to")))
@@ -203,17 +185,13 @@ class SandboxMiddleware:
             await exchange.cut()
 
     def _with_headers(self, message: Message, headers: dict[str, str]) -> Message:
-        if message["type"] != "http.response.start":
-            return message
-        date = formatdate(self._sandbox.clock.now(), usegmt=True)
-        own = list(message["headers"])
-        # A header that an injected response sets itself wins.
-        taken = {name.lower() for name, _ in own}
-        for name, value in ({"Date": date} | headers).items():
-            encoded = name.lower().encode("latin-1")
-            if encoded not in taken:
-                own.append((encoded, value.encode("latin-1")))
-        return {**message, "headers": own}
+        if message["type"] == "http.response.start":
+            added = MutableHeaders(raw=message["headers"])
+            date = formatdate(self._sandbox.clock.now(), usegmt=True)
+            for name, value in ({"Date": date} | headers).items():
+                # A header that an injected response sets itself wins.
+                added.setdefault(name, value)
+        return message
 
 
 def _credential(scope: Scope) -> str | None:

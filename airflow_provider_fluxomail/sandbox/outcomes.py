@@ -23,6 +23,14 @@ NEVER: Final = "never"
 OUTCOMES: Final = (DELIVERED, BOUNCED, COMPLAINED, DROPPED, FAILED, NEVER, OPENED, CLICKED)
 """Local parts or ``+tags`` that choose an outcome."""
 
+_STEPS: Final = {
+    NEVER: (),
+    OPENED: (DELIVERED, OPENED),
+    CLICKED: (DELIVERED, OPENED, CLICKED),
+    COMPLAINED: (DELIVERED, COMPLAINED),
+}
+"""What comes after ``sent``, where it is not the outcome alone."""
+
 _EXTRAS: Final[dict[str, dict[str, Any]]] = {
     BOUNCED: {
         "reason": "550 5.1.1 no such user",
@@ -42,10 +50,8 @@ _LINK = re.compile(r"""href\s*=\s*["'](https?://[^"'\s>]+)""", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class PlannedEvent:
-    """One row of a message's timeline.
+    """One row of a message's timeline, visible from ``at_ms`` (ms since the epoch) on.
 
-    :param type: such as :data:`DELIVERED`.
-    :param at_ms: when it becomes visible, ms since the epoch.
     :param data: the further fields of the event, such as ``reason``.
     """
 
@@ -75,34 +81,21 @@ def plan(
     in the real service.
 
     :param address: the recipient's bare address.
-    :param html: the HTML body, if any.
-    :param accepted_ms: ms since the epoch.
     :param delay: seconds between two steps.
     :param default: the outcome of an address that names none.
     """
     outcome = outcome_of(address, default)
-    steps: list[str]
-    if outcome == NEVER:
-        steps = []
-    elif outcome in (OPENED, CLICKED):
-        steps = [DELIVERED]
-        if html:
-            steps += [OPENED] if outcome == OPENED else [OPENED, CLICKED]
-    elif outcome == COMPLAINED:
-        steps = [DELIVERED, COMPLAINED]
-    else:
-        steps = [outcome]
-    events = [PlannedEvent(SENT, accepted_ms)]
-    for number, step in enumerate(steps, start=1):
-        events.append(PlannedEvent(step, accepted_ms + int(number * delay * 1000), details(step, html)))
-    return events
+    steps = [SENT, *_STEPS.get(outcome, (outcome,))]
+    if not html:
+        steps = [step for step in steps if step not in (OPENED, CLICKED)]
+    return [
+        PlannedEvent(step, accepted_ms + int(number * delay * 1000), details(step, html))
+        for number, step in enumerate(steps)
+    ]
 
 
 def details(kind: str, html: str | None) -> dict[str, Any]:
-    """The usual further fields of an event of a type.
-
-    :param html: the HTML body, if any: its first link is the one that is clicked.
-    """
+    """The usual further fields of an event of a type; a click is on the first link of the HTML body."""
     data = dict(_EXTRAS.get(kind, {}))
     if kind == CLICKED:
         link = _LINK.search(html or "")

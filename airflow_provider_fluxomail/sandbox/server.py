@@ -152,7 +152,7 @@ class SandboxServer:
 
             from airflow_provider_fluxomail.sandbox.app import build_app
             from airflow_provider_fluxomail.sandbox.state import Sandbox
-            from airflow_provider_fluxomail.sandbox.store.errors import StoreError, StoreFullError
+            from airflow_provider_fluxomail.sandbox.store.records import StoreError, StoreFullError
             from airflow_provider_fluxomail.sandbox.switches import Switches
         except ImportError as error:
             raise ImportError(
@@ -171,19 +171,13 @@ class SandboxServer:
         except (StoreError, StoreFullError) as error:
             listener.close()
             raise SandboxStartError(str(error)) from error
-        name = listener.getsockname()
-        self._address = (str(name[0]), int(name[1]))
+        self._address = listener.getsockname()[:2]
         self._failure = None
         self._ready.clear()
-        self._thread = threading.Thread(
-            target=self._run,
-            args=(build_app(self._sandbox), listener),
-            name=f"fluxomail-sandbox-{self.port}",
-            daemon=True,
-        )
+        arguments, name = (build_app(self._sandbox), listener), f"fluxomail-sandbox-{self.port}"
+        self._thread = threading.Thread(target=self._run, args=arguments, name=name, daemon=True)
         self._thread.start()
-        ready = self._ready.wait(timeout)
-        if not ready or self._failure is not None:
+        if not self._ready.wait(timeout) or self._failure is not None:
             failure = self._failure
             self.stop()
             raise SandboxStartError(f"the sandbox did not start: {failure or 'not ready in time'}") from failure
@@ -266,11 +260,11 @@ class SandboxServer:
 def _listen(host: str, port: int) -> socket.socket:
     """Bind in the caller's thread: a port in use is the caller's error, and port 0 becomes a number."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise SandboxStartError(f"unknown host {host!r}: {error}") from error
+    family, kind, protocol, _, address = found[0]
+    # With the protocol: without it, as from socket.create_server, asyncio would leave each response waiting for an ACK.
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from os import PathLike
 
 from airflow_provider_fluxomail.sandbox.api.event_bus import EventBus
 from airflow_provider_fluxomail.sandbox.api.rate_limit import RateWindows
 from airflow_provider_fluxomail.sandbox.api.remembered_errors import RememberedErrors
 from airflow_provider_fluxomail.sandbox.clock import Clock, Stopwatch
 from airflow_provider_fluxomail.sandbox.faults.queue import FaultQueue
-from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, Bounds
+from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.store.database import Store
-from airflow_provider_fluxomail.sandbox.store.errors import StoreError
-from airflow_provider_fluxomail.sandbox.store.records import ApiKey
+from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend, StoreError
 from airflow_provider_fluxomail.sandbox.store.request_log import RequestLog
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from os import PathLike
-
-    from airflow_provider_fluxomail.sandbox.limits import Bounds
-    from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
-    from airflow_provider_fluxomail.sandbox.store.records import StoredSend
-    from airflow_provider_fluxomail.sandbox.switches import Switches
+from airflow_provider_fluxomail.sandbox.switches import Switches
 
 
 class Sandbox:
     """Everything one sandbox holds.
 
-    :param api_key: the start key.
     :param data: the data file, or None for memory.
     :param switches: those of a fresh start, and of a reset.
     :param names: host names for control calls, besides addresses and ``localhost``.
@@ -72,7 +64,6 @@ class Sandbox:
 
     @property
     def start_key(self) -> str:
-        """The key that exists from the start."""
         return self._start_key.key
 
     def reset(self) -> None:
@@ -95,10 +86,10 @@ class Sandbox:
         :return: False if it was left out as a duplicate, by the switch ``repeated_events``.
         :raises StoreFullError: the bound of events of one message is reached.
         """
-        if self.switches.repeated_events == "drop" and self.store.has_event(send, event.type):
+        if self.switches.repeated_events == "drop" and self.store.event_log.count(send, event.type):
             return False
         self.store.add_event(send, event)
-        self.changed()
+        self.event_bus.notify()
         return True
 
     def stop(self) -> None:
@@ -109,16 +100,10 @@ class Sandbox:
             abort()
 
     def advance(self, seconds: float) -> float:
-        """Move the clock forward and return its time, in seconds since the epoch."""
         self.clock.offset += seconds
         self.store.put_clock_offset(self.clock.offset)
-        self.changed()
+        self.event_bus.notify()
         return self.clock.now()
 
-    def changed(self) -> None:
-        """Wake the event streams: there may be events for them."""
-        self.event_bus.notify()
-
     def close(self) -> None:
-        """Close the data file."""
         self.store.close()

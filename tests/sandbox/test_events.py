@@ -253,7 +253,7 @@ def store() -> Any:
 def fill(store: Store, count: int, name: str = "s") -> None:
     for number in range(count):
         message = Message(
-            to="a@example.org", address="a@example.org", subject="s", content="c", html=None, cc=[], bcc=[],
+            recipient="a@example.org", address="a@example.org", subject="s", content="c", html=None, cc=[], bcc=[],
             policy_key=None, attachments=[], idempotency_key=None, fingerprint="f", extra={}, size=1,
         )  # fmt: skip
         events = [PlannedEvent("sent", number), PlannedEvent("delivered", number + 5)]

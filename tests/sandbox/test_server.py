@@ -215,7 +215,7 @@ def test_the_start_key_is_the_one_of_this_start(tmp_path: Path) -> None:
 
 
 def test_unusable_data_file(tmp_path: Path) -> None:
-    with pytest.raises(SandboxStartError, match="cannot open the data file"):
+    with pytest.raises(SandboxStartError, match="cannot use the data file"):
         SandboxServer(data=tmp_path / "none" / "state.sqlite").start()
     text = tmp_path / "notes.txt"
     text.write_text("not a database, " * 100)
@@ -345,7 +345,7 @@ def test_every_send_with_a_response_survives_a_kill(command: Any, tmp_path: Path
         (["--event-delay", "-1"], "--event-delay must be between 0"),
         (["--event-delay", "soon"], "--event-delay: invalid float value"),
         (["--port", "70000"], "--port must be between 0 and 65535"),
-        (["--port", "0", "--data", "/nonexistent/state.sqlite"], "cannot open the data file /nonexistent/state.sqlite"),
+        (["--port", "0", "--data", "/nonexistent/state.sqlite"], "cannot use the data file /nonexistent/state.sqlite"),
         (["--port", "0", "--host", "nowhere.invalid"], "unknown host 'nowhere.invalid'"),
         (["--port", "{used}"], "cannot listen on 127.0.0.1 port "),
         (["--api-key", ""], "--api-key must be"),
@@ -404,7 +404,7 @@ def test_main_warns_when_others_can_reach_it(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Terminal(lambda text: os.kill(os.getpid(), signal.SIGINT)))
     assert cli.main(["--port", "0", "--host", "0.0.0.0"]) == 0
-    assert "warning: listening on 0.0.0.0" in capsys.readouterr().err
+    assert "WARNING: listening on 0.0.0.0" in capsys.readouterr().err
 
 
 def test_main_when_the_server_ends_by_itself(

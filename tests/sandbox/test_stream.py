@@ -619,7 +619,7 @@ async def test_a_notification_wakes_all_and_many_wake_seldom() -> None:
     began = time.monotonic()
     notified = 0
     while time.monotonic() - began < 0.5:
-        sandbox.changed()
+        sandbox.event_bus.notify()
         notified += 1
         await asyncio.sleep(0)
     took = time.monotonic() - began

@@ -7,30 +7,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_fluxomail.sandbox.api.rate_limit import uncapped
+from starlette.requests import Request
+
+from airflow_provider_fluxomail.sandbox.api.rate_limit import NOMINAL_LIMIT, Allowance
 from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, Exchange, header_credential
 from airflow_provider_fluxomail.sandbox.limits import API_VERSION
+from airflow_provider_fluxomail.sandbox.store.records import ApiKey
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from airflow_provider_fluxomail.sandbox.api.rate_limit import Allowance
     from airflow_provider_fluxomail.sandbox.state import Sandbox
-    from airflow_provider_fluxomail.sandbox.store.records import ApiKey
 
 SEND_SCOPE = "send_email"
 READ_SCOPE = "read_sends"
 
 
 class StreamCredential(NamedTuple):
-    """What a stream was opened with.
-
-    :param token: the key came in the query.
-    """
+    """What a stream was opened with."""
 
     key: ApiKey
-    token: bool
+    in_query: bool
 
 
 class Access:
@@ -53,19 +49,16 @@ class Access:
 
         :raises ApiError: 401.
         """
-        key = self.authenticate(header_credential(request.headers))
-        if key is None:
-            raise ApiError(401, "Invalid API key")
-        return key
+        return self._authenticated(header_credential(request.headers))
 
     def allow(self, request: Request, key: ApiKey, scope: str | None, *, blocked_by_pause: bool = False) -> ApiKey:
         """The checks of :meth:`admit` that come after the key is known."""
-        allowance = self._count(key, request)
+        allowance = self._count(key, request.scope[EXCHANGE])
         if scope is not None and not key.allows(scope):
             raise ApiError(403, f"Forbidden: missing scope {scope}", details={"scope": scope})
         if blocked_by_pause and self._sandbox.store.keys.is_paused(key.organization):
             raise ApiError(403, "Tenant paused for this organization", code="tenant_paused")
-        if allowance is not None and allowance.exceeded:
+        if allowance.exceeded:
             raise ApiError(
                 429,
                 "Rate limit exceeded",
@@ -75,16 +68,6 @@ class Access:
         self._check_version(request)
         return key
 
-    def authenticate(self, secret: str | None, *, token: bool = False) -> ApiKey | None:
-        """The key for a credential, unless it has expired.
-
-        :param token: it came in the query, where only short-lived tokens belong.
-        """
-        key = self._sandbox.store.keys.get(secret) if secret else None
-        if key is None or (token and key.expires_ms is None):
-            return None
-        return key if key.alive(self._sandbox.clock.now_ms()) else None
-
     def admit_stream(self, request: Request) -> StreamCredential:
         """The checks of :meth:`admit` and of the plan, for an event stream, whose key may come as ``?token=``.
 
@@ -93,19 +76,16 @@ class Access:
         :raises ApiError: 401, 429, 400 or 402.
         """
         rule = self._sandbox.switches.stream_auth
-        secret, token = (None if rule == "token" else header_credential(request.headers)), False
-        if secret is None and rule != "bearer":
-            secret, token = request.query_params.get("token"), True
-        key = self.authenticate(secret, token=token)
-        if key is None:
-            raise ApiError(401, "Invalid API key")
+        secret = None if rule == "token" else header_credential(request.headers)
+        in_query = secret is None and rule != "bearer"
+        key = self._authenticated(request.query_params.get("token") if in_query else secret, in_query=in_query)
         self.allow(request, key, None)
         self.require_events_plan()
-        return StreamCredential(key, token)
+        return StreamCredential(key, in_query)
 
     def renewed(self, opened: StreamCredential) -> ApiKey | None:
         """The current key of an open stream; None if it would not be admitted again."""
-        key = self.authenticate(opened.key.key, token=opened.token)
+        key = self._find(opened.key.key, in_query=opened.in_query)
         if key is None or key.organization != opened.key.organization or not self._sandbox.switches.events_in_plan:
             return None
         return key
@@ -118,16 +98,26 @@ class Access:
         if not self._sandbox.switches.events_in_plan:
             raise plan_required("Events API not enabled", "events")
 
-    def _count(self, key: ApiKey, request: Request) -> Allowance | None:
-        exchange: Exchange = request.scope[EXCHANGE]
-        rate_headers = self._sandbox.switches.rate_headers
-        now = self._sandbox.clock.now()
-        if key.cap is None:
-            if rate_headers == "always":
-                exchange.headers |= uncapped(now).headers()
+    def _authenticated(self, secret: str | None, *, in_query: bool = False) -> ApiKey:
+        key = self._find(secret, in_query=in_query)
+        if key is None:
+            raise ApiError(401, "Invalid API key")
+        return key
+
+    def _find(self, secret: str | None, *, in_query: bool) -> ApiKey | None:
+        """The key for a credential, unless it has expired; in the query, only short-lived tokens belong."""
+        key = self._sandbox.store.keys.get(secret) if secret else None
+        if key is None or (in_query and key.expires_ms is None):
             return None
-        allowance = self._sandbox.rates.hit(key.key, key.cap, now)
-        if rate_headers != "never":
+        return key if key.alive(self._sandbox.clock.now_ms()) else None
+
+    def _count(self, key: ApiKey, exchange: Exchange) -> Allowance:
+        rate_headers, now = self._sandbox.switches.rate_headers, self._sandbox.clock.now()
+        if key.cap is None:
+            allowance = Allowance(NOMINAL_LIMIT, 0, now)
+        else:
+            allowance = self._sandbox.rates.hit(key.key, key.cap, now)
+        if rate_headers == "always" or (rate_headers == "capped" and key.cap is not None):
             exchange.headers |= allowance.headers()
         return allowance
 
@@ -141,5 +131,4 @@ class Access:
 
 
 def plan_required(message: str, feature: str) -> ApiError:
-    """402 with the preview of a plan that has the feature."""
     return ApiError(402, message, preview={"plan": "pro", "feature": feature})

@@ -8,17 +8,13 @@ stored or becomes due, and wakes them all. As they move in lockstep then, what w
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from airflow_provider_fluxomail.sandbox.api.models import Event
-from airflow_provider_fluxomail.sandbox.store.event_log import Cursor, Moment
-from airflow_provider_fluxomail.sandbox.store.records import Position
-
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.clock import Clock
-    from airflow_provider_fluxomail.sandbox.limits import Bounds
-    from airflow_provider_fluxomail.sandbox.store.event_log import EventFilter, EventLog
-    from airflow_provider_fluxomail.sandbox.store.records import StoredEvent
+from airflow_provider_fluxomail.sandbox.clock import Clock
+from airflow_provider_fluxomail.sandbox.limits import Bounds
+from airflow_provider_fluxomail.sandbox.store.event_log import Cursor, EventFilter, EventLog, Moment
+from airflow_provider_fluxomail.sandbox.store.records import Position, StoredEvent
 
 BATCH: Final = 256
 """Events that are read and sent at once; at most twice as many."""
@@ -38,10 +34,8 @@ _KEPT: Final = 64
 
 
 class Batch(NamedTuple):
-    """What comes next for a stream.
+    """What comes next for a stream: a frame for each event, and all of them together.
 
-    :param frames: one for each event.
-    :param data: all of them together.
     :param cursor: the stream's position after them.
     :param more: whether more may follow at once.
     """
@@ -68,7 +62,6 @@ class Subscriber:
         self.leave()
 
     def wake(self) -> None:
-        """Make the stream read again."""
         self._woken.set()
 
     def start_reading(self) -> None:
@@ -76,18 +69,12 @@ class Subscriber:
         self._woken.clear()
 
     async def wait(self, until: float | None = None) -> None:
-        """Wait until woken.
-
-        :param until: in the event loop's time: return then at the latest.
-        """
-        if until is None:
-            await self._woken.wait()
-            return
-        timer = asyncio.get_running_loop().call_at(until, self._woken.set)
+        """Wait until woken, or until a time of the event loop."""
         try:
-            await self._woken.wait()
-        finally:
-            timer.cancel()
+            async with asyncio.timeout_at(until):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
 
     def leave(self) -> None:
         """Make room for another stream. May be called twice."""
@@ -95,12 +82,7 @@ class Subscriber:
 
 
 class EventBus:
-    """Wakes the open streams and reads the log for them.
-
-    :param log: the events.
-    :param clock: the sandbox's.
-    :param bounds: how many streams can be open.
-    """
+    """Wakes the open streams and reads the log for them."""
 
     def __init__(self, log: EventLog, clock: Clock, bounds: Bounds) -> None:
         self._log = log
@@ -115,12 +97,10 @@ class EventBus:
 
     @property
     def open(self) -> int:
-        """How many streams are open."""
         return len(self._subscribers)
 
     @property
     def full(self) -> bool:
-        """Whether no more streams can be open."""
         return self.open >= self._bounds.streams
 
     def subscribe(self) -> Subscriber:
@@ -133,7 +113,6 @@ class EventBus:
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Remove a stream."""
         self._subscribers.pop(subscriber, None)
         if not self._subscribers and self._ticker is not None:
             self._ticker.cancel()
@@ -154,7 +133,6 @@ class EventBus:
             subscriber.leave()
 
     def now(self) -> Cursor:
-        """Where a stream starts that sends what happens from now on."""
         newest = self._log.newest()
         return Cursor(Position(self._clock.now_ms(), newest), newest)
 

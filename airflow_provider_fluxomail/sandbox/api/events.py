@@ -6,25 +6,24 @@ https://docs.fluxomail.com/api-reference/fluxomail/events
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
+from airflow_provider_fluxomail.sandbox.api.access import Access
 from airflow_provider_fluxomail.sandbox.api.models import Event, EventsResponse
 from airflow_provider_fluxomail.sandbox.api.query_parameters import bad_query, cursor, moment, page_limit
 from airflow_provider_fluxomail.sandbox.api.stream import StreamResponse
 from airflow_provider_fluxomail.sandbox.errors import ApiError
-from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE
-from airflow_provider_fluxomail.sandbox.store.event_log import LAST, EventFilter
+from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, json_response
+from airflow_provider_fluxomail.sandbox.store.event_log import LAST, Cursor, EventFilter
 from airflow_provider_fluxomail.sandbox.store.records import Position
 
 if TYPE_CHECKING:
-    from starlette.datastructures import QueryParams
-
-    from airflow_provider_fluxomail.sandbox.api.access import Access
     from airflow_provider_fluxomail.sandbox.state import Sandbox
-    from airflow_provider_fluxomail.sandbox.store.event_log import Cursor
 
 _EVENT_ID = re.compile(r"(.+):([0-9]{1,15})", re.DOTALL)
 _MAX_TYPES: Final = 100
@@ -39,7 +38,7 @@ class EventsApi:
         self._sandbox = sandbox
         self._access = access
 
-    async def list_events(self, request: Request) -> EventsResponse:
+    async def list_events(self, request: Request) -> Response:
         """``GET /api/v1/events``: what has happened by the sandbox clock, newest first, in pages.
 
         An empty parameter counts as left out.
@@ -59,7 +58,7 @@ class EventsApi:
         )
         response = EventsResponse(nextCursor=str(events[-1].position) if events and older else None)
         setattr(response, sandbox.switches.list_form, [Event.of(event) for event in events])
-        return response
+        return json_response(response)
 
     async def stream(self, request: Request) -> Response:
         """``GET /api/v1/events/stream``: server-sent events from now on, or from where the client says.
@@ -71,28 +70,18 @@ class EventsApi:
 
         :raises ApiError: 401, 402, 429, or 400 for a parameter.
         """
+        sandbox, query = self._sandbox, request.query_params
         credential = self._access.admit_stream(request)
-        query = request.query_params
         wanted = _filter(query, credential.key.organization)
         name, since = "since", query.get("since")
         if not since:
             name, since = "Last-Event-ID", request.headers.get("last-event-id")
-        start = self._start(name, since, credential.key.organization) if since else self._sandbox.event_bus.now()
-        if self._sandbox.event_bus.full:
-            raise ApiError(
-                429,
-                f"At most {self._sandbox.bounds.streams} event streams can be open",
-                headers={"Retry-After": str(_RETRY_SECONDS)},
-            )
-        return StreamResponse(
-            self._sandbox,
-            request.scope[EXCHANGE],
-            credential,
-            self._access.renewed,
-            wanted,
-            start,
-            resumed=bool(since),
-        )
+        start = self._start(name, since, credential.key.organization) if since else sandbox.event_bus.now()
+        if sandbox.event_bus.full:
+            text = f"At most {sandbox.bounds.streams} event streams can be open"
+            raise ApiError(429, text, headers={"Retry-After": str(_RETRY_SECONDS)})
+        renew = partial(self._access.renewed, credential)
+        return StreamResponse(sandbox, request.scope[EXCHANGE], renew, wanted, start, resumed=bool(since))
 
     def _since_ms(self, since: str | None) -> int:
         """The first ms that belongs to the list."""
@@ -108,9 +97,8 @@ class EventsApi:
         return since_ms if self._sandbox.switches.list_since == "inclusive" else since_ms + 1
 
     def _start(self, name: str, since: str, organization: str) -> Cursor:
-        """Where a resumed stream starts.
+        """Where a resumed stream starts, by ``since`` or the header of that name.
 
-        :param name: the parameter or header that has ``since``.
         :raises ApiError: 400, it is neither an event id nor a moment.
         """
         event_bus = self._sandbox.event_bus

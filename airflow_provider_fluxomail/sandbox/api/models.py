@@ -6,16 +6,15 @@ https://docs.fluxomail.com/api-reference/introduction
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
 from airflow_provider_fluxomail.sandbox.clock import iso
 from airflow_provider_fluxomail.sandbox.exchange import Document
+from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL
 from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED
-
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.store.records import StoredEvent
+from airflow_provider_fluxomail.sandbox.store.records import StoredEvent, StoredSend
 
 Ms = Annotated[int, Field(description="Milliseconds since the epoch.")]
 
@@ -61,7 +60,6 @@ class EventRow(Document):
 
     @classmethod
     def of(cls, event: StoredEvent) -> Self:
-        """The row of a stored event."""
         row = event.data | {"type": event.type, "ts": event.at_ms}
         # The tracking routes know no provider message: the documented rows of these two have none.
         if event.type not in (OPENED, CLICKED):
@@ -86,7 +84,6 @@ class Event(Document):
 
     @classmethod
     def of(cls, event: StoredEvent) -> Self:
-        """The long form of a stored event."""
         data = event.data | {"sendId": event.send_id, "providerMessageId": event.message_id}
         return cls(
             id=f"{event.send_id}:{event.at_ms}",
@@ -107,6 +104,18 @@ class TimelineSend(Document):
     createdAt: Ms
     updatedAt: Ms
 
+    @classmethod
+    def of(cls, send: StoredSend, updated_ms: int) -> Self:
+        return cls(
+            _id=send.send_id,
+            toEmail=send.recipient,
+            subject=send.subject,
+            status="sent",
+            idempotencyKey=send.idempotency_key,
+            createdAt=send.created_ms,
+            updatedAt=updated_ms,
+        )
+
 
 class TimelineMessage(Document):
     """The message that the provider got."""
@@ -118,6 +127,18 @@ class TimelineMessage(Document):
     feedbackId: str
     providerMessageId: str
     createdAt: Ms
+
+    @classmethod
+    def of(cls, send: StoredSend) -> Self:
+        return cls(
+            sendId=send.send_id,
+            provider="aws_ses",
+            fromEmail=FROM_EMAIL,
+            toEmail=send.recipient,
+            feedbackId=f"send-{send.send_id}",
+            providerMessageId=send.message_id,
+            createdAt=send.created_ms,
+        )
 
 
 class TimelineResponse(Document):

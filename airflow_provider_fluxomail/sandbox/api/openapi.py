@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from fastapi.openapi.utils import get_openapi
-from starlette.responses import Response
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
 from airflow_provider_fluxomail import __version__
-from airflow_provider_fluxomail.sandbox.api.models import SendInput
+from airflow_provider_fluxomail.sandbox.api.models import EventsResponse, SendInput, SendResponse, TimelineResponse
 from airflow_provider_fluxomail.sandbox.errors import ErrorResponse
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starlette.routing import BaseRoute
 
 _REF: Final = "#/components/schemas/"
 _DESCRIPTION: Final = """\
 The Fluxomail API, v1, as the sandbox of airflow-provider-fluxomail imitates it, and the control API of the sandbox
 itself. The first follows the public documentation; it is not the vendor's document.
 """
-_KEY_HEADERS: Final[list[dict[str, list[str]]]] = [{"Bearer": []}, {"ApiKey": []}]
-_TOKEN: Final[dict[str, list[str]]] = {"Token": []}
-
 _TEXT: Final = {"type": "string"}
 _WHOLE: Final = {"type": "string", "pattern": "^[0-9]+$"}
 
@@ -60,17 +55,6 @@ _MEANINGS: Final = {
 }
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {
-        status: {
-            "model": ErrorResponse,
-            "description": _MEANINGS[status],
-            "headers": _ALWAYS | (_RETRY if status == 429 else {}),
-        }
-        for status in statuses
-    }
-
-
 def _parameter(name: str, place: str, description: str, schema: dict[str, Any] = _TEXT) -> dict[str, Any]:
     return {"name": name, "in": place, "required": False, "description": description, "schema": schema}
 
@@ -79,90 +63,87 @@ _VERSION: Final = _parameter("Fluxomail-Version", "header", "`2025-09-01`.")
 _REQUEST_ID: Final = _parameter("X-Request-Id", "header", "An id of the client.")
 _LIMIT: Final = _parameter("limit", "query", "Rows at most; a page has at most `page_size`.", _WHOLE)
 _CURSOR: Final = _parameter("cursor", "query", "`nextCursor` of the page before, or a moment: older rows.")
+_TYPES: Final = {"type": "array", "items": _TEXT}
 _FILTERS: Final = [
-    _parameter(
-        "types",
-        "query",
-        "Such as `email.bounced` or `email.*`; can be repeated.",
-        {"type": "array", "items": {"type": "string"}},
-    ),
+    _parameter("types", "query", "Such as `email.bounced` or `email.*`; can be repeated.", _TYPES),
     _parameter("domain", "query", "The recipient's domain."),
     _parameter("smtpCode", "query", "Such as `550`."),
     _parameter("mtaHost", "query", "The remote host."),
 ]
 
-SEND: Final[dict[str, Any]] = {
-    "tags": ["api"],
-    "response_model_exclude_unset": True,
-    "responses": {
-        200: {
-            "description": "Accepted, or the first result again.",
-            "headers": _ALWAYS | _IDEMPOTENCY | _RATES,
-        },
-        **_errors(400, 401, 402, 403, 409, 413, 429, 500),
-    },
-    "openapi_extra": {
-        "security": _KEY_HEADERS,
-        "parameters": [
-            _parameter("Idempotency-Key", "header", "Unique per logical message; at most 256 characters."),
-            _REQUEST_ID,
-            _VERSION,
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": f"{_REF}SendInput"}}},
-        },
-    },
-}
-TIMELINE: Final[dict[str, Any]] = {
-    "tags": ["api"],
-    "response_model_exclude_unset": True,
-    "responses": {
-        200: {"description": "The timeline.", "headers": _ALWAYS | _RATES},
-        **_errors(400, 401, 403, 404, 429, 500),
-    },
-    "openapi_extra": {"security": _KEY_HEADERS, "parameters": [_LIMIT, _CURSOR, _REQUEST_ID, _VERSION]},
-}
-EVENTS: Final[dict[str, Any]] = {
-    "tags": ["api"],
-    "response_model_exclude_unset": True,
-    "responses": {
-        200: {"description": "A page of events.", "headers": _ALWAYS | _RATES},
-        **_errors(400, 401, 402, 429, 500),
-    },
-    "openapi_extra": {
-        "security": _KEY_HEADERS,
-        "parameters": [
-            *_FILTERS,
-            _parameter("since", "query", "Not before this moment: ISO 8601, or ms since the epoch."),
-            _LIMIT,
-            _CURSOR,
-            _REQUEST_ID,
-            _VERSION,
-        ],
-    },
-}
-STREAM: Final[dict[str, Any]] = {
-    "tags": ["api"],
-    "response_class": Response,
-    "responses": {
-        200: {
-            "description": "Server-sent events without a name: `id` and `data`, which is an event in the long form.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-            "headers": _ALWAYS | _RATES,
-        },
-        **_errors(400, 401, 402, 429, 500),
-    },
-    "openapi_extra": {
-        "security": [*_KEY_HEADERS, _TOKEN],
-        "parameters": [
-            *_FILTERS,
-            _parameter("since", "query", "The id of the last event that was seen, or a moment; wins over the header."),
-            _parameter("Last-Event-ID", "header", "The same."),
-            _REQUEST_ID,
-        ],
-    },
-}
+
+def _operation(
+    description: str,
+    model: type[BaseModel] | None,
+    errors: Sequence[int],
+    parameters: Sequence[dict[str, Any]],
+    headers: dict[str, Any] = _RATES,
+    *,
+    token: bool = False,
+    **further: Any,
+) -> dict[str, Any]:
+    """The options of one of FastAPI's routes.
+
+    :param model: the body of a 200; None for an event stream.
+    :param headers: of a 200, besides those of every response.
+    """
+    accepted: dict[str, Any] = {"description": description, "headers": _ALWAYS | headers}
+    if model is None:
+        accepted["content"] = {"text/event-stream": {"schema": _TEXT}}
+    responses: dict[int | str, dict[str, Any]] = {200: accepted}
+    for status in errors:
+        headers = _ALWAYS | (_RETRY if status == 429 else {})
+        responses[status] = {"model": ErrorResponse, "description": _MEANINGS[status], "headers": headers}
+    credentials = ["Bearer", "ApiKey", *(["Token"] if token else [])]
+    return {
+        "tags": ["api"],
+        "response_class": Response if model is None else JSONResponse,
+        "response_model": model,
+        "responses": responses,
+        "openapi_extra": {"security": [{name: []} for name in credentials], "parameters": list(parameters), **further},
+    }
+
+
+SEND: Final = _operation(
+    "Accepted, or the first result again.",
+    SendResponse,
+    (400, 401, 402, 403, 409, 413, 429, 500),
+    [
+        _parameter("Idempotency-Key", "header", "Unique per logical message; at most 256 characters."),
+        _REQUEST_ID,
+        _VERSION,
+    ],
+    headers=_IDEMPOTENCY | _RATES,
+    requestBody={"required": True, "content": {"application/json": {"schema": {"$ref": f"{_REF}SendInput"}}}},
+)
+TIMELINE: Final = _operation(
+    "The timeline.",
+    TimelineResponse,
+    (400, 401, 403, 404, 429, 500),
+    [_LIMIT, _CURSOR, _REQUEST_ID, _VERSION],
+)
+EVENTS: Final = _operation(
+    "A page of events.",
+    EventsResponse,
+    (400, 401, 402, 429, 500),
+    [
+        *_FILTERS,
+        _parameter("since", "query", "Not before this moment: ISO 8601, or ms since the epoch."),
+        *(_LIMIT, _CURSOR, _REQUEST_ID, _VERSION),
+    ],
+)
+STREAM: Final = _operation(
+    "Server-sent events without a name: `id` and `data`, which is an event in the long form.",
+    None,
+    (400, 401, 402, 429, 500),
+    [
+        *_FILTERS,
+        _parameter("since", "query", "The id of the last event that was seen, or a moment; wins over the header."),
+        _parameter("Last-Event-ID", "header", "The same."),
+        _REQUEST_ID,
+    ],
+    token=True,
+)
 
 
 def document(routes: Sequence[BaseRoute]) -> dict[str, Any]:

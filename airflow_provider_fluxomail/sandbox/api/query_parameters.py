@@ -6,15 +6,12 @@ https://docs.fluxomail.com/api-reference/fluxomail/events
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.limits import MAX_EPOCH_SECONDS
 from airflow_provider_fluxomail.sandbox.store.records import Position
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _CURSOR = re.compile(r"([0-9]{1,15}):([0-9]{1,18})")
 _MAX_MS = int(MAX_EPOCH_SECONDS * 1000)
@@ -46,9 +43,7 @@ def cursor(query: Mapping[str, str]) -> Position | None:
     if not text:
         return None
     match = _CURSOR.fullmatch(text)
-    if match:
-        return Position(int(match[1]), int(match[2]))
-    return Position(moment("cursor", text), 0)
+    return Position(int(match[1]), int(match[2])) if match else Position(moment("cursor", text), 0)
 
 
 def page_limit(query: Mapping[str, str], most: int) -> int:
@@ -65,5 +60,4 @@ def page_limit(query: Mapping[str, str], most: int) -> int:
 
 
 def bad_query(name: str, expected: str) -> ApiError:
-    """400 for a query parameter."""
     return ApiError(400, f"Invalid request: {name} must be {expected}", details={"fields": [name]})

@@ -15,21 +15,35 @@ NOMINAL_LIMIT: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is left of a key's rate limit.
+    """What is left of a key's rate limit after ``count`` requests in the current window.
 
-    :param reset: when the window ends, seconds since the epoch.
-    :param retry_after: whole seconds until then, at least 1.
-    :param exceeded: the request that was just counted is above the limit.
+    :param now: the sandbox clock, seconds since the epoch.
     """
 
     limit: int
-    remaining: int
-    reset: int
-    retry_after: int
-    exceeded: bool
+    count: int
+    now: float
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.limit - self.count)
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the request that was just counted is above the limit."""
+        return self.count > self.limit
+
+    @property
+    def reset(self) -> int:
+        """When the window ends, seconds since the epoch."""
+        return (math.floor(self.now / RATE_WINDOW_SECONDS) + 1) * RATE_WINDOW_SECONDS
+
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds until the window ends, at least 1."""
+        return max(1, math.ceil(self.reset - self.now))
 
     def headers(self) -> dict[str, str]:
-        """``X-RateLimit-*``."""
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -43,15 +57,6 @@ class Allowance:
         return {"Retry-After": formatdate(self.reset, usegmt=True) if form == "http-date" else str(self.retry_after)}
 
 
-def uncapped(now: float) -> Allowance:
-    """The allowance of a key without a limit.
-
-    :param now: the sandbox clock, seconds since the epoch.
-    """
-    reset = (math.floor(now / RATE_WINDOW_SECONDS) + 1) * RATE_WINDOW_SECONDS
-    return Allowance(NOMINAL_LIMIT, NOMINAL_LIMIT, reset, max(1, math.ceil(reset - now)), exceeded=False)
-
-
 class RateWindows:
     """Counts the requests of each key in the current minute. In memory: a restart starts a new count."""
 
@@ -59,22 +64,16 @@ class RateWindows:
         self._counts: dict[str, tuple[int, int]] = {}
 
     def hit(self, key: str, cap: int, now: float) -> Allowance:
-        """Count a request, even one that is refused for another reason.
-
-        :param cap: requests per minute.
-        :param now: the sandbox clock, seconds since the epoch.
-        """
+        """Count a request, even one that is refused for another reason."""
         window = math.floor(now / RATE_WINDOW_SECONDS)
         counted, count = self._counts.get(key, (window, 0))
         count = count + 1 if counted == window else 1
         self._counts[key] = (window, count)
-        reset = (window + 1) * RATE_WINDOW_SECONDS
-        return Allowance(cap, max(0, cap - count), reset, max(1, math.ceil(reset - now)), exceeded=count > cap)
+        return Allowance(cap, count, now)
 
     def forget(self, key: str) -> None:
         """Start a new count for a key that was created or replaced."""
         self._counts.pop(key, None)
 
     def clear(self) -> None:
-        """Start a new count for every key."""
         self._counts.clear()

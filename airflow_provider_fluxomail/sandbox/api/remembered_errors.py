@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from copy import copy
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from airflow_provider_fluxomail.sandbox.errors import ApiError
-    from airflow_provider_fluxomail.sandbox.limits import Bounds
+from airflow_provider_fluxomail.sandbox.errors import ApiError
+from airflow_provider_fluxomail.sandbox.limits import Bounds
 
 
 class RememberedErrors:
@@ -27,10 +25,8 @@ class RememberedErrors:
             self._kept.popitem(last=False)
 
     def find(self, organization: str, key: str, since_ms: int) -> ApiError | None:
-        """The error of a key, unless it is from ``since_ms`` or before."""
         at_ms, error = self._kept.get((organization, key), (since_ms, None))
         return copy(error) if error is not None and at_ms > since_ms else None
 
     def clear(self) -> None:
-        """Forget all."""
         self._kept.clear()

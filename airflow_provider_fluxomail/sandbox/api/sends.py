@@ -6,11 +6,13 @@ The checks run in the order: key, scope, pause, rate limit, validation, plan. Th
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.requests import Request
+from starlette.responses import Response
 
-from airflow_provider_fluxomail.sandbox.api.access import READ_SCOPE, SEND_SCOPE, plan_required
+from airflow_provider_fluxomail.sandbox.api.access import READ_SCOPE, SEND_SCOPE, Access, plan_required
 from airflow_provider_fluxomail.sandbox.api.models import (
     Event,
     EventRow,
@@ -21,21 +23,23 @@ from airflow_provider_fluxomail.sandbox.api.models import (
 )
 from airflow_provider_fluxomail.sandbox.api.query_parameters import cursor, page_limit
 from airflow_provider_fluxomail.sandbox.errors import ApiError
-from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, Exchange, header_credential
-from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL
-from airflow_provider_fluxomail.sandbox.message import SHORT_REFUSES, idempotency_key_of, parse_body, parse_message
+from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, Exchange, header_credential, json_response
+from airflow_provider_fluxomail.sandbox.message import (
+    SHORT_REFUSES,
+    Message,
+    idempotency_key_of,
+    parse_body,
+    parse_message,
+)
 from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED, plan
+from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredEvent, StoredSend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from airflow_provider_fluxomail.sandbox.api.access import Access
-    from airflow_provider_fluxomail.sandbox.message import Message
     from airflow_provider_fluxomail.sandbox.state import Sandbox
-    from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredEvent, StoredSend
+
+Endpoint = Literal["send", "send-global"]
 
 _REMEMBERED = (400, 402, 403)
-_GLOBAL = "send-global"
 
 
 class SendsApi:
@@ -45,91 +49,86 @@ class SendsApi:
         self._sandbox = sandbox
         self._access = access
 
-    async def send(self, request: Request) -> SendResponse:
+    async def send(self, request: Request) -> Response:
         """``POST /api/v1/emails/send``. https://docs.fluxomail.com/api-reference/fluxomail/send-email"""
-        return self._send(request, await request.body(), "send")
+        return json_response(self._send(request, await request.body(), "send"))
 
-    async def send_global(self, request: Request) -> SendResponse:
+    async def send_global(self, request: Request) -> Response:
         """``POST /api/v1/emails/send-global``: the same, and the message remembers the path. https://docs.fluxomail.com/api-reference/fluxomail/send-global"""
-        return self._send(request, await request.body(), _GLOBAL)
+        return json_response(self._send(request, await request.body(), "send-global"))
 
-    async def get_send(self, request: Request) -> TimelineResponse:
+    async def get_send(self, request: Request) -> Response:
         """``GET /api/v1/sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
         switches, now_ms = self._sandbox.switches, self._sandbox.clock.now_ms()
         key = None
         if switches.timeline_auth == "required" or header_credential(request.headers) is not None:
             key = self._access.admit(request, READ_SCOPE)
         send = self._sandbox.store.get_send(request.path_params["send_id"])
-        if send is None or (key is not None and send.organization != key.organization):
+        if (
+            send is None
+            or (key is not None and send.organization != key.organization)
+            or now_ms < send.created_ms + switches.not_found_seconds * 1000
+        ):
             raise ApiError(404, "Send not found")
-        if now_ms < send.created_ms + switches.not_found_seconds * 1000:
-            raise ApiError(404, "Send not found")
-        return self._timeline(send, self._sandbox.store.events(send, now_ms), request)
+        return json_response(self._timeline(send, self._sandbox.store.event_log.of_send(send, now_ms), request))
 
-    def _send(self, request: Request, body: bytes, endpoint: str) -> SendResponse:
+    def _send(self, request: Request, body: bytes, endpoint: Endpoint) -> SendResponse:
         header = request.headers.get("idempotency-key")
         exchange: Exchange = request.scope[EXCHANGE]
         if header:
             exchange.echo("Idempotency-Key", header)
         key = self._access.key_of(request)
+        first, since_ms = None, self._keys_since_ms()
         try:
             self._access.allow(request, key, SEND_SCOPE, blocked_by_pause=True)
-        except ApiError as error:
-            self._remember(error, key, _key_of(header, body))
-            raise
-        try:
             fields = parse_body(body)
-        except ApiError as error:
-            self._remember(error, key, header)
-            raise
-        idempotency_key = idempotency_key_of(header, fields)
-        if idempotency_key is None:
-            return self._accept(self._parse(fields, None, len(body), endpoint), key, endpoint)
-        exchange.entry.idempotency_key = idempotency_key
-        exchange.echo("Idempotency-Key", idempotency_key)
-        switches, since_ms = self._sandbox.switches, self._keys_since_ms()
-        remembered = self._sandbox.remembered_errors.find(key.organization, idempotency_key, since_ms)
-        if remembered is not None and switches.idempotency_errors:
-            raise remembered
-        try:
+            idempotency_key = idempotency_key_of(header, fields)
+            if idempotency_key is not None:
+                exchange.entry.idempotency_key = idempotency_key
+                exchange.echo("Idempotency-Key", idempotency_key)
+                remembered = self._sandbox.remembered_errors.find(key.organization, idempotency_key, since_ms)
+                if remembered is not None and self._sandbox.switches.idempotency_errors:
+                    raise remembered
+                first = self._sandbox.store.find_idempotent(key.organization, idempotency_key, since_ms)
             message = self._parse(fields, idempotency_key, len(body), endpoint)
         except ApiError as error:
-            self._remember(error, key, idempotency_key)
+            self._remember(error, key, header, body)
             raise
-        first = self._sandbox.store.find_idempotent(key.organization, idempotency_key, since_ms)
-        if first is not None:
-            return self._replay(first, message, exchange)
-        return self._accept(message, key, endpoint)
+        return self._accept(message, key, endpoint) if first is None else self._replay(first, message, exchange)
 
     def _keys_since_ms(self) -> int:
         """Idempotency keys of this moment or before have expired."""
         return self._sandbox.clock.now_ms() - int(self._sandbox.switches.idempotency_life * 1000)
 
-    def _remember(self, error: ApiError, key: ApiKey, idempotency_key: str | None) -> None:
+    def _remember(self, error: ApiError, key: ApiKey, header: str | None, body: bytes) -> None:
         """Keep an error under its idempotency key, unless a result or an error is stored there."""
         sandbox = self._sandbox
-        if not sandbox.switches.idempotency_errors or idempotency_key is None or error.status not in _REMEMBERED:
+        if not sandbox.switches.idempotency_errors or error.status not in _REMEMBERED:
             return
-        place = key.organization, idempotency_key
-        since_ms = self._keys_since_ms()
-        if (
-            sandbox.store.find_idempotent(*place, since_ms) is None
-            and sandbox.remembered_errors.find(*place, since_ms) is None
-        ):
+        try:
+            idempotency_key = idempotency_key_of(header, {} if header else parse_body(body))
+        except ApiError:
+            return
+        if idempotency_key is None:
+            return
+        place, since_ms = (key.organization, idempotency_key), self._keys_since_ms()
+        found = sandbox.store.find_idempotent(*place, since_ms) or sandbox.remembered_errors.find(*place, since_ms)
+        if found is None:
             sandbox.remembered_errors.keep(*place, sandbox.clock.now_ms(), error)
 
-    def _parse(self, fields: dict[str, object], idempotency_key: str | None, size: int, endpoint: str) -> Message:
+    def _parse(self, fields: dict[str, Any], idempotency_key: str | None, size: int, endpoint: Endpoint) -> Message:
         switches = self._sandbox.switches
-        if endpoint == _GLOBAL and switches.send_global == "short":
-            refused = [name for name in SHORT_REFUSES if fields.get(name)]
-            if refused:
-                raise ApiError(
-                    400, f"Invalid request: send-global takes no {', '.join(refused)}", details={"fields": refused}
-                )
+        refused = [name for name in SHORT_REFUSES if fields.get(name)] if self._is_short(endpoint) else []
+        if refused:
+            text = f"Invalid request: send-global takes no {', '.join(refused)}"
+            raise ApiError(400, text, details={"fields": refused})
         message = parse_message(fields, idempotency_key, size, switches)
         if message.attachments and not switches.attachments_in_plan:
             raise plan_required("Attachments not enabled", "attachments")
         return message
+
+    def _is_short(self, endpoint: Endpoint) -> bool:
+        return endpoint == "send-global" and self._sandbox.switches.send_global == "short"
 
     def _replay(self, first: StoredSend, message: Message, exchange: Exchange) -> SendResponse:
         """The first result again. https://docs.fluxomail.com/api-reference/fluxomail/idempotency"""
@@ -138,11 +137,11 @@ class SendsApi:
         exchange.headers["Idempotency-Replayed"] = "true"
         return self._sent(first.send_id, first.message_id, reused=True)
 
-    def _accept(self, message: Message, key: ApiKey, endpoint: str) -> SendResponse:
+    def _accept(self, message: Message, key: ApiKey, endpoint: Endpoint) -> SendResponse:
         """Store a new message with its timeline."""
         switches, now_ms = self._sandbox.switches, self._sandbox.clock.now_ms()
         events = plan(message.address, message.html, now_ms, switches.event_delay, switches.default_outcome)
-        if endpoint == _GLOBAL and switches.send_global == "short":
+        if self._is_short(endpoint):
             events = [event for event in events if event.type not in (OPENED, CLICKED)]
         send_id = f"sends_{secrets.token_hex(12)}"
         message_id = f"0100{secrets.token_hex(6)}-{secrets.token_hex(4)}-000000"
@@ -155,7 +154,7 @@ class SendsApi:
             created_ms=now_ms,
             events=events,
         )
-        self._sandbox.changed()
+        self._sandbox.event_bus.notify()
         return self._sent(send_id, message_id)
 
     def _sent(self, send_id: str, message_id: str, *, reused: bool = False) -> SendResponse:
@@ -164,57 +163,28 @@ class SendsApi:
         return SendResponse(sendId=send_id, status="sent", **shown)
 
     def _timeline(self, send: StoredSend, events: Sequence[StoredEvent], request: Request) -> TimelineResponse:
-        """The timeline of a send.
+        """The timeline of a send, from its events in the order of their time.
 
         The documented form has short rows and all events; the other has envelopes, in pages from the newest to the
         oldest.
 
-        :param events: those that have happened, in the order of their time.
         :raises ApiError: 400, ``limit`` or ``cursor`` is invalid.
         """
-        switches = self._sandbox.switches
-        response = TimelineResponse(
-            send=TimelineSend(
-                _id=send.send_id,
-                toEmail=send.recipient,
-                subject=send.subject,
-                status="sent",
-                idempotencyKey=send.idempotency_key,
-                createdAt=send.created_ms,
-                updatedAt=max([send.created_ms, *(event.at_ms for event in events)]),
-            ),
-            messages=[
-                TimelineMessage(
-                    sendId=send.send_id,
-                    provider="aws_ses",
-                    fromEmail=FROM_EMAIL,
-                    toEmail=send.recipient,
-                    feedbackId=f"send-{send.send_id}",
-                    providerMessageId=send.message_id,
-                    createdAt=send.created_ms,
-                )
-            ],
-            events=[],
-        )
-        form = switches.timeline_form
+        form = self._sandbox.switches.timeline_form
         if form == "by_version":
             form = "spec" if request.headers.get("fluxomail-version") else "docs"
-        if form == "docs":
-            response.events = [EventRow.of(event) for event in events]
-            return response
-        before, limit = cursor(request.query_params), page_limit(request.query_params, switches.page_size)
-        older = [event for event in reversed(events) if before is None or event.position < before]
-        page = older[:limit]
-        if form != "raw":
-            response.events = [Event.of(event) for event in page]
-        response.rawEvents = [EventRow.of(event) for event in page]
-        response.nextCursor = str(page[-1].position) if page and len(older) > limit else None
+        response = TimelineResponse(
+            send=TimelineSend.of(send, updated_ms=max([send.created_ms, *(event.at_ms for event in events)])),
+            messages=[TimelineMessage.of(send)],
+            events=[EventRow.of(event) for event in events] if form == "docs" else [],
+        )
+        if form != "docs":
+            query = request.query_params
+            before, limit = cursor(query), page_limit(query, self._sandbox.switches.page_size)
+            older = [event for event in reversed(events) if before is None or event.position < before]
+            page = older[:limit]
+            if form == "spec":
+                response.events = [Event.of(event) for event in page]
+            response.rawEvents = [EventRow.of(event) for event in page]
+            response.nextCursor = str(page[-1].position) if page and len(older) > limit else None
         return response
-
-
-def _key_of(header: str | None, body: bytes) -> str | None:
-    """The idempotency key of a send that may be invalid in any way."""
-    try:
-        return idempotency_key_of(header, {} if header else parse_body(body))
-    except ApiError:
-        return None

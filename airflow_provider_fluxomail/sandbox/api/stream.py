@@ -6,24 +6,21 @@ https://docs.fluxomail.com/api-reference/fluxomail/events
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from airflow_provider_fluxomail.sandbox.api.event_bus import Subscriber
+from airflow_provider_fluxomail.sandbox.exchange import Exchange
 from airflow_provider_fluxomail.sandbox.faults.models import StreamGap
 from airflow_provider_fluxomail.sandbox.faults.stream import StreamFaults
+from airflow_provider_fluxomail.sandbox.store.event_log import Cursor, EventFilter
+from airflow_provider_fluxomail.sandbox.store.records import ApiKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.types import Receive, Scope, Send
-
-    from airflow_provider_fluxomail.sandbox.api.access import StreamCredential
-    from airflow_provider_fluxomail.sandbox.api.event_bus import Subscriber
-    from airflow_provider_fluxomail.sandbox.exchange import Exchange
     from airflow_provider_fluxomail.sandbox.state import Sandbox
-    from airflow_provider_fluxomail.sandbox.store.event_log import Cursor, EventFilter
-    from airflow_provider_fluxomail.sandbox.store.records import ApiKey
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 STREAM_HEADERS: Final = {
@@ -41,20 +38,15 @@ class StreamResponse(Response):
     It closes cleanly when its key was revoked or has expired, the events left the plan, the sandbox was reset,
     ``stream_life`` is over, or the server stops.
 
-    :param exchange: the request.
-    :param credential: what it was opened with.
-    :param renewed: returns the key as it is now, None if it no longer opens a stream.
-    :param wanted: which events.
-    :param start: where it starts.
-    :param resumed: the client said where.
+    :param renew: returns the key as it is now, None if it no longer opens a stream.
+    :param resumed: the client said where to start.
     """
 
     def __init__(
         self,
         sandbox: Sandbox,
         exchange: Exchange,
-        credential: StreamCredential,
-        renewed: Callable[[StreamCredential], ApiKey | None],
+        renew: Callable[[], ApiKey | None],
         wanted: EventFilter,
         start: Cursor,
         *,
@@ -66,8 +58,7 @@ class StreamResponse(Response):
         self.init_headers(STREAM_HEADERS)
         self._sandbox = sandbox
         self._exchange = exchange
-        self._credential = credential
-        self._renewed = renewed
+        self._renew = renew
         self._wanted = wanted
         self._cursor = start
         self._resumed = resumed
@@ -107,7 +98,7 @@ class StreamResponse(Response):
             subscriber.start_reading()
             switches = self._sandbox.switches
             life = None if switches.stream_life is None else opened + switches.stream_life
-            key = self._renewed(self._credential)
+            key = self._renew()
             if key is None or (life is not None and loop.time() >= life):
                 break
             self._acquire_faults()
@@ -133,7 +124,7 @@ class StreamResponse(Response):
             await subscriber.wait(min(until for until in times if until is not None))
         # First: the client may open the next stream before this task runs again.
         subscriber.leave()
-        await send({"type": "http.response.body", "body": self._faults.rest(), "more_body": False})
+        await self._end(send)
         return False
 
     def _acquire_faults(self) -> None:
@@ -153,12 +144,14 @@ class StreamResponse(Response):
             return None
         return now + max(0.0, (key.expires_ms + 1) / 1000 - self._sandbox.clock.now())
 
+    async def _end(self, send: Send) -> None:
+        await send({"type": "http.response.body", "body": self._faults.rest(), "more_body": False})
+
     async def _stop(self, send: Send) -> None:
         """Close the stream now; cut it if its client does not read, or must not get another byte."""
         try:
             if not self._faults.stalled:
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await send({"type": "http.response.body", "body": self._faults.rest(), "more_body": False})
+                await asyncio.wait_for(self._end(send), _STOP_SECONDS)
                 return
         except TimeoutError:
             pass

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Iterable
+from typing import Final
 
 from airflow_provider_fluxomail.sandbox.errors import ControlError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:@/\s]+)(?::([0-9]{1,5}))?")
 _LOCAL: Final = frozenset(("localhost", "localhost."))

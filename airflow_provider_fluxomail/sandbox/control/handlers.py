@@ -5,33 +5,21 @@ It is no part of Fluxomail and has no password, which is why the sandbox listens
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
-from fastapi import Path, Query
-from starlette.responses import Response
+from fastapi import FastAPI, Path, Query
+from starlette.responses import JSONResponse, Response
 
 from airflow_provider_fluxomail.sandbox.control import models
-from airflow_provider_fluxomail.sandbox.control.inputs import (
-    ClockInput,
-    EventInput,
-    KeyInput,
-    MessagesQuery,
-    PauseInput,
-    RequestsQuery,
-)
 from airflow_provider_fluxomail.sandbox.errors import ControlError, ControlErrorResponse
 from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
 from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
-from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
+from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend
 from airflow_provider_fluxomail.sandbox.switches import Switches
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from airflow_provider_fluxomail.sandbox.state import Sandbox
 
 CONTROL_PREFIX: Final = "/_sandbox"
 
@@ -43,55 +31,51 @@ class Control:
         self._sandbox = sandbox
 
     def mount(self, app: FastAPI) -> None:
-        """Add the routes."""
-        binary: dict[str, Any] = {
-            "response_class": Response,
-            "responses": {200: {"content": {"application/octet-stream": {}}}},
-        }
+        binary: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
         failed = {"model": ControlErrorResponse, "description": "The call failed; the text says why."}
-        for method, path, handler, options in (
-            ("GET", "health", self.health, {}),
-            ("POST", "keys", self.put_key, {}),
-            ("DELETE", "keys/{key:path}", self.delete_key, {}),
-            ("POST", "pause", self.pause, {}),
-            ("GET", "settings", self.get_settings, {}),
-            ("POST", "settings", self.put_settings, {}),
-            ("POST", "clock", self.advance, {}),
-            ("GET", "messages", self.messages, {}),
-            ("POST", "messages/{send_id}/events", self.add_event, {}),
-            ("GET", "messages/{send_id}/attachments/{position}", self.attachment, binary),
-            ("GET", "faults", self.get_faults, {}),
-            ("POST", "faults", self.add_fault, {}),
-            ("DELETE", "faults", self.clear_faults, {}),
-            ("GET", "requests", self.requests, {}),
-            ("POST", "reset", self.reset, {}),
-        ):
-            responses = options.get("responses", {}) | {"4XX": failed}
+        calls: dict[str, Callable[..., Any]] = {
+            "GET health": self.health,
+            "POST keys": self.put_key,
+            "DELETE keys/{key:path}": self.delete_key,
+            "POST pause": self.pause,
+            "GET settings": self.get_settings,
+            "POST settings": self.put_settings,
+            "POST clock": self.advance,
+            "GET messages": self.messages,
+            "POST messages/{send_id}/events": self.add_event,
+            "GET messages/{send_id}/attachments/{position}": self.attachment,
+            "GET faults": self.get_faults,
+            "POST faults": self.add_fault,
+            "DELETE faults": self.clear_faults,
+            "GET requests": self.requests,
+            "POST reset": self.reset,
+        }
+        for call, handler in calls.items():
+            method, path = call.split()
+            is_file = handler == self.attachment
             app.add_api_route(
                 f"{CONTROL_PREFIX}/{path}",
                 handler,
                 methods=[method],
                 tags=["control"],
-                **options | {"responses": responses},
+                response_class=Response if is_file else JSONResponse,
+                responses=binary | {"4XX": failed} if is_file else {"4XX": failed},
             )
 
     async def health(self) -> models.Health:
         """Whether the sandbox responds, and its clock in seconds since the epoch."""
         return models.Health(status="ok", now=self._sandbox.clock.now())
 
-    async def put_key(self, body: KeyInput) -> KeyInput:
+    async def put_key(self, body: models.KeyInput) -> models.KeyInput:
         """Create or replace a key; its rate window starts again."""
         expires_ms = None if body.expires_in is None else self._sandbox.clock.now_ms() + int(body.expires_in * 1000)
         scopes = None if body.scopes is None else tuple(body.scopes)
         key = ApiKey(body.key, body.organization, scopes, body.rate_limit_per_minute, expires_ms)
-        try:
-            self._sandbox.store.keys.drop_expired(self._sandbox.clock.now_ms())
-            self._sandbox.store.keys.put(key)
-        except StoreFullError as error:
-            raise ControlError(str(error), 409) from error
+        self._sandbox.store.keys.drop_expired(self._sandbox.clock.now_ms())
+        self._sandbox.store.keys.put(key)
         self._sandbox.rates.forget(key.key)
         # Streams of a key that was replaced may have to close.
-        self._sandbox.changed()
+        self._sandbox.event_bus.notify()
         return body
 
     async def delete_key(self, key: str) -> models.DeletedKey:
@@ -99,15 +83,12 @@ class Control:
         if not self._sandbox.store.keys.delete(key):
             raise ControlError(f"there is no key {key!r}", 404)
         self._sandbox.rates.forget(key)
-        self._sandbox.changed()
+        self._sandbox.event_bus.notify()
         return models.DeletedKey(deleted=key)
 
-    async def pause(self, body: PauseInput) -> PauseInput:
+    async def pause(self, body: models.PauseInput) -> models.PauseInput:
         """Pause or resume an organization."""
-        try:
-            self._sandbox.store.keys.pause(body.organization, paused=body.paused)
-        except StoreFullError as error:
-            raise ControlError(str(error), 409) from error
+        self._sandbox.store.keys.pause(body.organization, paused=body.paused)
         return body
 
     async def get_settings(self) -> Switches:
@@ -117,35 +98,33 @@ class Control:
     async def put_settings(self, body: Switches) -> Switches:
         """Change the switches that are named; if one of them is invalid, none."""
         self._sandbox.switches = self._sandbox.switches.model_copy(update=body.model_dump(exclude_unset=True))
-        self._sandbox.changed()
+        self._sandbox.event_bus.notify()
         return self._sandbox.switches
 
-    async def advance(self, body: ClockInput) -> models.ClockTime:
+    async def advance(self, body: models.ClockInput) -> models.ClockTime:
         """Move the clock forward."""
         room = MAX_CLOCK_SECONDS - self._sandbox.clock.now()
         if body.advance_seconds > room:
             raise ControlError(f"advance_seconds must be at most {room:.0f}, which is where the clock ends")
         return models.ClockTime(now=self._sandbox.advance(body.advance_seconds))
 
-    async def messages(self, query: Annotated[MessagesQuery, Query()]) -> models.Messages:
+    async def messages(self, query: Annotated[models.MessagesQuery, Query()]) -> models.Messages:
         """Messages by recipient and idempotency key, oldest first, with the events that have happened."""
         store, now_ms = self._sandbox.store, self._sandbox.clock.now_ms()
         count, sends = store.find_sends(
             to=query.to, idempotency_key=query.idempotency_key, limit=query.limit, offset=query.offset
         )
-        shown = [models.Message.of(send, store.attachments(send), store.events(send, now_ms)) for send in sends]
+        shown = [
+            models.Message.of(send, store.attachments(send), store.event_log.of_send(send, now_ms)) for send in sends
+        ]
         return models.Messages(count=count, messages=shown)
 
-    async def add_event(self, send_id: str, body: EventInput) -> models.AddedEvent:
+    async def add_event(self, send_id: str, body: models.EventInput) -> models.AddedEvent:
         """Let something happen to a message, now or at a time; further fields become fields of the event."""
         send = self._find(send_id)
         at = self._sandbox.clock.now() if body.at is None else body.at
         event = PlannedEvent(body.type, int(at * 1000), body.model_extra or {})
-        try:
-            added = self._sandbox.add_event(send, event)
-        except StoreFullError as error:
-            raise ControlError(str(error), 409) from error
-        return models.AddedEvent.of(event, dropped=not added)
+        return models.AddedEvent.of(event, dropped=not self._sandbox.add_event(send, event))
 
     async def attachment(self, send_id: str, position: Annotated[int, Path(ge=0, le=1_000_000)]) -> Response:
         """The decoded bytes of an attachment, counted from 0."""
@@ -166,7 +145,7 @@ class Control:
             raise ControlError(f"at most {self._sandbox.bounds.faults} faults can be pending: DELETE them first", 409)
         # Before the streams see it, which may meet it at once.
         state = self._sandbox.faults.add(body).state()
-        self._sandbox.changed()
+        self._sandbox.event_bus.notify()
         return state
 
     async def clear_faults(self) -> models.Faults:
@@ -174,7 +153,7 @@ class Control:
         self._sandbox.faults.clear()
         return await self.get_faults()
 
-    async def requests(self, query: Annotated[RequestsQuery, Query()]) -> models.Requests:
+    async def requests(self, query: Annotated[models.RequestsQuery, Query()]) -> models.Requests:
         """The logged API requests, oldest first, each with the seconds since the one before it in the response."""
         found = self._sandbox.requests.find(**query.model_dump())
         return models.Requests(count=len(found), requests=found)

@@ -1,22 +1,99 @@
-"""What the control API returns. Its handlers return these models; OpenAPI and :mod:`..testing.records` reuse them."""
+"""What the control API takes and returns. Inputs are checked by pydantic: every error names the field.
+
+The handlers return these models; OpenAPI and :mod:`..testing.records` reuse them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
 from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
-from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, MAX_EPOCH_SECONDS
+from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, StoredEvent, StoredSend
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
-    from airflow_provider_fluxomail.sandbox.store.records import StoredEvent, StoredSend
-
 Epoch = Annotated[float, Field(description="Seconds since the epoch, by the sandbox clock.")]
+Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)]
+
+
+class KeyInput(Input):
+    """A key to create or replace."""
+
+    key: Text = Field(description="Printable ASCII without spaces.")
+    scopes: Annotated[list[Text], Field(max_length=100)] | None = Field(
+        default=None, description="null for all of them; with an empty list, the key may only send."
+    )
+    rate_limit_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    organization: Text = DEFAULT_ORGANIZATION
+    expires_in: Seconds | None = Field(
+        default=None,
+        description="Seconds until it expires. With it, the key is a short-lived token that `?token=` takes too.",
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _fits_a_header(cls, value: str) -> str:
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise ValueError("must be printable ASCII without spaces, or no header could carry it")
+        return value
+
+
+class PauseInput(Input):
+    """Whether an organization is paused."""
+
+    paused: bool
+    organization: Text = DEFAULT_ORGANIZATION
+
+
+class ClockInput(Input):
+    """How far to move the clock."""
+
+    advance_seconds: Moment
+
+
+class EventInput(BaseModel):
+    """Something that happens to a message; further fields become fields of the event."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, JsonValue]
+
+    type: Literal["sent", "delivered", "delayed", "opened", "clicked", "bounced", "complained", "dropped", "failed"]
+    at: Moment | None = Field(default=None, description="When, in seconds since the epoch; null for now.")
+
+    @model_validator(mode="after")
+    def _own_fields(self) -> EventInput:
+        for name in ("ts", "sendId", "providerMessageId", "dropped"):
+            if name in (self.model_extra or {}):
+                raise ValueError(f"{name} is filled in by the sandbox: leave it out (at sets the time)")
+        return self
+
+
+class MessagesQuery(Input):
+    """Which messages."""
+
+    model_config = ConfigDict(strict=False)
+
+    to: str | None = Field(default=None, description="The bare address, or `to` as it was sent.")
+    idempotency_key: str | None = None
+    limit: int = Field(default=1_000, ge=0, le=1_000)
+    offset: int = Field(default=0, ge=0, le=1_000_000_000)
+
+
+class RequestsQuery(Input):
+    """Which requests. Texts are globs."""
+
+    model_config = ConfigDict(strict=False)
+
+    method: Text | None = None
+    path: Text | None = Field(default=None, description="Covers the paths below it, or is a glob.")
+    idempotency_key: Text | None = None
+    status: int | None = Field(default=None, description="Of the response; 0 for a connection that was cut.")
+    fault: Text | None = Field(default=None, description="A kind of fault that met the request.")
 
 
 class Health(BaseModel):
@@ -57,7 +134,6 @@ class Event(BaseModel):
 
     @classmethod
     def of(cls, event: PlannedEvent | StoredEvent, **further: Any) -> Self:
-        """The model of an event of the store."""
         return cls.model_validate(event.data | {"type": event.type, "at": event.at_ms / 1000} | further)
 
     @property
@@ -96,22 +172,12 @@ class Message(BaseModel):
 
     @classmethod
     def of(cls, send: StoredSend, attachments: Sequence[StoredAttachment], events: Sequence[StoredEvent]) -> Self:
-        """The model of a stored send."""
         return cls.model_validate(
-            {
-                "send_id": send.send_id,
-                "message_id": send.message_id,
+            vars(send)
+            | {
                 "to": send.recipient,
-                "subject": send.subject,
-                "content": send.content,
                 "html_content": send.html,
-                "cc": list(send.cc),
-                "bcc": list(send.bcc),
                 "attachments": attachments,
-                "policy_key": send.policy_key,
-                "idempotency_key": send.idempotency_key,
-                "organization": send.organization,
-                "endpoint": send.endpoint,
                 "created_at": send.created_ms / 1000,
                 "extra_fields": send.extra,
                 "events": [Event.of(event) for event in events],

@@ -6,21 +6,24 @@ also takes the first other kind created after it.
 
 from __future__ import annotations
 
-import fnmatch
 import random
+from collections.abc import Callable, Collection
+from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_provider_fluxomail.sandbox.faults.models import Delay, MissingSendId, StreamGap, handled_first
+from airflow_provider_fluxomail.sandbox.faults.models import (
+    AnyFault,
+    Delay,
+    Match,
+    MissingSendId,
+    StreamGap,
+    handled_first,
+)
+from airflow_provider_fluxomail.sandbox.limits import Bounds
 from airflow_provider_fluxomail.sandbox.store.request_log import path_matches
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from airflow_provider_fluxomail.sandbox.faults.models import AnyFault, Match
-    from airflow_provider_fluxomail.sandbox.limits import Bounds
 
 
 class Subject:
@@ -52,30 +55,21 @@ class Subject:
 
     def matches(self, match: Match) -> bool:
         """Whether everything that is given holds."""
-        if match.method is not None and not _glob(self.method, match.method.upper()):
-            return False
-        if match.path is not None and not path_matches(self.path, match.path):
-            return False
-        if match.api_key is not None and not _glob(self.api_key, match.api_key):
-            return False
-        if match.idempotency_key is None and match.recipient is None:
-            return True
-        key, recipients = self._found
-        if match.idempotency_key is not None and not _glob(key, match.idempotency_key):
-            return False
-        wanted = match.recipient
-        return wanted is None or any(_glob(recipient.lower(), wanted.lower()) for recipient in recipients)
+        return (
+            (match.method is None or fnmatchcase(self.method, match.method.upper()))
+            and (match.path is None or path_matches(self.path, match.path))
+            and (match.api_key is None or _glob(self.api_key, match.api_key))
+            and (match.idempotency_key is None or _glob(self._found[0], match.idempotency_key))
+            and (match.recipient is None or any(_glob(to.lower(), match.recipient.lower()) for to in self._found[1]))
+        )
 
 
 def _glob(value: str | None, pattern: str) -> bool:
-    return value is not None and fnmatch.fnmatchcase(value, pattern)
+    return value is not None and fnmatchcase(value, pattern)
 
 
 class QueuedFault:
-    """A fault that is pending.
-
-    :param number: increases with every fault.
-    """
+    """A fault in the queue; ``number`` increases with every fault."""
 
     def __init__(self, number: int, spec: AnyFault) -> None:
         self.number = number
@@ -85,7 +79,6 @@ class QueuedFault:
 
     @property
     def pending(self) -> bool:
-        """Whether it can still meet requests."""
         return self.spec.times is None or self.met < self.spec.times
 
     def acquire(self) -> bool:
@@ -127,7 +120,6 @@ class PendingFault(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The further fields."""
         return self.model_extra or {}
 
 
@@ -141,11 +133,9 @@ class FaultQueue:
 
     @property
     def full(self) -> bool:
-        """Whether no more faults can be pending."""
         return len(self.pending()) >= self._bounds.faults
 
     def add(self, spec: AnyFault) -> QueuedFault:
-        """Queue a fault."""
         self._created += 1
         fault = QueuedFault(self._created, spec)
         if len(self._faults) > 2 * self._bounds.faults:
@@ -197,7 +187,6 @@ class FaultQueue:
         return acquired
 
     def pending(self) -> list[QueuedFault]:
-        """The faults that can still meet requests, in their order."""
         return [fault for fault in self._faults if fault.pending]
 
     def clear(self) -> None:

@@ -6,21 +6,17 @@ import json
 import math
 import os
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from starlette.responses import Response
+from starlette.types import Message, Send
 
 from airflow_provider_fluxomail.sandbox.errors import ApiError
-from airflow_provider_fluxomail.sandbox.exchange import json_response
+from airflow_provider_fluxomail.sandbox.exchange import Exchange, json_response
 from airflow_provider_fluxomail.sandbox.faults import models as faults
+from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
 from airflow_provider_fluxomail.sandbox.limits import MAX_EPOCH_SECONDS
-
-if TYPE_CHECKING:
-    from starlette.types import Message, Send
-
-    from airflow_provider_fluxomail.sandbox.exchange import Exchange
-    from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
-    from airflow_provider_fluxomail.sandbox.switches import Switches
+from airflow_provider_fluxomail.sandbox.switches import Switches
 
 _PIECES: Final = 10
 """Pieces of a slow body."""
@@ -81,17 +77,14 @@ class HeldResponse:
 
     @property
     def status(self) -> int:
-        """Its HTTP status."""
         return int(self.head["status"])
 
     @property
     def send_id(self) -> str | None:
-        """The ``sendId`` in it, if any."""
         value = self._json()
         return value.get("sendId") if isinstance(value, dict) else None
 
     async def send(self, send: Send) -> None:
-        """Send it whole."""
         await send(self.head)
         await send({"type": "http.response.body", "body": self.body})
 
@@ -122,7 +115,6 @@ class HeldResponse:
         return True
 
     async def _send_slowly(self, seconds: float, send: Send, exchange: Exchange) -> bool:
-        """Send the head at once and the body in pieces; False if the server stopped meanwhile."""
         await send(self.head)
         size = max(1, math.ceil(len(self.body) / _PIECES))
         pieces = [self.body[start : start + size] for start in range(0, len(self.body), size)]

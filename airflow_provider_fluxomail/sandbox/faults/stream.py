@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from airflow_provider_fluxomail.sandbox.faults import models as faults
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
+from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
 
 
 class StreamFaults:
@@ -37,7 +34,6 @@ class StreamFaults:
         return self._held_until
 
     def add(self, spec: AnyFault) -> None:
-        """Start a fault."""
         self.met = True
         if isinstance(spec, faults.StreamOutOfOrder):
             self._holds.append(_Count(spec, spec.events))
@@ -94,12 +90,12 @@ class StreamFaults:
                 self.stalled = not self.dropped
 
 
+@dataclass
 class _Count:
     """A fault and how many frames it still acts on or lets pass; None for no limit."""
 
-    def __init__(self, spec: AnyFault, left: int | None) -> None:
-        self.spec = spec
-        self.left = left
+    spec: AnyFault
+    left: int | None
 
     def use(self) -> None:
         if self.left:

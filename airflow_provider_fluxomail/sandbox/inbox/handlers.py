@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 from urllib.parse import parse_qs, urlencode
 
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from airflow_provider_fluxomail.sandbox.control.inputs import EventInput
+from airflow_provider_fluxomail.sandbox.control.models import EventInput
 from airflow_provider_fluxomail.sandbox.inbox import pages
 from airflow_provider_fluxomail.sandbox.inbox.pages import PREFIX
 from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL, MAX_EPOCH_SECONDS
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, details
-from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
+from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.mailbox import MAX_SEARCH
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-    from starlette.requests import Request
-
-    from airflow_provider_fluxomail.sandbox.state import Sandbox
-    from airflow_provider_fluxomail.sandbox.store.records import StoredSend
+from airflow_provider_fluxomail.sandbox.store.records import StoredSend, StoreFullError
 
 PAGE_SIZE: Final = 50
 EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventInput.model_fields["type"].annotation)
@@ -37,6 +33,8 @@ _SHOWN_TEXT: Final = 200_000
 _SHOWN_REQUESTS: Final = 20
 _MAX_REASON: Final = 500
 _VIEWS: Final = ("html", "text", "source")
+_HEADERS: Final = {"replyTo": "Reply-To", "fromEmail": "From (requested)", "fromName": "From name (requested)"}
+"""Names of email headers for fields that the API does not name."""
 
 
 class Inbox:
@@ -52,9 +50,8 @@ class Inbox:
         app.add_route(f"{PREFIX}/", self.home)
         app.add_route(f"{PREFIX}/static/{{name}}", self.static)
         app.add_route(f"{PREFIX}/{{send_id}}", self.message)
-        app.add_route(f"{PREFIX}/{{send_id}}/html", self.html)
-        app.add_route(f"{PREFIX}/{{send_id}}/source", self.source)
-        app.add_route(f"{PREFIX}/{{send_id}}/text", self.text)
+        for form in _VIEWS:
+            app.add_route(f"{PREFIX}/{{send_id}}/{form}", self.body)
         app.add_route(f"{PREFIX}/{{send_id}}/attachments/{{position:int}}", self.attachment)
         app.add_route(f"{PREFIX}/{{send_id}}/events", self.add_event, methods=["POST"])
 
@@ -77,9 +74,7 @@ class Inbox:
         number = min(last, max(1, int(page))) if page.isascii() and page.isdigit() and len(page) < 10 else 1
 
         def url(page: int = 1, *, search: str = search, refresh: bool = refresh) -> str:
-            named = {"q": search, "page": page if page > 1 else "", "refresh": "1" if refresh else ""}
-            shown = urlencode({name: value for name, value in named.items() if value != ""})
-            return f"{PREFIX}?{shown}" if shown else PREFIX
+            return _url(PREFIX, q=search, page=page if page > 1 else "", refresh="1" if refresh else "")
 
         base_url = pages.base_url(request)
         return pages.page(
@@ -103,25 +98,18 @@ class Inbox:
 
     async def message(self, request: Request) -> Response:
         """One message: ``view`` selects the form of its body, ``refresh=1`` loads it again every few seconds."""
-        send = self._sandbox.store.get_send(request.path_params["send_id"])
-        if send is None:
-            return self._unknown(request)
-        return self._message(request, send)
+        return self._message(request, self._find(request))
 
-    async def html(self, request: Request) -> Response:
-        """The HTML body, for the frame of the page."""
-        return self._body(request, "html")
-
-    async def source(self, request: Request) -> Response:
-        """The HTML body as text."""
-        return self._body(request, "source")
-
-    async def text(self, request: Request) -> Response:
-        """The text body."""
-        return self._body(request, "text")
+    async def body(self, request: Request) -> Response:
+        """The HTML body for the frame of the page, or the HTML or text body as text."""
+        send, form = self._find(request), request.url.path.rpartition("/")[2]
+        if form == "text":
+            return pages.plain(send.content)
+        if not send.html:
+            raise pages.Missing("No HTML", "The message has a text body only.")
+        return pages.mail(send.html) if form == "html" else pages.plain(send.html)
 
     async def static(self, request: Request) -> Response:
-        """The style sheet and the icon."""
         name = request.path_params["name"]
         if name not in pages.STATIC:
             raise HTTPException(404)
@@ -129,34 +117,27 @@ class Inbox:
 
     async def attachment(self, request: Request) -> Response:
         """Download an attachment, counted from 0."""
-        store, position = self._sandbox.store, request.path_params["position"]
-        send = store.get_send(request.path_params["send_id"])
-        if send is None:
-            return self._unknown(request)
-        files = store.attachments(send)
-        content = store.attachment_content(send, position) if position < len(files) else None
-        if content is None:
-            return self._missing(request, "No such attachment", "The message has no attachment with this number.")
+        send, position = self._find(request), request.path_params["position"]
+        files = self._sandbox.store.attachments(send)
+        if position >= len(files):
+            raise pages.Missing("No such attachment", "The message has no attachment with this number.")
+        content = self._sandbox.store.attachment_content(send, position)
+        assert content is not None
         return pages.download(content, files[position].filename)
 
     async def add_event(self, request: Request) -> Response:
         """The form of the page: add an event now, and redirect back to the page."""
-        send = self._sandbox.store.get_send(request.path_params["send_id"])
-        if send is None:
-            return self._unknown(request)
+        send = self._find(request)
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
         kind, reason = (form.get(name, [""])[0].strip() for name in ("type", "reason"))
         if kind not in EVENT_TYPES:
             return self._message(request, send, 400, f"The type of an event is one of {', '.join(EVENT_TYPES)}.")
-        data = details(kind, send.html)
-        if reason:
-            data["reason"] = reason[:_MAX_REASON]
+        data = details(kind, send.html) | ({"reason": reason[:_MAX_REASON]} if reason else {})
         try:
             added = self._sandbox.add_event(send, PlannedEvent(kind, self._sandbox.clock.now_ms(), data))
         except StoreFullError as error:
             return self._message(request, send, 409, f"Not added: {error}.")
-        query = "" if added else "?" + urlencode({"left_out": kind})
-        return RedirectResponse(f"{PREFIX}/{send.send_id}{query}#timeline", 303)
+        return RedirectResponse(_url(_path(send), left_out="" if added else kind) + "#timeline", 303)
 
     def _message(self, request: Request, send: StoredSend, status: int = 200, problem: str = "") -> Response:
         store, query = self._sandbox.store, request.query_params
@@ -168,26 +149,30 @@ class Inbox:
         left_out = query.get("left_out")
         if not problem and left_out in EVENT_TYPES:
             problem = f"Left out: the message is {left_out} already, and the switch repeated_events is set to drop."
-        events = store.events(send, int(MAX_EPOCH_SECONDS * 1000))
+        events = store.event_log.of_send(send, int(MAX_EPOCH_SECONDS * 1000))
         newer, older = store.mailbox.neighbours(send)
         refresh = query.get("refresh") == "1"
         requests = self._sandbox.requests.sends_with(send.idempotency_key) if send.idempotency_key else []
+
+        def url(view: str, *, refresh: bool = refresh) -> str:
+            return _url(_path(send), view=view, refresh="1" if refresh else "")
+
         return pages.page(
             "message.html",
             status,
             base_url=pages.base_url(request),
             refresh=REFRESH_SECONDS if refresh else None,
-            refresh_url=_message_url(send, view if view != views[0] else "", refresh=not refresh),
+            refresh_url=url(view if view != views[0] else "", refresh=not refresh),
             problem=problem,
             send=send,
             sender=FROM_EMAIL,
-            extra=_extra(send),
+            extra=[(_HEADERS.get(name, name), value) for name, value in list(send.extra.items())[:40]],
             state=next((event.type for event in reversed(events) if event.at_ms <= now_ms), None),
             events=events,
             now_ms=now_ms,
             event_types=EVENT_TYPES,
             view=view,
-            views=[(name, _message_url(send, name, refresh=refresh)) for name in views],
+            views=[(name, url(name)) for name in views],
             body=body[:_SHOWN_TEXT],
             body_is_cut=len(body) > _SHOWN_TEXT,
             attachments=store.attachments(send),
@@ -198,26 +183,15 @@ class Inbox:
             requests=requests[-_SHOWN_REQUESTS:],
         )
 
-    def _body(self, request: Request, form: str) -> Response:
-        send = self._sandbox.store.get_send(request.path_params["send_id"])
+    def _find(self, request: Request) -> StoredSend:
+        send_id: str = request.path_params["send_id"]
+        send = self._sandbox.store.get_send(send_id)
         if send is None:
-            return self._unknown(request)
-        if form == "text":
-            return pages.plain(send.content)
-        if not send.html:
-            return self._missing(request, "No HTML", "The message has a text body only.")
-        return pages.mail(send.html) if form == "html" else pages.plain(send.html)
-
-    def _unknown(self, request: Request) -> Response:
-        send_id = pages.clip(request.path_params["send_id"], 100)
-        text = f"The sandbox has no message {send_id}. It may have been reset, or started without its data file."
-        return self._missing(request, "No such message", text)
-
-    def _missing(self, request: Request, title: str, text: str) -> Response:
-        return pages.error_page(404, title, text, base_url=pages.base_url(request))
+            text = "It may have been reset, or started without its data file."
+            raise pages.Missing("No such message", f"The sandbox has no message {pages.clip(send_id, 100)}. {text}")
+        return send
 
     def _howto(self, base_url: str) -> dict[str, str]:
-        """How to send the first message."""
         key = self._sandbox.start_key
         body = {"to": "ops@example.org", "subject": "Hello", "content": "From the sandbox."}
         connection = {"conn_type": "fluxomail", "host": base_url, "password": key}
@@ -230,12 +204,10 @@ class Inbox:
         }
 
 
-def _message_url(send: StoredSend, view: str, *, refresh: bool) -> str:
-    query = {name: value for name, value in {"view": view, "refresh": "1" if refresh else ""}.items() if value}
-    return f"{PREFIX}/{send.send_id}" + (f"?{urlencode(query)}" if query else "")
+def _path(send: StoredSend) -> str:
+    return f"{PREFIX}/{send.send_id}"
 
 
-def _extra(send: StoredSend) -> list[tuple[str, Any]]:
-    """Fields that the API does not name, under their email header's name if they have one."""
-    headers = {"replyTo": "Reply-To", "fromEmail": "From (requested)", "fromName": "From name (requested)"}
-    return [(headers.get(name, name), value) for name, value in list(send.extra.items())[:40]]
+def _url(path: str, **query: Any) -> str:
+    shown = urlencode({name: value for name, value in query.items() if value != ""})
+    return f"{path}?{shown}" if shown else path

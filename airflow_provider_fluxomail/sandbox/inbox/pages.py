@@ -10,23 +10,20 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.sandbox.clock import iso
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from starlette.requests import Request
-
-    from airflow_provider_fluxomail.sandbox.errors import ControlError
+from airflow_provider_fluxomail.sandbox.errors import ControlError
 
 PREFIX: Final = "/inbox"
 STATIC: Final = {"inbox.css": "text/css", "icon.svg": "image/svg+xml"}
@@ -67,8 +64,15 @@ _MAIL: Final = _COMMON | {
 _FILE: Final = _COMMON | {"Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'"}
 
 
+class Missing(HTTPException):
+    """A 404 with a page that says what is missing."""
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__(404, text)
+        self.title = title
+
+
 def is_page(path: str) -> bool:
-    """Whether a path belongs to the inbox."""
     return path == PREFIX or path.startswith(PREFIX + "/")
 
 
@@ -78,7 +82,6 @@ def base_url(request: Request) -> str:
 
 
 def page(template: str, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any) -> Response:
-    """A page from a template."""
     text = _templates().get_template(template).render(context)
     return Response(text, status, {**(headers or {}), **_PAGE}, "text/html")
 
@@ -94,7 +97,6 @@ def error_page(
 
 
 def refusal(error: ControlError) -> Response:
-    """A page for a request that the guard has refused."""
     text = str(error)
     return error_page(error.status, "Refused", f"{text[:1].upper()}{text[1:]}.")
 
@@ -106,7 +108,6 @@ def mail(html: str) -> Response:
 
 
 def plain(text: str) -> Response:
-    """Plain text."""
     return Response(text, 200, dict(_FILE), "text/plain")
 
 
@@ -120,7 +121,6 @@ def download(content: bytes, filename: str) -> Response:
 
 
 def static(name: str) -> Response:
-    """A file of :data:`STATIC`."""
     headers = _FILE | {"Cache-Control": "max-age=31536000, immutable"}
     return Response(_static(name), 200, headers, STATIC[name])
 
@@ -149,7 +149,6 @@ def exact(at_ms: int) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes: ``1.5 KiB``."""
     if count < 1024:
         return f"{count} byte{'' if count == 1 else 's'}"
     return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"

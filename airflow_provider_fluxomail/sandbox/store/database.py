@@ -7,36 +7,35 @@ Every change is one transaction that ends before the response is sent.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from os import PathLike
+from typing import Final
 
-from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
+from airflow_provider_fluxomail.sandbox.limits import Bounds
+from airflow_provider_fluxomail.sandbox.message import Message
+from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.store.event_log import EventLog
 from airflow_provider_fluxomail.sandbox.store.keys import Keys
 from airflow_provider_fluxomail.sandbox.store.mailbox import Mailbox
-from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, StoredSend
-from airflow_provider_fluxomail.sandbox.store.schema import open_database, transaction
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from os import PathLike
-
-    from airflow_provider_fluxomail.sandbox.limits import Bounds
-    from airflow_provider_fluxomail.sandbox.message import Message
-    from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
-    from airflow_provider_fluxomail.sandbox.store.records import StoredEvent
-
-
-_SEND_COLUMNS = (
-    "number, send_id, message_id, organization, endpoint, recipient, subject, content, html, cc, bcc, policy_key, "
-    "idempotency_key, fingerprint, extra, created_ms"
+from airflow_provider_fluxomail.sandbox.store.records import (
+    StoredAttachment,
+    StoredSend,
+    StoreFullError,
 )
+from airflow_provider_fluxomail.sandbox.store.schema import open_database, scalar, transaction
+
+_JSON_COLUMNS: Final = ("cc", "bcc", "extra")
+_COLUMNS: Final = [field.name for field in fields(StoredSend)]
+_SELECT_SEND: Final = f"SELECT {', '.join(_COLUMNS)} FROM sends WHERE "  # noqa: S608  constants
+_WRITTEN: Final = [*_COLUMNS[1:], "address", "size"]
+_INSERT_SEND: Final = f"INSERT INTO sends ({', '.join(_WRITTEN)}) VALUES (:{', :'.join(_WRITTEN)})"  # noqa: S608  constants
 
 
 class Store:
     """The sandbox's database.
 
     :param path: a file, or None for memory.
-    :param bounds: what is kept at most.
     :raises StoreError: the file cannot be opened or written, is not a SQLite file, or another sandbox uses it.
     """
 
@@ -46,27 +45,20 @@ class Store:
         row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
         self._count, self._bytes = int(row[0]), int(row[1])
         self.event_log = EventLog(self._db)
-        """The queries over the events of all messages."""
         self.mailbox = Mailbox(self._db)
-        """The queries of the inbox."""
         self.keys = Keys(self._db, bounds)
-        """API keys and paused organizations."""
 
     def close(self) -> None:
-        """Close the file. The store cannot be used afterwards."""
         self._db.close()
 
     def clock_offset(self) -> float:
         """Seconds by which the clock was moved, so that a restart does not set it back."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = 'clock_offset'").fetchone()
-        return 0.0 if row is None else float(row[0])
+        return float(scalar(self._db, "SELECT value FROM meta WHERE name = 'clock_offset'") or 0.0)
 
     def put_clock_offset(self, offset: float) -> None:
-        """Store the offset of the clock, in seconds."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('clock_offset', ?)", (offset,))
 
     def clear(self) -> None:
-        """Delete everything."""
         with transaction(self._db):
             for table in ("idempotency", "events", "attachments", "sends", "keys", "paused", "meta"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
@@ -89,31 +81,16 @@ class Store:
 
         The oldest messages are dropped if a bound is reached; this one always fits.
         """
+        row = vars(message) | {
+            "send_id": send_id,
+            "message_id": message_id,
+            "organization": organization,
+            "endpoint": endpoint,
+            "created_ms": created_ms,
+        }
+        row |= {name: json.dumps(row[name]) for name in _JSON_COLUMNS}
         with transaction(self._db):
-            number = self._db.execute(
-                "INSERT INTO sends (send_id, message_id, organization, endpoint, recipient, address, subject, content,"
-                " html, cc, bcc, policy_key, idempotency_key, fingerprint, extra, created_ms, size)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    send_id,
-                    message_id,
-                    organization,
-                    endpoint,
-                    message.to,
-                    message.address,
-                    message.subject,
-                    message.content,
-                    message.html,
-                    json.dumps(message.cc),
-                    json.dumps(message.bcc),
-                    message.policy_key,
-                    message.idempotency_key,
-                    message.fingerprint,
-                    json.dumps(message.extra),
-                    created_ms,
-                    message.size,
-                ),
-            ).lastrowid
+            number = self._db.execute(_INSERT_SEND, row).lastrowid
             assert number is not None
             for event in events:
                 self.event_log.insert(number, event.type, event.at_ms, json.dumps(event.data))
@@ -139,21 +116,12 @@ class Store:
         return count, size
 
     def get_send(self, send_id: str) -> StoredSend | None:
-        """The send, or None."""
-        row = self._db.execute(
-            f"SELECT {_SEND_COLUMNS} FROM sends WHERE send_id = ?",  # noqa: S608  a constant
-            (send_id,),
-        ).fetchone()
-        return None if row is None else _send(row)
+        return next(self._sends("send_id = ?", send_id), None)
 
     def find_idempotent(self, organization: str, key: str, since_ms: int) -> StoredSend | None:
         """The send of an idempotency key, unless it was sent at ``since_ms`` or before."""
-        row = self._db.execute(
-            f"SELECT {_SEND_COLUMNS} FROM sends WHERE number ="  # noqa: S608  a constant
-            " (SELECT send FROM idempotency WHERE organization = ? AND key = ? AND created_ms > ?)",
-            (organization, key, since_ms),
-        ).fetchone()
-        return None if row is None else _send(row)
+        where = "number = (SELECT send FROM idempotency WHERE organization = ? AND key = ? AND created_ms > ?)"
+        return next(self._sends(where, organization, key, since_ms), None)
 
     def find_sends(
         self, *, to: str | None, idempotency_key: str | None, limit: int, offset: int
@@ -170,15 +138,10 @@ class Store:
             where.append("idempotency_key = ?")
             values.append(idempotency_key)
         condition = " AND ".join(where)
-        count = self._scalar(f"SELECT count(*) FROM sends WHERE {condition}", *values)  # noqa: S608  fixed texts
-        rows = self._db.execute(
-            f"SELECT {_SEND_COLUMNS} FROM sends WHERE {condition} ORDER BY number LIMIT ? OFFSET ?",  # noqa: S608
-            (*values, limit, offset),
-        )
-        return count, [_send(row) for row in rows]
+        count = scalar(self._db, f"SELECT count(*) FROM sends WHERE {condition}", *values)  # noqa: S608  fixed texts
+        return count, list(self._sends(f"{condition} ORDER BY number LIMIT ? OFFSET ?", *values, limit, offset))
 
     def attachments(self, send: StoredSend) -> list[StoredAttachment]:
-        """The attachments of a send, in their order, without content."""
         rows = self._db.execute(
             "SELECT filename, content_type, length(content), sha256 FROM attachments WHERE send = ? ORDER BY position",
             (send.number,),
@@ -187,10 +150,15 @@ class Store:
 
     def attachment_content(self, send: StoredSend, position: int) -> bytes | None:
         """The decoded bytes of an attachment, or None."""
-        row = self._db.execute(
-            "SELECT content FROM attachments WHERE send = ? AND position = ?", (send.number, position)
-        ).fetchone()
-        return None if row is None else bytes(row[0])
+        query = "SELECT content FROM attachments WHERE send = ? AND position = ?"
+        content: bytes | None = scalar(self._db, query, send.number, position)
+        return content
+
+    def _sends(self, where: str, *values: object) -> Iterator[StoredSend]:
+        """The sends of a condition; the caller has read them all before anything is changed."""
+        for row in self._db.execute(_SELECT_SEND + where, values):
+            columns = dict(zip(_COLUMNS, row, strict=True))
+            yield StoredSend(**columns | {name: json.loads(columns[name]) for name in _JSON_COLUMNS})
 
     # Events
 
@@ -207,22 +175,3 @@ class Store:
             self._db.execute("UPDATE sends SET size = size + ? WHERE number = ?", (len(data), send.number))
             count, size = self._make_room(self._count, self._bytes + len(data))
         self._count, self._bytes = count, size
-
-    def events(self, send: StoredSend, now_ms: int) -> list[StoredEvent]:
-        """The events of a send that have happened by now, in the order of their time."""
-        return self.event_log.of_send(send, now_ms)
-
-    def has_event(self, send: StoredSend, kind: str) -> bool:
-        """Whether a send has an event of a type, planned or past."""
-        return self.event_log.count(send, kind) > 0
-
-    def _scalar(self, query: str, *values: object) -> int:
-        return int(self._db.execute(query, values).fetchone()[0])
-
-
-def _send(row: tuple[Any, ...]) -> StoredSend:
-    columns = dict(zip(_SEND_COLUMNS.split(", "), row, strict=True))
-    for name in ("cc", "bcc"):
-        columns[name] = tuple(json.loads(columns[name]))
-    columns["extra"] = json.loads(columns["extra"])
-    return StoredSend(**columns)

@@ -7,15 +7,12 @@ with 20,000, unless its filter matches hardly any event.
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from airflow_provider_fluxomail.sandbox.store.records import Position, StoredEvent
-
-if TYPE_CHECKING:
-    import sqlite3
-
-    from airflow_provider_fluxomail.sandbox.store.records import StoredSend
+from airflow_provider_fluxomail.sandbox.store.records import Position, StoredEvent, StoredSend
+from airflow_provider_fluxomail.sandbox.store.schema import scalar
 
 LAST: Final = 2**63 - 1
 """A number above those of all events."""
@@ -29,11 +26,8 @@ _SELECT = f"SELECT {_COLUMNS} FROM events CROSS JOIN sends ON sends.number = sen
 class EventFilter:
     """Which events to read.
 
-    :param organization: their organization.
     :param types: globs of SQLite, one of which must match ``email.<type>``; if there are none, every type matches.
     :param domain: the domain of the recipient; case is ignored.
-    :param smtp_code: ``smtpCode`` of the event, as text.
-    :param mta_host: ``mtaHost`` of the event, as text.
     """
 
     organization: str
@@ -43,7 +37,6 @@ class EventFilter:
     mta_host: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
-        """The filter as SQL, and the values in it."""
         # The + keeps SQLite from using another index than that of the order.
         conditions, values = ["+organization = ?"], [self.organization]
         if self.types:
@@ -75,9 +68,8 @@ class Cursor(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A view of the log that no longer changes.
+    """A view of the log that no longer changes: events up to a time, of those that are stored.
 
-    :param now_ms: events up to then, ms since the epoch.
     :param newest: number of the last event that was stored; 0 if there is none.
     """
 
@@ -86,43 +78,32 @@ class Moment(NamedTuple):
 
 
 class EventLog:
-    """All queries and changes of the events.
-
-    :param db: the store's connection; its schema has the tables.
-    """
+    """All queries and changes of the events."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
     def insert(self, send_number: int, kind: str, at_ms: int, data: str) -> None:
-        """Add an event to a send, inside a transaction of the caller.
-
-        :param data: its further fields, as JSON.
-        """
+        """Add an event with its further fields as JSON, inside a transaction of the caller."""
         self._db.execute(
             "INSERT INTO events (send, type, at_ms, data) VALUES (?, ?, ?, ?)", (send_number, kind, at_ms, data)
         )
 
     def count(self, send: StoredSend, kind: str | None = None) -> int:
         """The number of events of a send, planned or past; of one type if it is given."""
-        query = "SELECT count(*) FROM events WHERE send = ?"
-        if kind is None:
-            return self._number(query, send.number)
-        return self._number(f"{query} AND type = ?", send.number, kind)
+        query = "SELECT count(*) FROM events WHERE send = ? AND type = coalesce(?, type)"
+        return int(scalar(self._db, query, send.number, kind))
 
     def of_send(self, send: StoredSend, now_ms: int) -> list[StoredEvent]:
-        """The events of a send that have happened by now, in the order of their time."""
         return self._rows("send = ? AND at_ms <= ? ORDER BY at_ms, events.number", [send.number, now_ms])
 
     def page(
         self, wanted: EventFilter, *, before: Position | None, since_ms: int, now_ms: int, limit: int
     ) -> tuple[list[StoredEvent], bool]:
-        """Events that have happened by now, newest first.
+        """Events that have happened by now, newest first, and whether there are older ones.
 
         :param before: only events before it.
         :param since_ms: only events of this ms and later.
-        :param limit: how many at most.
-        :return: the events, and whether there are older ones.
         """
         last = before or Position(now_ms, LAST)
         condition, values = wanted.condition()
@@ -139,7 +120,6 @@ class EventLog:
         """The events that a stream has not sent yet, oldest first.
 
         :param moment: what is stored or happens after it is left out, so that the result is always the same.
-        :param limit: how many at most.
         :param size: stop once their data have this many characters.
         :return: the events, the cursor after them, and whether there may be more.
         """
@@ -170,21 +150,21 @@ class EventLog:
 
     def find(self, organization: str, send_id: str, at_ms: int) -> Position | None:
         """The position of the first stored event with the id ``<send_id>:<at_ms>``, or None."""
-        number = self._db.execute(
+        number = scalar(
+            self._db,
             "SELECT min(events.number) FROM sends JOIN events ON send = sends.number"
             " WHERE send_id = ? AND organization = ? AND at_ms = ?",
-            (send_id, organization, at_ms),
-        ).fetchone()[0]
+            *(send_id, organization, at_ms),
+        )
         return None if number is None else Position(at_ms, int(number))
 
     def newest(self) -> int:
-        """Number of the last event that was stored; 0 if there is none."""
-        return self._number("SELECT coalesce(max(number), 0) FROM events")
+        return int(scalar(self._db, "SELECT coalesce(max(number), 0) FROM events"))
 
     def next_after(self, at_ms: int) -> int | None:
         """When the next event after a moment happens, ms since the epoch; None if none is planned."""
-        found = self._db.execute("SELECT min(at_ms) FROM events WHERE at_ms > ?", (at_ms,)).fetchone()[0]
-        return None if found is None else int(found)
+        found: int | None = scalar(self._db, "SELECT min(at_ms) FROM events WHERE at_ms > ?", at_ms)
+        return found
 
     def _rows(self, condition: str, values: list[Any]) -> list[StoredEvent]:
         return [_event(row) for row in self._db.execute(_SELECT + condition, values)]
@@ -203,9 +183,6 @@ class EventLog:
                 break
         cursor.close()
         return found, size <= 0 or len(found) >= values[-1]
-
-    def _number(self, query: str, *values: object) -> int:
-        return int(self._db.execute(query, values).fetchone()[0])
 
 
 def _event(row: tuple[Any, ...]) -> StoredEvent:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import sqlite3
 
-from airflow_provider_fluxomail.sandbox.store.errors import StoreFullError
-from airflow_provider_fluxomail.sandbox.store.records import ApiKey
-
-if TYPE_CHECKING:
-    import sqlite3
-
-    from airflow_provider_fluxomail.sandbox.limits import Bounds
+from airflow_provider_fluxomail.sandbox.limits import Bounds
+from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoreFullError
+from airflow_provider_fluxomail.sandbox.store.schema import scalar
 
 
 class Keys:
-    """All queries and changes of keys and pauses.
-
-    :param db: the store's connection; its schema has the tables.
-    """
+    """All queries and changes of keys and pauses."""
 
     def __init__(self, db: sqlite3.Connection, bounds: Bounds) -> None:
         self._db = db
@@ -29,8 +22,7 @@ class Keys:
 
         :raises StoreFullError: the bound of keys is reached.
         """
-        known = self._db.execute("SELECT at_start FROM keys WHERE key = ?", (key.key,)).fetchone()
-        if known is None and not at_start and self._count("SELECT count(*) FROM keys") >= self._bounds.keys:
+        if not at_start and self.get(key.key) is None and self._full("keys"):
             raise StoreFullError(f"the sandbox keeps at most {self._bounds.keys} keys: reset it")
         scopes = None if key.scopes is None else json.dumps(key.scopes)
         self._db.execute(
@@ -48,7 +40,6 @@ class Keys:
             self.put(key, at_start=True)
 
     def get(self, key: str) -> ApiKey | None:
-        """The key, or None."""
         row = self._db.execute(
             "SELECT organization, scopes, cap, expires_ms FROM keys WHERE key = ?", (key,)
         ).fetchone()
@@ -57,7 +48,6 @@ class Keys:
         return ApiKey(key, row[0], None if row[1] is None else tuple(json.loads(row[1])), row[2], row[3])
 
     def drop_expired(self, now_ms: int) -> None:
-        """Delete the tokens that have expired."""
         self._db.execute("DELETE FROM keys WHERE expires_ms <= ?", (now_ms,))
 
     def delete(self, key: str) -> bool:
@@ -71,14 +61,13 @@ class Keys:
         """
         if not paused:
             self._db.execute("DELETE FROM paused WHERE organization = ?", (organization,))
-        elif self._count("SELECT count(*) FROM paused") >= self._bounds.keys:
+        elif self._full("paused"):
             raise StoreFullError(f"the sandbox keeps at most {self._bounds.keys} paused organizations: reset it")
         else:
             self._db.execute("INSERT OR IGNORE INTO paused VALUES (?)", (organization,))
 
     def is_paused(self, organization: str) -> bool:
-        """Whether an organization is paused."""
         return self._db.execute("SELECT 1 FROM paused WHERE organization = ?", (organization,)).fetchone() is not None
 
-    def _count(self, query: str) -> int:
-        return int(self._db.execute(query).fetchone()[0])
+    def _full(self, table: str) -> bool:
+        return int(scalar(self._db, f"SELECT count(*) FROM {table}")) >= self._bounds.keys  # noqa: S608  two names

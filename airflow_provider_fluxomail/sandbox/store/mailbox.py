@@ -5,13 +5,12 @@ SQLite does all of it, on narrow columns: with 60,000 messages a page takes a fe
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import sqlite3
-
-    from airflow_provider_fluxomail.sandbox.store.records import StoredSend
+from airflow_provider_fluxomail.sandbox.store.records import StoredSend
+from airflow_provider_fluxomail.sandbox.store.schema import scalar
 
 MAX_SEARCH: Final = 256
 """Characters of a search; further ones are ignored."""
@@ -49,18 +48,14 @@ class Listed:
 
 
 class Mailbox:
-    """The queries of the inbox.
-
-    :param db: the store's connection; its schema has the tables.
-    """
+    """The queries of the inbox."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
     def count(self, search: str) -> int:
-        """The number of messages that a search finds; an empty search finds all."""
         condition, values = _condition(search)
-        return self._number(f"SELECT count(*) FROM sends WHERE {condition}", *values)  # noqa: S608  fixed texts
+        return int(scalar(self._db, f"SELECT count(*) FROM sends WHERE {condition}", *values))  # noqa: S608  fixed texts
 
     def page(self, search: str, *, now_ms: int, limit: int, offset: int) -> list[Listed]:
         """Messages that a search finds, newest first.
@@ -77,25 +72,14 @@ class Mailbox:
         return [Listed(*row) for row in rows]
 
     def neighbours(self, send: StoredSend) -> tuple[str | None, str | None]:
-        """The send ids of the next newer and the next older message; None at the ends."""
-        newer = self._first("SELECT send_id FROM sends WHERE number > ? ORDER BY number LIMIT 1", send.number)
-        older = self._first("SELECT send_id FROM sends WHERE number < ? ORDER BY number DESC LIMIT 1", send.number)
-        return newer, older
+        newer = "SELECT send_id FROM sends WHERE number > ? ORDER BY number LIMIT 1"
+        older = "SELECT send_id FROM sends WHERE number < ? ORDER BY number DESC LIMIT 1"
+        return scalar(self._db, newer, send.number), scalar(self._db, older, send.number)
 
     def same_key(self, send: StoredSend) -> int:
         """The number of messages with the organization and idempotency key of a send, itself included."""
-        return self._number(
-            "SELECT count(*) FROM sends WHERE idempotency_key = ? AND organization = ?",
-            send.idempotency_key,
-            send.organization,
-        )
-
-    def _number(self, query: str, *values: object) -> int:
-        return int(self._db.execute(query, values).fetchone()[0])
-
-    def _first(self, query: str, *values: object) -> str | None:
-        row = self._db.execute(query, values).fetchone()
-        return None if row is None else str(row[0])
+        query = "SELECT count(*) FROM sends WHERE idempotency_key = ? AND organization = ?"
+        return int(scalar(self._db, query, send.idempotency_key, send.organization))
 
 
 def _condition(search: str) -> tuple[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""The rows of the store."""
+"""The rows of the store, and its errors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class StoreError(Exception):
+    """The data file cannot be used; the text is one line that says why."""
+
+
+class StoreFullError(Exception):
+    """A bound is reached; the text names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,6 @@ class ApiKey:
     expires_ms: int | None = None
 
     def alive(self, now_ms: int) -> bool:
-        """Whether it has not expired."""
         return self.expires_ms is None or now_ms < self.expires_ms
 
     def allows(self, scope: str) -> bool:
@@ -37,7 +44,7 @@ class ApiKey:
         return not self.scopes and scope == "send_email"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredSend:
     """A stored send; ``number`` increases with every send."""
 
@@ -50,8 +57,8 @@ class StoredSend:
     subject: str
     content: str
     html: str | None
-    cc: tuple[str, ...]
-    bcc: tuple[str, ...]
+    cc: list[str]
+    bcc: list[str]
     policy_key: str | None
     idempotency_key: str | None
     fingerprint: str
@@ -95,5 +102,4 @@ class StoredEvent:
 
     @property
     def position(self) -> Position:
-        """Its place in the order of all events."""
         return Position(self.at_ms, self.number)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 from urllib.parse import unquote_plus
 
 from pydantic import Field
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from airflow_provider_fluxomail.sandbox.limits import Bounds
+from airflow_provider_fluxomail.sandbox.limits import Bounds
 
 _SECRET_HEADERS: Final = frozenset(("authorization", "x-api-key", "proxy-authorization", "cookie", "referer"))
 _MAX_TEXT: Final = 2_000
@@ -76,11 +74,9 @@ class RequestLog:
         status: int | None = None,
         fault: str | None = None,
     ) -> list[LoggedRequest]:
-        """The kept requests that match, oldest first, each with the gap since the one before it. Texts are globs.
+        """The kept requests that match, oldest first, each with the gap since the one before it.
 
-        :param path: covers the paths below it too.
-        :param status: of the response; 0 for a request that got none.
-        :param fault: a kind that met the request.
+        The parameters are the fields of the control API's query.
         """
         found = [
             entry
@@ -101,7 +97,6 @@ class RequestLog:
         ]
 
     def clear(self) -> None:
-        """Forget all requests."""
         self._entries.clear()
         self._size = 0
 
@@ -112,7 +107,6 @@ def _without_token(parameter: str) -> str:
 
 
 def path_matches(path: str, pattern: str) -> bool:
-    """Whether a path is the pattern, lies below it, or matches it as a glob."""
     if any(sign in pattern for sign in "*?["):
         return fnmatchcase(path, pattern)
     return path == pattern or path.startswith(pattern.rstrip("/") + "/")

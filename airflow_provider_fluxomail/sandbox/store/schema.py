@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from airflow_provider_fluxomail.sandbox.store.errors import StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from os import PathLike
+from airflow_provider_fluxomail.sandbox.store.records import StoreError
 
 _SCHEMA_VERSION = 2
 _SCHEMA = """
@@ -56,20 +54,18 @@ def open_database(path: str | PathLike[str] | None) -> sqlite3.Connection:
     :raises StoreError: the file cannot be opened or written, is not a SQLite file, or another sandbox uses it.
     """
     name = ":memory:" if path is None else Path(path)
+    db = None
     try:
         db = sqlite3.connect(name, isolation_level=None, check_same_thread=False, timeout=0.5)
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot open the data file {path}: {error}") from error
-    try:
         _prepare(db, on_disk=path is not None)
-    except sqlite3.Error as error:
-        db.close()
+    except (sqlite3.Error, StoreError) as error:
+        if db is not None:
+            db.close()
+        if isinstance(error, StoreError):
+            raise
         if "locked" in str(error):
             raise StoreError(f"the data file {path} is in use by another sandbox") from error
         raise StoreError(f"cannot use the data file {path}: {error}") from error
-    except StoreError:
-        db.close()
-        raise
     return db
 
 
@@ -92,6 +88,12 @@ def _prepare(db: sqlite3.Connection, *, on_disk: bool) -> None:
         db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
     # Fails here, and not in the first request, if a table of the file has other columns.
     db.execute("SELECT count(*), sum(size) FROM sends")
+
+
+def scalar(db: sqlite3.Connection, query: str, *values: object) -> Any:
+    """The first column of the first row; None if there is no row."""
+    row = db.execute(query, values).fetchone()
+    return None if row is None else row[0]
 
 
 @contextmanager

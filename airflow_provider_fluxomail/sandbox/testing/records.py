@@ -6,10 +6,11 @@ The records are the models of the control API.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from http.client import responses
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import PrivateAttr, field_validator
 
@@ -18,9 +19,6 @@ from airflow_provider_fluxomail.sandbox.control.models import Event
 from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest as Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["Attachment", "Event", "Fault", "Message", "Request", "RequestList"]
 

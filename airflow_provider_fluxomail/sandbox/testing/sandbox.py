@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPConnection
-from typing import TYPE_CHECKING, Any, Final
+from types import EllipsisType
+from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_fluxomail.sandbox.control.models import Requests
@@ -17,10 +19,6 @@ from airflow_provider_fluxomail.sandbox.testing.records import (
     describe_messages,
     given,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from types import EllipsisType
 
 _SENDS: Final = {"method": "POST", "path": "/api/v1/emails"}
 _STREAMS: Final = {"path": "/api/v1/events/stream"}
@@ -104,7 +102,7 @@ class FluxomailSandbox:
         """
         __tracebackhide__ = True
         filters = {"to": to, "idempotency_key": idempotency_key, "subject": subject}
-        found = self.messages(to, idempotency_key=idempotency_key, subject=subject)
+        found = self.messages(**filters)
         if len(found) != count:
             raise AssertionError(self._describe(count, len(found), filters))
         return found
@@ -328,18 +326,15 @@ class FluxomailSandbox:
         return "\n".join(lines)
 
     def _get(self, path: str, /, **query: Any) -> Any:
-        return self._call("GET", f"{path}?{urlencode(given(query))}")
+        return json.loads(self._call("GET", f"{path}?{urlencode(given(query))}"))
 
     def _post(self, path: str, payload: Mapping[str, Any]) -> Any:
-        return self._call("POST", path, json.dumps(payload))
-
-    def _call(self, method: str, path: str, body: str | None = None) -> Any:
-        return json.loads(self._bytes(method, path, body))
+        return json.loads(self._call("POST", path, json.dumps(payload)))
 
     def _fetch(self, path: str) -> bytes:
-        return self._bytes("GET", path)
+        return self._call("GET", path)
 
-    def _bytes(self, method: str, path: str, body: str | None = None) -> bytes:
+    def _call(self, method: str, path: str, body: str | None = None) -> bytes:
         # Not httpx or requests: they use proxies, and their log lines would be in the log that a test checks.
         connection = HTTPConnection(self._address.hostname or "", self._address.port, timeout=_TIMEOUT)
         try:
@@ -349,12 +344,9 @@ class FluxomailSandbox:
         finally:
             connection.close()
         if response.status >= 400:
-            raise ValueError(_error_text(content))
+            try:
+                text = str(json.loads(content)["error"])
+            except (ValueError, TypeError, KeyError):
+                text = content.decode(errors="replace")
+            raise ValueError(text)
         return content
-
-
-def _error_text(content: bytes) -> str:
-    try:
-        return str(json.loads(content)["error"])
-    except (ValueError, TypeError, KeyError):
-        return content.decode(errors="replace")
