@@ -56,8 +56,7 @@ def test_other_subjects_stay(subject: str) -> None:
 
 
 @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 writes <TaskInstance: dag.task run [failed]>")
-@pytest.mark.parametrize("task_id", ["fails", "group.fails", "a-b"])
-@pytest.mark.parametrize("map_index", [-1, 0, 7])
+@pytest.mark.parametrize(("task_id", "map_index"), [("fails", -1), ("group.fails", 0), ("a-b", 7)])
 def test_the_installed_airflows_own_record(task_id: str, map_index: int) -> None:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
     from airflow.utils.state import TaskInstanceState

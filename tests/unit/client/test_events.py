@@ -39,8 +39,8 @@ def test_an_event() -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [None, "text", {}, *({**ROW, "data": data} for data in (None, [], {}, {"sendId": ""}, {"sendId": 7})),
-     {**ROW, "type": None}, {**ROW, "type": ""}],
+    [None, "text", {}, {**ROW, "data": None}, {**ROW, "data": []}, {**ROW, "data": {}}, {**ROW, "type": None},
+     {**ROW, "data": {"sendId": ""}}, {**ROW, "data": {"sendId": 7}}, {**ROW, "type": ""}],
     ids=str,
 )  # fmt: skip
 def test_what_is_no_event_of_a_send(row: Any) -> None:
