@@ -62,11 +62,19 @@ def test_docstrings_describe_each_parameter(public: Any, tables: dict[str, Any])
     assert taken - rows == set()
 
 
-def test_tables_of_parameters_have_meaning_and_default(tables: dict[str, Any]) -> None:
-    rows = {name.strip("`"): (meaning, default) for name, meaning, default in tables["parameter_rows"](PUBLIC[0])}
-    assert all(meaning for meaning, _ in rows.values())
-    assert [rows[name][1] for name in ("to", "cc", "wait_timeout")] == ["required", "", "``3600``"]
-    assert rows["deferrable"][1] == "``[operators] default_deferrable``"
+def test_tables_have_meanings_defaults_units_and_cures(tables: dict[str, Any]) -> None:
+    parameters = {name.strip("`"): row for name, *row in tables["parameter_rows"](FluxomailSendOperator)}
+    assert all(meaning for meaning, _ in parameters.values())
+    assert [parameters[name][1] for name in ("to", "cc", "wait_timeout")] == ["required", "", "``3600``"]
+    options = {name.strip("`"): row for name, *row in tables["option_rows"]("connection")}
+    assert options.keys() == set(EXTRAS)
+    assert options["timeout"][1:] == ["``15``", "seconds"]
+    assert options["allow_http"][1:] == ["``false``", "true or false"]
+    assert {name.strip("`") for name, *_ in tables["option_rows"]("section")} == set(SECTION)
+    errors = {name.rpartition(".")[2].strip("`"): row for name, *row in tables["error_rows"]()}
+    assert len(errors) > 15
+    assert (errors["FluxomailAuthError"][1], errors["FluxomailServerError"][1]) == ("yes", "no")
+    assert all(when and cure for when, _, cure in errors.values())
     assert "further line" in tables["documented_parameters"](_described)["first"]
     with pytest.raises(ValueError, match="_described has no parameter third"):
         list(tables["parameter_rows"](_described))
@@ -80,23 +88,6 @@ def _described(first: str, second: int = 2) -> None:
     :param second: a number.
     :param third: does not exist.
     """
-
-
-def test_tables_of_options_have_defaults_and_units(tables: dict[str, Any]) -> None:
-    rows = {name.strip("`"): (default, unit) for name, _, default, unit in tables["option_rows"]("connection")}
-    assert rows.keys() == set(EXTRAS)
-    assert rows["timeout"] == ("``15``", "seconds")
-    assert rows["allow_http"] == ("``false``", "true or false")
-    assert rows["redirect_to"][0] == "none"
-    assert {name.strip("`") for name, *_ in tables["option_rows"]("section")} == set(SECTION)
-
-
-def test_the_table_of_errors_says_what_to_do(tables: dict[str, Any]) -> None:
-    rows = {name.rpartition(".")[2].strip("`"): row for name, *row in tables["error_rows"]()}
-    assert len(rows) > 15
-    assert rows["FluxomailAuthError"][1] == "yes"
-    assert rows["FluxomailServerError"][1] == "no"
-    assert all(when and cure for when, _, cure in rows.values())
 
 
 def test_the_reference_has_every_public_name_of_the_client(tables: dict[str, Any]) -> None:

@@ -96,8 +96,6 @@ def test_the_form_shows_the_defaults() -> None:
     assert placeholders["timeout"] == "15"
     assert "max_wait" not in placeholders, "another default may hold"
 
-
-def test_secrets_in_the_form_are_masked() -> None:
     assert CONNECTION_FIELDS["proxies"]["schema"]["format"] == "password", "a proxy's URL holds a password"
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.event_types import FAILURES, check_fail_on, check_target
+from airflow_provider_fluxomail.client.event_types import check_fail_on, check_target
 from airflow_provider_fluxomail.client.models import Event, Timeline, parse_time
-from airflow_provider_fluxomail.client.timeline import judge
 from tests.support.timelines import MS, at
 
 AT = datetime(2026, 1, 1, 0, 0, 12, 345000, tzinfo=UTC)
@@ -58,14 +57,6 @@ def test_head_and_privacy() -> None:
     assert "a@b.c" not in repr(timeline), "promise 5: timelines end up in logs"
 
 
-def test_pages_are_joined_sorted_and_without_repeats() -> None:
-    first = Timeline.parse("s1", {"events": [{"type": "opened", "ts": MS + 5}], "nextCursor": "c"})
-    second = Timeline.parse("s1", {"events": [{"type": "sent", "ts": MS}, {"type": "opened", "ts": MS + 5}]})
-    joined = first.joined(second)
-    assert [event.type for event in joined.events] == ["sent", "opened"]
-    assert joined.next_cursor is None
-
-
 @pytest.mark.parametrize(
     ("value", "moment"),
     [
@@ -98,12 +89,6 @@ def test_events_of_one_moment_come_in_the_order_of_a_message() -> None:
     kinds = ["sent", "delayed", "delivered", "opened", "clicked", "complained"]
     timeline = at(*((kind, MS) for kind in reversed(kinds)), ("exploded", MS - 1))
     assert [event.type for event in timeline.events] == ["exploded", *kinds]
-
-
-def test_fail_on_limits_what_fails() -> None:
-    timeline = at(("complained", MS), ("delivered", MS + 1))
-    assert judge(timeline, "delivered", FAILURES).reached is False  # type: ignore[union-attr]
-    assert judge(timeline, "delivered", ("bounced",)).reached is True  # type: ignore[union-attr]
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:

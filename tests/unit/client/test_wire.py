@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
 
 from airflow_provider_fluxomail.client import wire
 from airflow_provider_fluxomail.client.errors import (
-    FluxomailConnectionError,
     FluxomailError,
     FluxomailResponseError,
     FluxomailValidationError,
@@ -82,10 +80,8 @@ def test_a_first_response_and_a_replay() -> None:
     ("payload", "shown"),
     [
         (b"  ", "is empty"),
-        (b"\x1f\x8b\x08garbage", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "not a JSON object"),
-        ({}, "no sendId"),
         ({"sendId": 5}, "no sendId"),
     ],
 )
@@ -115,19 +111,6 @@ def test_errors_hide_what_the_request_held() -> None:
         read(response({"error": "fm_key may not send 'C\U0001f600 is the text' to a@b.example", "x": 1}, status=400))
     for private in ("fm_key", "a@b.example", "is the text"):
         assert private not in str(caught.value)
-
-
-def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = wire.timeline_request("s1")
-    body = wire.BoundedBody(request, 5)
-    body.add(b"x" * wire.MAX_RESPONSE_BYTES)
-    with pytest.raises(FluxomailResponseError, match="larger than 4 MiB"):
-        body.add(b"x")
-    slow = wire.BoundedBody(request, 5)
-    late = time.monotonic() + 6
-    monkeypatch.setattr(time, "monotonic", lambda: late)
-    with pytest.raises(FluxomailConnectionError, match="not complete after 5 s"):
-        slow.add(b"x")
 
 
 def test_a_lost_connection_is_described() -> None:
