@@ -98,18 +98,14 @@ def test_every_option_of_airflow_is_in_the_table() -> None:
     assert names <= rows(SMTP, "Configuration").keys()
 
 
-def test_every_extra_of_an_smtp_connection_is_in_the_table() -> None:
+def test_every_field_of_an_old_connection_is_in_the_table() -> None:
     source = inspect.getsource(old(SMTP_HOOK))
     extras = set(re.findall(r'extra(?:_dejson)?\.get\("(\w+)"', source)) | {"scope", "tenant_id"}
     assert {"from_email", "retry_limit", "auth_type"} <= extras
     assert extras <= rows(SMTP, "Connection").keys()
-
-
-def test_every_field_of_an_aws_connection_is_in_the_table() -> None:
     wrapper = old(f"{AMAZON}.utils.connection_wrapper:AwsConnectionWrapper")
-    fields = set(wrapper.__dataclass_fields__) - {
-        "conn", "conn_id", "conn_type", "login", "password", "schema", "extra_config",
-    }  # fmt: skip
+    common = {"conn", "conn_id", "conn_type", "login", "password", "schema", "extra_config"}
+    fields = set(wrapper.__dataclass_fields__) - common
     assert {"region_name", "role_arn"} <= fields
     assert fields <= rows(SES, "Connection").keys()
 

@@ -61,11 +61,10 @@ def test_the_installed_airflows_own_record(task_id: str, map_index: int) -> None
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
     from airflow.utils.state import TaskInstanceState
 
-    names: dict[str, Any] = {"task_id": task_id, "dag_id": "my-dag", "run_id": RUN, "hostname": "worker's <1>"}
     task: Any = BaseOperator(task_id=task_id)
     ti = RuntimeTaskInstance.model_construct(
-        **names, id=uuid.UUID(INSTANCE), try_number=3, map_index=map_index, dag_version_id=uuid.uuid4(), task=task,
-        max_tries=2, state=TaskInstanceState.FAILED,
+        task_id=task_id, dag_id="my-dag", run_id=RUN, hostname="worker's <1>", id=uuid.UUID(INSTANCE), try_number=3,
+        map_index=map_index, dag_version_id=uuid.uuid4(), task=task, max_tries=2, state=TaskInstanceState.FAILED,
     )  # fmt: skip
     mapped = f" map_index={map_index}" if map_index >= 0 else ""
     subject = f"Airflow alert: {ti}"

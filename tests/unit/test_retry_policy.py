@@ -100,25 +100,19 @@ def test_the_reason_says_nothing_private() -> None:
 
 
 @each_class
-def test_our_tasks_have_it(kind: type[BaseOperator], arguments: dict[str, Any]) -> None:
+def test_our_tasks_have_it_unless_the_author_gives_another(kind: type[BaseOperator], arguments: dict[str, Any]) -> None:
     task: Any = kind(task_id="task", **arguments)
-    if HAS_RETRY_POLICIES:
-        assert isinstance(task.retry_policy, FluxomailRetryPolicy)
-    else:
+    if not HAS_RETRY_POLICIES:
         assert not hasattr(task, "retry_policy")
-
-
-@since_3_3
-@each_class
-def test_unless_the_author_gives_another(kind: type[BaseOperator], arguments: dict[str, Any]) -> None:
+        return
     from airflow.sdk import ExceptionRetryPolicy
 
+    assert isinstance(task.retry_policy, FluxomailRetryPolicy)
     own = ExceptionRetryPolicy(rules=[])
-    task: Any = kind(task_id="task", retry_policy=own, **arguments)
-    assert task.retry_policy is own
+    of_task: Any = kind(task_id="task", retry_policy=own, **arguments)
     with DAG(dag_id="dag", schedule=None, start_date=START, default_args={"retry_policy": own}):
         of_dag: Any = kind(task_id="task", **arguments)
-    assert of_dag.retry_policy is own
+    assert of_task.retry_policy is of_dag.retry_policy is own
 
 
 @since_3_3

@@ -90,13 +90,6 @@ async def test_what_has_waited_is_safe_when_the_part_is_in_which_it_was_fired() 
     assert store.value["seen"] == [digest(event(1)), digest(event(2))]
 
 
-async def test_a_new_generation_is_read_from_the_cursor() -> None:
-    source, one = Source(page(), page(event(2), event(3))), trigger_cursor()
-    await one.on_part(source.part())
-    assert await one.on_part(source.part(event(3), generation=2)) == [event(2), event(3)]
-    assert len(source.asked) == 2
-
-
 async def test_what_is_one_event() -> None:
     wanted = EventFilter(types=("email.bounced", "email.opened"))
     one = TriggerCursor(wanted, CursorStore(Store(), []), timing=EventTiming(spacing=0.0))

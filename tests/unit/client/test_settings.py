@@ -30,7 +30,7 @@ def test_every_form_of_base_url(given: str, used: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "shown"),
     [
         ("http://api.fluxomail.com", "unencrypted"),
         ("http://localhost.evil.example", "unencrypted"),
@@ -46,13 +46,13 @@ def test_every_form_of_base_url(given: str, used: str) -> None:
         ("https://api.fluxomail.com\nX-Evil: 1", "not a URL"),
     ],
 )
-def test_bad_base_urls(given: str, told: str) -> None:
-    with pytest.raises(FluxomailValidationError, match=told):
+def test_bad_base_urls(given: str, shown: str) -> None:
+    with pytest.raises(FluxomailValidationError, match=shown):
         normalise_base_url(given)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "shown"),
     [
         ({"api_key": ""}, "no API key"),
         ({"api_key": "fm_secret\n"}, "line break"),
@@ -69,7 +69,7 @@ def test_bad_base_urls(given: str, told: str) -> None:
         ({"user_agent": "a\rb"}, "user_agent must be printable"),
     ],
 )
-def test_bad_settings(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(FluxomailValidationError, match=told) as caught:
+def test_bad_settings(fields: dict[str, Any], shown: str) -> None:
+    with pytest.raises(FluxomailValidationError, match=shown) as caught:
         ClientSettings(**{"api_key": "k", **fields})
     assert "fm_secret" not in str(caught.value)

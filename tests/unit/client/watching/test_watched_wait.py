@@ -108,8 +108,7 @@ async def test_a_wait_that_leaves_is_forgotten_whatever_its_state() -> None:
         waits = new()
         one = in_state(waits, state)
         waits.remove(one)
-        assert one.state is ENDED
+        assert (one.state, one.due) == (ENDED, 0)
         assert (len(waits), list(waits), list(waits.joining)) == (0, [], [])
-        assert one.due == 0
         waits.on_event(event("delivered"))
         await asyncio.sleep(2 * SETTLE)
