@@ -92,8 +92,11 @@ def test_a_copy_that_is_not_an_address(value: Any, told: str) -> None:
 @pytest.mark.parametrize("value", ["a@x.org; ", "a@x.org,", ["a@x.org"], ["a@x.org;"], "['a@x.org']", [["a@x.org"]]])
 def test_one_recipient(value: Any) -> None:
     assert EmailMessage(to=value, subject="Hi", content="x").to == "a@x.org"
-    with_a_comma: Any = ["Doe, Jane <j@x.org>"]
-    assert EmailMessage(to=with_a_comma, subject="Hi", content="x").to == "Doe, Jane <j@x.org>"
+
+
+def test_a_name_with_a_comma_is_one_item_of_a_list() -> None:
+    message = EmailMessage.of({"to": ["Doe, Jane <j@x.org>"], "subject": "Hi", "content": "x"})
+    assert message.to == "Doe, Jane <j@x.org>"
 
 
 @pytest.mark.parametrize(

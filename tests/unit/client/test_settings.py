@@ -26,6 +26,9 @@ from airflow_provider_fluxomail.client.settings import ClientSettings, normalise
 )
 def test_every_form_of_base_url(given: str, used: str) -> None:
     assert normalise_base_url(given) == used
+
+
+def test_http_may_be_allowed() -> None:
     assert normalise_base_url("http://mail.internal", allow_http=True) == "http://mail.internal"
 
 

@@ -46,10 +46,11 @@ def test_the_send_request() -> None:
     assert not bare.repeatable
 
 
-@pytest.mark.parametrize("key", ["", "a b", "a\r\nX: y", "ä", "k" * 129, "\x00", 5])
-def test_keys_that_are_no_header_value(key: Any) -> None:
-    with pytest.raises(FluxomailValidationError, match="1 to 128 visible ASCII"):
-        wire.send_request(MESSAGE, key)
+def test_keys_are_header_values() -> None:
+    bad: list[Any] = ["", "a b", "a\r\nX: y", "ä", "k" * 129, "\x00", 5]
+    for key in bad:
+        with pytest.raises(FluxomailValidationError, match="1 to 128 visible ASCII"):
+            wire.send_request(MESSAGE, key)
     for good in ("k" * 128, "user-sync:<id>", "manual__2026-01-01T00:00:00+00:00"):
         assert wire.send_request(MESSAGE, good).idempotency_key == good
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from airflow_provider_fluxomail.client.watching.wait import Ending, now
-from airflow_provider_fluxomail.client.watching.watched_wait import NEXT, State, WatchedWait, WatchedWaits
+from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits
 from tests.support import watched_waits
 from tests.support.watched_waits import ENDED, FOLLOWING, JOINING, POLLED, SETTLE, SETTLING, event, new, watched
 
@@ -49,11 +49,6 @@ async def test_each_signal_in_each_state(signal: str, states: tuple[State | None
         else:
             watched_waits.SIGNALS[signal](waits, one)
             assert one.state is after, before
-
-
-def test_nothing_leaves_the_end_and_everything_reaches_it() -> None:
-    assert NEXT[ENDED] == set()
-    assert all(ENDED in following for state, following in NEXT.items() if state is not ENDED)
 
 
 async def ending_of(one: WatchedWait) -> tuple[str, str | None]:
