@@ -16,9 +16,9 @@ def test_only_fields_that_are_given_are_sent() -> None:
     empty = message(html_content=None, cc=None, bcc="", attachments=None, policy_key=None, extra_fields=None)
     assert empty == message() == EmailMessage.of(GOOD) == EmailMessage.of(message())
     assert empty.to_json() == GOOD
-    attached = message(attachments=[Attachment("rows.csv", b"id\n")], html_content="<p>Hi</p>").to_json()
-    assert attached["attachments"] == [{"filename": "rows.csv", "contentBase64": "aWQK", "contentType": "text/csv"}]
-    assert attached["htmlContent"] == "<p>Hi</p>"
+    sent = message(attachments=[Attachment("rows.csv", b"id\n")], html_content="<p>Hi</p>", policy_key="bulk").to_json()
+    assert sent["attachments"] == [{"filename": "rows.csv", "contentBase64": "aWQK", "contentType": "text/csv"}]
+    assert (sent["htmlContent"], sent["policyKey"]) == ("<p>Hi</p>", "bulk")
 
 
 @pytest.mark.parametrize("value", ["", " \n ", None])
