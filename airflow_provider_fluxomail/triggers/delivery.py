@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -64,7 +64,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         deadline: float,
         started: float,
         target: str = "delivered",
-        fail_on: Sequence[str] = FAILURES,
+        fail_on: Collection[str] = FAILURES,
         fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
         poll_interval: float = 30.0,
         resume_after: float = 0.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail import airflow_compat
-from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.airflow_facts import RELEASE
 
 SINCE_3_3 = {"RetryDecision", "SharedStreamProducer"}
@@ -38,11 +36,6 @@ def test_a_result_keeps_what_this_airflow_can_store() -> None:
     assert airflow_compat.storable_result(pushes_each, result) == kept
     assert airflow_compat.storable_result(pushes_one, result) == result
     assert airflow_compat.storable_result(pushes_each, [None]) == [None]
-
-
-def test_a_connection_is_looked_up_on_an_event_loop(sandbox: Sandbox) -> None:
-    connection = asyncio.run(airflow_compat.get_async_connection("fluxomail_default"))
-    assert connection.conn_type == "fluxomail"
 
 
 def test_private_names_that_are_overridden_exist() -> None:

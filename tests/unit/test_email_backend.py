@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import uuid
-from typing import Any
-
 import pytest
 
-from airflow_provider_fluxomail.airflow_compat import BaseOperator
 from airflow_provider_fluxomail.email_backend import readable_subject
 from tests.support.failure_mails import INSTANCE, RECORD, RUN
-
-AIRFLOW_3 = importlib.util.find_spec("airflow.sdk") is not None
 
 
 @pytest.mark.parametrize(
@@ -53,22 +46,3 @@ def test_the_record_of_a_task_becomes_its_name(change: dict[str, str], subject: 
 )
 def test_other_subjects_stay(subject: str) -> None:
     assert readable_subject(subject) == subject
-
-
-@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 writes <TaskInstance: dag.task run [failed]>")
-@pytest.mark.parametrize("task_id", ["fails", "group.fails", "a-b"])
-@pytest.mark.parametrize("map_index", [-1, 0, 7])
-def test_the_installed_airflows_own_record(task_id: str, map_index: int) -> None:
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-    from airflow.utils.state import TaskInstanceState
-
-    names: dict[str, Any] = {"task_id": task_id, "dag_id": "my-dag", "run_id": RUN, "hostname": "worker's <1>"}
-    task: Any = BaseOperator(task_id=task_id)
-    ti = RuntimeTaskInstance.model_construct(
-        **names, id=uuid.UUID(INSTANCE), try_number=3, map_index=map_index, dag_version_id=uuid.uuid4(), task=task,
-        max_tries=2, state=TaskInstanceState.FAILED,
-    )  # fmt: skip
-    mapped = f" map_index={map_index}" if map_index >= 0 else ""
-    subject = f"Airflow alert: {ti}"
-    assert len(subject) > 300
-    assert readable_subject(subject) == f"Airflow alert: my-dag.{task_id} {RUN}{mapped} [failed] try 3"

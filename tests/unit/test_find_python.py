@@ -44,10 +44,7 @@ def test_none_fits(tmp_path: Path) -> None:
     done = search(tmp_path, a="3.10.13", b="3.13.0", c="3.12.1 novenv", d="broken", e="2.7.18")
     assert (done.returncode, done.stdout) == (1, "")
     first, tried, cure = done.stderr.splitlines()
-    assert first == (
-        "No suitable Python: airflow-provider-fluxomail needs Python 3.11 or newer, and Airflow 3.0 runs on Python "
-        "below 3.13."
-    )
+    assert "needs Python 3.11 or newer, and Airflow 3.0 runs on Python below 3.13." in first
     for text in ("a is 3.10.13;", "b is 3.13.0;", "c is 3.12.1 without its venv module", "e is 2.7.18."):
         assert f"{tmp_path}/{text}" in tried
     assert f"{tmp_path}/d is" not in tried, "it does not run"

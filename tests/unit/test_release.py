@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,10 @@ AT_TAG = f"{REPOSITORY}/blob/v1.2.3"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[a](docs/a.md)", f"[a]({AT_TAG}/docs/a.md)"),
-        ("[a](./docs/a.md#part)", f"[a]({AT_TAG}/docs/a.md#part)"),
-        ("![a](docs/a.png)", f"![a]({AT_TAG}/docs/a.png)"),
+        ('![a](./docs/a.md#part "title")', f'![a]({AT_TAG}/docs/a.md#part "title")'),
         ("[`a`](docs/a.md)", f"[`a`]({AT_TAG}/docs/a.md)"),
-        ('[a](docs/a.md "title")', f'[a]({AT_TAG}/docs/a.md "title")'),
         ("see [a]\n\n[a]: docs/a.md\n", f"see [a]\n\n[a]: {AT_TAG}/docs/a.md\n"),
         ("[a](https://example.com/a)", "[a](https://example.com/a)"),
-        ("[a](//example.com/a)", "[a](//example.com/a)"),
-        ("[a](mailto:a@example.com)", "[a](mailto:a@example.com)"),
         ("[a](#part)", "[a](#part)"),
         ("`[a](docs/a.md)`", "`[a](docs/a.md)`"),
         ("```python\nx = y[0](docs)\n```\n[a](b)", f"```python\nx = y[0](docs)\n```\n[a]({AT_TAG}/b)"),
@@ -74,18 +70,18 @@ Description-Content-Type: text/markdown
 """
 
 
-def build(root: Path, *, metadata: str = METADATA, without: str = "") -> None:
+def build(root: Path, *, metadata: str = METADATA, without: Collection[str] = ()) -> None:
     dist = root / "dist"
     dist.mkdir(exist_ok=True)
     with zipfile.ZipFile(dist / "x-1.2.3-py3-none-any.whl", "w") as wheel:
         wheel.writestr("x-1.2.3.dist-info/METADATA", metadata)
         for name in ("fluxomail_send_and_wait.py", "templates/a.html"):
-            if name != without:
+            if name not in without:
                 wheel.writestr(f"airflow_provider_fluxomail/example_dags/{name}", "")
     with tarfile.open(dist / "x-1.2.3.tar.gz", "w:gz") as sdist:
         packed = ("RELEASING.md", "hatch_build.py", "scripts/readme.py", "example_dags/fluxomail_send_and_wait.py")
         for name in packed:
-            if name != without:
+            if name not in without:
                 sdist.addfile(tarfile.TarInfo(f"x-1.2.3/{name}"), io.BytesIO())
 
 
@@ -95,57 +91,36 @@ def lacks(checkout: Path) -> list[str]:
     return list(release_check.lacks(checkout / "dist", checkout))
 
 
-def test_nothing_is_lacking(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_lacking(checkout: Path) -> None:
     assert lacks(checkout) == []
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("Author-email: Ada <ada@example.org>\n", "", "authors is not filled in"),
-        (f"Project-URL: Repository, {REPOSITORY}\n", "", "Repository is not filled in"),
-        ("https://example.org/docs", "http://example.org/docs", "Documentation is not filled in"),
-        ("Project-URL: Changelog", "Project-URL: Issues", "Changelog is not filled in"),
-        (f"{AT_TAG}/docs/a.md", "docs/a.md", "1 links of the README would be broken on a package index: docs/a.md"),
-        ("<https://example.org>", '<img src="a.png" alt="a">', "package index: a.png"),
-    ],
-)
-def test_what_the_metadata_lack_is_said(checkout: Path, old: str, new: str, said: str) -> None:
-    assert old in METADATA
-    build(checkout, metadata=METADATA.replace(old, new))
-    (only,) = lacks(checkout)
-    assert said in only
-
-
-@pytest.mark.parametrize(
-    ("page", "content", "said"),
-    [
-        ("CHANGELOG.md", "## [Unreleased]\n\n## [1.2.2] - 2026-01-01\n", "has no section [1.2.3]"),
-        ("CHANGELOG.md", "## [1.2.3] - unreleased\n", "has no date for 1.2.3"),
-        ("CHANGELOG.md", "## [Unreleased]\n\n- New.\n\n## [1.2.3] - 2026-12-01\n", "entries under [Unreleased]"),
-        ("README.md", "No release is published yet: build it.\n", "README.md says: No release is published yet"),
-        ("docs/start/installing.md", "No release is published yet.\n", "docs/start/installing.md says"),
-    ],
-)
-def test_what_the_documents_lack_is_said(checkout: Path, page: str, content: str, said: str) -> None:
-    (checkout / page).write_text(content)
-    (only,) = lacks(checkout)
-    assert said in only
-
-
-@pytest.mark.parametrize(
-    ("without", "said"),
-    [
-        ("templates/a.html", "the wheel lacks airflow_provider_fluxomail/example_dags/templates/a.html"),
-        ("hatch_build.py", "the sdist lacks hatch_build.py"),
-    ],
-)
-def test_missing_files_are_said(checkout: Path, without: str, said: str) -> None:
-    build(checkout, without=without)
-    assert lacks(checkout) == [said]
-
-
-def test_builds_of_two_versions_are_not_checked(checkout: Path) -> None:
+def test_everything_that_is_lacking_is_said_at_once(checkout: Path) -> None:
+    metadata = METADATA.replace("Author-email: Ada <ada@example.org>\n", "").replace("Project-URL: Changelog", "X")
+    metadata = metadata.replace(f"Project-URL: Repository, {REPOSITORY}\n", "").replace("https://example.org/docs", "x")
+    metadata = metadata.replace(f"{AT_TAG}/docs/a.md", "docs/a.md").replace(
+        "<https://example.org>", '<img src="a.png">'
+    )
+    build(checkout, metadata=metadata, without=("templates/a.html", "hatch_build.py"))
+    (checkout / "CHANGELOG.md").write_text("## [Unreleased]\n\n- New.\n\n## [1.2.3] - unreleased\n")
+    (checkout / "docs" / "start" / "installing.md").write_text("No release is published yet.\n")
+    found = "\n".join(lacks(checkout))
+    for said in (
+        "authors is not filled in",
+        "Repository is not filled in",
+        "Documentation is not filled in",
+        "Changelog is not filled in",
+        "2 links of the README would be broken on a package index: a.png, docs/a.md",
+        "CHANGELOG.md has no date for 1.2.3",
+        "CHANGELOG.md has entries under [Unreleased]",
+        "docs/start/installing.md says: No release is published yet",
+        "the wheel lacks airflow_provider_fluxomail/example_dags/templates/a.html",
+        "the sdist lacks hatch_build.py",
+    ):
+        assert said in found
+    assert len(found.splitlines()) == 10
+    (checkout / "CHANGELOG.md").write_text("## [Unreleased]\n\n## [1.2.2] - 2026-01-01\n")
+    assert "CHANGELOG.md has no section [1.2.3]" in lacks(checkout)
     (checkout / "dist" / "x-1.2.2-py3-none-any.whl").touch()
     (only,) = lacks(checkout)
     assert "2 wheels and 1 sdists" in only
@@ -156,18 +131,12 @@ def test_a_build_is_advised_and_a_release_fails(
 ) -> None:
     from scripts import release_check
 
+    # To be removed with the sentences, at the first release (RELEASING.md).
+    for page in ("README.md", "docs/start/installing.md"):
+        assert release_check.UNPUBLISHED in (ROOT / page).read_text(encoding="utf-8"), page
     monkeypatch.setattr(release_check, "lacks", lambda dist: ["it lacks this"])
     assert release_check.main(["dist", "--advise"]) == 0
     assert release_check.main(["dist"]) == 1
     assert capsys.readouterr().out.count("  - it lacks this\n") == 2
     monkeypatch.setattr(release_check, "lacks", lambda dist: [])
     assert release_check.main(["dist"]) == 0
-
-
-def test_the_documents_say_that_nothing_is_published_as_long_as_the_check_looks_for_it() -> None:
-    pytest.importorskip("readme_renderer")
-    from scripts.release_check import UNPUBLISHED
-
-    # To be removed with the sentences, at the first release (RELEASING.md).
-    for page in ("README.md", "docs/start/installing.md"):
-        assert UNPUBLISHED in (ROOT / page).read_text(encoding="utf-8"), page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -32,33 +31,20 @@ def test_an_event() -> None:
     assert found.event.provider_message_id == "m1"
     assert found.event.time == datetime(2026, 1, 1, 0, 0, 12, 345000, tzinfo=UTC)
     assert "ada@example.org" not in repr(found), "promise 5"
+    assert len({found, FeedEvent.parse(ROW)}) == 1, "events can be compared and kept"
+    unknown = FeedEvent.parse({**ROW, "type": "email.teleported", "created": "soon"})
+    assert unknown is not None
+    assert (unknown.event.type, unknown.event.time) == ("teleported", None)
 
 
 @pytest.mark.parametrize(
     "row",
-    [
-        None,
-        [],
-        "text",
-        {},
-        {**ROW, "data": None},
-        {**ROW, "data": []},
-        {**ROW, "data": {}},
-        {**ROW, "data": {"sendId": ""}},
-        {**ROW, "data": {"sendId": 7}},
-        {**ROW, "type": None},
-        {**ROW, "type": ""},
-    ],
+    [None, "text", {}, {**ROW, "data": None}, {**ROW, "data": []}, {**ROW, "data": {}}, {**ROW, "type": None},
+     {**ROW, "data": {"sendId": ""}}, {**ROW, "data": {"sendId": 7}}, {**ROW, "type": ""}],
     ids=str,
-)
+)  # fmt: skip
 def test_what_is_no_event_of_a_send(row: Any) -> None:
     assert FeedEvent.parse(row) is None
-
-
-def test_an_event_of_an_unknown_type_or_time_is_one() -> None:
-    found = FeedEvent.parse({**ROW, "type": "email.teleported", "created": "soon"})
-    assert found is not None
-    assert (found.event.type, found.event.time) == ("teleported", None)
 
 
 def query(path: str) -> list[tuple[str, str]]:
@@ -67,29 +53,28 @@ def query(path: str) -> list[tuple[str, str]]:
 
 def test_a_filter_repeats_its_types() -> None:
     wanted = EventFilter(types=("email.bounced", "email.*"), domain="example.org")
-    asked = [("types", "email.bounced"), ("types", "email.*"), ("domain", "example.org")]
-    assert wanted.query() == asked
+    pairs = [("types", "email.bounced"), ("types", "email.*"), ("domain", "example.org")]
+    assert wanted.query() == pairs
     assert EventFilter().query() == []
-    assert query(events.list_request(wanted, since_ms=5).path) == [*asked, ("since", "5"), ("limit", "100")]
+    assert query(events.list_request(wanted, since_ms=5).path) == [*pairs, ("since", "5"), ("limit", "100")]
     assert query(events.list_request(wanted, since_ms=5, cursor="a&b").path)[-1] == ("cursor", "a&b")
     request = events.stream_request(wanted, since="s:1&x")
-    assert query(request.path) == [*asked, ("since", "s:1&x")]
+    assert query(request.path) == [*pairs, ("since", "s:1&x")]
     assert request.headers["Last-Event-ID"] == "s:1&x"
     assert request.headers["Accept"] == "text/event-stream"
     assert events.stream_request(EventFilter()).path == "/api/v1/events/stream"
 
 
-@pytest.mark.parametrize("since", ["a\nb", "\u00fc", "a\0"])
-def test_an_id_that_is_no_header_goes_into_the_query_alone(since: str) -> None:
-    request = events.stream_request(EventFilter(), since=since)
-    assert "Last-Event-ID" not in request.headers
-    assert query(request.path) == [("since", since)]
+def test_an_id_that_is_no_header_goes_into_the_query_alone() -> None:
+    for since in ("a\nb", "\u00fc", "a\0"):
+        request = events.stream_request(EventFilter(), since=since)
+        assert "Last-Event-ID" not in request.headers
+        assert query(request.path) == [("since", since)]
 
 
-def page(payload: Any, status: int = 200) -> events.EventPage:
-    request = events.list_request(EventFilter(), since_ms=0)
-    response = Response(status=status, headers={}, content=json.dumps(payload).encode())
-    return events.read_list(request, response, SETTINGS)
+def page(payload: Any) -> events.EventPage:
+    response = Response(status=200, headers={}, content=json.dumps(payload).encode())
+    return events.read_list(events.list_request(EventFilter(), since_ms=0), response, SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["events", "items"])
@@ -97,23 +82,11 @@ def test_a_page_in_either_form(name: str) -> None:
     found = page({name: [ROW, {"type": "email.sent"}, 4], "nextCursor": "c"})
     assert [one.send_id for one in found.events] == ["sends_1"]
     assert found.cursor == "c"
+    for cursor, read in ((None, None), ("", None), (17, "17"), ([], None)):
+        assert page({name: [], "nextCursor": cursor}).cursor == read
 
 
-@pytest.mark.parametrize(("cursor", "read"), [(None, None), ("", None), (17, "17"), ("x", "x"), ([], None)])
-def test_the_cursor_of_a_page(cursor: Any, read: str | None) -> None:
-    assert page({"events": [], "nextCursor": cursor}).cursor == read
-    assert page({"events": []}).cursor is None
-
-
-@pytest.mark.parametrize("payload", [{}, {"events": None}, {"events": {}}, {"items": "x"}])
-def test_an_answer_without_a_list(payload: Any) -> None:
+@pytest.mark.parametrize("payload", [{}, {"events": None}, {"items": "x"}])
+def test_a_response_without_a_list(payload: Any) -> None:
     with pytest.raises(errors.FluxomailResponseError, match="no list of events"):
         page(payload)
-
-
-def test_events_can_be_compared_and_kept() -> None:
-    found = FeedEvent.parse(ROW)
-    assert found == FeedEvent.parse(ROW)
-    assert len({found, FeedEvent.parse(ROW)}) == 1
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        found.send_id = "x"  # type: ignore[union-attr, misc]

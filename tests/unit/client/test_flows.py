@@ -17,7 +17,7 @@ SETTINGS = ClientSettings(api_key="fm_key")
 
 
 def drive(flow: Flow[T], *payloads: Any) -> tuple[T, list[str]]:
-    """Answer a flow's requests with these payloads; return its result and the ends of the paths."""
+    """Respond to a flow's requests with these payloads; return its result and the ends of the paths."""
     paths: list[str] = []
     responses = iter(payloads)
     try:
@@ -30,11 +30,11 @@ def drive(flow: Flow[T], *payloads: Any) -> tuple[T, list[str]]:
         return end.value, paths
 
 
-def test_all_pages_of_a_timeline_are_read() -> None:
+def test_all_pages_of_a_timeline_are_read_sorted_and_without_repeats() -> None:
     timeline, paths = drive(
         flows.timeline("s1"),
         {"events": [{"type": "opened", "ts": 3}], "nextCursor": "c/1"},
-        {"events": [{"type": "delivered", "ts": 2}], "nextCursor": "c2"},
+        {"events": [{"type": "delivered", "ts": 2}, {"type": "opened", "ts": 3}], "nextCursor": "c2"},
         {"events": [{"type": "sent", "ts": 1}], "nextCursor": ""},
     )
     assert paths == ["s1", "s1?cursor=c%2F1", "s1?cursor=c2"]

@@ -12,42 +12,19 @@ from airflow_provider_fluxomail.client.messages import MAX_ATTACHMENT_BYTES, Att
 from tests.support.good_messages import GOOD, message, refused
 
 
-def test_a_plain_message() -> None:
-    assert message().to_json() == {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
-
-
-def test_every_field() -> None:
-    full = message(
-        to="Ops <ops@example.org>",
-        html_content="<p>Hi</p>",
-        cc='a@example.org, "B, C" <b@example.org>',
-        bcc=["c@example.org"],
-        attachments=[Attachment("rows.csv", b"id\n")],
-        policy_key="bulk",
-        extra_fields={"replyTo": "r@example.org", "headers": {"X-Job": "1"}},
-    )
-    assert full.to_json() == {
-        "to": "Ops <ops@example.org>",
-        "subject": "Hi",
-        "content": "Text",
-        "htmlContent": "<p>Hi</p>",
-        "cc": ["a@example.org", '"B, C" <b@example.org>'],
-        "bcc": ["c@example.org"],
-        "attachments": [{"filename": "rows.csv", "contentBase64": "aWQK", "contentType": "text/csv"}],
-        "policyKey": "bulk",
-        "replyTo": "r@example.org",
-        "headers": {"X-Job": "1"},
-    }
-
-
-@pytest.mark.parametrize("field", ["to", "subject"])
-@pytest.mark.parametrize("value", ["", "   ", None])
-def test_required_fields(field: str, value: str | None) -> None:
-    assert refused(**{field: value}).startswith(field)
+def test_only_fields_that_are_given_are_sent() -> None:
+    empty = message(html_content=None, cc=None, bcc="", attachments=None, policy_key=None, extra_fields=None)
+    assert empty == message() == EmailMessage.of(GOOD) == EmailMessage.of(message())
+    assert empty.to_json() == GOOD
+    sent = message(attachments=[Attachment("rows.csv", b"id\n")], html_content="<p>Hi</p>", policy_key="bulk").to_json()
+    assert sent["attachments"] == [{"filename": "rows.csv", "contentBase64": "aWQK", "contentType": "text/csv"}]
+    assert (sent["htmlContent"], sent["policyKey"]) == ("<p>Hi</p>", "bulk")
 
 
 @pytest.mark.parametrize("value", ["", " \n ", None])
-def test_content_is_required_unless_html_gives_it(value: str | None) -> None:
+def test_required_fields(value: str | None) -> None:
+    assert refused(to=value).startswith("to")
+    assert refused(subject=value).startswith("subject")
     assert "content is empty" in refused(content=value)
     assert message(content=value, html_content="<p>From <b>HTML</b></p>").content == "From HTML"
     assert "content as well" in refused(content=value, html_content="<img src='x'>")
@@ -58,24 +35,18 @@ def test_text_from_html_keeps_links_lists_and_tables_readable() -> None:
         "<head><title>T</title><style>p{color:red}</style></head><h1>Report</h1><p>See <a href='https://x.y/z'>it</a>."
         "</p><ul><li>one</li></ul><table><tr><td>a</td><td>1</td></tr></table><script>x()</script>"
     )
-    assert "[it](https://x.y/z)" in text
-    assert "* one" in text
-    assert "a  1" in text
+    for kept in ("[it](https://x.y/z)", "* one", "a  1"):
+        assert kept in text
     assert "color" not in text
     assert "x()" not in text
 
 
-@pytest.mark.parametrize("evil", ["\n", "\r", "\r\nBcc: x@example.org", "\x00", "\x0b", "\x85", "\u2028", "\u2029"])
 @pytest.mark.parametrize("field", ["to", "subject", "cc", "bcc", "policy_key"])
-def test_no_line_break_in_any_header_field(field: str, evil: str) -> None:
-    text = refused(**{field: f"ops@example.org{evil}"})
-    assert text.startswith(field)
-    assert "line break" in text
-
-
-@pytest.mark.parametrize("extra", [{"fromName": "a\nb"}, {"headers": {"X": "a\r\nb"}}, {"headers": {"X\n": "a"}}])
-def test_no_line_break_in_extra_header_fields(extra: dict[str, Any]) -> None:
-    assert "line break" in refused(extra_fields=extra)
+def test_no_line_break_in_any_header_field(field: str) -> None:
+    for evil in ("\n", "\r", "\r\nBcc: x@example.org", "\x00", "\x0b", "\x85", "\u2028", "\u2029"):
+        text = refused(**{field: f"ops@example.org{evil}"})
+        assert text.startswith(field)
+        assert "line break" in text
 
 
 @pytest.mark.parametrize("field", ["content", "html_content"])
@@ -85,39 +56,13 @@ def test_bodies_may_have_many_lines_but_no_half_characters(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "many",
-    [
-        ["a@example.org", "b@example.org"],
-        "a@example.org, b@example.org",
-        "a@example.org;b@example.org",
-        "a@example.org b@example.org",
-        ("a@example.org", "b@example.org"),
-    ],
-)
-def test_more_than_one_recipient_gets_told_how_to_send_to_many(many: object) -> None:
-    text = refused(to=many)
-    assert ".expand(to=[...])" in text
-    assert "cc or bcc" in text
-
-
-def test_a_list_of_one_recipient_is_one() -> None:
-    assert message(to=["a@example.org"]).to == "a@example.org"
-    assert "to is empty" in refused(to=[])
-
-
-@pytest.mark.parametrize(
     "bad",
-    ["nobody", "@example.org", "a@", "a b@example.org", "x@evil.example@ours.example", "Name <nobody>", 5, b"a@b"],
+    ["nobody", "@example.org", "a@", "a b@example.org", "x@evil.example@ours.example", "Name <nobody>", 5, b"a@b", []],
 )
 def test_bad_addresses(bad: object) -> None:
     assert refused(to=bad).startswith("to ")
-    if not isinstance(bad, int | bytes):
+    if isinstance(bad, str):
         assert refused(cc=["a@example.org", bad]).startswith("cc[1]")
-
-
-def test_cc_must_be_addresses() -> None:
-    assert refused(cc=5).startswith("cc must be")
-    assert message(cc=None, bcc="").cc == ()
 
 
 def test_attachments_are_always_encoded_from_bytes() -> None:
@@ -126,11 +71,7 @@ def test_attachments_are_always_encoded_from_bytes() -> None:
     assert base64.b64decode(item["contentBase64"]) == looks_encoded.encode()
     assert "contentType" not in Attachment("unknown", b"").to_json()
     assert Attachment("x.csv", b"", "text/plain").to_json()["contentType"] == "text/plain"
-
-
-def test_attachments_as_mappings() -> None:
     assert message(attachments=[{"filename": "a", "content": b"1"}]).attachments == (Attachment("a", b"1"),)
-    assert message(attachments=None).attachments == ()
 
 
 @pytest.mark.parametrize(
@@ -153,28 +94,31 @@ def test_bad_attachments(bad: Any, told: str) -> None:
 
 
 def test_the_largest_attachments_fit() -> None:
-    half = b"x" * (MAX_ATTACHMENT_BYTES // 5)
-    assert len(message(attachments=[Attachment(str(n), half) for n in range(5)]).attachments) == 5
+    part = b"x" * (MAX_ATTACHMENT_BYTES // 5)
+    assert len(message(attachments=[Attachment(str(n), part) for n in range(5)]).attachments) == 5
 
 
-@pytest.mark.parametrize("name", ["to", "subject", "content", "htmlContent", "cc", "bcc", "idempotencyKey"])
-def test_extra_fields_may_not_repeat_what_has_an_argument(name: str) -> None:
-    assert name in refused(extra_fields={name: "x@example.org"})
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        *(({name: "x"}, name) for name in ("to", "subject", "content", "htmlContent", "cc", "bcc", "idempotencyKey")),
+        *(({"fromName": "a\nb"}, "line break"), ({"headers": {"X": "a\r\nb"}}, "line break")),
+        *(({"headers": {"X\n": "a"}}, "line break"), (["x"], "mapping")),
+    ],
+)
+def test_bad_extra_fields(extra: Any, told: str) -> None:
+    assert told in refused(extra_fields=extra)
 
 
-def test_extra_fields_must_be_a_mapping() -> None:
-    assert "mapping" in refused(extra_fields=["x"])
-    assert message(extra_fields=None).extra_fields == {}
-
-
-def test_from_a_mapping() -> None:
-    assert EmailMessage.of(GOOD) == message()
-    assert EmailMessage.of(message()) == message()
-    for bad, told in [
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
         ({**GOOD, "html": "x"}, "unknown message field 'html'"),
         ({"subject": "x", "content": "y"}, "to is missing"),
         ({"to": "a@example.org", "content": "y"}, "subject is missing"),
         ("text", "not str"),
-    ]:
-        with pytest.raises(FluxomailValidationError, match=told):
-            EmailMessage.of(bad)  # type: ignore[arg-type]
+    ],
+)
+def test_bad_mappings(bad: Any, told: str) -> None:
+    with pytest.raises(FluxomailValidationError, match=told):
+        EmailMessage.of(bad)

@@ -19,22 +19,18 @@ DATE = "Sun, 22 Nov 2026 13:00:00 GMT"
 @pytest.mark.parametrize(
     ("status", "headers", "seconds"),
     [
-        (429, {"retry-after": "7"}, 7.0),
-        (429, {"retry-after": " 2.5 "}, 2.5),
         (503, {"retry-after": "7"}, 7.0),
+        (429, {"retry-after": " 2.5 "}, 2.5),
         (429, {"retry-after": "0"}, 0.0),
         (429, {"retry-after": "Sun, 22 Nov 2026 13:00:30 GMT", "date": DATE}, 30.0),
         (429, {"retry-after": "Sun, 22 Nov 2026 12:00:00 GMT", "date": DATE}, 0.0),
         (429, {"retry-after": "-5"}, None),
-        (429, {"retry-after": "nan"}, None),
         (429, {"retry-after": "inf"}, None),
         (429, {"retry-after": "soon"}, None),
-        (429, {"retry-after": ""}, None),
         (429, {"retry-after": "Xyz, 99 Foo 2026 99:99:99 GMT"}, None),
         (429, {}, None),
         (429, {"x-ratelimit-reset": "1795352440", "date": DATE}, 40.0),
         (429, {"x-ratelimit-reset": "1", "date": DATE}, 0.0),
-        (429, {"x-ratelimit-reset": "later"}, None),
         (429, {"retry-after": "soon", "x-ratelimit-reset": "1795352440", "date": DATE}, 40.0),
         (429, {"retry-after": "3", "x-ratelimit-reset": "1795352440", "date": DATE}, 3.0),
         (500, {"x-ratelimit-reset": "1795352440", "date": DATE}, None),
@@ -50,37 +46,36 @@ def test_a_date_without_a_server_clock_counts_from_this_machines() -> None:
 
 def test_rate_limit_headers_are_optional() -> None:
     assert rate_limit({}).limit is None
-    told = rate_limit({"x-ratelimit-limit": "60", "x-ratelimit-remaining": "3", "x-ratelimit-reset": "x"})
-    assert (told.limit, told.remaining, told.reset_after) == (60, 3, None)
+    limit = rate_limit({"x-ratelimit-limit": "60", "x-ratelimit-remaining": "3", "x-ratelimit-reset": "x"})
+    assert (limit.limit, limit.remaining, limit.reset_after) == (60, 3, None)
 
 
-@pytest.mark.parametrize("draw", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("attempt", [1, 2, 3, 10])
-def test_exponential_with_full_jitter(attempt: int, draw: float) -> None:
-    error = errors.FluxomailServerError("x", status=500)
-    assert seconds_to_wait(error, attempt, lambda: draw) == draw * min(15.0, 0.5 * 2 ** (attempt - 1))
-
-
-def test_retry_after_of_zero_does_not_hammer() -> None:
-    error = errors.FluxomailRateLimitError("x", status=429, retry_after=0.0)
-    assert seconds_to_wait(error, 3, lambda: 0.5) == 1.0
-
-
-def test_a_conflict_gets_short_waits() -> None:
-    error = errors.FluxomailIdempotencyConflictError("x", status=409)
-    assert [seconds_to_wait(error, 9, lambda draw=draw: draw) for draw in (0.0, 1.0)] == pytest.approx([0.2, 1.0])  # type: ignore[misc]
+@pytest.mark.parametrize(
+    ("error", "attempt", "shortest", "longest"),
+    [
+        (errors.FluxomailServerError("x", status=500), 1, 0, 0.5),
+        (errors.FluxomailServerError("x", status=500), 3, 0, 2),
+        (errors.FluxomailServerError("x", status=500), 10, 0, 15),
+        (errors.FluxomailRateLimitError("x", status=429, retry_after=0.0), 3, 0, 2),
+        (errors.FluxomailIdempotencyConflictError("x", status=409), 9, 0.2, 1),
+    ],
+)
+def test_the_wait_before_an_attempt_has_full_jitter(
+    error: errors.FluxomailError, attempt: int, shortest: float, longest: float
+) -> None:
+    assert seconds_to_wait(error, attempt, lambda: 0.0) == pytest.approx(shortest)
+    assert seconds_to_wait(error, attempt, lambda: 0.5) == pytest.approx((shortest + longest) / 2)
+    assert seconds_to_wait(error, attempt, lambda: 1.0) == pytest.approx(longest)
 
 
 @pytest.mark.parametrize(
     ("failures", "shortest", "longest"),
-    [(0, 0.25, 0.5), (1, 0.5, 1.0), (2, 1.0, 2.0), (5, 8.0, 16.0), (9, 15.0, 30.0), (10**6, 15.0, 30.0)],
+    [(0, 0.25, 0.5), (1, 0.5, 1.0), (5, 8.0, 16.0), (10**6, 15.0, 30.0)],
 )
 def test_a_backoff_doubles_up_to_its_longest_wait(failures: int, shortest: float, longest: float) -> None:
     backoff = Backoff(first=1.0, longest=30.0, jitter=0.5)
-    assert [backoff.seconds(failures, draw=lambda: 0.0), backoff.seconds(failures, draw=lambda: 1.0)] == [
-        shortest,
-        longest,
-    ]
+    assert backoff.seconds(failures, draw=lambda: 0.0) == shortest
+    assert backoff.seconds(failures, draw=lambda: 1.0) == longest
     assert backoff.seconds(failures, at_least=20.0, draw=lambda: 0.0) == max(shortest, 20.0)
 
 
@@ -115,42 +110,33 @@ def limited(seconds: float) -> errors.FluxomailRateLimitError:
     return errors.FluxomailRateLimitError("x", status=429, retry_after=seconds)
 
 
-def test_attempts_are_counted() -> None:
-    failures = [errors.FluxomailServerError("x", status=500) for _ in range(9)]
-    waits, made, error = run(*failures, max_attempts=4)
-    assert (len(waits), made) == (3, 4)
-    assert error is failures[3], "the last failure comes out as it was"
-
-
-def test_a_wait_longer_than_allowed_is_not_begun() -> None:
-    failure = limited(61)
-    assert run(failure, max_wait=60) == ([], 1, failure)
-
-
-@pytest.mark.parametrize("asked", [50.0, 58.0, 60.0])
-def test_a_wait_that_is_allowed_stays_so_with_what_is_added(asked: float) -> None:
-    waits, made, error = run(limited(asked), max_wait=60, draw=lambda: 1.0)
-    assert (waits, made, error) == ([min(asked + 0.1 * asked, 60.0)], 2, None)
-
-
-def test_waits_add_up_to_the_limit() -> None:
-    waits, made, error = run(limited(40), limited(40), max_wait=60, draw=lambda: 0.0)
-    assert (waits, made) == ([40.0], 2)
-    assert isinstance(error, errors.FluxomailRateLimitError)
-
-
-def test_no_wait_at_all_is_possible() -> None:
-    assert run(errors.FluxomailServerError("x"), max_wait=0, draw=lambda: 0.5)[:2] == ([], 1)
-
-
-def test_what_is_not_a_failure_is_not_retried() -> None:
-    waits, made, error = run(errors.FluxomailAuthError("x", status=401))
-    assert (waits, made, type(error)) == ([], 1, errors.FluxomailAuthError)
-    assert run()[:2] == ([], 1)
-
-
-def test_the_log_names_no_secret(caplog: Any) -> None:
+def test_attempts_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    failures = [errors.FluxomailServerError("broken", status=500) for _ in range(9)]
     with caplog.at_level("INFO"):
-        run(errors.FluxomailServerError("broken", status=500))
+        waits, made, error = run(*failures, max_attempts=4)
+    assert (len(waits), made) == (3, 4)
+    assert error is failures[3], "the last failure is raised as it was"
     assert "Attempt 1 of 4 failed: broken (status 500). Retrying in" in caplog.text
     assert "with the same idempotency key" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "draw", "waits", "raised"),
+    [
+        ([61], 1.0, [], True),  # longer than max_wait: not begun
+        *(([seconds], 1.0, [min(1.1 * seconds, 60)], False) for seconds in (50, 58, 60)),  # with what is added
+        ([40, 40], 0.0, [40], True),  # they add up
+    ],
+)
+def test_max_wait(seconds: list[float], draw: float, waits: list[float], raised: bool) -> None:
+    failures = [errors.FluxomailRateLimitError("x", status=429, retry_after=one) for one in seconds]
+    made, calls, error = run(*failures, max_wait=60, draw=lambda: draw)
+    assert made == pytest.approx(waits)
+    assert (calls, error) == (len(waits) + 1, failures[-1] if raised else None)
+
+
+def test_what_is_not_retried() -> None:
+    refused = errors.FluxomailAuthError("x", status=401)
+    assert run(refused) == ([], 1, refused)
+    assert run() == ([], 1, None)
+    assert run(errors.FluxomailServerError("x"), max_wait=0, draw=lambda: 0.5)[:2] == ([], 1)

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.event_types import FAILURES, check_fail_on, check_target
+from airflow_provider_fluxomail.client.event_types import check_fail_on, check_target
 from airflow_provider_fluxomail.client.models import Event, Timeline, parse_time
-from airflow_provider_fluxomail.client.timeline import judge
 from tests.support.timelines import MS, at
 
 AT = datetime(2026, 1, 1, 0, 0, 12, 345000, tzinfo=UTC)
@@ -20,20 +19,10 @@ DOCS = {
     "messages": [{"provider": "aws_ses"}],
     "events": [{"type": "delivered", "ts": MS, "providerMessageId": "m1"}],
 }
-SPEC: dict[str, Any] = {
-    "send": {},
-    "messages": [],
-    "events": [
-        {
-            "id": f"s1:{MS}",
-            "type": "email.delivered",
-            "created": ISO,
-            "data": {"sendId": "s1", "providerMessageId": "m1"},
-        }
-    ],
-    "rawEvents": [{"type": "delivered", "ts": MS}],
-    "nextCursor": None,
-}
+ROW = {
+    "id": f"s1:{MS}", "type": "email.delivered", "created": ISO, "data": {"sendId": "s1", "providerMessageId": "m1"},
+}  # fmt: skip
+SPEC: dict[str, Any] = {"send": {}, "events": [ROW], "rawEvents": [{"type": "delivered", "ts": MS}], "nextCursor": None}
 
 
 @pytest.mark.parametrize("payload", [DOCS, SPEC])
@@ -46,7 +35,6 @@ def test_both_forms_say_the_same(payload: dict[str, Any]) -> None:
     "payload",
     [
         {"events": [], "rawEvents": [{"type": "delivered", "ts": MS}]},
-        {"rawEvents": [{"type": "delivered", "ts": MS}]},
         {"events": [{"type": "delivered", "created": MS}]},
         {"events": [{"type": "email.delivered", "ts": str(MS), "unknown": {"x": 1}}], "more": 1},
         {"events": [None, 5, {"type": 7}, {"ts": 1}, {"type": "delivered", "ts": MS / 1000}]},
@@ -56,7 +44,7 @@ def test_tolerated_forms(payload: dict[str, Any]) -> None:
     assert [(event.type, event.time) for event in Timeline.parse("s1", payload).events] == [("delivered", AT)]
 
 
-@pytest.mark.parametrize("payload", [{}, {"events": "none"}, {"events": None}, {"send": {}}])
+@pytest.mark.parametrize("payload", [{}, {"events": "none"}, {"events": None}])
 def test_no_list_of_events_is_not_a_timeline(payload: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="list of events"):
         Timeline.parse("s1", payload)
@@ -69,30 +57,17 @@ def test_head_and_privacy() -> None:
     assert "a@b.c" not in repr(timeline), "promise 5: timelines end up in logs"
 
 
-def test_pages_are_joined_sorted_and_without_repeats() -> None:
-    first = Timeline.parse("s1", {"events": [{"type": "opened", "ts": MS + 5}], "nextCursor": "c"})
-    second = Timeline.parse("s1", {"events": [{"type": "sent", "ts": MS}, {"type": "opened", "ts": MS + 5}]})
-    joined = first.joined(second)
-    assert [event.type for event in joined.events] == ["sent", "opened"]
-    assert joined.next_cursor is None
-
-
 @pytest.mark.parametrize(
     ("value", "moment"),
     [
         (MS, AT),
-        (MS / 1000, AT),
-        (str(MS), AT),
         (ISO, AT),
         ("2026-01-01T01:00:12.345+01:00", AT),
-        ("2026-01-01T00:00:12.345", AT),
         (0, datetime(1970, 1, 1, tzinfo=UTC)),
         (None, None),
         (True, None),
         ("soon", None),
-        ("", None),
         (1e300, None),
-        (float("nan"), None),
         ("inf", None),
         ([], None),
     ],
@@ -102,32 +77,18 @@ def test_times(value: object, moment: datetime | None) -> None:
 
 
 def test_reasons_are_kept_and_hold_no_address() -> None:
-    row = {
-        "type": "bounced",
-        "ts": MS,
-        "reason": "550 5.1.1 <ada@example.com> unknown",
-        "subtype": "hard",
-        "smtpCode": 550,
-    }
+    reason = "550 5.1.1 <ada@example.com> unknown"
+    row = {"type": "bounced", "ts": MS, "reason": reason, "subtype": "hard", "smtpCode": 550}
     for form in (row, {"type": "email.bounced", "created": ISO, "data": {**row, "type": "Permanent"}}):
         event = Event.parse(form)
         assert event is not None
-        assert event.type == "bounced"
         assert event.reason == "550 5.1.1 <<address>> unknown, hard"
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_events_of_one_moment_come_in_the_order_of_a_message(turned: bool) -> None:
+def test_events_of_one_moment_come_in_the_order_of_a_message() -> None:
     kinds = ["sent", "delayed", "delivered", "opened", "clicked", "complained"]
-    events = [(kind, MS) for kind in kinds]
-    timeline = at(*(reversed(events) if turned else events), ("exploded", MS - 1))
+    timeline = at(*((kind, MS) for kind in reversed(kinds)), ("exploded", MS - 1))
     assert [event.type for event in timeline.events] == ["exploded", *kinds]
-
-
-def test_fail_on_limits_what_fails() -> None:
-    timeline = at(("complained", MS), ("delivered", MS + 1))
-    assert judge(timeline, "delivered", FAILURES).reached is False  # type: ignore[union-attr]
-    assert judge(timeline, "delivered", ("bounced",)).reached is True  # type: ignore[union-attr]
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:

@@ -1,16 +1,14 @@
-"""Requests and answers as data: paths, headers, bodies, keys."""
+"""Requests and responses as data: paths, headers, bodies, keys."""
 
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
 
 from airflow_provider_fluxomail.client import wire
 from airflow_provider_fluxomail.client.errors import (
-    FluxomailConnectionError,
     FluxomailError,
     FluxomailResponseError,
     FluxomailValidationError,
@@ -23,15 +21,14 @@ SETTINGS = ClientSettings(api_key="fm_key")
 MESSAGE = EmailMessage(to="a@b.example", subject="S", content="C\U0001f600 is the text")
 
 
-def answer(payload: object, status: int = 200, **headers: str) -> Response:
+def response(payload: object, status: int = 200, **headers: str) -> Response:
     content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return Response(
-        status=status, headers={name.replace("_", "-"): value for name, value in headers.items()}, content=content
-    )
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(status=status, headers=named, content=content)
 
 
-def read(response: Response, key: str | None = "k") -> SendResult:
-    return wire.read_send(wire.send_request(MESSAGE, key), response, SETTINGS)
+def read(found: Response) -> SendResult:
+    return wire.read_send(wire.send_request(MESSAGE, "k"), found, SETTINGS)
 
 
 def test_the_send_request() -> None:
@@ -39,129 +36,92 @@ def test_the_send_request() -> None:
     assert (request.method, request.path, request.repeatable) == ("POST", "/api/v1/emails/send", True)
     assert json.loads(request.content or b"") == MESSAGE.to_json()
     headers = wire.request_headers(SETTINGS, request)
-    assert headers["Idempotency-Key"] == "key-1"
-    assert headers["Fluxomail-Version"] == "2025-09-01"
+    assert (headers["Idempotency-Key"], headers["Fluxomail-Version"]) == ("key-1", "2025-09-01")
     assert headers["Content-Type"] == "application/json"
     assert headers["Authorization"] == f"Bearer {SETTINGS.api_key}"
     assert "a@b.example" not in repr(request), "promise 5"
-
-
-def test_without_a_key_and_without_a_version() -> None:
-    request = wire.send_request(MESSAGE, None)
-    headers = wire.request_headers(ClientSettings(api_key="k", api_version=""), request)
+    bare = wire.send_request(MESSAGE, None)
+    headers = wire.request_headers(ClientSettings(api_key="k", api_version=""), bare)
     assert not {"Idempotency-Key", "Fluxomail-Version"} & set(headers)
-    assert not request.repeatable
+    assert not bare.repeatable
 
 
-@pytest.mark.parametrize("key", ["", " ", "a b", "a\nb", "a\r\nX: y", "ä", "k" * 129, "\x00", 5])
-def test_keys_that_are_no_header_value(key: Any) -> None:
-    with pytest.raises(FluxomailValidationError, match="1 to 128 visible ASCII"):
-        wire.send_request(MESSAGE, key)
+def test_keys_are_header_values() -> None:
+    bad: list[Any] = ["", "a b", "a\r\nX: y", "ä", "k" * 129, "\x00", 5]
+    for key in bad:
+        with pytest.raises(FluxomailValidationError, match="1 to 128 visible ASCII"):
+            wire.send_request(MESSAGE, key)
+    for good in ("k" * 128, "user-sync:<id>", "manual__2026-01-01T00:00:00+00:00"):
+        assert wire.send_request(MESSAGE, good).idempotency_key == good
 
 
-@pytest.mark.parametrize("key", ["k" * 128, "user-sync:<id>", "manual__2026-01-01T00:00:00+00:00"])
-def test_keys_that_are(key: str) -> None:
-    assert wire.send_request(MESSAGE, key).idempotency_key == key
+def test_a_send_id_cannot_leave_its_path() -> None:
+    assert wire.timeline_request("sends_1").path == "/api/v1/sends/sends_1"
+    assert wire.timeline_request("a/../b?c#d").path == "/api/v1/sends/a%2F..%2Fb%3Fc%23d"
+    assert wire.timeline_request("ü\r\n").path == "/api/v1/sends/%C3%BC%0D%0A"
+    bad: list[Any] = ["", "  ", None, ".", ".."]
+    for send_id in bad:
+        with pytest.raises(FluxomailValidationError, match="send_id"):
+            wire.timeline_request(send_id)
 
 
-@pytest.mark.parametrize(
-    ("send_id", "path"),
-    [
-        ("sends_1", "/api/v1/sends/sends_1"),
-        ("a/../b?c#d", "/api/v1/sends/a%2F..%2Fb%3Fc%23d"),
-        ("ü\r\n", "/api/v1/sends/%C3%BC%0D%0A"),
-    ],
-)
-def test_a_send_id_cannot_leave_its_path(send_id: str, path: str) -> None:
-    assert wire.timeline_request(send_id).path == path
-
-
-@pytest.mark.parametrize("send_id", ["", "  ", None, ".", ".."])
-def test_no_send_id(send_id: Any) -> None:
-    with pytest.raises(FluxomailValidationError, match="send_id"):
-        wire.timeline_request(send_id)
-
-
-def test_the_first_answer_and_the_replay() -> None:
-    first = read(answer({"sendId": "s1", "status": "sent", "messageId": "m1"}, x_request_id="r1"))
+def test_a_first_response_and_a_replay() -> None:
+    first = read(response({"sendId": "s1", "status": "sent", "messageId": "m1"}, x_request_id="r1"))
     assert first == SendResult(
         send_id="s1", message_id="m1", status="sent", reused=False, idempotency_key="k", request_id="r1"
     )
-    assert read(answer({"sendId": "s1", "reused": True})).reused
-    assert read(answer({"sendId": "s1"}, idempotency_replayed="true")).reused
-    assert not read(answer({"sendId": "s1", "reused": "yes"}, idempotency_replayed="false")).reused
-
-
-def test_only_the_send_id_is_required() -> None:
-    bare = read(answer({"sendId": "s1", "messageId": 5, "status": None}, status=202))
+    assert read(response({"sendId": "s1", "reused": True})).reused
+    assert read(response({"sendId": "s1"}, idempotency_replayed="true")).reused
+    assert not read(response({"sendId": "s1", "reused": "yes"}, idempotency_replayed="false")).reused
+    bare = read(response({"sendId": "s1", "messageId": 5, "status": None}, status=202))
     assert (bare.send_id, bare.message_id, bare.status, bare.request_id) == ("s1", None, None, None)
 
 
 @pytest.mark.parametrize(
-    ("payload", "told"),
+    ("payload", "shown"),
     [
-        (b"", "is empty"),
         (b"  ", "is empty"),
-        (b"<html>", "is not JSON"),
-        (b"\x1f\x8b\x08garbage", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "not a JSON object"),
-        (b"null", "not a JSON object"),
-        ({}, "no sendId"),
-        ({"sendId": ""}, "no sendId"),
         ({"sendId": 5}, "no sendId"),
     ],
 )
-def test_a_2xx_that_is_not_fluxomails(payload: object, told: str) -> None:
-    with pytest.raises(FluxomailResponseError, match=told) as caught:
-        read(answer(payload))
+def test_a_2xx_that_is_not_fluxomails(payload: object, shown: str) -> None:
+    with pytest.raises(FluxomailResponseError, match=shown) as caught:
+        read(response(payload))
     assert caught.value.idempotency_key == "k"
-    assert not caught.value.permanent, "Airflow may try again: the key makes it safe"
+    assert not caught.value.permanent, "Airflow may retry: the key makes it safe"
 
 
 def test_a_redirect_is_not_followed_and_its_target_named_by_host_only() -> None:
     with pytest.raises(FluxomailResponseError, match=r"redirects to evil\.example") as caught:
-        read(answer(b"", status=302, location="https://evil.example/login?token=secret"))
+        read(response(b"", status=302, location="https://evil.example/login?token=secret"))
     assert "secret" not in str(caught.value)
-    with pytest.raises(FluxomailResponseError, match="the server redirects;"):
-        read(answer(b"", status=304))
-    with pytest.raises(FluxomailResponseError, match="the server redirects;"):
-        read(answer(b"", status=302, location="http://[broken"))
+    for bare in (response(b"", status=304), response(b"", status=302, location="http://[broken")):
+        with pytest.raises(FluxomailResponseError, match="the server redirects;"):
+            read(bare)
 
 
 def test_either_request_id_header_made_fit_for_a_log() -> None:
-    assert answer({}, fluxomail_request_id="r2").request_id == "r2"
-    assert answer({}, x_request_id="a\x1b[31m" + "b" * 500).request_id == ("a?[31m" + "b" * 500)[:128]
+    assert response({}, fluxomail_request_id="r2").request_id == "r2"
+    assert response({}, x_request_id="a\x1b[31m" + "b" * 500).request_id == ("a?[31m" + "b" * 500)[:128]
 
 
 def test_errors_hide_what_the_request_held() -> None:
     with pytest.raises(FluxomailError) as caught:
-        read(answer({"error": "fm_key may not send 'C\U0001f600 is the text' to a@b.example", "x": 1}, status=400))
-    assert "fm_key" not in str(caught.value)
-    assert "a@b.example" not in str(caught.value)
-    assert "is the text" not in str(caught.value)
+        read(response({"error": "fm_key may not send 'C\U0001f600 is the text' to a@b.example", "x": 1}, status=400))
+    for private in ("fm_key", "a@b.example", "is the text"):
+        assert private not in str(caught.value)
 
 
-def test_a_body_is_bounded_in_size_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = wire.timeline_request("s1")
-    body = wire.BoundedBody(request, 5)
-    body.add(b"x" * wire.MAX_RESPONSE_BYTES)
-    with pytest.raises(FluxomailResponseError, match="larger than 4 MiB"):
-        body.add(b"x")
-    slow = wire.BoundedBody(request, 5)
-    late = time.monotonic() + 6
-    monkeypatch.setattr(time, "monotonic", lambda: late)
-    with pytest.raises(FluxomailConnectionError, match="not complete after 5 s"):
-        slow.add(b"x")
-
-
-def test_a_lost_connection_is_told_in_words() -> None:
-    request = wire.send_request(MESSAGE, "k")
-    error = OSError("wrapped")
-    error.__cause__ = ConnectionRefusedError(111, "Connection refused")
-    told = wire.no_response(request, SETTINGS, error, ambiguous=False)
-    assert str(told) == "no response from api.fluxomail.com: Connection refused (idempotency key k)"
+def test_a_lost_connection_is_described() -> None:
+    refused = OSError("wrapped")
+    refused.__cause__ = ConnectionRefusedError(111, "Connection refused")
     sandbox = ClientSettings(api_key="k", base_url="http://127.0.0.1:8026")
-    assert "no response from 127.0.0.1:8026: " in str(wire.no_response(request, sandbox, error, ambiguous=False))
-    assert "timed out after 15 s" in str(wire.no_response(request, SETTINGS, TimeoutError(), ambiguous=True))
-    assert "closed before" in str(wire.no_response(request, SETTINGS, RuntimeError("x"), ambiguous=True))
+    for settings, error, shown in [
+        (SETTINGS, refused, "no response from api.fluxomail.com: Connection refused (idempotency key k)"),
+        (sandbox, refused, "no response from 127.0.0.1:8026: "),
+        (SETTINGS, TimeoutError(), "timed out after 15 s"),
+        (SETTINGS, RuntimeError("x"), "closed before"),
+    ]:
+        assert shown in str(wire.no_response(wire.send_request(MESSAGE, "k"), settings, error, ambiguous=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import logging
@@ -13,11 +12,9 @@ import pytest
 from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
-from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 from airflow_provider_fluxomail.configuration.extras import GUARDS, read_extras
 from airflow_provider_fluxomail.configuration.form import CONNECTION_FIELDS
-from airflow_provider_fluxomail.configuration.options import OPTIONS
 from tests.support.airflow_names import Connection
 
 
@@ -50,7 +47,6 @@ def test_a_key_is_enough() -> None:
     ("fields", "url"),
     [
         ({"host": "127.0.0.1", "port": 8026}, "http://127.0.0.1:8026"),
-        ({"host": "mail.example", "schema": "https"}, "https://mail.example"),
         ({"host": "http://127.0.0.1", "port": 8026}, "http://127.0.0.1:8026"),
         ({"host": "http://127.0.0.1:8026", "port": 9}, "http://127.0.0.1:8026"),
         ({"host": "https://mail.example/api/v1", "port": 8443}, "https://mail.example:8443"),
@@ -63,48 +59,24 @@ def test_host_port_and_schema(fields: dict[str, Any], url: str) -> None:
     assert connection(**fields).settings.base_url == url
 
 
-def as_uri(conn_id: str, uri: str) -> Any:
-    if hasattr(Connection, "from_uri"):
-        return Connection.from_uri(uri, conn_id=conn_id)
-    # Before Airflow 3.1.
-    model: Any = importlib.import_module("airflow.models.connection").Connection
-    return model(conn_id=conn_id, uri=uri)
-
-
-def test_as_uri() -> None:
-    uri = "fluxomail://:fm_key@http%3A%2F%2F127.0.0.1%3A8026/?timeout=3&allowed_recipient_domains=a.example%2Cb.example"
-    options = FluxomailConnection.of(as_uri("mail", uri))
-    assert options.settings.base_url == "http://127.0.0.1:8026"
-    assert options.settings.timeout == 3
-    assert options.settings.guard.allowed_domains == ("a.example", "b.example")
-
-
 @pytest.mark.parametrize(
     ("extra", "path", "value"),
     [
         ({"timeout": "2.5"}, "settings.timeout", 2.5),
         ({"timeout": ""}, "settings.timeout", 15),
-        ({"timeout": None}, "settings.timeout", 15),
         ({"max_attempts": "2"}, "settings.max_attempts", 2),
         ({"max_wait": 0}, "settings.max_wait", 0),
-        ({"api_version": "2030-01-01"}, "settings.api_version", "2030-01-01"),
         ({"api_version": "-"}, "settings.api_version", ""),
         ({"verify": "false"}, "settings.verify", False),
-        ({"verify": True}, "settings.verify", True),
         ({"verify": __file__}, "settings.verify", __file__),
-        ({"proxies": {"https": "http://p:1"}}, "settings.proxies", {"https": "http://p:1"}),
         ({"proxies": '{"https": "http://p:1"}'}, "settings.proxies", {"https": "http://p:1"}),
         ({"allow_http": "true"}, "settings.allow_http", True),
         ({"idempotency_namespace": "eu"}, "idempotency_namespace", "eu"),
         ({"key_retention_hours": "48"}, "key_retention_hours", 48),
         ({"poll_share": "0.25"}, "poll_share", 0.25),
         ({"redirect_to": "qa@a.example"}, "settings.guard.redirect_to", "qa@a.example"),
-        (
-            {"allowed_recipient_domains": "A.example, @b.example."},
-            "settings.guard.allowed_domains",
-            ("a.example", "b.example"),
-        ),
-        ({"allowed_recipient_domains": ["a.example"]}, "settings.guard.allowed_domains", ("a.example",)),
+        ({"allowed_recipient_domains": "A.org, @b.org."}, "settings.guard.allowed_domains", ("a.org", "b.org")),
+        ({"allowed_recipient_domains": ["a.org"]}, "settings.guard.allowed_domains", ("a.org",)),
     ],
 )
 def test_extras_as_text_or_as_what_they_are(extra: dict[str, Any], path: str, value: object) -> None:
@@ -115,80 +87,96 @@ def test_extras_as_text_or_as_what_they_are(extra: dict[str, Any], path: str, va
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "shown"),
     [
         ({"password": None}, "no API key: put it into the connection's password"),
-        ({"host": "http://api.fluxomail.com"}, "unencrypted"),
-        ({"host": "https://a b"}, "not a URL"),
         ({"conn_type": "http"}, "its type is 'http': make it 'fluxomail'"),
-        ({"extra": "{"}, "extras are not a JSON object"),
-        ({"extra": "[]"}, "extras are not a JSON object"),
-        ({"extra": {"timeout": "soon"}}, "extra timeout must be a number"),
-        ({"extra": {"timeout": True}}, "extra timeout must be a number"),
-        ({"extra": {"timeout": -1}}, "timeout must be a number of seconds, 0 or more"),
-        ({"extra": {"max_attempts": 1.5}}, "extra max_attempts must be a whole number"),
-        ({"extra": {"max_attempts": 0}}, "max_attempts must be 1 or more"),
-        ({"extra": {"allow_http": "perhaps"}}, "extra allow_http must be true or false"),
-        ({"extra": {"proxies": "http://p:1"}}, "extra proxies must be a JSON object"),
-        ({"extra": {"proxies": {"https": 1}}}, "extra proxies must be a JSON object"),
-        ({"extra": {"verify": "/no/such.pem"}}, "verify names '/no/such.pem', which does not exist"),
-        ({"extra": {"poll_share": 0}}, "poll_share must be above 0"),
-        ({"extra": {"poll_share": 1.1}}, "at most 1"),
-        ({"extra": {"key_retention_hours": -1}}, "key_retention_hours must be 0 or more"),
-        ({"extra": {"redirect_to": "nobody"}}, "extra redirect_to must be one address, such as"),
-        ({"extra": {"redirect_to": "a@b.example, c@d.example"}}, "extra redirect_to must be one address, such as"),
-        ({"extra": {"allowed_recipient_domains": 5}}, "must be a list of domains"),
-        ({"extra": {"allowed_recipient_domains": "example"}}, "must hold domains such as example.com"),
-        ({"extra": {"allowed_recipient_domains": [","]}}, "must hold domains such as example.com"),
-        ({"extra": {"alowed_recipient_domains": "a.example"}}, "did you mean 'allowed_recipient_domains'"),
-        ({"extra": {"redirect_adress": "a@b.example"}}, "did you mean 'redirect_to'"),
-        ({"extra": {"recipient_domains": "b.example"}}, "did you mean 'allowed_recipient_domains'"),
-        ({"extra": {"redirectto": "a@b.example"}}, "did you mean 'redirect_to'"),
+        # A guard in another field.
+        ({"schema": "redirect_to=qa@a.example"}, "its schema holds 'redirect_to': make that an extra"),
+        ({"host": "api.fluxomail.com&redirect_to=qa@a.example"}, "its host holds 'redirect_to'"),
+        ({"login": "redirect_to=qa@a.example"}, "its login holds 'redirect_to'"),
+        ({"password": "fm_key&allowed_recipient_domains=a.example"}, "its password holds 'allowed_recipient_domains'"),
+        # An extra that is given twice.
+        ({"extra": '{"redirect_to": "qa@a.example", "REDIRECT_TO": "b@a.example"}'}, "redirect_to is given twice"),
+        ({"extra": '{"redirect_to": "qa@a.example", "redirect_to": ""}'}, "redirect_to is given twice"),
+        ({"extra": '{"timeout": 1, "timeout": 1}'}, "timeout is given twice"),
     ],
 )
-def test_bad_connections_name_field_and_cure(fields: dict[str, Any], told: str) -> None:
+def test_bad_connections_name_field_and_cure(fields: dict[str, Any], shown: str) -> None:
     with pytest.raises(FluxomailValidationError) as caught:
         connection(**fields)
-    assert told in str(caught.value)
+    assert shown in str(caught.value)
     assert str(caught.value).startswith("connection 'mail': ")
-    assert "fm_key" not in str(caught.value)
+    for private in ("fm_key", "qa@a.example"):
+        assert private not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["team", "owner", "environment", "reply_to", "from_email", "notes", ""])
+@pytest.mark.parametrize(
+    ("extra", "shown"),
+    [
+        ({"timeout": "soon"}, "extra timeout must be a number"),
+        ({"timeout": True}, "extra timeout must be a number"),
+        ({"max_attempts": 1.5}, "extra max_attempts must be a whole number"),
+        ({"allow_http": "perhaps"}, "extra allow_http must be true or false"),
+        ({"proxies": "http://p:1"}, "extra proxies must be a JSON object"),
+        ({"proxies": {"https": 1}}, "extra proxies must be a JSON object"),
+        ({"verify": "/no/such.pem"}, "verify names '/no/such.pem', which does not exist"),
+        ({"poll_share": 0}, "poll_share must be above 0"),
+        ({"poll_share": 1.1}, "at most 1"),
+        ({"key_retention_hours": -1}, "key_retention_hours must be 0 or more"),
+        ({"redirect_to": "nobody"}, "extra redirect_to must be one address, such as"),
+        ({"allowed_recipient_domains": 5}, "must be a list of domains"),
+        *(
+            ({"allowed_recipient_domains": value}, "must hold domains such as example.com")
+            for value in ("example", [","], "*.example.com", "a.b;c.d", "qa@a.example", "a.example b.example", "a..b")
+        ),
+        # A guard within another extra.
+        *(
+            (extra, "put that beside")
+            for extra in (
+                {"extra": {"redirect_to": "qa@a.example"}},
+                {"extra": {"whitelist": "a.example"}},
+                {"fluxomail": [{"redirect_to": "qa@a.example"}]},
+                {"notes": {"deep": {"deeper": {"allowed recipient domains": "a.example"}}}},
+                {"notes": json.dumps(json.dumps({"redirect_to": "qa@a.example"}))},
+                {"notes": "redirect_to: qa@a.example"},
+                {"proxies": {"https": "http://p:1", "redirect_to": "http://p:1"}},
+                {"idempotency_namespace": "prod;redirect_to=qa@a.example"},
+                {"api_version": "2025-09-01 redirectTo=qa@a.example"},
+            )
+        ),
+        # Which extra an unknown one may mean.
+        *(({"mail_to": "x"}, "it does not hold email back"), ({"proxy_to": "x"}, "it does not hold email back")),
+        *(({"redirect_adress": "x"}, "mean 'redirect_to'"), ({"redirectto": "x"}, "mean 'redirect_to'")),
+        ({"alowed_recipient_domains": "x"}, "did you mean 'allowed_recipient_domains'"),
+        ({"recipient_domains": "x"}, "did you mean 'allowed_recipient_domains'"),
+        *(({"time_out_": 5}, "did you mean 'timeout'"), ({"verfy": True}, "did you mean 'verify'")),
+    ],
+)
+def test_bad_extras_name_field_and_cure(extra: dict[str, Any], shown: str) -> None:
+    with pytest.raises(FluxomailValidationError) as caught:
+        connection(extra=extra)
+    assert shown in str(caught.value)
+    assert "qa@a.example" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["environment", "reply_to", "from_email", ""])
 def test_an_unknown_extra_is_warned_of(name: str, caplog: pytest.LogCaptureFixture) -> None:
     connection(extra={name: "data"})
     assert f"Unknown connection extra {name!r} ignored; known extras: timeout, max_attempts" in caplog.text
     assert "'data'" not in caplog.text
 
 
-def guard(extra: Any, **fields: Any) -> RecipientGuard:
-    return connection(extra=extra, **fields).settings.guard
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("redirect_to", "REDIRECT_TO", "Redirect_To", "ReDirect_To", "redirectTo", "RedirectTo"),
-        *("redirect-to", "Redirect-To", "redirect to", "Redirect To", " redirect_to ", "redirect__to", "redirect.to"),
-        *("extra__fluxomail__redirect_to", "EXTRA__FLUXOMAIL__REDIRECT_TO", "extra__fluxomail__redirectTo"),
-        "\uff32\uff25\uff24\uff29\uff32\uff25\uff23\uff34_TO",
-    ],
-)
-def test_every_spelling_of_a_guard_is_the_guard(name: str) -> None:
-    assert guard({name: "qa@a.example"}).redirect_to == "qa@a.example"
-
-
 @pytest.mark.parametrize("name", CONNECTION_FIELDS)
-def test_every_extra_has_all_spellings(name: str) -> None:
-    camel = name.split("_")[0] + "".join(word.title() for word in name.split("_")[1:])
-    spellings = [
-        name.upper(),
-        name.replace("_", "-"),
-        name.title().replace("_", " "),
-        camel,
-        f"extra__fluxomail__{name}",
-    ]
-    for spelling in spellings:
+def test_every_spelling_of_an_extra_is_the_extra(name: str) -> None:
+    spaced = name.title().replace("_", " ")
+    camel = spaced[0].lower() + spaced[1:].replace(" ", "")
+    for spelling in (
+        *(name.upper(), spaced.replace(" ", "_"), name.replace("_", "-"), spaced, f" {name} ", name.replace("_", "__")),
+        *(name.replace("_", "."), camel, spaced.replace(" ", ""), f"extra__fluxomail__{name}"),
+        *(f"EXTRA__FLUXOMAIL__{name.upper()}", f"extra__fluxomail__{camel}"),
+        "".join(chr(ord(sign) + 0xFEE0) if sign.isalpha() else sign for sign in name.upper()),  # full-width letters
+    ):
         assert read_extras(json.dumps({spelling: "1"})) == {name: "1"}, spelling
 
 
@@ -196,18 +184,8 @@ def test_every_extra_has_all_spellings(name: str) -> None:
     "name",
     [
         *("redirect", "redirectto", "REDIRECTTO", "redirect_too", "redirects_to", "redirect_mail_to", "redrect_to"),
-        *(
-            "rediret_to",
-            "rediretto",
-            "redir",
-            "alwdrecpntdmns",
-            "redirct",
-            "ridirect_to",
-            "_redirect_to",
-            "#redirect_to",
-            "//redirect_to",
-            "redirect_to_",
-        ),
+        *("rediret_to", "rediretto", "redir", "alwdrecpntdmns", "redirct", "ridirect_to", "redirect_adress"),
+        *("_redirect_to", "#redirect_to", "//redirect_to", "redirect_to_"),
         *("redirect_to\u200b", "redi\u200brect_to", "r\u0435direct_to", "redirect\u2011to", "amp;redirect_to"),
         *("extra__http__redirect_to", "extra__redirect_to", "fluxomail_redirect_to", "fluxomail.redirectTo"),
         *("reroute_to", "forward_to", "divert", "staging_to", "stagingTo", "staging", "send_to", "sendto", "to", "cc"),
@@ -219,99 +197,24 @@ def test_every_extra_has_all_spellings(name: str) -> None:
         *("test_email", "devEmail", "no_send", "suppress_all", "black_hole"),
     ],
 )
-@pytest.mark.parametrize("value", ["qa@a.example", "", None])
-def test_what_may_be_meant_as_a_guard_is_an_error(name: str, value: str | None) -> None:
-    with pytest.raises(
-        FluxomailValidationError, match=r"unknown extra .*(did you mean|it does not hold email back)"
-    ) as caught:
-        connection(extra={name: value})
-    assert "qa@a.example" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["mail_to", "test_email", "proxy_to"])
-def test_what_may_be_meant_as_a_guard_is_not_taken_for_another_extra(name: str) -> None:
-    with pytest.raises(FluxomailValidationError, match="it does not hold email back"):
-        connection(extra={name: "qa@a.example"})
-
-
-@pytest.mark.parametrize("name", ["time_out_", "max_atempts", "pol_share", "key_retention_hour", "verfy"])
-def test_a_near_miss_of_any_extra_is_an_error(name: str) -> None:
-    with pytest.raises(FluxomailValidationError, match="did you mean"):
-        connection(extra={name: "5"})
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
-        '{"redirect_to": "a@a.example", "REDIRECT_TO": "b@a.example"}',
-        '{"redirect_to": "a@a.example", "redirectTo": "a@a.example"}',
-        '{"redirect_to": "a@a.example", "extra__fluxomail__redirect_to": "a@a.example"}',
-        '{"redirect_to": "a@a.example", "redirect_to": ""}',
-        '{"timeout": 1, "Timeout": 2}',
-        '{"timeout": 1, "timeout": 1}',
-    ],
-)
-def test_an_extra_that_is_given_twice_is_an_error(extra: str) -> None:
-    with pytest.raises(FluxomailValidationError, match="given twice") as caught:
-        connection(extra=extra)
-    assert "a.example" not in str(caught.value)
+def test_what_may_be_meant_as_a_guard_is_an_error(name: str) -> None:
+    for value in ("qa@a.example", "", None):
+        with pytest.raises(FluxomailValidationError, match=r"unknown extra .*(did you mean|does not hold)") as caught:
+            connection(extra={name: value})
+        assert "qa@a.example" not in str(caught.value)
 
 
 @pytest.mark.parametrize("empty", [None, "", "  "])
 def test_an_empty_spelling_hides_no_guard(empty: str | None) -> None:
     """A form writes its empty fields beside what it does not know."""
-    for extra in (
-        {"REDIRECT_TO": "qa@a.example", "redirect_to": empty},
-        {"redirect_to": empty, "redirectTo": "qa@a.example"},
-    ):
-        assert guard(extra).redirect_to == "qa@a.example"
+    for first, second in (("REDIRECT_TO", "redirect_to"), ("redirect_to", "redirectTo")):
+        made = connection(extra={first: "qa@a.example", second: empty})
+        assert made == connection(extra={second: empty, first: "qa@a.example"})
+        assert made.settings.guard.redirect_to == "qa@a.example"
+    assert connection(extra=dict.fromkeys(GUARDS, empty)).settings.guard == RecipientGuard()
 
 
-@pytest.mark.parametrize(
-    "extra",
-    [
-        {"extra": {"redirect_to": "qa@a.example"}},
-        {"extra": '{"REDIRECT_TO": "qa@a.example"}'},
-        {"__extra__": '{"redirect_to": "qa@a.example"}'},
-        {"extra": {"timeout": 3}},
-        {"extra": {"whitelist": "a.example"}},
-        {"extra__fluxomail": {"redirect_to": "qa@a.example"}},
-        {"fluxomail": [{"redirect_to": "qa@a.example"}]},
-        {"notes": {"deep": {"deeper": {"allowed recipient domains": "a.example"}}}},
-        {"notes": json.dumps(json.dumps({"redirect_to": "qa@a.example"}))},
-        {"notes": "redirect_to: qa@a.example"},
-        {"proxies": {"https": "http://p:1", "redirect_to": "http://p:1"}},
-        {"idempotency_namespace": "prod;redirect_to=qa@a.example"},
-        {"idempotency_namespace": "prod?allowed-recipient-domains=a.example"},
-        {"api_version": "2025-09-01 redirectTo=qa@a.example"},
-    ],
-)
-def test_a_guard_within_another_extra_is_an_error(extra: dict[str, Any]) -> None:
-    with pytest.raises(FluxomailValidationError, match=r"extra .* holds .*: put that beside") as caught:
-        connection(extra=extra)
-    assert "qa@a.example" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"schema": "redirect_to=qa@a.example"},
-        {"host": "api.fluxomail.com&redirect_to=qa@a.example"},
-        {"login": "redirect_to=qa@a.example"},
-        {"password": "fm_key&allowed_recipient_domains=a.example"},
-    ],
-)
-def test_a_guard_in_another_field_is_an_error(fields: dict[str, Any]) -> None:
-    with pytest.raises(
-        FluxomailValidationError, match=f"its {next(iter(fields))} holds .*: make that an extra"
-    ) as caught:
-        connection(**fields)
-    assert "a.example" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "extra", ['"{}"', json.dumps(json.dumps({"redirect_to": "qa@a.example"})), "null", "5", "[{}]"]
-)
+@pytest.mark.parametrize("extra", [json.dumps(json.dumps({"redirect_to": "qa@a.example"})), "null", "[{}]", "{"])
 def test_extras_that_are_no_object_are_an_error(extra: str) -> None:
     with pytest.raises(FluxomailValidationError, match="not a JSON object"):
         FluxomailConnection.of(cast("Connection", Stored(extra)))
@@ -326,14 +229,9 @@ class Stored:
         self.extra = extra
 
 
-@pytest.mark.parametrize("empty", [None, "", "  "])
-def test_a_guard_that_is_left_empty_is_none(empty: str | None) -> None:
-    assert guard(dict.fromkeys(GUARDS, empty)) == RecipientGuard()
-
-
 @pytest.mark.parametrize("name", GUARDS)
 @pytest.mark.parametrize(
-    "value", [[], {}, False, True, 0, 5, [None], [5], {"a": "b"}, "none", "[]", "*", "qa", "\u200b", ["a", "b"], [[]]]
+    "value", [[], {}, False, True, 0, [None], [5], {"a": "b"}, "none", "[]", "*", "\u200b", ["a", "b"], [[]]]
 )
 def test_a_guard_of_another_kind_is_an_error(name: str, value: object) -> None:
     with pytest.raises(FluxomailValidationError, match=f"extra {name}"):
@@ -341,55 +239,38 @@ def test_a_guard_of_another_kind_is_an_error(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["*.example.com", "a.example;b.example", "qa@a.example", "a.example b.example", "a..b"]
-)
-def test_a_domain_that_no_address_can_have_is_an_error(value: str) -> None:
-    with pytest.raises(FluxomailValidationError, match="must hold domains such as"):
-        connection(extra={"allowed_recipient_domains": value})
-
-
-@pytest.mark.parametrize(
-    ("uri", "told"),
+    ("rest", "shown"),
     [
-        ("fluxomail://:fm_key_of_a_test@/?REDIRECT-TO=qa%40a.example", None),
-        ("fluxomail://:fm_key_of_a_test@/?redirect%20to=qa%40a.example", None),
-        ("fluxomail://:fm_key_of_a_test@/?__extra__=%7B%22redirectTo%22%3A%20%22qa%40a.example%22%7D", None),
-        ("fluxomail://:fm_key_of_a_test@/?redirect=qa%40a.example", "did you mean 'redirect_to'"),
-        ("fluxomail://:fm_key_of_a_test@/?timeout=5&amp;redirect_to=qa%40a.example", "did you mean 'redirect_to'"),
-        ("fluxomail://:fm_key_of_a_test@/?idempotency_namespace=n;redirect_to=qa%40a.example", "put that beside"),
-        ("fluxomail://:fm_key_of_a_test@/redirect_to=qa%40a.example", "its schema holds 'redirect_to'"),
-        ("fluxomail://:fm_key_of_a_test@/?extra=%7B%22redirect_to%22%3A%20%22qa%40a.example%22%7D", "put that beside"),
-        ("fluxomail://:fm_key_of_a_test@/?redirect_to=qa+x%40a.example", "extra redirect_to"),
+        ("?REDIRECT-TO=qa%40a.example", None),
+        ("?redirect%20to=qa%40a.example", None),
+        ("?__extra__=%7B%22redirectTo%22%3A%20%22qa%40a.example%22%7D", None),
+        ("?timeout=5&amp;redirect_to=qa%40a.example", "did you mean 'redirect_to'"),
+        ("?idempotency_namespace=n;redirect_to=qa%40a.example", "put that beside"),
+        ("redirect_to=qa%40a.example", "its schema holds 'redirect_to'"),
+        ("?extra=%7B%22redirect_to%22%3A%20%22qa%40a.example%22%7D", "put that beside"),
+        ("?redirect_to=qa+x%40a.example", "extra redirect_to"),
     ],
 )
-def test_a_guard_in_a_uri(uri: str, told: str | None) -> None:
-    if told is None:
-        assert FluxomailConnection.of(as_uri("mail", uri)).settings.guard.redirect_to == "qa@a.example"
-        return
-    with pytest.raises(FluxomailValidationError) as caught:
-        FluxomailConnection.of(as_uri("mail", uri))
-    assert told in str(caught.value)
+def test_a_guard_in_a_uri(rest: str, shown: str | None) -> None:
+    uri = f"fluxomail://:fm_key_of_a_test@/{rest}"
+    if hasattr(Connection, "from_uri"):
+        made: Any = Connection.from_uri(uri, conn_id="mail")
+    else:  # before Airflow 3.1
+        made = importlib.import_module("airflow.models.connection").Connection(conn_id="mail", uri=uri)
+    if shown is None:
+        assert FluxomailConnection.of(made).settings.guard.redirect_to == "qa@a.example"
+    else:
+        with pytest.raises(FluxomailValidationError, match=shown):
+            FluxomailConnection.of(made)
 
 
 #: What the form of an earlier version stored for a connection whose fields were left alone, on 3.3 and on 2.11.
+_STORED: dict[str, Any] = {
+    "timeout": 15, "max_attempts": 4, "max_wait": 60, "key_retention_hours": 24, "allow_http": False, "poll_share": 0.5,
+}  # fmt: skip
 FORMS: dict[str, dict[str, Any]] = {
-    "3.3": {
-        **dict.fromkeys(CONNECTION_FIELDS),
-        "timeout": 15,
-        "max_attempts": 4,
-        "max_wait": 60,
-        "key_retention_hours": 24,
-        "allow_http": False,
-        "poll_share": 0.5,
-    },
-    "2.11": {
-        "timeout": "15",
-        "max_attempts": 4,
-        "max_wait": "60",
-        "key_retention_hours": "24",
-        "allow_http": False,
-        "poll_share": "0.5",
-    },
+    "3.3": dict.fromkeys(CONNECTION_FIELDS) | _STORED,
+    "2.11": _STORED | {"timeout": "15", "max_wait": "60", "key_retention_hours": "24", "poll_share": "0.5"},
     "now on 3.3": dict.fromkeys(CONNECTION_FIELDS),
     "now on 2.11": {"max_attempts": None, "allow_http": False},
 }
@@ -418,24 +299,12 @@ def test_a_section_that_is_wrong_harms_no_connection_that_has_its_own(monkeypatc
         connection(extra={"max_wait": 60})
 
 
-def test_the_defaults_are_those_of_the_client() -> None:
-    fields = {field.name: field for field in dataclasses.fields(ClientSettings)}
-    found = {name: fields[name].default for name in OPTIONS if name in fields and name != "proxies"}
-    assert len(found) == 6
-    assert found == {name: OPTIONS[name].default for name in found}
-
-
 def test_every_field_of_the_form_is_read() -> None:
-    values = {"boolean": True, "number": 0.5, "integer": 2}
+    values = {"boolean": True, "number": 0.25, "integer": 2}
     special = {
-        "redirect_to": "a@b.example",
-        "allowed_recipient_domains": "b.example",
-        "proxies": '{"https": "http://p"}',
+        "redirect_to": "a@b.example", "allowed_recipient_domains": "b.example", "proxies": '{"https": "http://p"}',
         "verify": __file__,
-    }
-    default = connection()
+    }  # fmt: skip
     for name, field in CONNECTION_FIELDS.items():
         value = special.get(name, values.get(field["schema"]["type"][0], "some"))
-        if name == "poll_share":
-            value = 0.25
-        assert connection(extra={name: value}) != default, name
+        assert connection(extra={name: value}) != connection(), name

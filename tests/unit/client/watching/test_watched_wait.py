@@ -7,20 +7,9 @@ import asyncio
 import pytest
 
 from airflow_provider_fluxomail.client.watching.wait import Ending, now
-from airflow_provider_fluxomail.client.watching.watched_wait import NEXT, State, WatchedWait, WatchedWaits
-from tests.support.watched_waits import (
-    ENDED,
-    ENDING,
-    FOLLOWING,
-    JOINING,
-    POLLED,
-    SETTLE,
-    SETTLING,
-    SIGNALS,
-    event,
-    new,
-    watched,
-)
+from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits
+from tests.support import watched_waits
+from tests.support.watched_waits import ENDED, FOLLOWING, JOINING, POLLED, SETTLE, SETTLING, event, new, watched
 
 
 def in_state(waits: WatchedWaits, state: State) -> WatchedWait:
@@ -34,7 +23,7 @@ def in_state(waits: WatchedWaits, state: State) -> WatchedWait:
     if state is State.SETTLING:
         waits.on_event(event("sent"))
     if state is State.ENDED:
-        waits.end(one, ENDING)
+        waits.end(one, watched_waits.ENDING)
     assert one.state is state
     return one
 
@@ -56,15 +45,16 @@ async def test_each_signal_in_each_state(signal: str, states: tuple[State | None
         one = in_state(waits, before)
         if after is None:
             with pytest.raises(RuntimeError, match=f"cannot go from {before.value}"):
-                SIGNALS[signal](waits, one)
+                watched_waits.SIGNALS[signal](waits, one)
         else:
-            SIGNALS[signal](waits, one)
+            watched_waits.SIGNALS[signal](waits, one)
             assert one.state is after, before
 
 
-def test_nothing_leaves_the_end_and_everything_reaches_it() -> None:
-    assert NEXT[ENDED] == set()
-    assert all(ENDED in following for state, following in NEXT.items() if state is not ENDED)
+async def ending_of(one: WatchedWait) -> tuple[str, str | None]:
+    ending = await asyncio.wait_for(one.until_ended(), 10)
+    assert isinstance(ending, Ending)
+    return ending.status, ending.event
 
 
 async def test_settling_ends_with_the_first_event_that_decides() -> None:
@@ -72,9 +62,7 @@ async def test_settling_ends_with_the_first_event_that_decides() -> None:
     one = in_state(waits, FOLLOWING)
     waits.on_event(event("bounced", 2))
     waits.on_event(event("delivered", 1))
-    ending = await asyncio.wait_for(one.until_ended(), 10)
-    assert isinstance(ending, Ending)
-    assert (ending.status, ending.event) == ("reached", "delivered")
+    assert await ending_of(one) == ("reached", "delivered")
 
 
 async def test_settling_without_a_decision_follows_again() -> None:
@@ -83,12 +71,9 @@ async def test_settling_without_a_decision_follows_again() -> None:
     async with asyncio.timeout(10):
         while one.state is SETTLING:  # noqa: ASYNC110 - a state has no event
             await asyncio.sleep(SETTLE)
-    assert one.state is FOLLOWING
-    assert one.events == ()
+    assert (one.state, one.events) == (FOLLOWING, ())
     waits.on_event(event("clicked"))
-    ending = await asyncio.wait_for(one.until_ended(), 10)
-    assert isinstance(ending, Ending)
-    assert ending.event == "clicked"
+    assert await ending_of(one) == ("reached", "clicked")
 
 
 async def test_events_before_the_stream_counts_are_judged_once_nothing_is_missing() -> None:
@@ -99,9 +84,7 @@ async def test_events_before_the_stream_counts_are_judged_once_nothing_is_missin
     assert one.state is JOINING
     waits.follow(one)
     assert one.state is SETTLING
-    ending = await asyncio.wait_for(one.until_ended(), 10)
-    assert isinstance(ending, Ending)
-    assert ending.status == "reached"
+    assert await ending_of(one) == ("reached", "delivered")
 
 
 async def test_an_event_brings_the_poll_of_a_polled_wait_forward_but_not_before_the_server_allows_it() -> None:
@@ -120,8 +103,7 @@ async def test_a_wait_that_leaves_is_forgotten_whatever_its_state() -> None:
         waits = new()
         one = in_state(waits, state)
         waits.remove(one)
-        assert one.state is ENDED
+        assert (one.state, one.due) == (ENDED, 0)
         assert (len(waits), list(waits), list(waits.joining)) == (0, [], [])
-        assert one.due == 0
         waits.on_event(event("delivered"))
         await asyncio.sleep(2 * SETTLE)

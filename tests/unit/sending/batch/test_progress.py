@@ -1,4 +1,4 @@
-"""The account of a batch: what a retry and a deferral ask for again, and that its state does not grow (promise 1)."""
+"""The progress of a batch: what a retry and a deferral request again, and that its state does not grow (promise 1)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ def keys(count: int) -> list[str]:
 
 
 def leg(progress: Progress, count: int, outcomes: dict[int, Kind | None], stop: int | None = None) -> list[int]:
-    """Ask for what is wanted, up to ``stop``; a ``None`` outcome stays open."""
-    asked = []
+    """Request what is wanted, up to ``stop``; a ``None`` outcome stays open."""
+    requested = []
     for position, key in enumerate(keys(count)):
         if position == stop:
             break
         if progress.wants(position, key):
-            asked.append(position)
+            requested.append(position)
             kind = outcomes.get(position, "sent")
             if kind is not None:
                 progress.settle(position, kind)
-    return asked
+    return requested
 
 
 def again(progress: Progress, *, same_try: bool) -> Progress:
     return Progress(json.loads(json.dumps(progress.state())), same_try=same_try)
 
 
-def test_a_new_try_asks_for_what_is_not_known_to_be_sent() -> None:
+def test_a_new_try_requests_what_is_not_known_to_be_sent() -> None:
     first = Progress()
     leg(first, 10, {2: "rejected", 4: "unknown", 6: None, 1: "replayed"}, stop=8)
     assert vars(first.counts(10)) == {"total": 10, "sent": 4, "replayed": 1, "rejected": 1, "unknown": 1}
@@ -60,29 +60,29 @@ def test_a_leg_that_stops_before_it_has_passed_what_is_known_loses_nothing() -> 
     assert leg(third, 10, {}) == [2, 7, 9]
 
 
-@pytest.mark.parametrize("pattern", ["every other", "random", "all"])
-@pytest.mark.parametrize("kind", ["unknown", "rejected", None])
+@pytest.mark.parametrize(
+    ("pattern", "kind"), [("every other", None), ("random", "rejected"), ("random", "unknown"), ("all", "unknown")]
+)
 def test_the_state_stays_small_and_never_skips_what_was_not_sent(pattern: str, kind: Kind | None) -> None:
     draw = random.Random(7)
+    count = 20_000
     open_ = [
         number
-        for number in range(50_000)
+        for number in range(count)
         if pattern == "all" or (number % 2 if pattern == "every other" else draw.random() < 0.3)
     ]
     first = Progress()
-    leg(first, 50_000, dict.fromkeys(open_, kind))
+    leg(first, count, dict.fromkeys(open_, kind))
     state = first.state()
     assert len(json.dumps(state)) < 32 * 1024
-    asked = set(leg(Progress(state), 50_000, {}))
-    assert set(open_) <= asked
+    assert set(open_) <= set(leg(Progress(state), count, {}))
 
 
-def test_what_was_counted_before_and_is_asked_for_again_makes_no_count_negative() -> None:
+def test_what_was_counted_before_and_is_requested_again_makes_no_count_negative() -> None:
     first = Progress()
     leg(first, 5_000, {number: "replayed" if number % 2 else "unknown" for number in range(5_000)})
     second = again(first, same_try=False)
-    asked = leg(second, 5_000, dict.fromkeys(range(5_000), "replayed"))
-    assert len(asked) > 2_500
+    assert len(leg(second, 5_000, dict.fromkeys(range(5_000), "replayed"))) > 2_500
     assert vars(second.counts(5_000)) == {"total": 5_000, "sent": 0, "replayed": 5_000, "rejected": 0, "unknown": 0}
 
 

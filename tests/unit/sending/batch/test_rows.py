@@ -15,12 +15,6 @@ from tests.support.rows import ADA, read, refused, write
 
 def test_a_list_of_mappings_and_messages() -> None:
     rows = read([ADA, EmailMessage(**{**ADA, "to": "bob@example.org"}), {**ADA, "key": "mine"}, {**ADA, "key": 7}])
-    assert [row.message.to for row in rows] == [
-        "ada@example.org",
-        "bob@example.org",
-        "ada@example.org",
-        "ada@example.org",
-    ]
     assert [row.part for row in rows] == ["to:ada@example.org:0", "to:bob@example.org:0", "key:mine", "key:7"]
     assert [row.where for row in rows] == ["messages[0]", "messages[1]", "messages[2]", "messages[3]"]
 
@@ -41,16 +35,12 @@ def test_defaults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mails.jsonl", "mails.ndjson", "MAILS.JSONL"])
 def test_json_lines(tmp_path: Path, name: str) -> None:
-    text = "\n".join([json.dumps(ADA), "", json.dumps({**ADA, "cc": ["x@example.org"]})])
-    rows = read(str(write(tmp_path, name, text)))
-    assert [row.where for row in rows] == ["line 1", "line 3"]
-    assert list(rows[1].message.cc) == ["x@example.org"]
-
-
-def test_null_is_as_good_as_absent(tmp_path: Path) -> None:
-    path = write(tmp_path, "mails.jsonl", json.dumps({"to": ADA["to"], "subject": None, "cc": None, "key": None}))
-    (row,) = read(path, defaults={"subject": "Hi", "content": "Text"})
-    assert (row.message.subject, row.message.cc, row.key) == ("Hi", (), None)
+    with_nulls = {"to": ADA["to"], "subject": None, "cc": None, "key": None}
+    text = "\n".join([json.dumps({**ADA, "cc": ["x@example.org"]}), "", json.dumps(with_nulls)])
+    first, second = read(str(write(tmp_path, name, text)), defaults={"subject": "Ho", "content": "Text"})
+    assert (first.where, second.where) == ("line 1", "line 3")
+    assert (first.message.cc, second.message.cc, second.key) == (("x@example.org",), (), None)
+    assert (first.message.subject, second.message.subject) == ("Hi", "Ho")
 
 
 def test_a_newsletter_fits_into_a_cell(tmp_path: Path) -> None:
@@ -89,23 +79,20 @@ def test_an_object_storage_path(tmp_path: Path) -> None:
     assert len(read(ObjectStoragePath(f"file://{path}"))) == 1
 
 
-@pytest.mark.parametrize("source", [[], "empty.jsonl", "empty.csv"])
-def test_none_at_all(tmp_path: Path, source: Any) -> None:
-    if isinstance(source, str):
-        source = write(tmp_path, source, "")
-    assert read(source) == []
+def test_no_rows(tmp_path: Path) -> None:
+    sources: list[Any] = [[], write(tmp_path, "empty.jsonl", ""), write(tmp_path, "empty.csv", "")]
+    for source in sources:
+        assert read(source) == []
 
 
 def test_only_the_first_of_many_bad_rows_are_named() -> None:
-    told = refused([{"to": ""}] * (MAX_NAMED + 5))
-    assert f"messages[{MAX_NAMED - 1}]" in told
-    assert f"messages[{MAX_NAMED}]" not in told
-    assert "and 5 more" in told
+    text = refused([{"to": ""}] * (MAX_NAMED + 5))
+    assert f"messages[{MAX_NAMED - 1}]" in text
+    assert f"messages[{MAX_NAMED}]" not in text
+    assert "and 5 more" in text
 
 
-@pytest.mark.parametrize(
-    ("defaults", "told"),
-    [({"subjet": "x"}, "defaults holds 'subjet'"), ({"key": "k"}, "defaults holds 'key'"), ("x", "must be a mapping")],
-)
-def test_bad_defaults(defaults: Any, told: str) -> None:
-    assert told in refused([ADA], defaults=defaults)
+def test_bad_defaults() -> None:
+    assert "defaults holds 'subjet'" in refused([ADA], defaults={"subjet": "x"})
+    assert "defaults holds 'key'" in refused([ADA], defaults={"key": "k"})
+    assert "must be a mapping" in refused([ADA], defaults="x")
