@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import tempfile
 import textwrap
 from datetime import timedelta
 from pathlib import Path
@@ -42,8 +43,9 @@ def import_error(folder: Path, code: str, *, dag: str = "") -> str | None:
     if importlib.util.find_spec(where) is None:  # Airflow 2.11
         where = "airflow.models.dagbag"
     body = textwrap.indent(textwrap.dedent(code), "    ")
-    file = folder / "a_dag.py"
-    file.write_text(f'{HEAD}with DAG("d", schedule=None, {dag}) as dag:\n{body}\n', encoding="utf-8")
+    # A folder of its own: Python takes a file of the same size, written in the same second, for the one it has compiled.
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    (folder / "a_dag.py").write_text(f'{HEAD}with DAG("d", schedule=None, {dag}) as dag:\n{body}\n', encoding="utf-8")
     bag = importlib.import_module(where).DagBag(str(folder))
     assert bool(bag.import_errors) != ("d" in bag.dags)
     return next(iter(bag.import_errors.values()), None)
