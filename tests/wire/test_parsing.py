@@ -43,7 +43,7 @@ def import_error(folder: Path, code: str, *, dag: str = "") -> str | None:
     if importlib.util.find_spec(where) is None:  # Airflow 2.11
         where = "airflow.models.dagbag"
     body = textwrap.indent(textwrap.dedent(code), "    ")
-    # A folder of its own: Python takes a file of the same size, written in the same second, for the one it has compiled.
+    # A folder of its own: Python compiles a file of the same size that was written in the same second only once.
     folder = Path(tempfile.mkdtemp(dir=folder))
     (folder / "a_dag.py").write_text(f'{HEAD}with DAG("d", schedule=None, {dag}) as dag:\n{body}\n', encoding="utf-8")
     bag = importlib.import_module(where).DagBag(str(folder))
