@@ -1,4 +1,4 @@
-"""When Airflow retries a task, according to Fluxomail's response. Airflow 3.3 and later."""
+"""A retry policy that follows Fluxomail's ``Retry-After`` and error types. Airflow 3.3 and later."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from airflow_provider_fluxomail.client.errors import FluxomailError
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context, RetryDecision
 
-#: A delay of more than a day is a mistake, which must not postpone a task for good. Seconds; also Airflow's limit.
+#: The longest delay, in seconds; also Airflow's limit. A server that asks for more is in error.
 MAX_DELAY: Final = 24 * 3600.0
-#: Tasks that were refused in the same second are retried spread over this part of the delay, or at least over this
-#: many seconds.
+#: Retries are spread over this fraction of the delay, and over at least ``LEAST_SPREAD`` seconds, so that tasks which
+#: were refused together do not retry together.
 SPREAD: Final = 0.25
 LEAST_SPREAD: Final = 1.0
 
@@ -34,7 +34,7 @@ class FluxomailRetryPolicy(RetryPolicy):
     to an error that was raised ``from`` one of these. Any other error is left to Airflow. The task's ``retries`` still
     apply.
 
-    The operators and the sensor of this package use it by default. It helps any task that calls
+    The operators and the sensor of this package use it by default. Set it on any task that calls
     :class:`.FluxomailHook`.
 
     .. seealso:: :doc:`/guides/retries`
@@ -58,7 +58,7 @@ class FluxomailRetryPolicy(RetryPolicy):
         from airflow_provider_fluxomail.airflow_compat import RetryDecision
         from airflow_provider_fluxomail.client.retries import spread
 
-        error = _of_fluxomail(exception)
+        error = _find_fluxomail_error(exception)
         if error is None:
             return RetryDecision.default()
         name = type(error).__name__
@@ -71,7 +71,7 @@ class FluxomailRetryPolicy(RetryPolicy):
         return RetryDecision.retry(delay=timedelta(seconds=delay), reason=f"{name}: Fluxomail asks to wait {asked:g} s")
 
 
-def _of_fluxomail(exception: BaseException) -> FluxomailError | None:
+def _find_fluxomail_error(exception: BaseException) -> FluxomailError | None:
     """Return the error, or the one that it was raised from.
 
     Not one that was being handled at the time (``__context__``): the new error may have another cause.
@@ -88,7 +88,7 @@ def _of_fluxomail(exception: BaseException) -> FluxomailError | None:
 
 def give_retry_policy(arguments: dict[str, Any]) -> None:
     """Make the policy the default in the arguments of an operator, unless its author or the Dag set another one."""
-    # For mapped tasks they contain None, which setdefault() keeps.
+    # The arguments of mapped tasks contain None, which setdefault() would keep.
     if HAS_RETRY_POLICIES and not arguments.get("retry_policy"):
         # Airflow applies a Dag's default_args only to arguments that the signature names.
         defaults = arguments.get("default_args") or {}
