@@ -110,10 +110,9 @@ def test_promise_2_a_finished_task_that_is_cleared_sends_again_only_if_asked(fie
 @at_once
 def test_promise_2_retries_and_deferrals_after_a_clear_send_nothing_more(field: Field) -> None:
     run = field.run("busy", long_429=1, lost_answers=1)
-    run.reaches("deferred")
-    assert run.mails() == [0, 0]
     run.ends()
-    assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [2, 2])
+    assert (run.mails(), run.reused()) == ([1, 1], [True, True])
+    assert run.tries() == [2, 2], "the 429 deferred the task, the lost response was retried"
     run.fail(long_429=1, lost_answers=2)
     run.clear()
     run.ends()
