@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import logging
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -73,7 +75,21 @@ os.environ |= {
 }
 
 
+def _import_all() -> None:
+    """Import what pytest would otherwise parse in a server's thread, in the middle of a test.
+
+    It rewrites the modules of every distribution that has a plugin, and ast.parse fails at times if it runs in two
+    threads (python/cpython#106905).
+    """
+    importlib.import_module("anyio._backends._asyncio")
+    path = str(ROOT / "airflow_provider_fluxomail")
+    for module in pkgutil.walk_packages([path], "airflow_provider_fluxomail."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _import_all()
     # A connection that is cancelled while it is being made stays open until it is collected, which may be in any later
     # test: so anyio 4.10 and 4.13 leave it (Airflow 2.11 to 3.2 as deployments pin them).
     if Version(metadata.version("anyio")) < Version("4.14"):
