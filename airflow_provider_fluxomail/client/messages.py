@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from airflow_provider_fluxomail.client.addresses import addresses, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.html_text import text_from_html
 from airflow_provider_fluxomail.client.text_fields import UNSAFE_IN_HEADER, body_text, header_text
 
 #: Attachments per message, at most (Fluxomail's default; a server may allow fewer).
@@ -187,16 +188,6 @@ def check_bodies(content: str | None, html_content: str | None) -> None:
     """Check that there is a body, as creating the message does."""
     if not any(body and body.strip() for body in (content, html_content)):
         raise FluxomailValidationError("content is empty: give the text of the email, or html_content")
-
-
-def text_from_html(markup: str) -> str:
-    """Return the text that a reader of ``markup`` sees; link targets, tables and lists stay readable."""
-    # Imported here: lxml takes some 50 ms, which an email with its own text does not need.
-    from inscriptis import get_text
-    from inscriptis.model.config import ParserConfig
-
-    text = get_text(markup, ParserConfig(display_links=True)) if markup.strip() else ""
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip()
 
 
 def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
