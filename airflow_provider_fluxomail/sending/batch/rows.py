@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_fluxomail.airflow_compat import lines_of
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.unexpected import unexpected
 from airflow_provider_fluxomail.sending.attachments import open_path, read_attachments
 from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part
 
@@ -96,6 +97,11 @@ class Rows:
                 message, key = self._read(fields)
             except FluxomailValidationError as error:
                 yield BadRow(where, error.message)
+                continue
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - about this row only
+                yield BadRow(where, unexpected(error).message)
                 continue
             if key is not None:
                 part = named_part(key)
