@@ -24,6 +24,7 @@ from airflow_provider_fluxomail.client.addresses import addresses, all_addresses
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.html_text import shortened, text_from_html, without_surrogates
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.text_fields import header_text, one_line
 from airflow_provider_fluxomail.client.unexpected import unexpected
 from airflow_provider_fluxomail.configuration import airflow_cfg
@@ -59,6 +60,7 @@ _TASK_REPR: Final = re.compile(r"id=UUID\('[0-9a-f-]{36}'\)\s+task_id=")
 _failed_calls: Final[weakref.WeakKeyDictionary[BaseException, tuple[str, frozenset[int]]]] = weakref.WeakKeyDictionary()
 
 
+@private
 def send_email(
     to: str | Iterable[str],
     subject: str,
@@ -119,8 +121,6 @@ def send_email(
         )
     call = hashlib.sha256(repr((to, cc, bcc, subject)).encode("utf-8", "surrogatepass")).hexdigest()
     emails = _emails(to, subject, html_content, cc=cc, bcc=bcc, files=files, reply_to=reply_to)
-    # A traceback that shows local variables would show them.
-    del to, subject, html_content, files, cc, bcc, custom_headers, kwargs, from_email, reply_to, headers, others
     if dryrun or sandbox_mode:
         emails.raise_error()
         how = "dryrun" if dryrun else "sandbox_mode"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import traceback
-from pathlib import Path
 
 from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.private import place_of
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +18,6 @@ def unexpected(error: Exception) -> FluxomailError:
     if isinstance(error, FluxomailError):
         return error
     log.debug("Unexpected error", exc_info=error)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    found = FluxomailError(f"unexpected {type(error).__name__}{place}", concerns_one_message=True)
+    found = FluxomailError(f"unexpected {type(error).__name__}{place_of(error)}", concerns_one_message=True)
     found.ambiguous = True
     return found
