@@ -93,7 +93,8 @@ def send_email(
     :param to: addresses, as a list or with commas or semicolons between them. Each gets an email of its own.
     :param subject: Airflow's record of a task instance in it (3.2 and later) is shortened to ``dag.task run [failed]
         try 2``.
-    :param html_content: HTML; the text is derived from it.
+    :param html_content: HTML; the text is derived from it. Outside of tasks, more than 262,144 characters are shortened
+        in the middle.
     :param files: attachments, see :class:`.FluxomailSendOperator`.
     :param dryrun: check everything, send nothing.
     :param cc: addresses that get a copy of the first email that is accepted, visible to its recipient. One that is in
@@ -149,6 +150,8 @@ def _emails(
     if not is_task_running():
         # Airflow's own: its text may be of any length, as that of an exception. What a task sends is its author's.
         line = cut(line, _MAX_SUBJECT)
+        if len(html_content) > MAX_ALERT_BODY:
+            log.warning("The HTML of this email is shortened: it has %d characters.", len(html_content))
         html_content = without_surrogates(shortened(html_content, MAX_ALERT_BODY, note=SEE_LOG, markup=True))
     line = line or "(no subject)"
     fields: dict[str, Any] = {
