@@ -9,6 +9,7 @@ from airflow_provider_fluxomail.airflow_compat import BaseHook
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection, read_connection
@@ -51,6 +52,7 @@ class FluxomailHook(BaseHook):
         self._connection: FluxomailConnection | None = None
         self._client: FluxomailClient | None = None
 
+    @private
     def send(
         self,
         message: EmailMessage | Mapping[str, Any],
@@ -74,7 +76,6 @@ class FluxomailHook(BaseHook):
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailError: the subclass says what to do.
         """
-        # Under the same name: a traceback that shows local variables would show the values of the mapping.
         message = EmailMessage.of(message)
         return send_once(message, self._identity(message, idempotency_key, part, resend_on_clear), self.get_conn())
 
@@ -87,6 +88,7 @@ class FluxomailHook(BaseHook):
         """
         return self.get_conn().get_timeline(send_id, max_attempts=max_attempts)
 
+    @private
     async def asend(
         self,
         message: EmailMessage | Mapping[str, Any],

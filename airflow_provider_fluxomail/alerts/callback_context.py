@@ -24,7 +24,7 @@ from airflow_provider_fluxomail.airflow_compat import (
     run_url,
     task_states,
 )
-from airflow_provider_fluxomail.alerts.alert import MAX_BODY, MAX_EXCEPTION, Alert, cut, masked, one_line
+from airflow_provider_fluxomail.alerts.alert import MAX_BODY, MAX_EXCEPTION, MAX_FACT, Alert, cut, masked, one_line
 from airflow_provider_fluxomail.client.redaction import without_addresses
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ def _rows(alert: Alert, context: Mapping[str, Any], ti: object, run: object) -> 
         "Duration": _duration(started, ended),
         "Answers": ", ".join(str(one) for one in options),
     }
-    return ((label, value) for label, value in facts.items() if value)
+    return ((label, cut(value, MAX_FACT)) for label, value in facts.items() if value)
 
 
 def _get(source: object, name: str) -> Any:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_fluxomail.alerts import callback_context
-from airflow_provider_fluxomail.alerts.alert import masked, one_line
+from airflow_provider_fluxomail.alerts.alert import MAX_ALERT_BODY, SEE_LOG, masked, one_line
 from airflow_provider_fluxomail.client.addresses import recipients
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
+from airflow_provider_fluxomail.client.html_text import shortened, without_surrogates
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.redaction import redact
+from airflow_provider_fluxomail.client.unexpected import unexpected
 from airflow_provider_fluxomail.sending.idempotency_key import notification_key
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class Draft:
                 part=str(self._rendered(notifier.part) or ""),
             )
         except Exception as error:  # noqa: BLE001 - about this recipient only
-            return error
+            return unexpected(error)
         return Outgoing(message, key)
 
     def _fields(self) -> dict[str, Any]:
@@ -92,11 +94,16 @@ class Draft:
             text, html = self.alert.render("alert.txt"), self.alert.render("alert.html")
         return {
             "subject": subject,
-            "content": text or None,
-            "html_content": html or None,
+            "content": self._bounded(text),
+            "html_content": self._bounded(html, markup=True),
             "policy_key": self._rendered(notifier.policy_key) or None,
             "extra_fields": self._rendered(notifier.extra_fields) or {},
         }
+
+    def _bounded(self, body: str, *, markup: bool = False) -> str | None:
+        """Return a body that can be sent, whatever the exception in it is."""
+        note = f"{SEE_LOG}{f' at {self.alert.url}' if self.alert.url else ''}"
+        return without_surrogates(shortened(body, MAX_ALERT_BODY, note=note, markup=markup)) or None
 
     def _text(self, field: str) -> str:
         """Render a subject or body; empty if that fails: an alert with the default text is better than none."""
@@ -125,7 +132,11 @@ class Draft:
 def format_error(error: BaseException) -> str:
     """Return an error for the log, without idempotency key, recipient and body."""
     if not isinstance(error, FluxomailError):
-        return f"{type(error).__name__}: {redact(str(error)) or 'no text'}"
+        try:
+            text = redact(str(error))
+        except Exception:  # noqa: BLE001 - an exception that cannot be printed must not hide the other outcomes
+            text = ""
+        return f"{type(error).__name__}: {text or 'no text'}"
     known = {"status": error.status, "request id": error.request_id}
     facts = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
     return f"{type(error).__name__}: {error.message}{f' ({facts})' if facts else ''}"

@@ -53,10 +53,10 @@ if TYPE_CHECKING:
         EventPage as EventPage,
         FeedEvent as FeedEvent,
     )
+    from airflow_provider_fluxomail.client.html_text import text_from_html as text_from_html
     from airflow_provider_fluxomail.client.messages import (
         Attachment as Attachment,
         EmailMessage as EmailMessage,
-        text_from_html as text_from_html,
     )
     from airflow_provider_fluxomail.client.models import (
         Event as Event,
@@ -97,7 +97,8 @@ _EXPORTS: Final = {
     ),
     "event_types": ("EVENT_TYPES", "FAILURES", "TARGETS"),
     "events": ("EventFilter", "EventPage", "FeedEvent"),
-    "messages": ("Attachment", "EmailMessage", "text_from_html"),
+    "html_text": ("text_from_html",),
+    "messages": ("Attachment", "EmailMessage"),
     "models": ("Event", "Outcome", "SendResult", "Timeline"),
     "observer": ("Observer",),
     "recipient_guard": ("RecipientGuard",),

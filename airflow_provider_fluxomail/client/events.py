@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from airflow_provider_fluxomail.client.event_types import with_prefix
 from airflow_provider_fluxomail.client.models import Event, Request, Response
+from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
 from airflow_provider_fluxomail.client.wire import read_payload, response_error
 
@@ -85,13 +86,12 @@ def list_request(wanted: EventFilter, *, since_ms: int, cursor: str | None = Non
     return Request(method="GET", path=f"{API_PREFIX}/events?{urlencode(query)}")
 
 
+@private
 def read_list(request: Request, response: Response, settings: ClientSettings) -> EventPage:
     """Read the response to :func:`list_request`. Rows that are not events of a send are ignored."""
     payload = read_payload(request, response, settings)
     rows = payload.get("events", payload.get("items"))
     if not isinstance(rows, list):
-        # A traceback may show local variables.
-        del payload
         raise response_error(request, response, "the response holds no list of events")
     cursor = payload.get("nextCursor")
     return EventPage(

@@ -11,10 +11,12 @@ import dataclasses
 import functools
 import mimetypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from airflow_provider_fluxomail.client.addresses import addresses, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
+from airflow_provider_fluxomail.client.html_text import text_from_html
+from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.text_fields import UNSAFE_IN_HEADER, body_text, header_text
 
 #: Attachments per message, at most (Fluxomail's default; a server may allow fewer).
@@ -22,11 +24,18 @@ MAX_ATTACHMENTS: Final = 5
 #: Total size of a message's attachments, before encoding, at most. Bytes.
 MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
 
+_T = TypeVar("_T")
+
 # Documented fields; if extra_fields could repeat them, it could bypass the recipient guard.
 _WIRE_FIELDS = frozenset(
     {"to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey"}
 )
 _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
+
+
+def _private_init(made: type[_T]) -> type[_T]:
+    setattr(made, "__init__", private(made.__init__))  # noqa: B010 - type checkers take it for a mistake
+    return made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +87,7 @@ class Attachment:
         }
 
 
+@_private_init
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class EmailMessage:
     """One message to one recipient. Checked when created.
@@ -123,6 +133,7 @@ class EmailMessage:
         put(self, "content", content)
 
     @classmethod
+    @private
     def of(cls, value: EmailMessage | Mapping[str, Any]) -> EmailMessage:
         """Return ``value`` (a message, or a mapping of its fields) as a message."""
         if isinstance(value, cls):
@@ -187,16 +198,6 @@ def check_bodies(content: str | None, html_content: str | None) -> None:
     """Check that there is a body, as creating the message does."""
     if not any(body and body.strip() for body in (content, html_content)):
         raise FluxomailValidationError("content is empty: give the text of the email, or html_content")
-
-
-def text_from_html(markup: str) -> str:
-    """Return the text that a reader of ``markup`` sees; link targets, tables and lists stay readable."""
-    # Imported here: lxml takes some 50 ms, which an email with its own text does not need.
-    from inscriptis import get_text
-    from inscriptis.model.config import ParserConfig
-
-    text = get_text(markup, ParserConfig(display_links=True)) if markup.strip() else ""
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip()
 
 
 def texts_in(value: object, *, names: bool = False) -> Iterator[str]:

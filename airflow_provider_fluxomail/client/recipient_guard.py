@@ -10,6 +10,7 @@ from typing import Any, Final
 from airflow_provider_fluxomail.client.addresses import domain_of, normalised_domain
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, texts_in
+from airflow_provider_fluxomail.client.private import private
 
 _RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personalizations"})
 #: Addresses in these are the sender's, not recipients.
@@ -33,6 +34,7 @@ class RecipientGuard:
     redirect_to: str | None = dataclasses.field(default=None, repr=False)
     allowed_domains: tuple[str, ...] = ()
 
+    @private
     def apply(self, message: EmailMessage, on_redirect: Callable[[], None] = lambda: None) -> EmailMessage:
         """Return the message that may be sent. An error names the field of a recipient that is not allowed."""
         if not self.redirect_to and not self.allowed_domains:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.observer import Observer
+from airflow_provider_fluxomail.client.private import Secret
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 
 DEFAULT_BASE_URL = "https://api.fluxomail.com"
@@ -62,6 +63,9 @@ class ClientSettings:
     observer: Observer = dataclasses.field(default_factory=Observer, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "api_key", Secret(self.api_key))
+        put(self, "proxies", {scheme: Secret(proxy) for scheme, proxy in self.proxies.items()})
         if not self.api_key:
             raise FluxomailValidationError("no API key: put it into the connection's password")
         if not _VISIBLE.fullmatch(self.api_key):
@@ -85,7 +89,7 @@ class ClientSettings:
                 raise FluxomailValidationError("proxies must be URLs like http://proxy:3128 (SOCKS is not supported)")
         if isinstance(self.verify, str) and not Path(self.verify).exists():
             raise FluxomailValidationError(f"verify names {self.verify!r}, which does not exist on this machine")
-        object.__setattr__(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
+        put(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
 
     @property
     def trusted(self) -> bool | str:
@@ -117,7 +121,7 @@ class ClientSettings:
                 f"(SOCKS is not supported): set the connection's extra proxies, or add {parts.hostname} to NO_PROXY",
                 concerns_one_message=False,
             )
-        return proxy or None
+        return Secret(proxy) if proxy else None
 
 
 def normalise_base_url(url: str, *, allow_http: bool = False) -> str:

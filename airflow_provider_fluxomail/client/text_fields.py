@@ -9,6 +9,13 @@ from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 
 #: C0, DEL, C1 and the Unicode line ends; a tab is harmless.
 UNSAFE_IN_HEADER: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_NOT_IN_LINE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` on one line, without control characters. Joiners and emoji of any Unicode version stay."""
+    return " ".join(_NOT_IN_LINE.sub(" ", text).split())
 
 
 def header_text(value: object, field: str) -> str:
@@ -37,10 +44,9 @@ def _not_text(value: object, field: str) -> str:
 
 
 def _unicode(value: str, field: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+    # Without an error of the codec, which quotes the text.
+    if _SURROGATE.search(value):
         raise FluxomailValidationError(
             f"{field} holds half a Unicode character (a lone surrogate): decode the text again from its source"
-        ) from None
+        )
     return value

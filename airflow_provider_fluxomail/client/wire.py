@@ -25,6 +25,7 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.origin import is_from_fluxomail
+from airflow_provider_fluxomail.client.private import Secret, private
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
 
 #: A larger response is not Fluxomail's; reading stops there. Bytes.
@@ -79,9 +80,10 @@ def request_headers(settings: ClientSettings, request: Request) -> dict[str, str
     common = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": settings.user_agent}
     if settings.api_version:
         common["Fluxomail-Version"] = settings.api_version
-    return {**common, **request.headers, "Authorization": f"Bearer {settings.api_key}"}
+    return {**common, **request.headers, "Authorization": Secret(f"Bearer {settings.api_key}")}
 
 
+@private
 def read_payload(request: Request, response: Response, settings: ClientSettings) -> dict[str, Any]:
     """Return the JSON object of a 2xx; raise the error that any other response stands for."""
     if 300 <= response.status < 400:
@@ -127,13 +129,12 @@ def _facts(request: Request, response: Response) -> dict[str, Any]:
     }
 
 
+@private
 def read_send(request: Request, response: Response, settings: ClientSettings) -> SendResult:
     """Read the response to :func:`send_request`. Only ``sendId`` is required: sources differ on the rest."""
     payload = read_payload(request, response, settings)
     texts = {name: value for name, value in payload.items() if isinstance(value, str)}
     if not texts.get("sendId"):
-        # A traceback that shows local variables would show what the response quotes.
-        del payload, texts
         raise response_error(request, response, "the response holds no sendId")
     return SendResult(
         send_id=texts["sendId"],
@@ -145,6 +146,7 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
     )
 
 
+@private
 def read_timeline(send_id: str, request: Request, response: Response, settings: ClientSettings) -> Timeline:
     """Read one page of the response to :func:`timeline_request`, in either of its forms."""
     # The 404 of a gateway is no statement about the send: the next request may reach Fluxomail.
@@ -154,8 +156,6 @@ def read_timeline(send_id: str, request: Request, response: Response, settings: 
     try:
         return Timeline.parse(send_id, payload)
     except ValueError as error:
-        # It names the recipient, and a traceback may show local variables.
-        del payload
         raise response_error(request, response, str(error)) from None
 
 

@@ -18,6 +18,7 @@ from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, get_async_connection
 from airflow_provider_fluxomail.client.addresses import normalised_domain, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError, FluxomailValidationError
+from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration import airflow_cfg
@@ -51,6 +52,7 @@ class FluxomailConnection:
     poll_share: float
 
     @classmethod
+    @private
     def of(cls, connection: Connection) -> FluxomailConnection:
         """Read an Airflow connection; an error names the connection, the field and how to fix it."""
         try:

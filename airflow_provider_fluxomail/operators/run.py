@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.links import keep_link
@@ -203,7 +204,6 @@ def send_returned(
     task: FluxomailSendDecoratedOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
 ) -> Any:
     """Call the task's function, and send the message or the messages that it returns."""
-    # In no variable before it is read: a traceback that shows local variables would show what the function returned.
     try:
         returned = _read_returned(task.call(context))
     except FluxomailValidationError as error:
@@ -311,6 +311,7 @@ def _identify(
     return identify
 
 
+@private
 def _read_returned(value: Any) -> EmailMessage | Rows:
     """Return what a decorated function returned: a message, or several."""
     if isinstance(value, EmailMessage):

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import MAX_ATTACHMENT_BYTES, Attachment, check_attachment_limits
+from airflow_provider_fluxomail.client.private import private
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 
 
+@private
 def read_attachments(items: object) -> list[Attachment]:
     """Read attachments that are paths (see :func:`open_path`); return others unchanged.
 

@@ -203,6 +203,15 @@ def is_first_try_after_clear(context: Context) -> bool:
     return not COUNTS_EVERY_CLEAR or getattr(context.get("dag_run"), "clear_number", None) != 0
 
 
+def is_task_running() -> bool:
+    """Return whether a task's own code calls."""
+    try:
+        _running_context()
+    except FluxomailValidationError:
+        return False
+    return True
+
+
 def _running_context() -> Context:
     from airflow_provider_fluxomail.airflow_compat import get_current_context
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_fluxomail.airflow_compat import lines_of
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.private import private
+from airflow_provider_fluxomail.client.unexpected import unexpected
 from airflow_provider_fluxomail.sending.attachments import open_path, read_attachments
 from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part
 
@@ -43,7 +45,7 @@ class Row:
 
     where: str
     message: EmailMessage = dataclasses.field(repr=False)
-    key: str | None
+    key: str | None = dataclasses.field(repr=False)
     part: str = dataclasses.field(repr=False)
 
 
@@ -68,6 +70,7 @@ class Rows:
     :raises FluxomailValidationError: the source or the defaults are invalid; says what to use instead.
     """
 
+    @private
     def __init__(
         self, source: object, *, defaults: Mapping[str, Any] | None = None, file_format: str | None = None
     ) -> None:
@@ -97,6 +100,11 @@ class Rows:
             except FluxomailValidationError as error:
                 yield BadRow(where, error.message)
                 continue
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001 - about this row only
+                yield BadRow(where, unexpected(error).message)
+                continue
             if key is not None:
                 part = named_part(key)
             else:
@@ -105,6 +113,7 @@ class Rows:
                 seen[address] += 1
             yield Row(where, message, key, part)
 
+    @private
     def check(self) -> Iterator[Row]:
         """Iterate over all rows before anything is sent; after the last, raise an error that names the invalid ones."""
         bad: list[str] = []
