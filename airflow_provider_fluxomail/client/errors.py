@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
+from airflow_provider_fluxomail.client.json_text import json_object
 from airflow_provider_fluxomail.client.redaction import redact, without_markup
 
 
@@ -240,8 +241,6 @@ class FluxomailWatcherError(FluxomailError):
     What to do: report it, with the traceback in the triggerer's log.
     """
 
-    permanent = True
-
 
 class FluxomailClearedError(FluxomailError):
     """The task was cleared while this attempt was running (Airflow 3.3 and later): it stops without sending.
@@ -386,13 +385,12 @@ def _is_about_its_fields(
     return status == 413
 
 
-def json_object(raw: str | bytes) -> dict[str, Any]:
-    """Return the JSON object that ``raw`` holds, an empty one if it holds none."""
-    try:
-        payload = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return payload if isinstance(payload, dict) else {}
+def as_response_error(error: Exception) -> FluxomailError:
+    """Return an error of this package as it is, and any other as that of the response which could not be processed."""
+    if isinstance(error, FluxomailError):
+        return error
+    # By its type alone: its text may quote the response.
+    return FluxomailResponseError(f"the response could not be processed: {type(error).__name__}")
 
 
 def _first_text(*candidates: object) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from airflow_provider_fluxomail.client.event_types import with_prefix
 from airflow_provider_fluxomail.client.models import Event, Request, Response
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
-from airflow_provider_fluxomail.client.wire import read_payload, response_error
+from airflow_provider_fluxomail.client.wire import check_cursor, read_payload, response_error
 
 #: Events per page. The API does not document its maximum; a response with fewer is fine.
 PAGE_SIZE: Final = 100
@@ -93,11 +93,10 @@ def read_list(request: Request, response: Response, settings: ClientSettings) ->
         # A traceback may show local variables.
         del payload
         raise response_error(request, response, "the response holds no list of events")
-    cursor = payload.get("nextCursor")
-    return EventPage(
-        events=tuple(event for row in rows if (event := FeedEvent.parse(row))),
-        cursor=str(cursor) if isinstance(cursor, str | int) and cursor else None,
-    )
+    given = payload.get("nextCursor")
+    cursor = str(given) if isinstance(given, str | int) and given else None
+    check_cursor(cursor, request, response)
+    return EventPage(events=tuple(event for row in rows if (event := FeedEvent.parse(row))), cursor=cursor)
 
 
 def stream_request(wanted: EventFilter, *, since: str | None = None) -> Request:

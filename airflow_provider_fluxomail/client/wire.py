@@ -22,6 +22,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailValidationError,
     error_from_response,
 )
+from airflow_provider_fluxomail.client.json_text import read_json
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.origin import is_from_fluxomail
@@ -29,6 +30,8 @@ from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSetting
 
 #: A larger response is not Fluxomail's; reading stops there. Bytes.
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
+#: Longest cursor of a page, in characters.
+MAX_CURSOR: Final = 4096
 #: Longest idempotency key, in characters (the API states no limit; this is a safe one).
 MAX_KEY_LENGTH: Final = 128
 
@@ -101,8 +104,8 @@ def read_payload(request: Request, response: Response, settings: ClientSettings)
             optional_fields=request.optional_fields,
         )
     try:
-        payload = json.loads(response.content)
-    except (ValueError, RecursionError):
+        payload = read_json(response.content)
+    except ValueError:
         what = "is not JSON" if response.content.strip() else "is empty"
         raise response_error(request, response, f"the response {what}") from None
     if not isinstance(payload, dict):
@@ -152,11 +155,19 @@ def read_timeline(send_id: str, request: Request, response: Response, settings: 
         raise response_error(request, response, "the 404 has neither a request id nor an error of the API")
     payload = read_payload(request, response, settings)
     try:
-        return Timeline.parse(send_id, payload)
+        timeline = Timeline.parse(send_id, payload)
     except ValueError as error:
         # It names the recipient, and a traceback may show local variables.
         del payload
         raise response_error(request, response, str(error)) from None
+    check_cursor(timeline.next_cursor, request, response)
+    return timeline
+
+
+def check_cursor(cursor: str | None, request: Request, response: Response) -> None:
+    """Raise an error for a cursor that no request can hold: it was no text, or is too long for a URL."""
+    if cursor and ("\ufffd" in cursor or len(cursor) > MAX_CURSOR):
+        raise response_error(request, response, "the response's nextCursor is not readable")
 
 
 class BoundedBody:
