@@ -148,7 +148,9 @@ class AsyncFluxomailClient(BaseClient):
         from tenacity import AsyncRetrying
 
         async def attempt() -> Any:
-            return self._read(call, await self._exchange(call.request))
+            response = await self._exchange(call.request)
+            self._received(response)
+            return call.read(call.request, response, self.settings)
 
         return await AsyncRetrying(**self._retry_options(call, max_attempts))(attempt)
 

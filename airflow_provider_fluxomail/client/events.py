@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from airflow_provider_fluxomail.client.event_types import with_prefix
 from airflow_provider_fluxomail.client.models import Event, Request, Response
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
-from airflow_provider_fluxomail.client.wire import check_cursor, read_payload, response_error
+from airflow_provider_fluxomail.client.wire import check_cursor, read_payload, reads_response, response_error
 
 #: Events per page. The API does not document its maximum; a response with fewer is fine.
 PAGE_SIZE: Final = 100
@@ -85,6 +85,7 @@ def list_request(wanted: EventFilter, *, since_ms: int, cursor: str | None = Non
     return Request(method="GET", path=f"{API_PREFIX}/events?{urlencode(query)}")
 
 
+@reads_response
 def read_list(request: Request, response: Response, settings: ClientSettings) -> EventPage:
     """Read the response to :func:`list_request`. Rows that are not events of a send are ignored."""
     payload = read_payload(request, response, settings)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias, TypeVar
 
 from airflow_provider_fluxomail.client import wire
-from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError, as_response_error
+from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
@@ -126,14 +126,6 @@ class BaseClient:
             observer=self.settings.observer,
         )
         return {**options, "sleep": self._sleep} if self._sleep else options
-
-    def _read(self, step: Call, response: Response) -> Any:
-        """Return what a response means; whatever fails here is an error of this response."""
-        try:
-            self._received(response)
-            return step.read(step.request, response, self.settings)
-        except Exception as error:  # noqa: BLE001 - whatever it holds, it is this response that is wrong
-            raise as_response_error(error) from None
 
     def _received(self, response: Response) -> None:
         if response.status == 429:

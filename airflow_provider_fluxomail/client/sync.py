@@ -94,7 +94,9 @@ class FluxomailClient(BaseClient):
         from tenacity import Retrying
 
         def attempt() -> Any:
-            return self._read(call, self.exchange(call.request))
+            response = self.exchange(call.request)
+            self._received(response)
+            return call.read(call.request, response, self.settings)
 
         return Retrying(**self._retry_options(call, max_attempts))(attempt)
 

@@ -6,13 +6,14 @@ differ.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import ssl
 import time
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_fluxomail.client import headers
@@ -20,6 +21,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailResponseError,
     FluxomailValidationError,
+    as_response_error,
     error_from_response,
 )
 from airflow_provider_fluxomail.client.json_text import read_json
@@ -27,6 +29,9 @@ from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.origin import is_from_fluxomail
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: A larger response is not Fluxomail's; reading stops there. Bytes.
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
@@ -122,6 +127,19 @@ def response_error(request: Request, response: Response, why: str) -> FluxomailR
     )
 
 
+def reads_response(read: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Turn every error of a function that reads a response into one of this response: it may hold anything."""
+
+    @functools.wraps(read)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return read(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - see above
+            raise as_response_error(error) from None
+
+    return call
+
+
 def _facts(request: Request, response: Response) -> dict[str, Any]:
     return {
         "status": response.status,
@@ -130,6 +148,7 @@ def _facts(request: Request, response: Response) -> dict[str, Any]:
     }
 
 
+@reads_response
 def read_send(request: Request, response: Response, settings: ClientSettings) -> SendResult:
     """Read the response to :func:`send_request`. Only ``sendId`` is required: sources differ on the rest."""
     payload = read_payload(request, response, settings)
@@ -148,6 +167,7 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
     )
 
 
+@reads_response
 def read_timeline(send_id: str, request: Request, response: Response, settings: ClientSettings) -> Timeline:
     """Read one page of the response to :func:`timeline_request`, in either of its forms."""
     # The 404 of a gateway is no statement about the send: the next request may reach Fluxomail.

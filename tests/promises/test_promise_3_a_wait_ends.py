@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException
 from airflow_provider_fluxomail.client import errors, retries
+from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.event_types import FAILURES
 from airflow_provider_fluxomail.client.models import Timeline
 from airflow_provider_fluxomail.client.pacing import Pacer
@@ -123,11 +124,14 @@ def test_promise_3_no_response_ends_a_wait(sandbox: Sandbox, deferrable: bool, f
     assert sandbox.faults() == []
 
 
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Timeline, "parse"), (AsyncFluxomailClient, "get_timeline")], ids=["reading", "transport"]
+)
 async def test_promise_3_what_one_timeline_breaks_is_its_own_waits(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
     sent = send(sandbox, 4)
-    monkeypatch.setattr(Timeline, "parse", once(KeyError("ops@example.org"), Timeline.parse))
+    monkeypatch.setattr(owner, name, once(KeyError("ops@example.org"), getattr(owner, name)))
     async with watching(sandbox) as waits:
         waits.start(sent, ago=None, interval=0.1)
         for send_id in sent:
