@@ -112,10 +112,12 @@ class FluxomailHook(BaseHook):
             )
         return Identity(key=idempotency_key)
 
-    async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    async def aget_timeline(
+        self, send_id: str, *, max_attempts: int | None = None, within: float | None = None
+    ) -> Timeline:
         """Read what happened to a send, see :meth:`get_timeline`."""
         async with await self.aget_conn() as client:
-            return await client.get_timeline(send_id, max_attempts=max_attempts)
+            return await client.get_timeline(send_id, max_attempts=max_attempts, within=within)
 
     def get_conn(self) -> FluxomailClient:
         """Return the client. There is one per hook, and it keeps its connection open."""

@@ -170,9 +170,11 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
 @reads_response
 def read_timeline(send_id: str, request: Request, response: Response, settings: ClientSettings) -> Timeline:
     """Read one page of the response to :func:`timeline_request`, in either of its forms."""
-    # The 404 of a gateway is no statement about the send: the next request may reach Fluxomail.
-    if response.status == 404 and not is_from_fluxomail(response):
-        raise response_error(request, response, "the 404 has neither a request id nor an error of the API")
+    # What a gateway refuses is no statement about the send: the next request may reach Fluxomail. For a 401 the caller
+    # reads the connection again.
+    if 400 <= response.status < 500 and response.status not in (401, 408, 429) and not is_from_fluxomail(response):
+        why = f"the {response.status} has neither a request id nor an error of the API"
+        raise response_error(request, response, why)
     payload = read_payload(request, response, settings)
     try:
         timeline = Timeline.parse(send_id, payload)

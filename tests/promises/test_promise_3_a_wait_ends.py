@@ -113,12 +113,13 @@ def once(error: BaseException, then: Callable[..., Any]) -> Callable[..., Any]:
         {"status": 200, "body": '{"events": ' + "[" * 100_000},
         {"status": 200, "body": '{"events": [{"type": "bounced", "ts": ' + "9" * 5000 + "}]}"},
         {"status": 300, "headers": {"Location": "http://["}},
+        *({"kind": "proxy_error_page", "status": status} for status in (400, 402, 403, 405, 407, 413, 451)),
         {"status": 429, "headers": dict.fromkeys(("X-RateLimit-Limit", "X-RateLimit-Remaining"), "1e308")},
     ],
     ids=lambda fault: str(fault)[:60],
 )
 def test_promise_3_no_response_ends_a_wait(sandbox: Sandbox, deferrable: bool, fault: dict[str, Any]) -> None:
-    sandbox.fail_next("status", path=TIMELINE, times=2, **fault)
+    sandbox.fail_next(path=TIMELINE, times=2, **{"kind": "status", **fault})
     run = wait(deferrable, timeout=60)
     assert run.kind == "success", run.error
     assert sandbox.faults() == []
