@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
 from airflow_provider_fluxomail.client.models import Event
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
+from airflow_provider_fluxomail.client.watching import event_feed
 from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
 
 COUNT = 200
@@ -52,10 +53,10 @@ async def test_a_stream_that_closes_after_each_event_is_not_reopened_at_once(
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
-        if len(pauses) == 20:
+        if len(pauses) >= 20:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.event_feed.asyncio.sleep", sleep)
+    monkeypatch.setattr(event_feed, "asyncio", SimpleNamespace(sleep=sleep))
     client: Any = SimpleNamespace(stream_events=stream_events, list_events=list_events)
     feed = EventFeed(client, EventFilter(), turns=Turns(Pacer()), receive=lambda _: None)
     with pytest.raises(asyncio.CancelledError):
@@ -77,7 +78,7 @@ async def test_a_pause_to_gather_events_does_not_let_it_fall_behind(monkeypatch:
             raise asyncio.CancelledError
         pauses.append(seconds)
 
-    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.event_feed.asyncio.sleep", sleep)
+    monkeypatch.setattr(event_feed, "asyncio", SimpleNamespace(sleep=sleep))
     client: Any = SimpleNamespace(stream_events=stream_events)
     feed = EventFeed(client, EventFilter(), turns=Turns(Pacer()), receive=received.extend)
     with pytest.raises(asyncio.CancelledError):
