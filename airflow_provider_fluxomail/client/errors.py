@@ -11,7 +11,6 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from airflow_provider_fluxomail.client.json_text import json_object
 from airflow_provider_fluxomail.client.redaction import redact, without_markup
 
 
@@ -236,7 +235,7 @@ class FluxomailDeliveryError(FluxomailError):
 
 
 class FluxomailWatcherError(FluxomailError):
-    """A fault of this package ended a watcher and its waits.
+    """A fault of this package ended a watcher; its waits continue with a new one.
 
     What to do: report it, with the traceback in the triggerer's log.
     """
@@ -333,6 +332,9 @@ def error_from_response(
     :param private: strings that the printed text must not hold (see :func:`.redact`).
     :param optional_fields: of the request, see :class:`.Request`.
     """
+    # No Dag parse reads a response.
+    from airflow_provider_fluxomail.client.json_text import json_object
+
     raw = content.decode("utf-8", "replace")
     payload = json_object(raw)
     nested = payload.get("error")
