@@ -79,14 +79,15 @@ class FluxomailHook(BaseHook):
         message = EmailMessage.of(message)
         return send_once(message, self._identity(message, idempotency_key, part, resend_on_clear), self.get_conn())
 
-    def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    def get_timeline(self, send_id: str, *, max_attempts: int | None = None, within: float | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
 
         :param send_id: as ``send`` returned it.
         :param max_attempts: replaces the connection's ``max_attempts``.
+        :param within: seconds after which no further page of a long timeline is requested; the call fails instead.
         :raises FluxomailError: the subclass says what to do.
         """
-        return self.get_conn().get_timeline(send_id, max_attempts=max_attempts)
+        return self.get_conn().get_timeline(send_id, max_attempts=max_attempts, within=within)
 
     @private
     async def asend(
@@ -113,10 +114,12 @@ class FluxomailHook(BaseHook):
             )
         return Identity(key=idempotency_key)
 
-    async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    async def aget_timeline(
+        self, send_id: str, *, max_attempts: int | None = None, within: float | None = None
+    ) -> Timeline:
         """Read what happened to a send, see :meth:`get_timeline`."""
         async with await self.aget_conn() as client:
-            return await client.get_timeline(send_id, max_attempts=max_attempts)
+            return await client.get_timeline(send_id, max_attempts=max_attempts, within=within)
 
     def get_conn(self) -> FluxomailClient:
         """Return the client. There is one per hook, and it keeps its connection open."""

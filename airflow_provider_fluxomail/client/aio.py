@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailResponseError,
 )
 from airflow_provider_fluxomail.client.flows import BaseClient, Call, Flow
+from airflow_provider_fluxomail.client.json_text import read_json
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.sse import FrameReader
@@ -58,9 +58,11 @@ class AsyncFluxomailClient(BaseClient):
         """Send one message, see :meth:`.FluxomailClient.send`."""
         return await self.run(self.send_flow(message, idempotency_key=idempotency_key))
 
-    async def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    async def get_timeline(
+        self, send_id: str, *, max_attempts: int | None = None, within: float | None = None
+    ) -> Timeline:
         """Read what happened to a send, see :meth:`.FluxomailClient.get_timeline`."""
-        return await self.run(flows.timeline(send_id), max_attempts=max_attempts)
+        return await self.run(flows.timeline(send_id, within=within), max_attempts=max_attempts)
 
     async def run(self, flow: Flow[T], *, max_attempts: int | None = None) -> T:
         """Run an API call of one or more requests, see :meth:`.FluxomailClient.run`."""
@@ -269,8 +271,8 @@ class EventStream:
 
 def _feed_event(frame: str) -> events.FeedEvent | None:
     try:
-        return events.FeedEvent.parse(json.loads(frame))
-    except (ValueError, RecursionError):
+        return events.FeedEvent.parse(read_json(frame))
+    except ValueError:
         # No reason to end the stream: the event is on the send's timeline too.
         return None
 

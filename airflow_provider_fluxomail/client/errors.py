@@ -235,12 +235,10 @@ class FluxomailDeliveryError(FluxomailError):
 
 
 class FluxomailWatcherError(FluxomailError):
-    """A fault of this package ended a watcher and its waits.
+    """A fault of this package ended a watcher; its waits continue with a new one.
 
     What to do: report it, with the traceback in the triggerer's log.
     """
-
-    permanent = True
 
 
 class FluxomailClearedError(FluxomailError):
@@ -334,6 +332,9 @@ def error_from_response(
     :param private: strings that the printed text must not hold (see :func:`.redact`).
     :param optional_fields: of the request, see :class:`.Request`.
     """
+    # No Dag parse reads a response.
+    from airflow_provider_fluxomail.client.json_text import json_object
+
     raw = content.decode("utf-8", "replace")
     payload = json_object(raw)
     nested = payload.get("error")
@@ -386,13 +387,12 @@ def _is_about_its_fields(
     return status == 413
 
 
-def json_object(raw: str | bytes) -> dict[str, Any]:
-    """Return the JSON object that ``raw`` holds, an empty one if it holds none."""
-    try:
-        payload = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return payload if isinstance(payload, dict) else {}
+def as_response_error(error: Exception) -> FluxomailError:
+    """Return an error of this package as it is, and any other as that of the response which could not be processed."""
+    if isinstance(error, FluxomailError):
+        return error
+    # By its type alone: its text may quote the response.
+    return FluxomailResponseError(f"the response could not be processed: {type(error).__name__}")
 
 
 def _first_text(*candidates: object) -> str:

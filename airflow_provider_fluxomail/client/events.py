@@ -14,7 +14,7 @@ from airflow_provider_fluxomail.client.event_types import with_prefix
 from airflow_provider_fluxomail.client.models import Event, Request, Response
 from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
-from airflow_provider_fluxomail.client.wire import read_payload, response_error
+from airflow_provider_fluxomail.client.wire import check_cursor, read_payload, reads_response, response_error
 
 #: Events per page. The API does not document its maximum; a response with fewer is fine.
 PAGE_SIZE: Final = 100
@@ -87,17 +87,17 @@ def list_request(wanted: EventFilter, *, since_ms: int, cursor: str | None = Non
 
 
 @private
+@reads_response
 def read_list(request: Request, response: Response, settings: ClientSettings) -> EventPage:
     """Read the response to :func:`list_request`. Rows that are not events of a send are ignored."""
     payload = read_payload(request, response, settings)
     rows = payload.get("events", payload.get("items"))
     if not isinstance(rows, list):
         raise response_error(request, response, "the response holds no list of events")
-    cursor = payload.get("nextCursor")
-    return EventPage(
-        events=tuple(event for row in rows if (event := FeedEvent.parse(row))),
-        cursor=str(cursor) if isinstance(cursor, str | int) and cursor else None,
-    )
+    given = payload.get("nextCursor")
+    cursor = str(given) if isinstance(given, str | int) and given else None
+    check_cursor(cursor, request, response)
+    return EventPage(events=tuple(event for row in rows if (event := FeedEvent.parse(row))), cursor=cursor)
 
 
 def stream_request(wanted: EventFilter, *, since: str | None = None) -> Request:

@@ -50,13 +50,14 @@ class FluxomailClient(BaseClient):
         """
         return self.run(self.send_flow(message, idempotency_key=idempotency_key))
 
-    def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    def get_timeline(self, send_id: str, *, max_attempts: int | None = None, within: float | None = None) -> Timeline:
         """Read what happened to a send, all pages of it.
 
         :param max_attempts: for each page, other than the settings' ``max_attempts``.
+        :param within: seconds after which no further page is requested; the call fails instead.
         :raises FluxomailError: see :mod:`.errors`.
         """
-        return self.run(flows.timeline(send_id), max_attempts=max_attempts)
+        return self.run(flows.timeline(send_id, within=within), max_attempts=max_attempts)
 
     def run(self, flow: Flow[T], *, max_attempts: int | None = None) -> T:
         """Run an API call of one or more requests, see :mod:`.flows`.

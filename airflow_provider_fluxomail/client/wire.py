@@ -6,13 +6,14 @@ differ.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import ssl
 import time
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_fluxomail.client import headers
@@ -20,16 +21,23 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailResponseError,
     FluxomailValidationError,
+    as_response_error,
     error_from_response,
 )
+from airflow_provider_fluxomail.client.json_text import read_json
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.origin import is_from_fluxomail
 from airflow_provider_fluxomail.client.private import Secret, private
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 #: A larger response is not Fluxomail's; reading stops there. Bytes.
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
+#: Longest cursor of a page, in characters.
+MAX_CURSOR: Final = 4096
 #: Longest idempotency key, in characters (the API states no limit; this is a safe one).
 MAX_KEY_LENGTH: Final = 128
 
@@ -103,8 +111,8 @@ def read_payload(request: Request, response: Response, settings: ClientSettings)
             optional_fields=request.optional_fields,
         )
     try:
-        payload = json.loads(response.content)
-    except (ValueError, RecursionError):
+        payload = read_json(response.content)
+    except ValueError:
         what = "is not JSON" if response.content.strip() else "is empty"
         raise response_error(request, response, f"the response {what}") from None
     if not isinstance(payload, dict):
@@ -121,6 +129,19 @@ def response_error(request: Request, response: Response, why: str) -> FluxomailR
     )
 
 
+def reads_response(read: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Turn every error of a function that reads a response into one of this response: it may hold anything."""
+
+    @functools.wraps(read)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return read(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - see above
+            raise as_response_error(error) from None
+
+    return call
+
+
 def _facts(request: Request, response: Response) -> dict[str, Any]:
     return {
         "status": response.status,
@@ -130,6 +151,7 @@ def _facts(request: Request, response: Response) -> dict[str, Any]:
 
 
 @private
+@reads_response
 def read_send(request: Request, response: Response, settings: ClientSettings) -> SendResult:
     """Read the response to :func:`send_request`. Only ``sendId`` is required: sources differ on the rest."""
     payload = read_payload(request, response, settings)
@@ -147,16 +169,27 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
 
 
 @private
+@reads_response
 def read_timeline(send_id: str, request: Request, response: Response, settings: ClientSettings) -> Timeline:
     """Read one page of the response to :func:`timeline_request`, in either of its forms."""
-    # The 404 of a gateway is no statement about the send: the next request may reach Fluxomail.
-    if response.status == 404 and not is_from_fluxomail(response):
-        raise response_error(request, response, "the 404 has neither a request id nor an error of the API")
+    # What a gateway refuses is no statement about the send: the next request may reach Fluxomail. For a 401 the caller
+    # reads the connection again.
+    if 400 <= response.status < 500 and response.status not in (401, 408, 429) and not is_from_fluxomail(response):
+        why = f"the {response.status} has neither a request id nor an error of the API"
+        raise response_error(request, response, why)
     payload = read_payload(request, response, settings)
     try:
-        return Timeline.parse(send_id, payload)
+        timeline = Timeline.parse(send_id, payload)
     except ValueError as error:
         raise response_error(request, response, str(error)) from None
+    check_cursor(timeline.next_cursor, request, response)
+    return timeline
+
+
+def check_cursor(cursor: str | None, request: Request, response: Response) -> None:
+    """Raise an error for a cursor that no request can hold: it was no text, or is too long for a URL."""
+    if cursor and ("\ufffd" in cursor or len(cursor) > MAX_CURSOR):
+        raise response_error(request, response, "the response's nextCursor is not readable")
 
 
 class BoundedBody:

@@ -6,6 +6,7 @@ text. Names, types and defaults of the extras are those of :data:`.OPTIONS`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,6 +21,7 @@ from airflow_provider_fluxomail.client.addresses import normalised_domain, one_a
 from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
+from airflow_provider_fluxomail.client.redaction import redact
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.extras import is_empty, read_extras, refuse_guard_in
@@ -27,7 +29,7 @@ from airflow_provider_fluxomail.configuration.options import OPTIONS, SECTION
 from airflow_provider_fluxomail.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow_provider_fluxomail.airflow_compat import Connection
 
@@ -102,22 +104,32 @@ async def read_connection(conn_id: str) -> FluxomailConnection:
     return FluxomailConnection.of(await get_async_connection(conn_id))
 
 
-async def look_up(conn_id: str) -> FluxomailConnection:
-    """Look a connection up for a wait, which survives an outage of Airflow or of a secrets backend.
+@contextlib.contextmanager
+def outages(conn_id: str, *, used_before: bool = True) -> Iterator[None]:
+    """Turn errors of a lookup into this package's: what Airflow cannot return now it may return later.
 
+    :param used_before: the connection existed a moment ago. If Airflow does not find it, its database or a secrets
+        backend has failed: Airflow takes an error of either for a connection that does not exist.
     :raises FluxomailConnectionError: Airflow could not return it. A retry can help.
     :raises FluxomailValidationError: it does not exist, or is wrong.
     """
     try:
-        return await read_connection(conn_id)
+        yield
     except FluxomailError:
         raise
-    except AirflowNotFoundException as error:
-        raise FluxomailValidationError(f"connection {conn_id!r} does not exist: create it") from error
     except Exception as error:
+        if isinstance(error, AirflowNotFoundException) and not used_before:
+            raise FluxomailValidationError(f"connection {conn_id!r} does not exist: create it") from error
         raise FluxomailConnectionError(
-            f"Airflow cannot return connection {conn_id!r}: {error}", ambiguous=False
+            f"Airflow cannot return connection {conn_id!r}: {redact(str(error)) or type(error).__name__}",
+            ambiguous=False,
         ) from error
+
+
+async def look_up(conn_id: str, *, used_before: bool = False) -> FluxomailConnection:
+    """Look a connection up on an event loop for what survives an outage of Airflow, see :func:`outages`."""
+    with outages(conn_id, used_before=used_before):
+        return await read_connection(conn_id)
 
 
 def user_agent() -> str:

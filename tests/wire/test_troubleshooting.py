@@ -15,8 +15,8 @@ from typing import Any, Final
 import pytest
 
 from airflow_provider_fluxomail.client import errors, retries
-from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -26,6 +26,7 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sending import send_record
 from airflow_provider_fluxomail.sending.batch import batch
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from tests.support.airflow_names import DAG
 from tests.support.bad_servers import answers, head
 from tests.support.running import Run
@@ -253,12 +254,13 @@ def input_that_is_constant(scene: Scene) -> None:
 
 @scenario
 def fault_of_a_watcher(scene: Scene) -> None:
-    async def broken(*_: Any, **__: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise KeyError("a fault")
 
     quick_waits(scene.monkeypatch)
-    scene.monkeypatch.setattr(AsyncFluxomailClient, "get_timeline", broken)
-    scene.wait("never@example.org", deferrable=True)
+    scene.monkeypatch.setattr(Pacer, "delay", broken)
+    scene.monkeypatch.setattr(FluxomailDeliveryTrigger, "log", logging.getLogger("triggerer"))
+    scene.wait("never@example.org", deferrable=True, timeout=1)
 
 
 @scenario
