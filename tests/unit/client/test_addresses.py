@@ -36,7 +36,7 @@ def test_recipients_and_copies(value: Any, found: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (["a@x.org", "b@x.org; A@x.org"], ["a@x.org", "b@x.org"]),
+        (["a@x.org", "A@x.org;", "b@x.org; c@x.org"], ["a@x.org", "b@x.org; c@x.org"]),
         ("a@x.org;\n b@x.org ;", ["a@x.org", "b@x.org"]),
         (["b@x.org", "a@x.org", "B <B@x.org>"], ["b@x.org", "a@x.org"]),
         # What is wrong with one of them is for its message to say.
@@ -58,24 +58,10 @@ def test_what_is_no_list_of_addresses(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        (["a@x.org", "B <b@x.org>; c@x.org"], ("a@x.org", "B <b@x.org>", "c@x.org")),
-        ("['a@x.org; b@x.org']", ("a@x.org", "b@x.org")),
-        (["Doe, Jane <j@x.org>"], ("Doe, Jane <j@x.org>",)),
-        (" ", ()),
-    ],
-)
-def test_items_of_a_list_are_read_alike_by_message_and_email_backend(value: Any, found: tuple[str, ...]) -> None:
-    assert EmailMessage(to="o@x.org", subject="Hi", content="x", cc=value).cc == found
-    assert tuple(addresses.all_addresses(value, "cc")) == found
-
-
-@pytest.mark.parametrize(
     ("value", "told"),
     [
-        (["a@x.org", "b@x.org; nobody"], "cc[1] is not an e-mail address"),
-        (["a@x.org", "b@x.org; c@x@org"], "cc[1] is not an e-mail address"),
+        (["a@x.org", "b@x.org; nobody"], "cc[1] is not an e-mail address (it holds SEMICOLON, U+003B)"),
+        (["a@x.org", "b@x.org; c@x.org"], "cc[1] holds more than one address: give each an item of its own"),
         (["a@x.org", " ; "], "cc[1] is not an e-mail address"),
         ("a@x.org; nobody", "cc[1] is not an e-mail address"),
         (["a@x.org", ""], "cc[1] is empty"),
