@@ -149,7 +149,7 @@ def _messages(
     messages: list[EmailMessage | FluxomailError] = []
     for recipient in people:
         try:
-            messages.append(EmailMessage(to=recipient, **fields, **copies))
+            messages.append(EmailMessage.of({"to": [recipient], **fields, **copies}))
         except FluxomailError as error:
             messages.append(error.with_traceback(None))
         copies = {}

@@ -69,7 +69,7 @@ class Draft:
     ) -> Outgoing | Exception:
         alert, notifier = self.alert, self._notifier
         try:
-            message = EmailMessage(to=recipient, **fields)
+            message = EmailMessage.of({"to": [recipient], **fields})
             # Keys, which never change, have one name for straße.de and strasse.de: the second of them gets another.
             name = f"2 {identity(message.to)}" if normalised(message.to) in names else message.to
             names.add(normalised(message.to))

@@ -76,7 +76,7 @@ def recipients(value: object, field: str = "to") -> list[Any]:
     """Return the addresses of a text or a list that each get a message of their own, each once.
 
     They are not checked here: one bad address must not keep the message from the others, so the caller that creates the
-    messages reports it.
+    messages reports it. Each is an item: ``EmailMessage.of({"to": [recipient], ...})`` does not split it.
     """
     found: dict[object, Any] = {}
     for address in all_addresses(value, field):

@@ -241,7 +241,11 @@ def _extra_fields(value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise FluxomailValidationError("extra_fields must be a mapping of field names to values")
-    for name, content in value.items():
+    fields = dict(value)
+    if isinstance(reply_to := fields.get("replyTo"), str | list | tuple):
+        replies = [header_form(address) for address in addresses(reply_to, "extra_fields['replyTo']")]
+        fields["replyTo"] = ", ".join(replies) if isinstance(reply_to, str) else replies
+    for name, content in fields.items():
         if name in _WIRE_FIELDS:
             raise FluxomailValidationError(f"extra_fields holds {name!r}, which has its own argument: use that one")
         if name in _HEADER_FIELDS and any(map(UNSAFE_IN_HEADER.search, texts_in(content, names=True))):
@@ -250,10 +254,6 @@ def _extra_fields(value: object) -> dict[str, Any]:
             )
         if name in _HEADER_FIELDS and "None" in map(str.strip, texts_in(content)):
             raise FluxomailValidationError(f"extra_fields[{name!r}] {CAME_OUT_AS_NONE}")
-    fields = dict(value)
-    if isinstance(reply_to := fields.get("replyTo"), str | list | tuple):
-        replies = [header_form(address) for address in addresses(reply_to, "extra_fields['replyTo']")]
-        fields["replyTo"] = ", ".join(replies) if isinstance(reply_to, str) else replies
     return fields
 
 
