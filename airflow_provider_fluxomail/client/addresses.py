@@ -24,6 +24,8 @@ from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.text_fields import CAME_OUT_AS_NONE, header_text
 
 _QUOTED: Final = r'"(?:\\.|[^"\\])*"'
+#: Most addresses: nothing is around them. Saves time in a large batch.
+_PLAIN: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", re.ASCII)
 # A quote that is never closed is an ordinary character: the address that contains it is refused later.
 _LISTED: Final = re.compile(rf"(?:{_QUOTED}|[^,;])+")
 _NAMED: Final = re.compile(rf'(?P<name>\s*{_QUOTED}\s*|[^"<>@]*)<(?P<address>[^<>]+)>\s*')
@@ -171,7 +173,7 @@ def _items(value: object, field: str, *, one_line: bool = False) -> list[Any]:
 
 def _unwrapped(value: object) -> object:
     """Return the list that a template or a configuration file made this text of; anything else unchanged."""
-    while isinstance(value, str):
+    while isinstance(value, str) and not _PLAIN.fullmatch(value):
         text = _stripped(value)
         if inner := _IN_QUOTES.fullmatch(text) or _CALL.fullmatch(text):
             value = inner[inner.lastgroup or 0]
@@ -207,7 +209,7 @@ def _stripped(text: str) -> str:
 def _trimmed(text: str) -> str:
     """Return an address without what is harmless around it: white space, quotes, ``mailto:``, invisible characters."""
     before = None
-    while before != text:
+    while before != text and not _PLAIN.fullmatch(text):
         before, text = text, re.sub(r"(?i)\Amailto:", "", _stripped(text)) or text
         if quoted := _IN_QUOTES.fullmatch(text):
             text = quoted[quoted.lastgroup or 0]

@@ -96,7 +96,8 @@ class EmailMessage:
     :param bcc: addresses that nobody sees.
     :param attachments: at most 5, together 10 MiB.
     :param policy_key: name of a sending policy, e.g. ``transactional``.
-    :param extra_fields: sent unchanged, for fields that the API takes but does not document (``replyTo``...).
+    :param extra_fields: sent unchanged, for fields that the API takes but does not document. The addresses of
+        ``replyTo`` are read as recipients are.
     :raises FluxomailValidationError: names the field and says how to fix it.
     """
 
