@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, BaseHook
 from airflow_provider_fluxomail.alerts.alert import MAX_ALERT_BODY, SEE_LOG, cut
-from airflow_provider_fluxomail.client.addresses import addresses, all_addresses, normalised, recipients
+from airflow_provider_fluxomail.client.addresses import addresses, all_addresses, identity, recipients
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.html_text import shortened, text_from_html, without_surrogates
 from airflow_provider_fluxomail.client.messages import EmailMessage
@@ -165,18 +165,18 @@ def _emails(
     emails = Emails(len(people))
     for number, recipient in enumerate(people):
         try:
-            emails.messages[number] = EmailMessage(to=recipient, **fields)
+            emails.messages[number] = EmailMessage.of({"to": [recipient], **fields})
         except Exception as error:  # noqa: BLE001 - about this recipient only
             emails.refuse(f"Email {number + 1} of {len(people)}", number, error)
-    taken = {normalised(person) for person in people if isinstance(person, str)}
+    taken = {identity(person) for person in people if isinstance(person, str)}
     for field, value in (("cc", cc), ("bcc", bcc)):
         for name, address in _copies(value, field):
             if isinstance(address, Exception):
                 emails.refuse("A copy", name, address)
             else:
                 emails.given[field].append(address)
-                if normalised(address) not in taken:
-                    taken.add(normalised(address))
+                if identity(address) not in taken:
+                    taken.add(identity(address))
                     emails.copies[field].append((name, address))
     return emails
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_fluxomail.alerts import callback_context
 from airflow_provider_fluxomail.alerts.alert import MAX_ALERT_BODY, SEE_LOG, masked, one_line
-from airflow_provider_fluxomail.client.addresses import recipients
+from airflow_provider_fluxomail.client.addresses import identity, normalised, recipients
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.html_text import shortened, without_surrogates
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.redaction import redact
+from airflow_provider_fluxomail.client.text_fields import body_text
 from airflow_provider_fluxomail.client.unexpected import unexpected
 from airflow_provider_fluxomail.sending.idempotency_key import notification_key
 
@@ -62,12 +63,18 @@ class Draft:
         if not people:
             raise FluxomailValidationError("to came out empty: give an address")
         fields = self._fields()
-        return [self._message(recipient, fields, namespace) for recipient in people]
+        names: set[str] = set()
+        return [self._message(recipient, fields, namespace, names) for recipient in people]
 
-    def _message(self, recipient: Any, fields: Mapping[str, Any], namespace: str) -> Outgoing | Exception:
+    def _message(
+        self, recipient: Any, fields: Mapping[str, Any], namespace: str, names: set[str]
+    ) -> Outgoing | Exception:
         alert, notifier = self.alert, self._notifier
         try:
-            message = EmailMessage(to=recipient, **fields)
+            message = EmailMessage.of({"to": [recipient], **fields})
+            # Keys, which never change, have one name for straße.de and strasse.de: the second of them gets another.
+            name = f"2 {identity(message.to)}" if normalised(message.to) in names else message.to
+            names.add(normalised(message.to))
             key = notification_key(
                 namespace=namespace,
                 dag_id=alert.dag_id,
@@ -76,7 +83,7 @@ class Draft:
                 map_index=alert.map_index,
                 occasion=alert.occasion,
                 kind=alert.kind,
-                recipient=message.to,
+                recipient=name,
                 configuration={
                     name: given for name in _CONFIGURATION if (given := getattr(notifier, name)) is not None
                 },
@@ -109,7 +116,7 @@ class Draft:
         """Render a subject or body; empty if that fails: an alert with the default text is better than none."""
         template = getattr(self._notifier, field)
         try:
-            text = str(self._rendered(self._read_template(template))) if template else ""
+            text = body_text(str(self._rendered(self._read_template(template))), field) or "" if template else ""
             return masked(text, otherwise=text)
         except Exception as error:  # noqa: BLE001 - a template can raise anything
             self._notifier.log.warning("Could not render %s, using the default text: %s", field, format_error(error))

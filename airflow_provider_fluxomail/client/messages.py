@@ -13,11 +13,11 @@ import mimetypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from airflow_provider_fluxomail.client.addresses import addresses, one_address
+from airflow_provider_fluxomail.client.addresses import addresses, header_form, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.html_text import text_from_html
 from airflow_provider_fluxomail.client.private import private
-from airflow_provider_fluxomail.client.text_fields import UNSAFE_IN_HEADER, body_text, header_text
+from airflow_provider_fluxomail.client.text_fields import CAME_OUT_AS_NONE, UNSAFE_IN_HEADER, body_text, header_text
 
 #: Attachments per message, at most (Fluxomail's default; a server may allow fewer).
 MAX_ATTACHMENTS: Final = 5
@@ -106,7 +106,8 @@ class EmailMessage:
     :param bcc: addresses that nobody sees.
     :param attachments: at most 5, together 10 MiB.
     :param policy_key: name of a sending policy, e.g. ``transactional``.
-    :param extra_fields: sent unchanged, for fields that the API takes but does not document (``replyTo``...).
+    :param extra_fields: sent unchanged, for fields that the API takes but does not document. The addresses of
+        ``replyTo`` are read as recipients are.
     :raises FluxomailValidationError: names the field and says how to fix it.
     """
 
@@ -174,14 +175,14 @@ class EmailMessage:
         """Return the body of ``POST /emails/send``."""
         optional = {
             "htmlContent": self.html_content,
-            "cc": list(self.cc),
-            "bcc": list(self.bcc),
+            "cc": [header_form(address) for address in self.cc],
+            "bcc": [header_form(address) for address in self.bcc],
             "attachments": [attachment.to_json() for attachment in self.attachments],
             "policyKey": self.policy_key,
         }
         return {
             **self.extra_fields,
-            "to": self.to,
+            "to": header_form(self.to),
             "subject": self.subject,
             "content": self.content,
             **{name: value for name, value in optional.items() if value},
@@ -242,14 +243,20 @@ def _extra_fields(value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise FluxomailValidationError("extra_fields must be a mapping of field names to values")
-    for name, content in value.items():
+    fields = dict(value)
+    if isinstance(reply_to := fields.get("replyTo"), str | list | tuple):
+        replies = [header_form(address) for address in addresses(reply_to, "extra_fields['replyTo']")]
+        fields["replyTo"] = ", ".join(replies) if isinstance(reply_to, str) else replies
+    for name, content in fields.items():
         if name in _WIRE_FIELDS:
             raise FluxomailValidationError(f"extra_fields holds {name!r}, which has its own argument: use that one")
         if name in _HEADER_FIELDS and any(map(UNSAFE_IN_HEADER.search, texts_in(content, names=True))):
             raise FluxomailValidationError(
                 f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
             )
-    return dict(value)
+        if name in _HEADER_FIELDS and "None" in map(str.strip, texts_in(content)):
+            raise FluxomailValidationError(f"extra_fields[{name!r}] {CAME_OUT_AS_NONE}")
+    return fields
 
 
 #: Checks each field by itself and returns it as it is sent; in the order in which errors are reported.

@@ -12,15 +12,13 @@ import functools
 import json
 import logging
 import math
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, get_async_connection
-from airflow_provider_fluxomail.client.addresses import normalised_domain, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.private import private
-from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
+from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard, recipient_domains, redirect_address
 from airflow_provider_fluxomail.client.redaction import redact
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration import airflow_cfg
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Connection
 
 log = logging.getLogger(__name__)
-
-_DOMAIN = re.compile(r"localhost|[\w-]+(\.[\w-]+)+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,7 +162,7 @@ def _read_option(extras: Mapping[str, Any], name: str) -> Any:
         try:
             converted = _CONVERTERS[option.type](value.strip() if isinstance(value, str) else value)
         except FluxomailValidationError as error:
-            raise FluxomailValidationError(f"extra {name}: {error.message}") from None
+            raise FluxomailValidationError(f"extra {error.message}") from None
         except (ValueError, TypeError) as error:
             raise FluxomailValidationError(f"extra {name} {error}") from None
         if name not in SECTION or converted != option.default:
@@ -227,25 +223,6 @@ def _proxies(value: Any) -> dict[str, str]:
     return value
 
 
-def _one_address(value: Any) -> str:
-    try:
-        return one_address(value)
-    except FluxomailValidationError:
-        # That error is about a message.
-        raise ValueError("must be one address, such as staging@example.com") from None
-
-
-def _domains(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = value.split(",")
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError("must be a list of domains, or a comma-separated text of them")
-    domains = tuple(normalised_domain(item) for item in value if item.strip())
-    if not domains or not all(_DOMAIN.fullmatch(domain) for domain in domains):
-        raise ValueError("must hold domains such as example.com, whole and without wildcards")
-    return domains
-
-
 #: Converts the value of an extra, by the type of its option.
 _CONVERTERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "text": str,
@@ -254,6 +231,6 @@ _CONVERTERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "number": _number,
     "verify": _verify,
     "proxies": _proxies,
-    "address": _one_address,
-    "domains": _domains,
+    "address": redirect_address,
+    "domains": recipient_domains,
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_fluxomail.client import flows
-from airflow_provider_fluxomail.client.addresses import normalised
+from airflow_provider_fluxomail.client.addresses import identity
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailIdempotencyConflictError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _compare(stored: Timeline, message: EmailMessage, sent: SendResult, *, first
     :param first_try: of a task that was never cleared. Nothing of the task can have sent before, so the subject must
         match too; on later tries it may have been rendered again.
     """
-    if stored.recipient is not None and normalised(stored.recipient) != normalised(message.to):
+    if stored.recipient is not None and identity(stored.recipient) != identity(message.to):
         difference = "another recipient"
     elif first_try and stored.subject is not None and _line(stored.subject) != _line(message.subject):
         difference = "another subject"

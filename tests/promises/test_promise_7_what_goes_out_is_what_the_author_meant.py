@@ -14,6 +14,7 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sending.attachments import read_attachments
 from tests.support import batches, good_messages, rows, send_operators
 from tests.support.running import Run
+from tests.support.ways import ALERTS, FACES, MESSAGE, TRANSPORTS, Try, Way
 
 
 @pytest.mark.parametrize("bad", [5, b"x", ["x"]])
@@ -175,3 +176,87 @@ def test_promise_7_a_body_that_ends_like_a_file_name_is_a_body(tmp_path: Path, t
 def test_promise_7_a_template_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"nosuch\.html"):
         send_operators.render(send_operators.operator(content="nosuch.html"), tmp_path)
+
+
+# Recipients, whatever sends to them
+
+#: Each face once: what sends one message of several does not know it under the text that its author wrote.
+EACH_FACE = [way for way in [*TRANSPORTS, *FACES, *ALERTS] if not way.defers and way.name != "decorator-of-many"]
+
+
+@pytest.mark.parametrize("way", EACH_FACE, ids=str)
+@pytest.mark.parametrize(
+    ("to", "sent"),
+    [
+        ("['one@example.org']", "one@example.org"),
+        ('\u200b"one@example.org"', "one@example.org"),
+        (["Doe, Jane <one@example.org>"], '"Doe, Jane" <one@example.org>'),
+    ],
+)
+def test_promise_7_every_face_reads_recipients_alike(sandbox: Sandbox, way: Way, to: Any, sent: str) -> None:
+    way.send(Try([{**MESSAGE, "to": to, "cc": ["Doe, Jane <two@example.org>"], "bcc": '["three@example.org"]'}]))
+    (mail,) = sandbox.assert_sent(1)
+    copies = ([], []) if way.alert else (['"Doe, Jane" <two@example.org>'], ["three@example.org"])
+    assert (mail.to, (mail.cc, mail.bcc)) == (sent, copies)
+
+
+@pytest.mark.parametrize("way", EACH_FACE, ids=str)
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"to": "{'one@example.org': 1}"}, "to "),
+        ({"to": "one@example..org"}, "to is not an e-mail address (it begins or ends with a dot"),
+        ({"to": "o\u200bne@example.org"}, "to is not an e-mail address (it holds ZERO WIDTH SPACE"),
+        ({"to": "None"}, "to came out as None"),
+        ({"cc": [" None"]}, "cc[0] came out as None"),
+        ({"bcc": ["one@example.org", "None"]}, "bcc[1] came out as None"),
+        ({"extra_fields": {"replyTo": "None"}}, "came out as None"),
+        ({"subject": "None"}, "subject came out as None"),
+        ({"content": "None"}, "content came out as None"),
+        ({"html_content": " None ", "content": ""}, "html_content came out as None"),
+    ],
+)
+def test_promise_7_every_face_refuses_what_cannot_be_read_for_certain(
+    sandbox: Sandbox, log: pytest.LogCaptureFixture, way: Way, fields: dict[str, Any], told: str
+) -> None:
+    run = way.send(Try([{**MESSAGE, **fields}])).run
+    if not way.alert:
+        assert told in str(run.error)
+    elif set(fields) & {"subject", "content", "html_content"}:
+        assert "using the default text" in log.text
+        assert told in log.text
+        return
+    elif set(fields) & {"to", "extra_fields"}:
+        assert told in log.text
+    else:
+        return
+    assert sandbox.requests() == []
+    assert "example..org" not in log.text + str(run.error)
+
+
+@pytest.mark.parametrize("field", ["to", "cc", "bcc"])
+def test_promise_7_a_template_of_a_list_is_that_list(sandbox: Sandbox, tmp_path: Path, field: str) -> None:
+    fields = {field: "{{ params.people }}"}
+    assert (
+        Run(send_operators.render(send_operators.operator(**fields), tmp_path, people=["one@example.org"])).error
+        is None
+    )
+    people = getattr(sandbox.message(), field)
+    assert people == ("one@example.org" if field == "to" else ["one@example.org"])
+
+
+@pytest.mark.parametrize("field", ["to", "cc", "bcc", "subject", "content", "html_content", "policy_key"])
+def test_promise_7_a_template_of_nothing_is_no_mail(sandbox: Sandbox, tmp_path: Path, field: str) -> None:
+    run = Run(send_operators.render(send_operators.operator(**{field: "{{ params.missing }}"}), tmp_path, missing=None))
+    assert run.kind == "AirflowFailException"
+    assert f"{field} came out as None" in str(run.error)
+    assert sandbox.requests() == []
+
+
+def test_promise_7_cells_of_a_csv_are_read_as_recipients(tmp_path: Path) -> None:
+    lines = ["to,subject,content,cc", """['one@example.org'],Hi,Text,"['two@example.org', 'three@example.org']\""""]
+    (row,) = rows.read(rows.write(tmp_path, "mails.csv", "\n".join(lines)))
+    assert (row.message.to, row.message.cc) == ("one@example.org", ("two@example.org", "three@example.org"))
+    assert "line 2: to came out as None" in rows.refused(
+        rows.write(tmp_path, "bad.csv", f"{lines[0]}\nNone,Hi,Text,\n")
+    )
