@@ -11,7 +11,8 @@ from typing import Final
 from urllib.parse import urlencode
 
 from airflow_provider_fluxomail.client.event_types import with_prefix
-from airflow_provider_fluxomail.client.models import Event, Request, Response
+from airflow_provider_fluxomail.client.models import Event, Request, Response, event_lists, read_cursor
+from airflow_provider_fluxomail.client.redaction import identifier
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
 from airflow_provider_fluxomail.client.wire import read_payload, response_error
 
@@ -40,8 +41,8 @@ class FeedEvent:
         """Read an envelope; ``None`` if it is not an event of a send."""
         if not isinstance(row, Mapping) or not isinstance(data := row.get("data"), Mapping):
             return None
-        send_id, event = data.get("sendId"), Event.parse(row)
-        if not isinstance(send_id, str) or not send_id or event is None:
+        send_id, event = identifier(data.get("sendId")), Event.parse(row)
+        if send_id is None or event is None:
             return None
         return cls(send_id, event)
 
@@ -88,16 +89,13 @@ def list_request(wanted: EventFilter, *, since_ms: int, cursor: str | None = Non
 def read_list(request: Request, response: Response, settings: ClientSettings) -> EventPage:
     """Read the response to :func:`list_request`. Rows that are not events of a send are ignored."""
     payload = read_payload(request, response, settings)
-    rows = payload.get("events", payload.get("items"))
-    if not isinstance(rows, list):
+    try:
+        rows, cursor = event_lists(payload, "events", "items")[0], read_cursor(payload)
+    except ValueError as error:
         # A traceback may show local variables.
         del payload
-        raise response_error(request, response, "the response holds no list of events")
-    cursor = payload.get("nextCursor")
-    return EventPage(
-        events=tuple(event for row in rows if (event := FeedEvent.parse(row))),
-        cursor=str(cursor) if isinstance(cursor, str | int) and cursor else None,
-    )
+        raise response_error(request, response, str(error)) from None
+    return EventPage(events=tuple(event for row in rows if (event := FeedEvent.parse(row))), cursor=cursor)
 
 
 def stream_request(wanted: EventFilter, *, since: str | None = None) -> Request:
