@@ -169,9 +169,12 @@ class AsyncFluxomailClient(BaseClient):
             if self._http is None:
                 # Reading the certificates takes some 50 ms, too long for a shared event loop.
                 verify = await asyncio.to_thread(_tls, settings.trusted)
+                proxy = settings.proxy()
                 # Not httpx's client, which keeps cookies and reads where a redirect points to.
                 self._http = self._http or httpx.AsyncHTTPTransport(
-                    verify=verify, trust_env=False, proxy=settings.proxy()
+                    verify=verify,
+                    trust_env=False,
+                    proxy=httpx.Proxy(proxy.url, headers=proxy.headers) if proxy else None,
                 )
             prepared = httpx.Request(
                 request.method,
@@ -291,4 +294,4 @@ def _tls(verify: bool | str) -> ssl.SSLContext | bool:
     if isinstance(verify, str):
         path = Path(verify)
         return ssl.create_default_context(**{"capath" if path.is_dir() else "cafile": str(path)})  # type: ignore[arg-type]
-    return httpx.create_ssl_context() if verify else False
+    return httpx.create_ssl_context(trust_env=False) if verify else False

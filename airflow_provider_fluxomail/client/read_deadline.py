@@ -13,6 +13,8 @@ import http.client
 import http.cookiejar
 import io
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import requests
@@ -20,6 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from airflow_provider_fluxomail.client.proxies import Proxy
 from airflow_provider_fluxomail.client.wire import MAX_RESPONSE_BYTES
 
 #: Of the head of a response, interim responses included. As in httpcore.
@@ -30,7 +33,7 @@ class ResponseTooLargeError(Exception):
     """The head of a response, or the rest of it, is larger than allowed."""
 
 
-def session() -> requests.Session:
+def session(proxy: Proxy | None = None) -> requests.Session:
     """Return a session whose requests fail if the response is too large, or not complete in time.
 
     It reads no environment, keeps no cookies, and treats a redirect as any other response.
@@ -40,8 +43,11 @@ def session() -> requests.Session:
     # prefer an entry of ~/.netrc to the API key.
     made.trust_env = False
     made.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
+    adapter = _Adapter()
+    if proxy:
+        made.proxies, adapter.own_headers = {"all": proxy.url}, proxy.headers
     for scheme in ("http://", "https://"):
-        made.mount(scheme, _Adapter())
+        made.mount(scheme, adapter)
     return made
 
 
@@ -127,6 +133,11 @@ _POOLS: Final = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 class _Adapter(HTTPAdapter):
+    own_headers: Mapping[str, str] = MappingProxyType({})
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        return dict(self.own_headers)
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS

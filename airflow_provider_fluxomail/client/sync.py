@@ -103,10 +103,8 @@ class FluxomailClient(BaseClient):
     def _session(self) -> requests.Session:
         from airflow_provider_fluxomail.client import read_deadline
 
-        session = read_deadline.session()
+        session = read_deadline.session(self.settings.proxy())
         session.verify = self.settings.trusted
-        proxy = self.settings.proxy()
-        session.proxies = {"all": proxy} if proxy else {}
         return session
 
     def exchange(self, request: Request) -> Response:

@@ -194,14 +194,6 @@ def outcome_of(act: Callable[[], Any]) -> Any:
         return error
 
 
-def test_two_lengths_after_the_send_are_retried_with_the_same_key(call: Transport, serve: Serve) -> None:
-    server = serve(answers(whole(GOOD, b"Content-Length: 5")))
-    with pytest.raises(FluxomailError) as caught:
-        call(settings(server.url, max_attempts=3), "send", MESSAGE, idempotency_key="k1")
-    assert [b"idempotency-key: k1" in request.lower() for request in server.seen] == [True] * 3
-    assert caught.value.ambiguous
-
-
 def test_no_cookie_is_kept(call: Transport, serve: Serve) -> None:
     bad = whole(b"", b"Set-Cookie: a=b; Path=/", b"Set-Cookie: c=d; Domain=127.0.0.1", status="503 X")
     server = serve(answers(bad))
