@@ -157,7 +157,10 @@ class AsyncFluxomailClient(BaseClient):
         with self._transport_errors(request):
             response = await self._begin(request)
             async with contextlib.aclosing(response):
-                return _response(response, await self._body(request, response))
+                body = await self._body(request, response)
+                if _sent_more(response):
+                    await response.extensions["network_stream"].aclose()
+                return _response(response, body)
 
     async def _begin(self, request: Request, *, read_timeout: float | None = None) -> httpx.Response:
         """Send a request and return its response, of which only the head was read."""
@@ -284,6 +287,17 @@ def _feed_event(frame: str) -> events.FeedEvent | None:
 
 def _response(response: httpx.Response, body: bytes) -> Response:
     return Response(status=response.status_code, headers=dict(response.headers.items()), content=body)
+
+
+def _sent_more(response: httpx.Response) -> bool:
+    """Return whether bytes follow the response: the next request on the connection would take them for its own.
+
+    httpcore has no public name for them.
+    """
+    part: Any = response.stream
+    for name in ("_httpcore_stream", "_stream", "_connection", "_h11_state", "trailing_data"):
+        part = getattr(part, name, None)
+    return bool(part and part[0])
 
 
 @functools.lru_cache(maxsize=8)

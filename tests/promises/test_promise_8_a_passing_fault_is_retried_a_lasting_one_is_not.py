@@ -89,6 +89,11 @@ def test_promise_8_a_response_that_cannot_be_read_is_retried_with_the_same_key(
     broken = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (lines, len(body), body)
     server = serve(answers(broken))
     with pytest.raises(errors.FluxomailError) as caught:
-        call(bad_servers.settings(server.url, max_attempts=3), "send", bad_servers.MESSAGE, idempotency_key="k1")
+        call(
+            bad_servers.settings(server.url, max_attempts=3, timeout=10),
+            "send",
+            bad_servers.MESSAGE,
+            idempotency_key="k1",
+        )
     assert (caught.value.ambiguous, caught.value.permanent) == (True, False)
     assert [b"idempotency-key: k1" in request.lower() for request in server.seen] == [True] * 3

@@ -20,7 +20,7 @@ import requests  # noqa: F401
 
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from tests.support.bad_servers import MESSAGE, Serve, answers, settings
-from tests.wire.conftest import Handler, Transport
+from tests.wire.conftest import Handler, Transport, read_request
 
 GOOD = b'{"sendId": "s1", "events": []}'
 CHUNKED = b"Transfer-Encoding: chunked"
@@ -169,10 +169,11 @@ def test_misbehaviour(call: Transport, serve: Serve, caplog: pytest.LogCaptureFi
         expected = expected[method != "send"]
     server = serve(answers(data) if isinstance(data, bytes) else data)
     key = {"idempotency_key": "k1"} if method == "send" else {}
+    timeout = 0.5 if name.startswith(("trickling", "endless small", "endless interim")) else 10
     caplog.set_level(logging.INFO)
     tracemalloc.start()
     began = time.monotonic()
-    outcome = outcome_of(lambda: call(settings(server.url, timeout=0.5), method, ARGUMENTS[method], **key))
+    outcome = outcome_of(lambda: call(settings(server.url, timeout=timeout), method, ARGUMENTS[method], **key))
     seconds, peak = time.monotonic() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seconds < 15, "half of what a trickle takes"
@@ -200,5 +201,19 @@ def test_no_cookie_is_kept(call: Transport, serve: Serve) -> None:
     bad = whole(b"", b"Set-Cookie: a=b; Path=/", b"Set-Cookie: c=d; Domain=127.0.0.1", status="503 X")
     server = serve(answers(bad))
     with pytest.raises(FluxomailError):
-        call(settings(server.url, max_attempts=3), "send", MESSAGE, idempotency_key="k1")
+        call(settings(server.url, max_attempts=3, timeout=10), "send", MESSAGE, idempotency_key="k1")
     assert [b"cookie" in request.lower() for request in server.seen] == [False] * 3
+
+
+def test_what_follows_a_response_is_not_taken_for_the_next_one(call: Transport, serve: Serve) -> None:
+    seen: list[bytes] = []
+    stale = holding(events=[{"type": "delivered", "ts": 1}])
+
+    def too_much(connection: socket.socket, request: bytes) -> None:
+        while request:
+            seen.append(request)
+            connection.sendall(whole() if b"cursor=" in request else holding(nextCursor="c") + stale)
+            request = read_request(connection)
+
+    assert call(settings(serve(too_much).url, timeout=10), "get_timeline", "s1").events == ()
+    assert [b"cursor=c" in request for request in seen] == [False, True]
