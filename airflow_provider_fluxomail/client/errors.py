@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from airflow_provider_fluxomail.client.redaction import redact, without_markup
+from airflow_provider_fluxomail.client.redaction import identifier, redact, without_markup
 
 
 class FluxomailError(Exception):
@@ -348,14 +348,14 @@ def error_from_response(
     if isinstance(details, dict | list) and details and issubclass(kind, FluxomailValidationError):
         message += f"; details: {redact(json.dumps(details, ensure_ascii=False, default=str), private)}"
     fix = _FIXES.get(kind)
-    send_id = _first_text(payload.get("sendId"), details.get("sendId") if isinstance(details, dict) else None)
+    inner_id = details.get("sendId") if isinstance(details, dict) else None
     return kind(
         f"Fluxomail returned {status}: {message}" + (f"; {fix}" if fix else ""),
         status=status,
         code=redact(code, private) if code else None,
         request_id=request_id,
         idempotency_key=idempotency_key,
-        send_id=send_id or None,
+        send_id=identifier(payload.get("sendId")) or identifier(inner_id),
         details=details,
         preview=payload.get("preview", inner.get("preview")),
         body=raw[:4096],

@@ -11,10 +11,11 @@ from typing import Final
 from urllib.parse import urlencode
 
 from airflow_provider_fluxomail.client.event_types import with_prefix
-from airflow_provider_fluxomail.client.models import Event, Request, Response
+from airflow_provider_fluxomail.client.models import Event, Request, Response, event_lists, read_cursor
 from airflow_provider_fluxomail.client.private import private
+from airflow_provider_fluxomail.client.redaction import identifier
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
-from airflow_provider_fluxomail.client.wire import check_cursor, read_payload, reads_response, response_error
+from airflow_provider_fluxomail.client.wire import read_payload, reads_response, response_error
 
 #: Events per page. The API does not document its maximum; a response with fewer is fine.
 PAGE_SIZE: Final = 100
@@ -41,8 +42,8 @@ class FeedEvent:
         """Read an envelope; ``None`` if it is not an event of a send."""
         if not isinstance(row, Mapping) or not isinstance(data := row.get("data"), Mapping):
             return None
-        send_id, event = data.get("sendId"), Event.parse(row)
-        if not isinstance(send_id, str) or not send_id or event is None:
+        send_id, event = identifier(data.get("sendId")), Event.parse(row)
+        if send_id is None or event is None:
             return None
         return cls(send_id, event)
 
@@ -91,12 +92,10 @@ def list_request(wanted: EventFilter, *, since_ms: int, cursor: str | None = Non
 def read_list(request: Request, response: Response, settings: ClientSettings) -> EventPage:
     """Read the response to :func:`list_request`. Rows that are not events of a send are ignored."""
     payload = read_payload(request, response, settings)
-    rows = payload.get("events", payload.get("items"))
-    if not isinstance(rows, list):
-        raise response_error(request, response, "the response holds no list of events")
-    given = payload.get("nextCursor")
-    cursor = str(given) if isinstance(given, str | int) and given else None
-    check_cursor(cursor, request, response)
+    try:
+        rows, cursor = event_lists(payload, "events", "items")[0], read_cursor(payload)
+    except ValueError as error:
+        raise response_error(request, response, str(error)) from None
     return EventPage(events=tuple(event for row in rows if (event := FeedEvent.parse(row))), cursor=cursor)
 
 

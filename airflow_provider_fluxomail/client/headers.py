@@ -92,12 +92,19 @@ def is_event_stream(headers: Headers) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
 
+def is_encoded(headers: Headers) -> bool:
+    """Return whether the body is compressed, or encoded in another way."""
+    encodings = headers.get("content-encoding", "").split(",")
+    return any(encoding.strip().lower() not in ("", "identity") for encoding in encodings)
+
+
 def redirect_host(headers: Headers) -> str | None:
-    """Return the host that a redirect points to. Not the URL: a signed one is a secret."""
+    """Return the host that a redirect points to, if it can be one. Not the URL: a signed one is a secret."""
     try:
-        return urlsplit(headers.get("location", "")).hostname
+        host = urlsplit(headers.get("location", "")).hostname or ""
     except ValueError:
         return None
+    return host if re.fullmatch(r"[\x21-\x7e]{1,253}", host) else None
 
 
 def _number(value: str | None) -> float | None:

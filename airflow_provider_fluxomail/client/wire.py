@@ -11,7 +11,6 @@ import json
 import os
 import re
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -29,6 +28,7 @@ from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.origin import is_from_fluxomail
 from airflow_provider_fluxomail.client.private import Secret, private
+from airflow_provider_fluxomail.client.redaction import MAX_ID, identifier
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
 
 _P = ParamSpec("_P")
@@ -36,8 +36,6 @@ _T = TypeVar("_T")
 
 #: A larger response is not Fluxomail's; reading stops there. Bytes.
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
-#: Longest cursor of a page, in characters.
-MAX_CURSOR: Final = 4096
 #: Longest idempotency key, in characters (the API states no limit; this is a safe one).
 MAX_KEY_LENGTH: Final = 128
 
@@ -76,11 +74,11 @@ def timeline_request(send_id: str, cursor: str | None = None) -> Request:
     """``GET /sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
     if not isinstance(send_id, str) or not send_id.strip():
         raise FluxomailValidationError("send_id is empty: give the send_id that the send returned")
-    if send_id in (".", ".."):
-        # URL libraries resolve these even if quoted: the request would go to another path.
-        raise FluxomailValidationError(f"send_id {send_id!r} is not a send id")
+    # URL libraries resolve dots even if quoted: the request would go to another path. A longer URL is accepted by none.
+    if send_id in (".", "..") or len(send_id) > MAX_ID:
+        raise FluxomailValidationError(f"send_id {send_id[:100]!r} is not a send id")
     query = f"?{urlencode({'cursor': cursor})}" if cursor else ""
-    return Request(method="GET", path=f"{API_PREFIX}/sends/{quote(send_id, safe='')}{query}")
+    return Request(method="GET", path=f"{API_PREFIX}/sends/{quote(send_id, safe='', errors='replace')}{query}")
 
 
 def request_headers(settings: ClientSettings, request: Request) -> dict[str, str]:
@@ -93,7 +91,12 @@ def request_headers(settings: ClientSettings, request: Request) -> dict[str, str
 
 @private
 def read_payload(request: Request, response: Response, settings: ClientSettings) -> dict[str, Any]:
-    """Return the JSON object of a 2xx; raise the error that any other response stands for."""
+    """Return the JSON object of a 2xx; raise the error that any other response stands for.
+
+    Requests allow no encoding, so that no response becomes larger by decoding it. The status of an error counts all the
+    same: a gateway that compresses its errors may send a 429.
+    """
+    encoded = headers.is_encoded(response.headers)
     if 300 <= response.status < 400:
         target = headers.redirect_host(response.headers)
         raise FluxomailResponseError(
@@ -103,13 +106,15 @@ def read_payload(request: Request, response: Response, settings: ClientSettings)
         )
     if not 200 <= response.status < 300:
         raise error_from_response(
-            content=response.content,
+            content=b"" if encoded else response.content,
             **_facts(request, response),
             retry_after=headers.retry_after(response.status, response.headers),
             # Not in a variable: a traceback may show them.
             private=(settings.api_key, *request.private),
             optional_fields=request.optional_fields,
         )
+    if encoded:
+        raise response_error(request, response, "the response uses compression, which the request did not allow")
     try:
         payload = read_json(response.content)
     except ValueError:
@@ -155,13 +160,13 @@ def _facts(request: Request, response: Response) -> dict[str, Any]:
 def read_send(request: Request, response: Response, settings: ClientSettings) -> SendResult:
     """Read the response to :func:`send_request`. Only ``sendId`` is required: sources differ on the rest."""
     payload = read_payload(request, response, settings)
-    texts = {name: value for name, value in payload.items() if isinstance(value, str)}
-    if not texts.get("sendId"):
-        raise response_error(request, response, "the response holds no sendId")
+    texts = {name: identifier(payload.get(name)) for name in ("sendId", "messageId", "status")}
+    if not texts["sendId"]:
+        raise response_error(request, response, "the response holds no sendId, or one that is no id")
     return SendResult(
         send_id=texts["sendId"],
-        message_id=texts.get("messageId"),
-        status=texts.get("status"),
+        message_id=texts["messageId"],
+        status=texts["status"],
         reused=payload.get("reused") is True or headers.is_replay(response.headers),
         idempotency_key=request.idempotency_key,
         request_id=response.request_id,
@@ -179,48 +184,17 @@ def read_timeline(send_id: str, request: Request, response: Response, settings: 
         raise response_error(request, response, why)
     payload = read_payload(request, response, settings)
     try:
-        timeline = Timeline.parse(send_id, payload)
+        return Timeline.parse(send_id, payload)
     except ValueError as error:
         raise response_error(request, response, str(error)) from None
-    check_cursor(timeline.next_cursor, request, response)
-    return timeline
 
 
-def check_cursor(cursor: str | None, request: Request, response: Response) -> None:
-    """Raise an error for a cursor that no request can hold: it was no text, or is too long for a URL."""
-    if cursor and ("\ufffd" in cursor or len(cursor) > MAX_CURSOR):
-        raise response_error(request, response, "the response's nextCursor is not readable")
-
-
-class BoundedBody:
-    """Collects a response's body, neither larger nor slower than allowed."""
-
-    def __init__(self, request: Request, seconds: float) -> None:
-        self._request = request
-        self._until = time.monotonic() + seconds
-        self._seconds = seconds
-        self._chunks: list[bytes] = []
-        self._size = 0
-
-    def add(self, chunk: bytes) -> None:
-        """Add a piece; raise an error if the body is too large, or not complete in time."""
-        self._chunks.append(chunk)
-        self._size += len(chunk)
-        if self._size > MAX_RESPONSE_BYTES:
-            raise FluxomailResponseError(
-                f"the response is larger than {MAX_RESPONSE_BYTES // 2**20} MiB: it does not come from Fluxomail",
-                idempotency_key=self._request.idempotency_key,
-            )
-        if time.monotonic() > self._until:
-            raise FluxomailConnectionError(
-                f"the response was not complete after {self._seconds:g} s",
-                idempotency_key=self._request.idempotency_key,
-            )
-
-    @property
-    def content(self) -> bytes:
-        """The whole body."""
-        return b"".join(self._chunks)
+def too_large(request: Request) -> FluxomailResponseError:
+    """Return the error for a response of more than :data:`MAX_RESPONSE_BYTES`."""
+    return FluxomailResponseError(
+        f"the response is larger than {MAX_RESPONSE_BYTES // 2**20} MiB: it does not come from Fluxomail",
+        idempotency_key=request.idempotency_key,
+    )
 
 
 def no_response(
@@ -234,17 +208,9 @@ def no_response(
         why = f"timed out after {settings.timeout:g} s"
     else:
         texts = (_system_text(cause) for cause in causes if isinstance(cause, OSError) and cause.strerror)
-        why = next(texts, "the connection was closed before the response was complete")
+        why = next(texts, "the connection was closed before the response was complete, or the response is not HTTP")
     return FluxomailConnectionError(
         f"no response from {host}: {why}", ambiguous=ambiguous, idempotency_key=request.idempotency_key
-    )
-
-
-def bad_compression(request: Request) -> FluxomailResponseError:
-    """Return the error for a response that cannot be decompressed."""
-    return FluxomailResponseError(
-        "the response's compression is broken: it does not come from Fluxomail",
-        idempotency_key=request.idempotency_key,
     )
 
 

@@ -18,8 +18,10 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending.attachments import read_attachments
-from tests.support import batches, error_responses, retry_policies, send_operators
+from tests.support import bad_servers, batches, error_responses, retry_policies, send_operators
+from tests.support.bad_servers import Serve, answers
 from tests.support.running import Run, context
+from tests.wire.conftest import Transport
 
 
 @pytest.mark.parametrize("status", error_responses.BY_STATUS)
@@ -76,3 +78,22 @@ def test_promise_8_a_5xx_that_lasts_is_airflows_to_retry(sandbox: Sandbox) -> No
     sandbox.connect(max_attempts=1)
     sandbox.fail_next("error_before_store")
     assert isinstance(Run(send_operators.operator()).error, FluxomailServerError)
+
+
+@pytest.mark.parametrize("lines", [b"Content-Length: 5\r\n", b"Content-Encoding: gzip\r\n"])
+def test_promise_8_a_response_that_cannot_be_read_is_retried_with_the_same_key(
+    call: Transport, serve: Serve, lines: bytes
+) -> None:
+    """The message may be stored by then: what the response looks like says nothing of that."""
+    body = b'{"sendId": "s1"}'
+    broken = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (lines, len(body), body)
+    server = serve(answers(broken))
+    with pytest.raises(errors.FluxomailError) as caught:
+        call(
+            bad_servers.settings(server.url, max_attempts=3, timeout=10),
+            "send",
+            bad_servers.MESSAGE,
+            idempotency_key="k1",
+        )
+    assert (caught.value.ambiguous, caught.value.permanent) == (True, False)
+    assert [b"idempotency-key: k1" in request.lower() for request in server.seen] == [True] * 3
