@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from airflow_provider_fluxomail.client.addresses import addresses, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.text_fields import UNSAFE_IN_HEADER, body_text, header_text
+from airflow_provider_fluxomail.client.json_values import json_value
+from airflow_provider_fluxomail.client.text_fields import UNSAFE_IN_HEADER, body_text, field_name, header_text
 
 #: Attachments per message, at most (Fluxomail's default; a server may allow fewer).
 MAX_ATTACHMENTS: Final = 5
@@ -96,7 +97,8 @@ class EmailMessage:
     :param bcc: addresses that nobody sees.
     :param attachments: at most 5, together 10 MiB.
     :param policy_key: name of a sending policy, e.g. ``transactional``.
-    :param extra_fields: sent unchanged, for fields that the API takes but does not document (``replyTo``...).
+    :param extra_fields: sent unchanged, for fields that the API takes but does not document (``replyTo``...). Dates and
+        times are sent in ISO 8601, ``Decimal`` and ``UUID`` as text.
     :raises FluxomailValidationError: names the field and says how to fix it.
     """
 
@@ -132,10 +134,11 @@ class EmailMessage:
                 f"a message must be an EmailMessage or a mapping of its fields, not {type(value).__name__}"
             )
         known = [field.name for field in dataclasses.fields(cls)]
-        for name in value:
+        for number, name in enumerate(value, start=1):
             if name not in known:
                 raise FluxomailValidationError(
-                    f"unknown message field {name!r}: use {', '.join(known)} (others go into extra_fields)"
+                    f"unknown message field {field_name(name, number)!r}: use {', '.join(known)} (others go into "
+                    "extra_fields)"
                 )
         for name in ("to", "subject"):
             if name not in value:
@@ -241,14 +244,16 @@ def _extra_fields(value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise FluxomailValidationError("extra_fields must be a mapping of field names to values")
-    for name, content in value.items():
+    # Checked now: a value that fails when the request is made would end a batch that has begun.
+    fields: dict[str, Any] = json_value(value, "extra_fields")
+    for name, content in fields.items():
         if name in _WIRE_FIELDS:
             raise FluxomailValidationError(f"extra_fields holds {name!r}, which has its own argument: use that one")
         if name in _HEADER_FIELDS and any(map(UNSAFE_IN_HEADER.search, texts_in(content, names=True))):
             raise FluxomailValidationError(
                 f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
             )
-    return dict(value)
+    return fields
 
 
 #: Checks each field by itself and returns it as it is sent; in the order in which errors are reported.

@@ -9,6 +9,10 @@ from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 
 #: C0, DEL, C1 and the Unicode line ends; a tab is harmless.
 UNSAFE_IN_HEADER: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+#: One line that ends like a text or template file, without markup, template or URL in it.
+_FILE_NAME: Final = re.compile(r"[^\r\n<>{}]{1,250}\.(x?html?|te?xt|md|markdown|j2|jinja2?|tmpl|tpl)", re.IGNORECASE)
+#: The name of a field that an error may quote: anything else may be an address, or text.
+_QUOTABLE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
 def header_text(value: object, field: str) -> str:
@@ -19,7 +23,7 @@ def header_text(value: object, field: str) -> str:
         raise FluxomailValidationError(f"{field} is empty: every message needs one")
     if UNSAFE_IN_HEADER.search(value):
         raise FluxomailValidationError(f"{field} holds a line break or control character: give one line of text")
-    return _unicode(value, field)
+    return unicode_text(value, field)
 
 
 def body_text(value: object, field: str) -> str | None:
@@ -28,7 +32,28 @@ def body_text(value: object, field: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise FluxomailValidationError(_not_text(value, field))
-    return _unicode(value, field) if value.strip() else None
+    if names_file(value, with_blanks=field == "html_content"):
+        raise FluxomailValidationError(
+            f"{field} is the name of a file, not a text: give the text itself. Operators and notifiers read template "
+            "files if the name is written in the Dag"
+        )
+    return unicode_text(value, field) if value.strip() else None
+
+
+def names_file(text: object, *, with_blanks: bool) -> bool:
+    """Return whether a text looks like the name of a text or template file, and like nothing else.
+
+    :param with_blanks: also one that has blanks. A line of plain text may be a sentence that ends with the name of a
+        file, HTML without any markup is none.
+    """
+    if not isinstance(text, str) or not _FILE_NAME.fullmatch(text := text.strip()) or "://" in text:
+        return False
+    return with_blanks or not re.search(r"\s", text)
+
+
+def field_name(name: object, number: int) -> str:
+    """Return the name of a field for an error; only its number if it may be something private."""
+    return name if isinstance(name, str) and _QUOTABLE.fullmatch(name) else f"(field {number})"
 
 
 def _not_text(value: object, field: str) -> str:
@@ -36,7 +61,8 @@ def _not_text(value: object, field: str) -> str:
     return f"{field} must be text, not {type(value).__name__}{native}"
 
 
-def _unicode(value: str, field: str) -> str:
+def unicode_text(value: str, field: str) -> str:
+    """Return a text; one with a lone surrogate is an error, as UTF-8 cannot hold it."""
     try:
         value.encode()
     except UnicodeEncodeError:
