@@ -84,6 +84,9 @@ def open_below(item: Any, folder: Any, field: str, folder_field: str) -> Path | 
         if found != base and found.is_relative_to(base):
             return found
     else:
+        if text.startswith(f"{base.protocol}://"):
+            # As the folder is written: Airflow 2.11 adds a slash.
+            text = str(type(base)(text))
         rest = text.removeprefix(str(base).rstrip("/") + "/")
         if not {"", ".", ".."}.intersection(re.split(r"[/\\]", unquote(rest))) and "::" not in rest:
             below: ObjectStoragePath = base / rest
