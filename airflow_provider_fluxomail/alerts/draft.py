@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_fluxomail.alerts import callback_context
@@ -14,11 +12,13 @@ from airflow_provider_fluxomail.alerts.alert import MAX_ALERT_BODY, SEE_LOG, mas
 from airflow_provider_fluxomail.client.addresses import identity, normalised, recipients
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.html_text import shortened, without_surrogates
+from airflow_provider_fluxomail.client.json_values import json_value
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.redaction import redact
-from airflow_provider_fluxomail.client.text_fields import body_text
+from airflow_provider_fluxomail.client.text_fields import body_text, not_none
 from airflow_provider_fluxomail.client.unexpected import unexpected
 from airflow_provider_fluxomail.sending.idempotency_key import notification_key
+from airflow_provider_fluxomail.tasks import with_template_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.notifications import FluxomailNotifier
 
-_FILES: Final = (".html", ".txt", ".md", ".j2", ".jinja2")
 #: Arguments that tell two notifiers apart; part of the idempotency key, as they were before rendering.
 _CONFIGURATION: Final = ("subject", "content", "html_content", "policy_key", "extra_fields", "fluxomail_conn_id")
 
@@ -52,6 +51,7 @@ class Draft:
         # Not dict(), which reads every value: Airflow 2 warns about each deprecated name that is read.
         self._context: Any = copy.copy(cast("Any", context))
         self._context["alert"] = self.alert
+        self._left_out: set[str] = set()
         # A serialized Dag, which dag.test() passes to its callbacks, has no template environment.
         dag = context.get("dag")
         self._environment: Environment = notifier.get_template_env(dag if hasattr(dag, "get_template_env") else None)
@@ -85,7 +85,9 @@ class Draft:
                 kind=alert.kind,
                 recipient=name,
                 configuration={
-                    name: given for name in _CONFIGURATION if (given := getattr(notifier, name)) is not None
+                    name: given if name not in self._left_out else "left out"
+                    for name in _CONFIGURATION
+                    if (given := getattr(notifier, name)) is not None
                 },
                 part=str(self._rendered(notifier.part) or ""),
             )
@@ -104,7 +106,7 @@ class Draft:
             "content": self._bounded(text),
             "html_content": self._bounded(html, markup=True),
             "policy_key": self._rendered(notifier.policy_key) or None,
-            "extra_fields": self._rendered(notifier.extra_fields) or {},
+            "extra_fields": self._extra_fields(),
         }
 
     def _bounded(self, body: str, *, markup: bool = False) -> str | None:
@@ -116,21 +118,28 @@ class Draft:
         """Render a subject or body; empty if that fails: an alert with the default text is better than none."""
         template = getattr(self._notifier, field)
         try:
-            text = body_text(str(self._rendered(self._read_template(template))), field) or "" if template else ""
+            if isinstance(template, str):
+                template = with_template_file(template, field, self._environment)
+            text = str(self._rendered(template)) if template else ""
+            if field == "subject":
+                not_none(text, field)
+            else:
+                text = body_text(text, field) or ""
             return masked(text, otherwise=text)
         except Exception as error:  # noqa: BLE001 - a template can raise anything
             self._notifier.log.warning("Could not render %s, using the default text: %s", field, format_error(error))
             return ""
 
-    def _read_template(self, value: Any) -> Any:
-        """Return the text of a template file, found like an operator's; an absolute path works without a Dag too."""
-        if not isinstance(value, str) or not value.endswith(_FILES) or re.search(r"\s|://|\{", value):
-            return value
-        if Path(value).is_absolute():
-            return Path(value).read_text(encoding="utf-8")
-        if self._environment.loader is None:
-            raise FluxomailValidationError("there is no Dag here to find template files with: give an absolute path")
-        return self._environment.loader.get_source(self._environment, value)[0]
+    def _extra_fields(self) -> Mapping[str, Any]:
+        """Render the extra fields; none if that fails: an alert without them is better than none."""
+        try:
+            fields: Mapping[str, Any] = self._rendered(self._notifier.extra_fields) or {}
+            json_value(fields, "extra_fields")
+        except Exception as error:  # noqa: BLE001 - a template can raise anything
+            self._notifier.log.warning("Sending without extra_fields: %s", format_error(error))
+            self._left_out.add("extra_fields")
+            return {}
+        return fields
 
     def _rendered(self, value: Any) -> Any:
         return self._notifier.render_template(value, self._context, self._environment)

@@ -94,7 +94,6 @@ class FluxomailError(Exception):
 
 class FluxomailAuthError(FluxomailError):
     """401: the API key is missing, wrong or revoked.
-
     What to do: put a valid API key into the connection's password.
     """
 
@@ -103,7 +102,6 @@ class FluxomailAuthError(FluxomailError):
 
 class FluxomailPermissionError(FluxomailError):
     """403: the API key lacks a scope, or a policy forbids the send.
-
     What to do: give the key the scope that the error names.
     """
 
@@ -112,14 +110,12 @@ class FluxomailPermissionError(FluxomailError):
 
 class FluxomailTenantPausedError(FluxomailPermissionError):
     """403: the organization is paused.
-
     What to do: a person resumes the organization in Fluxomail under Settings > Deliverability.
     """
 
 
 class FluxomailPlanRequiredError(FluxomailError):
     """402: the organization's plan lacks the feature; ``preview`` says which.
-
     What to do: leave the feature out, or change the plan.
     """
 
@@ -247,6 +243,12 @@ class FluxomailClearedError(FluxomailError):
     """
 
     permanent = True
+
+
+class FluxomailStorageError(FluxomailError):
+    """A storage failed while a file was read or written: object storage, a network, a shared volume.
+    What to do: retry. If every try fails, check what the error says, and the storage's connection.
+    """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,15 @@ from typing import Any, Final, TypeVar
 from airflow_provider_fluxomail.client.addresses import addresses, header_form, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.html_text import text_from_html
+from airflow_provider_fluxomail.client.json_values import json_value
 from airflow_provider_fluxomail.client.private import private
-from airflow_provider_fluxomail.client.text_fields import CAME_OUT_AS_NONE, UNSAFE_IN_HEADER, body_text, header_text
+from airflow_provider_fluxomail.client.text_fields import (
+    CAME_OUT_AS_NONE,
+    UNSAFE_IN_HEADER,
+    body_text,
+    field_name,
+    header_text,
+)
 
 #: Attachments per message, at most (Fluxomail's default; a server may allow fewer).
 MAX_ATTACHMENTS: Final = 5
@@ -106,8 +113,8 @@ class EmailMessage:
     :param bcc: addresses that nobody sees.
     :param attachments: at most 5, together 10 MiB.
     :param policy_key: name of a sending policy, e.g. ``transactional``.
-    :param extra_fields: sent unchanged, for fields that the API takes but does not document. The addresses of
-        ``replyTo`` are read as recipients are.
+    :param extra_fields: sent unchanged, for fields that the API takes but does not document. Dates and times are sent
+        in ISO 8601, ``Decimal`` and ``UUID`` as text. The addresses of ``replyTo`` are read as recipients are.
     :raises FluxomailValidationError: names the field and says how to fix it.
     """
 
@@ -144,10 +151,11 @@ class EmailMessage:
                 f"a message must be an EmailMessage or a mapping of its fields, not {type(value).__name__}"
             )
         known = [field.name for field in dataclasses.fields(cls)]
-        for name in value:
+        for number, name in enumerate(value, start=1):
             if name not in known:
                 raise FluxomailValidationError(
-                    f"unknown message field {name!r}: use {', '.join(known)} (others go into extra_fields)"
+                    f"unknown message field {field_name(name, number)!r}: use {', '.join(known)} (others go into "
+                    "extra_fields)"
                 )
         for name in ("to", "subject"):
             if name not in value:
@@ -243,7 +251,8 @@ def _extra_fields(value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise FluxomailValidationError("extra_fields must be a mapping of field names to values")
-    fields = dict(value)
+    # Checked now: a value that fails when the request is made would end a batch that has begun.
+    fields: dict[str, Any] = json_value(value, "extra_fields")
     if isinstance(reply_to := fields.get("replyTo"), str | list | tuple):
         replies = [header_form(address) for address in addresses(reply_to, "extra_fields['replyTo']")]
         fields["replyTo"] = ", ".join(replies) if isinstance(reply_to, str) else replies

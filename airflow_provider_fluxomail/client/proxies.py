@@ -42,7 +42,7 @@ class Proxy:
                 return None
         except ValueError:
             return None
-        headers = {}
+        headers: dict[str, str] = {}
         if parts.username or parts.password:
             credentials = b":".join(unquote_to_bytes(part or "") for part in (parts.username, parts.password))
             headers["Proxy-Authorization"] = Secret(f"Basic {base64.b64encode(credentials).decode()}")

@@ -11,6 +11,7 @@ from airflow_provider_fluxomail.client.addresses import domain_of, idna_domain, 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, texts_in
 from airflow_provider_fluxomail.client.private import private
+from airflow_provider_fluxomail.client.text_fields import field_name
 
 _RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personalizations"})
 #: Addresses in these are the sender's, not recipients.
@@ -105,9 +106,9 @@ def recipient_domains(value: object) -> tuple[str, ...]:
 
 def _possible_recipients(extra_fields: Mapping[str, Any]) -> Iterator[str]:
     """Name every extra field that may add recipients: by its name, or because it holds an address."""
-    for name, value in extra_fields.items():
+    for number, (name, value) in enumerate(extra_fields.items(), start=1):
         if name in _SENDER_FIELDS:
             continue
         leaves = [text.lower() for text in texts_in(value, names=True)]
         if _RECIPIENT_FIELDS.intersection([name.lower(), *leaves]) or any("@" in leaf for leaf in leaves):
-            yield name
+            yield field_name(name, number)

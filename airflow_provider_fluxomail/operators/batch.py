@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_fluxomail import tasks
-from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
+from airflow_provider_fluxomail.airflow_compat import conf, is_unmapped
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.old_arguments import BATCH, RefusesOldArguments
+from airflow_provider_fluxomail.operators.templates import RendersMessages
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _MAX_CONCURRENCY: Final = 64
 
 
-class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
+class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages):
     """Sends many messages, one for each row of a list or a file, each of them once however often the task is tried.
 
     >>> FluxomailSendBatchOperator(
@@ -41,7 +42,11 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
     :param messages: a list of mappings with the fields of :class:`.EmailMessage` (``to``, ``subject``, ``content``...)
         and optionally ``key``, or of such messages; the output of a task that returns one; or the path of a file with
         one message a row: JSON Lines or CSV, on this machine or as a URL that ``ObjectStoragePath`` opens. (templated)
+        A ``content`` or ``html_content`` that is written in the Dag may be the name of a template file.
     :param defaults: fields that each message has unless its row has its own. (templated)
+    :param attachment_folder: the folder, on this machine or as a URL that ``ObjectStoragePath`` opens, that paths of
+        attachments in rows begin at and must lie below. Rows from a file or from another task need it to attach files
+        by their paths; rows and defaults that are written in the Dag may name any file. (templated)
     :param file_format: ``jsonl`` or ``csv``, if the name of the file does not show it.
     :param report_path: a file that gets a line of JSON for each message: its outcome, its send id, why it failed.
         (templated)
@@ -62,7 +67,12 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
     """
 
     face = BATCH
-    template_fields: Sequence[str] = ("messages", "defaults", "report_path", "fluxomail_conn_id")
+    template_fields: Sequence[str] = (
+        "messages", "defaults", "attachment_folder", "report_path", "fluxomail_conn_id",
+    )  # fmt: skip
+    own_fields = template_fields
+    fields_of_messages = ("messages", "defaults")
+    template_ext: Sequence[str] = (".html", ".txt", ".md")
     template_fields_renderers: ClassVar[dict[str, str]] = {"messages": "json", "defaults": "json"}
     ui_color = "#d6e9f8"
 
@@ -71,6 +81,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
         *,
         messages: str | Sequence[Mapping[str, Any] | EmailMessage] | Any,
         defaults: Mapping[str, Any] | None = None,
+        attachment_folder: str | Any | None = None,
         file_format: str | None = None,
         report_path: str | Any | None = None,
         concurrency: int = 8,
@@ -87,6 +98,11 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.messages = messages
         self.defaults = defaults
+        self.attachment_folder = attachment_folder
+        # Now, before Airflow renders: the output of another task is not yet in them. A mapped task has it already.
+        mapped = is_unmapped(self)
+        self.own_rows = not mapped and isinstance(messages, list | tuple) and all(map(_names_its_files, messages))
+        self.own_defaults = not mapped and _names_its_files(defaults)
         self.file_format = file_format
         self.report_path = report_path
         self.concurrency = concurrency
@@ -123,7 +139,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
             self.check_arguments()
         if self.file_format and "file_format" in constants:
             # Costs about 15 ms, only in Dags that have such a task.
-            from airflow_provider_fluxomail.sending.batch.rows import check_format
+            from airflow_provider_fluxomail.sending.batch.row_files import check_format
 
             check_format(self.file_format)
 
@@ -134,3 +150,13 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
         whole = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)
         if not whole or not 1 <= self.concurrency <= _MAX_CONCURRENCY:
             raise FluxomailValidationError(f"concurrency must be a whole number from 1 to {_MAX_CONCURRENCY}")
+
+
+def _names_its_files(message: object) -> bool:
+    """Tell whether the attachments of a message are written in the Dag, rather than returned by another task."""
+    if not isinstance(message, Mapping):
+        return message is None or hasattr(message, "html_content")
+    files = message.get("attachments")
+    return not any(
+        hasattr(item, "iter_references") for item in (files, *(files if isinstance(files, list | tuple) else ()))
+    )

@@ -195,7 +195,14 @@ def send_batch(
             stop_on_error=task.on_error == "stop",
             cleared=not task.resend_on_clear and is_first_try_after_clear(context),
         )
-        rows = Rows(task.messages, defaults=task.defaults, file_format=task.file_format)
+        rows = Rows(
+            task.messages,
+            defaults=task.defaults,
+            file_format=task.file_format,
+            attachment_folder=task.attachment_folder,
+            own_rows=task.own_rows,
+            own_defaults=task.own_defaults,
+        )
         counts = _run_batch(task, context, hook, rows, outcomes, resumed=resumed, concurrency=task.concurrency)
     return storable_result(task, {**dataclasses.asdict(counts), "report": outcomes.report.path})
 

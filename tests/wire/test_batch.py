@@ -15,11 +15,11 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailBatchUnfinishedError,
     FluxomailConnectionError,
     FluxomailRateLimitError,
-    FluxomailValidationError,
 )
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending.batch import rows, sender
-from airflow_provider_fluxomail.sending.batch.rows import BadRow, Rows
+from airflow_provider_fluxomail.sending.batch.row_files import BadRow
+from airflow_provider_fluxomail.sending.batch.rows import Rows
 from airflow_provider_fluxomail.sending.send_once import send_once
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from tests.support.airflow_facts import stored
@@ -232,7 +232,7 @@ def test_rows_that_turn_bad_while_they_are_sent(sandbox: Sandbox, tmp_path: Path
     one = batch(sandbox, [], SandboxTime(sandbox))
     one._rows = Changing(people(6))
     one._concurrency = 1
-    with pytest.raises(FluxomailValidationError, match="changed while they were being sent: line 6"):
+    with pytest.raises(FluxomailBatchUnfinishedError, match="changed while they were being sent: line 6"):
         one.run()
     assert one.outcomes.counts.sent == 5
 

@@ -29,6 +29,7 @@ from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from tests.support.airflow_names import DAG
 from tests.support.bad_servers import answers, head
+from tests.support.flaky_storage import flaky_storage  # noqa: F401 - a fixture
 from tests.support.running import Run
 from tests.support.state_store import StateError, Store
 from tests.support.timing import quick_waits, wait_timing
@@ -250,6 +251,13 @@ def input_that_is_constant(scene: Scene) -> None:
         FluxomailSendOperator(task_id="report", **MESSAGE, wait_for="sent")
     with scene.logging_errors():
         FluxomailSendOperator(task_id="report", **MESSAGE, files=["rows.csv"])
+
+
+@scenario
+def storage_that_does_not_respond(scene: Scene) -> None:
+    storage = scene.fixture("flaky_storage")
+    storage.error, storage.at = ConnectionResetError(104, "Connection reset by peer"), "info"
+    scene.send(attachments=[storage.url(Path("/data/rows.csv"))])
 
 
 @scenario
