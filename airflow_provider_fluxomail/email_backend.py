@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import re
@@ -122,8 +123,8 @@ def send_email(
         return
     accepted = _accepted_before(call)
     try:
-        with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
-            _send_each(messages, hook, accepted, resend_on_clear=resend_on_clear)
+        with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook, contextlib.ExitStack() as whole:
+            _send_each(messages, hook, accepted, whole, resend_on_clear=resend_on_clear)
     except FluxomailError as error:
         _failed_calls[error] = (call, frozenset(accepted))
         raise
@@ -181,7 +182,12 @@ def _printable(name: str) -> str:
 
 
 def _send_each(
-    messages: Sequence[EmailMessage | FluxomailError], hook: FluxomailHook, accepted: set[int], *, resend_on_clear: bool
+    messages: Sequence[EmailMessage | FluxomailError],
+    hook: FluxomailHook,
+    accepted: set[int],
+    whole: contextlib.ExitStack,
+    *,
+    resend_on_clear: bool,
 ) -> None:
     """Send the messages that are not accepted yet, until an error concerns them all. Raise a transient error first."""
     errors: list[FluxomailError] = []
@@ -192,6 +198,8 @@ def _send_each(
             if isinstance(message, FluxomailError):
                 raise message
             identity = _identity(message, hook.get_options(), resend_on_clear=resend_on_clear)
+            # If one of them fails, the caller may repeat the whole call, so then none has used its position up.
+            whole.enter_context(identity.call)
             sent = send_once(message, identity, hook.get_conn())
         except FluxomailError as error:
             text = "Email %d of %d was not accepted: %s: %s"
@@ -208,8 +216,9 @@ def _send_each(
 
 
 def _identity(message: EmailMessage, connection: FluxomailConnection, *, resend_on_clear: bool) -> Identity:
-    if part := content_part(message):
-        return Identity.of_running_task(message, connection, part=part, resend_on_clear=resend_on_clear)
+    if named := content_part(message):
+        identity = Identity.of_running_task(message, connection, part=named[0], resend_on_clear=resend_on_clear)
+        return dataclasses.replace(identity, position=named[1])
     return Identity(key=email_key(message, namespace=connection.idempotency_namespace, now=datetime.now(UTC)))
 
 

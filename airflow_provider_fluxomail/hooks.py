@@ -76,7 +76,9 @@ class FluxomailHook(BaseHook):
         """
         # Under the same name: a traceback that shows local variables would show the values of the mapping.
         message = EmailMessage.of(message)
-        return send_once(message, self._identity(message, idempotency_key, part, resend_on_clear), self.get_conn())
+        identity = self._identity(message, idempotency_key, part, resend_on_clear)
+        with identity.call:
+            return send_once(message, identity, self.get_conn())
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
@@ -98,7 +100,9 @@ class FluxomailHook(BaseHook):
         """Send one message, see :meth:`send`."""
         message = EmailMessage.of(message)
         async with await self.aget_conn() as client:
-            return await asend_once(message, self._identity(message, idempotency_key, part, resend_on_clear), client)
+            identity = self._identity(message, idempotency_key, part, resend_on_clear)
+            with identity.call:
+                return await asend_once(message, identity, client)
 
     def _identity(
         self, message: EmailMessage, idempotency_key: str | None, part: str | None, resend_on_clear: bool

@@ -292,6 +292,7 @@ class FluxomailBatchUnfinishedError(FluxomailBatchError):
     """
 
     permanent = False
+    ambiguous = True
 
 
 #: Which status is which error. 403 and 422 have exceptions by code, see :func:`_kind`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import difflib
@@ -11,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.airflow_compat import lines_of
+from airflow_provider_fluxomail.client.addresses import one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
 from airflow_provider_fluxomail.sending.attachments import open_path, read_attachments
-from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part
+from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part, row_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,8 +73,10 @@ class Rows:
     def __init__(
         self, source: object, *, defaults: Mapping[str, Any] | None = None, file_format: str | None = None
     ) -> None:
+        self.source = source
         self._defaults = _checked_defaults(defaults)
         self._items: Iterable[Any] = ()
+        self._differing: set[str] | None = None
         self._path: Path | ObjectStoragePath | None = None
         if file_format:
             check_format(file_format)
@@ -87,6 +91,8 @@ class Rows:
             self._items = source
 
     def __iter__(self) -> Iterator[Row | BadRow]:
+        if self._differing is None:
+            self._differing = self._find_differing()
         seen: Counter[str] = Counter()
         for where, fields in self._raw():
             if isinstance(fields, BadRow):
@@ -100,10 +106,33 @@ class Rows:
             if key is not None:
                 part = named_part(key)
             else:
-                address = recipient_part(message.to, 0)
-                part = recipient_part(message.to, seen[address])
-                seen[address] += 1
+                name = recipient_part(message.to, 0)
+                name = row_part(message, 0) if name in self._differing else name
+                part = (
+                    row_part(message, seen[name]) if name.startswith("row:") else recipient_part(message.to, seen[name])
+                )
+                seen[name] += 1
             yield Row(where, message, key, part)
+
+    def _find_differing(self) -> set[str]:
+        """Return the parts of recipients that rows without a key share although they differ in more than their order.
+
+        Such rows are told apart by their content: the first of them must know of the others.
+        """
+        seen: dict[str, int] = {}
+        differing: set[str] = set()
+        for _, fields in self._raw():
+            given = vars(fields) if isinstance(fields, EmailMessage) else fields
+            if not isinstance(given, Mapping) or given.get("key") is not None:
+                continue
+            # A row that cannot be read is named later.
+            with contextlib.suppress(FluxomailValidationError, ValueError, TypeError, RecursionError):
+                values = {**self._defaults, **{name: value for name, value in given.items() if value is not None}}
+                part = recipient_part(one_address(values.pop("to", None)), 0)
+                content = hash(json.dumps(values, sort_keys=True, default=_comparable))
+                if seen.setdefault(part, content) != content:
+                    differing.add(part)
+        return differing
 
     def check(self) -> Iterator[Row]:
         """Iterate over all rows before anything is sent; after the last, raise an error that names the invalid ones."""
@@ -158,6 +187,10 @@ class Rows:
         except (OSError, ImportError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
             raise FluxomailValidationError(f"messages: cannot read {str(self._path)!r}: {why}") from None
+
+
+def _comparable(value: object) -> object:
+    return vars(value) if isinstance(value, Attachment) else repr(value)
 
 
 def given_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
