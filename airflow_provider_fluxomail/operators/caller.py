@@ -61,7 +61,7 @@ class Caller:
         self._resumed = resumed
         self.is_task = is_running_task(task, context)
         self._callback = not self.is_task and is_callback(context)
-        self.position = operator_position(task, context, content, recipient)
+        self.position = operator_position(task, context, content, recipient, resumed=resumed)
         self.may_defer = bool(task.deferrable and self.position.of_task)
         self.store: StateStore | None = state_store(context) if task.durable and not self._callback else None
 

@@ -135,7 +135,9 @@ def part_in_task(message: EmailMessage, part: str | None) -> tuple[str, Context,
     return prefix + named_part(part), context, None
 
 
-def operator_position(task: BaseOperator, context: Context, content: object, recipient: str = "") -> Position:
+def operator_position(
+    task: BaseOperator, context: Context, content: object, recipient: str = "", *, resumed: bool = False
+) -> Position:
     """Return the position of what an operator sends; the running task's own first message has the task's key.
 
     An operator that other code runs (``FluxomailSendOperator(...).execute(context)`` in a ``@task``, a callback or a
@@ -145,7 +147,7 @@ def operator_position(task: BaseOperator, context: Context, content: object, rec
     :param recipient: empty for a batch.
     """
     name = f"operator:{task.task_id}:{recipient_part(recipient, 0)}"
-    return claim(context, name, content, of_task=is_running_task(task, context))
+    return claim(context, name, content, of_task=is_running_task(task, context), resumed=resumed)
 
 
 def operator_part(task: BaseOperator, position: Position, rest: str = "", recipient: str = "") -> str:

@@ -72,12 +72,13 @@ class _Positions(defaultdict[str, list[Position]]):
         self.of_task: Position | None = None
 
 
-def claim(context: Context, name: str, content: object, *, of_task: bool = False) -> Position:
+def claim(context: Context, name: str, content: object, *, of_task: bool = False, resumed: bool = False) -> Position:
     """Return the position of a call among those of the same name.
 
     :param name: such as the recipient. Only its digest is kept: tracebacks with local variables show the context.
     :param content: equal if a second call repeats the first.
     :param of_task: whether the running task itself sends: its first message has the task's own key.
+    :param resumed: whether the task was deferred before it had sent this message.
     :raises FluxomailConnectionError: it is unknown whether the last message of the name was sent, and this may be the
         same one with another content. A retry of the task sends both at their positions.
     :raises FluxomailIdempotencyConflictError: the messages of the name came in another order in an earlier try.
@@ -89,6 +90,8 @@ def claim(context: Context, name: str, content: object, *, of_task: bool = False
         if known.ti is not ti:
             # Copied from the context of another try.
             values[_POSITIONS] = known = _Positions(ti)
+        if of_task and resumed and known.of_task is not None:
+            return known.of_task
         positions = known[hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()]
         for position in positions:
             if position.is_retried_by(content):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_each_message_has_a_key_of_its_own_and_keeps_it(dags: DagRuns, sandbox: 
 def test_what_a_task_sends_itself_keeps_its_key(dags: DagRuns, sandbox: Sandbox) -> None:
     run = dags.run("by_hand", {})
     keys = {mail.content: mail.idempotency_key for mail in sandbox.messages()}
-    identity = {"namespace": "", "dag_id": "by_hand", "run_id": run.run_id}
+    identity: dict[str, Any] = {"namespace": "", "dag_id": "by_hand", "run_id": run.run_id}
     assert keys["subclass 0"] == derive_key(**identity, task_id="twice")
     assert [keys[f"mapped {n}"] for n in range(2)] == [
         derive_key(**identity, task_id="mapped", map_index=n) for n in range(2)
