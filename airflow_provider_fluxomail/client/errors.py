@@ -94,7 +94,6 @@ class FluxomailError(Exception):
 
 class FluxomailAuthError(FluxomailError):
     """401: the API key is missing, wrong or revoked.
-
     What to do: put a valid API key into the connection's password.
     """
 
@@ -103,7 +102,6 @@ class FluxomailAuthError(FluxomailError):
 
 class FluxomailPermissionError(FluxomailError):
     """403: the API key lacks a scope, or a policy forbids the send.
-
     What to do: give the key the scope that the error names.
     """
 
@@ -112,14 +110,12 @@ class FluxomailPermissionError(FluxomailError):
 
 class FluxomailTenantPausedError(FluxomailPermissionError):
     """403: the organization is paused.
-
     What to do: a person resumes the organization in Fluxomail under Settings > Deliverability.
     """
 
 
 class FluxomailPlanRequiredError(FluxomailError):
     """402: the organization's plan lacks the feature; ``preview`` says which.
-
     What to do: leave the feature out, or change the plan.
     """
 
@@ -138,7 +134,6 @@ class FluxomailValidationError(FluxomailError, ValueError):
 
 class FluxomailNotFoundError(FluxomailError):
     """404: the send does not exist, or belongs to another organization.
-
     What to do: check the send id, and that the connection belongs to the organization that sent it.
     """
 
@@ -202,7 +197,6 @@ class FluxomailConnectionError(FluxomailError):
 
 class FluxomailResponseError(FluxomailError):
     """A response that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``.
-
     What to do: check the connection's host, and the proxies on the way.
     """
 
@@ -212,7 +206,6 @@ class FluxomailResponseError(FluxomailError):
 
 class FluxomailRequestError(FluxomailError):
     """A 4xx that no other class names (405, 413, 415...).
-
     What to do: check the connection's host. The request itself must change: for 413, send less.
     """
 
@@ -236,11 +229,16 @@ class FluxomailDeliveryError(FluxomailError):
 
 class FluxomailWatcherError(FluxomailError):
     """A fault of this package ended a watcher and its waits.
-
     What to do: report it, with the traceback in the triggerer's log.
     """
 
     permanent = True
+
+
+class FluxomailStateError(FluxomailError):
+    """Airflow's task state store (3.3 and later) cannot be read or written; nothing was sent.
+    What to do: nothing, Airflow retries. To send without the store, set ``durable=False``.
+    """
 
 
 class FluxomailClearedError(FluxomailError):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_fluxomail.alerts import callback_context
+from airflow_provider_fluxomail.sending.batch.requested import Requested
 from airflow_provider_fluxomail.sending.idempotency_key import (
     explicit_key,
     is_callback,
@@ -19,6 +21,7 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
     operator_part,
     operator_position,
 )
+from airflow_provider_fluxomail.sending.retention import Retention
 from airflow_provider_fluxomail.sending.send_once import Identity
 from airflow_provider_fluxomail.sending.send_record import StateStore, state_store
 
@@ -68,6 +71,15 @@ class Caller:
     def state_name(self, name: str) -> str:
         """Return the name of a batch's progress in the state store."""
         return name if self.position.of_task else f"{name}_{_digest(operator_part(self._task, self.position))}"
+
+    def requested(self, connection: FluxomailConnection, state: Mapping[str, Any]) -> Requested:
+        """Return what earlier legs and tries of a batch requested."""
+        part = operator_part(self._task, self.position)
+        return Requested(
+            state,
+            scope=self._identity(connection, "", part, record_name=None).key,
+            retention=Retention.of(connection.settings, connection.key_retention_hours * 3600),
+        )
 
     def message(self, connection: FluxomailConnection, idempotency_key: object = None) -> Identity:
         """Return the identity of a single message."""

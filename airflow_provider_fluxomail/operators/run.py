@@ -181,18 +181,19 @@ def send_batch(
         task.check_arguments()
         store, name = caller.store, caller.state_name(_BATCH_STATE)
 
-        def save(state: dict[str, Any]) -> None:
+        def save(state: dict[str, Any], *, required: bool = False) -> None:
             if store is not None:
-                send_record.save(store, name, state)
+                send_record.save(store, name, state, required=required)
 
-        if resumed is None:
-            progress = Progress({} if store is None else send_record.load(store, name))
-        else:
-            progress = Progress(resumed.get("state") or {}, same_try=True)
+        state = (resumed or {}).get("state") or {}
+        if resumed is None and store is not None:
+            state = send_record.load(store, name, required=not is_first_try(context))
         outcomes = Outcomes(
-            progress,
+            Progress(state, same_try=resumed is not None),
             Report(task.report_path or None, fresh=is_first_try(context) and resumed is None),
+            requested=caller.requested(hook.get_options(), state),
             save=save,
+            announce=functools.partial(save, required=True),
             stop_on_error=task.on_error == "stop",
             cleared=not task.resend_on_clear and is_first_try_after_clear(context),
         )
@@ -288,7 +289,7 @@ def _run_batch(
         if give_up_at is None or (kept and outcomes.progressed):
             give_up_at = now() + longest
         if caller.may_defer:
-            _defer_rate_limit(task, error, give_up_at, state=outcomes.progress.state() if kept else None)
+            _defer_rate_limit(task, error, give_up_at, state=outcomes.state() if kept else None)
         raise
 
 

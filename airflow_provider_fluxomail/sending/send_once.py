@@ -27,6 +27,7 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
     part_in_task,
     task_key,
 )
+from airflow_provider_fluxomail.sending.retention import Retention
 from airflow_provider_fluxomail.sending.send_record import SendRecord, StateStore, state_store
 
 if TYPE_CHECKING:
@@ -138,9 +139,11 @@ def send_flow(message: EmailMessage, identity: Identity, client: BaseClient) -> 
     guard = client.settings.guard
     # The guarded message is in no variable: a traceback with local variables would show its recipient.
     record = SendRecord(identity.store, identity.key, guard.apply(message).to, name=identity.record_name)
-    if send_id := record.begin(wait.now(), retention=identity.retention):
+    retention = Retention.of(client.settings, identity.retention)
+    if send_id := record.begin(wait.now(), retention=retention, first_try=bool(identity.first_try)):
         log.warning(
-            "Not sending: an earlier try did, so long ago that Fluxomail may have forgotten the idempotency key."
+            "Not sending: an earlier try did, and Fluxomail may not know the idempotency key any more: it was used too "
+            "long ago, or with another API key."
         )
         sent = SendResult(
             send_id=send_id, message_id=None, status=None, reused=True, idempotency_key=identity.key, request_id=None

@@ -751,7 +751,7 @@ def by_hook(text: str) -> None:
 
 
 def by_operator(text: str) -> None:
-    arguments = {"to": deployments.ADA, "subject": text, "content": text}
+    arguments: dict[str, Any] = {"to": deployments.ADA, "subject": text, "content": text}
     FluxomailSendOperator(task_id="by_hand", **arguments).execute(idempotency_key._running_context())
 
 

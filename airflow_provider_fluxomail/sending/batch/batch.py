@@ -95,12 +95,12 @@ class Batch:
                 self._sender.ended.set()
                 with contextlib.suppress(FluxomailError):
                     self._abandon()
-                    outcomes.save()
+                    outcomes.save(ended=True)
                 raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._sender.close()
-            outcomes.save()
+            outcomes.save(ended=True)
         if self._sender.redirected:
             self._observer.redirected(self._sender.redirected)
         return outcomes.conclude()
@@ -116,6 +116,7 @@ class Batch:
                 continue
             if not self._wait_for_turn():
                 return
+            self.outcomes.start(flight)
             self._pacer.started()
             future = pool.submit(self._sender.send, flight)
             self._flights[future] = flight
