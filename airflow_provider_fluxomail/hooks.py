@@ -67,11 +67,14 @@ class FluxomailHook(BaseHook):
         :param message: an :class:`.EmailMessage`, or a mapping of its fields.
         :param idempotency_key: names the logical message: the same key never sends twice. Required outside of a task.
         :param part: names the message within the task; the same in every try. If left out, it is the recipient, and
-            for several messages to one recipient also their position (first, second, ...) in this try.
+            for several messages to one recipient also their position (first, second, ...) in this try. A call that
+            repeats one that failed, with the same message, has its position.
         :param resend_on_clear: derive another key after a person cleared the task.
         :raises FluxomailValidationError: the message, the key or the part is invalid, or there is no key outside of a
             task.
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
+        :raises FluxomailConnectionError: also if it is unknown whether this try sent another message to the recipient,
+            and this one has no ``part``.
         :raises FluxomailError: the subclass says what to do.
         """
         # Under the same name: a traceback that shows local variables would show the values of the mapping.

@@ -165,7 +165,7 @@ def operator_part(task: BaseOperator, position: Position, rest: str = "", recipi
 def is_running_task(task: BaseOperator, context: Context) -> bool:
     """Return whether an operator is the task that runs, not one that other code runs within it."""
     running, ti = context.get("task"), context.get("ti")
-    if running is None:
+    if getattr(running, "task_id", None) is None:
         return bool(getattr(ti, "task_id", None) == task.task_id)
     # In Airflow 3.0, the context has the task before it was prepared.
     return running is task or getattr(ti, "task", None) is task

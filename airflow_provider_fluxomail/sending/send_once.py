@@ -141,10 +141,15 @@ def send_flow(message: EmailMessage, identity: Identity, client: BaseClient) -> 
     record = SendRecord(identity.store, identity.key, guard.apply(message).to, name=identity.record_name)
     retention = Retention.of(client.settings, identity.retention)
     if send_id := record.begin(wait.now(), retention=retention, first_try=bool(identity.first_try)):
-        log.warning(
-            "Not sending: an earlier try did, and Fluxomail may not know the idempotency key any more: it was used too "
-            "long ago, or with another API key."
-        )
+        if retention.is_other(record.account):
+            log.warning(
+                "Not sending: an earlier try did, with another host or API key of the connection. If that belongs to "
+                "another organization, this one does not know the idempotency key."
+            )
+        else:
+            log.warning(
+                "Not sending: an earlier try did, so long ago that Fluxomail may have forgotten the idempotency key."
+            )
         sent = SendResult(
             send_id=send_id, message_id=None, status=None, reused=True, idempotency_key=identity.key, request_id=None
         )

@@ -114,13 +114,16 @@ class StoredRecord:
 
 
 class SendRecord:
-    """The record of one send, ``name`` among those of its task. Without a store it does nothing."""
+    """The record of one send, ``name`` among those of its task. Without a store it does nothing.
+
+    :ivar account: of the first request with the key, see :class:`.Retention`.
+    """
 
     def __init__(self, store: StateStore | None, key: str, recipient: str, *, name: str | None = None) -> None:
         self._store = store
         self._name = f"{_NAME}_{name}" if name else _NAME
         self._stored = StoredRecord(key=key, recipient=recipient_digest(key, recipient), asked=0.0)
-        self._account = ""
+        self.account = ""
         self._used_before = False
 
     def begin(self, now: float, *, retention: Retention, first_try: bool) -> str | None:
@@ -145,13 +148,13 @@ class SendRecord:
         self._used_before = earlier is not None
         self._stored = earlier or dataclasses.replace(self._stored, asked=now)
         account = value.get("account") if earlier else None
-        self._account = account if isinstance(account, str) and account else retention.account
+        self.account = account if isinstance(account, str) and account else retention.account
         self._save(required=True)
-        if not retention.is_over(self._stored.asked, self._account, now):
+        if not retention.is_over(self._stored.asked, self.account, now):
             return None
         if self._stored.send_id is None and (
             error := retention.unknown_outcome(
-                self._stored.key, asked=self._stored.asked, account=self._account, now=now
+                self._stored.key, asked=self._stored.asked, account=self.account, now=now
             )
         ):
             raise error
@@ -159,7 +162,7 @@ class SendRecord:
 
     def _save(self, *, required: bool = False) -> None:
         if self._store is not None:
-            value = {**dataclasses.asdict(self._stored), "account": self._account}
+            value = {**dataclasses.asdict(self._stored), "account": self.account}
             save(self._store, self._name, value, required=required)
 
     def accepted(self, send_id: str) -> None:
