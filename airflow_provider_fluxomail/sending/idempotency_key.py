@@ -147,7 +147,7 @@ def operator_position(
     :param recipient: empty for a batch.
     """
     name = f"operator:{task.task_id}:{recipient_part(recipient, 0)}"
-    return claim(context, name, content, of_task=is_running_task(task, context), resumed=resumed)
+    return claim(context, name, content, of_task=task if is_running_task(task, context) else None, resumed=resumed)
 
 
 def operator_part(task: BaseOperator, position: Position, rest: str = "", recipient: str = "") -> str:

@@ -68,16 +68,17 @@ class _Positions(defaultdict[str, list[Position]]):
 
     def __init__(self, ti: object) -> None:
         super().__init__(list)
-        self.ti = ti
+        #: What the try belongs to: its task instance, and the operator that is the task in a context that names none.
+        self.owner = [ti, None]
         self.of_task: Position | None = None
 
 
-def claim(context: Context, name: str, content: object, *, of_task: bool = False, resumed: bool = False) -> Position:
+def claim(context: Context, name: str, content: object, *, of_task: object = None, resumed: bool = False) -> Position:
     """Return the position of a call among those of the same name.
 
     :param name: such as the recipient. Only its digest is kept: tracebacks with local variables show the context.
     :param content: equal if a second call repeats the first.
-    :param of_task: whether the running task itself sends: its first message has the task's own key.
+    :param of_task: the running task, if it sends itself: its first message has the task's own key.
     :param resumed: whether the task was deferred before it had sent this message.
     :raises FluxomailConnectionError: it is unknown whether the last message of the name was sent, and this may be the
         same one with another content. A retry of the task sends both at their positions.
@@ -87,10 +88,13 @@ def claim(context: Context, name: str, content: object, *, of_task: bool = False
         values: dict[str, Any] = context  # type: ignore[assignment]
         ti = context.get("ti")
         known: _Positions = values.setdefault(_POSITIONS, _Positions(ti))
-        if known.ti is not ti:
-            # Copied from the context of another try.
+        operator = None if hasattr(context.get("task"), "task_id") else of_task
+        another = operator is not None and known.owner[1] is not None and known.owner[1] is not operator
+        if known.owner[0] is not ti or another:
+            # Copied from the context of another try, or used for one.
             values[_POSITIONS] = known = _Positions(ti)
-        if of_task and resumed and known.of_task is not None:
+        known.owner[1] = known.owner[1] if operator is None else operator
+        if of_task is not None and resumed and known.of_task is not None:
             return known.of_task
         positions = known[hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()]
         for position in positions:
@@ -107,7 +111,7 @@ def claim(context: Context, name: str, content: object, *, of_task: bool = False
             raise several_in_another_order()
         position = Position(len(positions), content)
         positions.append(position)
-        if of_task and known.of_task is None:
+        if of_task is not None and known.of_task is None:
             known.of_task = position
             position.of_task = True
         return position
