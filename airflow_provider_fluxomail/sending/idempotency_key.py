@@ -165,8 +165,11 @@ def operator_part(task: BaseOperator, position: Position, rest: str = "", recipi
 def is_running_task(task: BaseOperator, context: Context) -> bool:
     """Return whether an operator is the task that runs, not one that other code runs within it."""
     running, ti = context.get("task"), context.get("ti")
-    if getattr(running, "task_id", None) is None:
+    if running is None:
         return bool(getattr(ti, "task_id", None) == task.task_id)
+    if not hasattr(running, "task_id"):
+        # Not a context of Airflow's: nothing else can be meant.
+        return True
     # In Airflow 3.0, the context has the task before it was prepared.
     return running is task or getattr(ti, "task", None) is task
 
