@@ -264,6 +264,19 @@ def asset_state_stores(stores: Any) -> list[Any]:
 # ---- Callbacks
 
 
+def runs_execute_callback() -> bool:
+    """Tell whether the caller is an ``on_execute_callback`` (or another callback) of Airflow 3.
+
+    There, the task's context is the current one already. Only the private function that runs callbacks shows it.
+    """
+    frame = sys._getframe()
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        if frame.f_code.co_name == "_run_task_state_change_callbacks":
+            return True
+    return False
+
+
 class NotifierRenderMixin:
     """Renders templates of a notifier also without a Dag in the context.
 

@@ -129,8 +129,8 @@ def send_email(
         return
     emails.accepted |= _accepted_before(call)
     try:
-        with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook:
-            emails.send(hook, resend_on_clear=resend_on_clear)
+        with contextlib.closing(FluxomailHook(_fluxomail_conn_id(conn_id))) as hook, contextlib.ExitStack() as whole:
+            emails.send(hook, whole, resend_on_clear=resend_on_clear)
     except FluxomailError as error:
         _failed_calls[error] = (call, frozenset(emails.accepted))
         raise
@@ -244,8 +244,11 @@ class Emails:
         log.warning("%s was not accepted: %s: %s", what, type(found).__name__, found)
         self.errors[name] = found
 
-    def send(self, hook: FluxomailHook, *, resend_on_clear: bool) -> None:
-        """Send what is not accepted yet, until an error concerns all of it. Raise the error that counts."""
+    def send(self, hook: FluxomailHook, whole: contextlib.ExitStack, *, resend_on_clear: bool) -> None:
+        """Send what is not accepted yet, until an error concerns all of it. Raise the error that counts.
+
+        :param whole: the call. If one of its emails fails, the caller may repeat it: no position is used up then.
+        """
         connection, client = hook.get_options(), hook.get_conn()
         self._check_copies(connection.settings.guard)
         identities: dict[int, Identity] = {}
@@ -255,6 +258,7 @@ class Emails:
                 if number not in identities:
                     named = message if number else dataclasses.replace(message, **self.given)
                     identities[number] = _identity(named, connection, resend_on_clear=resend_on_clear)
+                    whole.enter_context(identities[number].call)
                 sent = send_once(dataclasses.replace(message, **copies), identities[number], client)
             except Exception as error:  # noqa: BLE001 - about this recipient only, unless it says otherwise
                 self.refuse(f"Email {number + 1} of {self.count}", number, error)
@@ -311,8 +315,9 @@ class Emails:
 
 
 def _identity(message: EmailMessage, connection: FluxomailConnection, *, resend_on_clear: bool) -> Identity:
-    if part := content_part(message):
-        return Identity.of_running_task(message, connection, part=part, resend_on_clear=resend_on_clear)
+    if named := content_part(message):
+        identity = Identity.of_running_task(message, connection, part=named[0], resend_on_clear=resend_on_clear)
+        return dataclasses.replace(identity, position=named[1])
     return Identity(key=email_key(message, namespace=connection.idempotency_namespace, now=datetime.now(UTC)))
 
 

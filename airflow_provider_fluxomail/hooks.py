@@ -69,15 +69,20 @@ class FluxomailHook(BaseHook):
         :param message: an :class:`.EmailMessage`, or a mapping of its fields.
         :param idempotency_key: names the logical message: the same key never sends twice. Required outside of a task.
         :param part: names the message within the task; the same in every try. If left out, it is the recipient, and
-            for several messages to one recipient also their position (first, second, ...) in this try.
+            for several messages to one recipient also their position (first, second, ...) in this try. A call that
+            repeats one that failed, with the same message, has its position.
         :param resend_on_clear: derive another key after a person cleared the task.
         :raises FluxomailValidationError: the message, the key or the part is invalid, or there is no key outside of a
             task.
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
+        :raises FluxomailConnectionError: also if it is unknown whether this try sent another message to the recipient,
+            and this one has no ``part``.
         :raises FluxomailError: the subclass says what to do.
         """
         message = EmailMessage.of(message)
-        return send_once(message, self._identity(message, idempotency_key, part, resend_on_clear), self.get_conn())
+        identity = self._identity(message, idempotency_key, part, resend_on_clear)
+        with identity.call:
+            return send_once(message, identity, self.get_conn())
 
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None, within: float | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
@@ -101,7 +106,9 @@ class FluxomailHook(BaseHook):
         """Send one message, see :meth:`send`."""
         message = EmailMessage.of(message)
         async with await self.aget_conn() as client:
-            return await asend_once(message, self._identity(message, idempotency_key, part, resend_on_clear), client)
+            identity = self._identity(message, idempotency_key, part, resend_on_clear)
+            with identity.call:
+                return await asend_once(message, identity, client)
 
     def _identity(
         self, message: EmailMessage, idempotency_key: str | None, part: str | None, resend_on_clear: bool

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         AsyncFluxomailClient as AsyncFluxomailClient,
         EventStream as EventStream,
     )
+    from airflow_provider_fluxomail.client.batch_counts import BatchCounts as BatchCounts
     from airflow_provider_fluxomail.client.errors import (
-        BatchCounts as BatchCounts,
         FluxomailAuthError as FluxomailAuthError,
         FluxomailBatchError as FluxomailBatchError,
         FluxomailBatchUnfinishedError as FluxomailBatchUnfinishedError,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         FluxomailRequestError as FluxomailRequestError,
         FluxomailResponseError as FluxomailResponseError,
         FluxomailServerError as FluxomailServerError,
+        FluxomailStateError as FluxomailStateError,
         FluxomailStorageError as FluxomailStorageError,
         FluxomailTenantPausedError as FluxomailTenantPausedError,
         FluxomailUnknownOutcomeError as FluxomailUnknownOutcomeError,
@@ -74,8 +75,8 @@ if TYPE_CHECKING:
 # The public names by module; the same as above, which only type checkers read.
 _EXPORTS: Final = {
     "aio": ("AsyncFluxomailClient", "EventStream"),
+    "batch_counts": ("BatchCounts",),
     "errors": (
-        "BatchCounts",
         "FluxomailAuthError",
         "FluxomailBatchError",
         "FluxomailBatchUnfinishedError",
@@ -91,6 +92,7 @@ _EXPORTS: Final = {
         "FluxomailRequestError",
         "FluxomailResponseError",
         "FluxomailServerError",
+        "FluxomailStateError",
         "FluxomailStorageError",
         "FluxomailTenantPausedError",
         "FluxomailUnknownOutcomeError",

@@ -6,11 +6,11 @@ What the server said in full is in :attr:`FluxomailError.body`.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
+from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 from airflow_provider_fluxomail.client.redaction import identifier, redact, without_markup
 
 
@@ -134,7 +134,6 @@ class FluxomailValidationError(FluxomailError, ValueError):
 
 class FluxomailNotFoundError(FluxomailError):
     """404: the send does not exist, or belongs to another organization.
-
     What to do: check the send id, and that the connection belongs to the organization that sent it.
     """
 
@@ -198,7 +197,6 @@ class FluxomailConnectionError(FluxomailError):
 
 class FluxomailResponseError(FluxomailError):
     """A response that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``.
-
     What to do: check the connection's host, and the proxies on the way.
     """
 
@@ -208,7 +206,6 @@ class FluxomailResponseError(FluxomailError):
 
 class FluxomailRequestError(FluxomailError):
     """A 4xx that no other class names (405, 413, 415...).
-
     What to do: check the connection's host. The request itself must change: for 413, send less.
     """
 
@@ -237,6 +234,12 @@ class FluxomailWatcherError(FluxomailError):
     """
 
 
+class FluxomailStateError(FluxomailError):
+    """Airflow's task state store (3.3 and later) cannot be read or written; nothing was sent.
+    What to do: nothing, Airflow retries. To send without the store, set ``durable=False``.
+    """
+
+
 class FluxomailClearedError(FluxomailError):
     """The task was cleared while this attempt was running (Airflow 3.3 and later): it stops without sending.
     What to do: nothing. The new attempt sends.
@@ -249,27 +252,6 @@ class FluxomailStorageError(FluxomailError):
     """A storage failed while a file was read or written: object storage, a network, a shared volume.
     What to do: retry. If every try fails, check what the error says, and the storage's connection.
     """
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchCounts:
-    """Number of messages in a batch, by outcome.
-
-    :param total: all of them.
-    :param replayed: sent before with the same key.
-    :param unknown: may or may not have been sent.
-    """
-
-    total: int = 0
-    sent: int = 0
-    replayed: int = 0
-    rejected: int = 0
-    unknown: int = 0
-
-    @property
-    def settled(self) -> int:
-        """Messages that have an outcome."""
-        return self.sent + self.replayed + self.rejected + self.unknown
 
 
 class FluxomailBatchError(FluxomailError):
@@ -292,6 +274,7 @@ class FluxomailBatchUnfinishedError(FluxomailBatchError):
     """
 
     permanent = False
+    ambiguous = True
 
 
 #: Which status is which error. 403 and 422 have exceptions by code, see :func:`_kind`.

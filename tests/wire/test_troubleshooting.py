@@ -298,6 +298,10 @@ def late_retries(scene: Scene) -> None:
     scene.send(running(1, 3, store=stores[0]))
     scene.sandbox.fail_next("response_lost_after_store")
     scene.send(running(1, 3, store=stores[1]), **DEV)
+    scene.sandbox.key("other")
+    scene.sandbox.connect(key="other")
+    scene.send(running(2, 3, store=stores[0]))
+    scene.sandbox.connect(max_attempts=1)
     scene.monkeypatch.setattr(wait, "now", functools.partial(later, 30 * 3600, wait.now))
     scene.send(running(2, 3, store=stores[0]))
     scene.send(running(2, 3, store=stores[1]), **DEV)
@@ -311,6 +315,13 @@ def later(seconds: float, now: Callable[[], float]) -> float:
 def cleared_while_running(scene: Scene) -> None:
     store = Store()
     store.error = StateError(404)
+    scene.send(running(1, 3, store=store))
+
+
+@scenario
+def store_out_of_order(scene: Scene) -> None:
+    store = Store()
+    store.error = StateError(500)
     scene.send(running(1, 3, store=store))
 
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 from airflow_provider_fluxomail.client.errors import (
-    BatchCounts,
     FluxomailBatchUnfinishedError,
     FluxomailError,
     FluxomailRateLimitError,
@@ -96,12 +96,12 @@ class Batch:
                 self._sender.ended.set()
                 with contextlib.suppress(FluxomailError):
                     self._abandon()
-                    outcomes.save()
+                    outcomes.save(ended=True)
                 raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._sender.close()
-            outcomes.save()
+            outcomes.save(ended=True)
         if self._sender.redirected:
             self._observer.redirected(self._sender.redirected)
         return outcomes.conclude()
@@ -113,6 +113,7 @@ class Batch:
                 continue
             if not self._wait_for_turn():
                 return
+            self.outcomes.start(flight)
             self._pacer.started()
             future = pool.submit(self._sender.send, flight)
             self._flights[future] = flight

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.airflow_compat import lines_of
+from airflow_provider_fluxomail.client.addresses import one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
 from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.text_fields import field_name
 from airflow_provider_fluxomail.client.unexpected import unexpected
@@ -22,7 +25,7 @@ from airflow_provider_fluxomail.sending.batch.row_files import (
     format_of,
     unknown_field,
 )
-from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part
+from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part, row_part
 from airflow_provider_fluxomail.sending.storage import check_is_file, open_path, shown, storage_errors
 
 if TYPE_CHECKING:
@@ -76,8 +79,10 @@ class Rows:
         own_rows: bool = True,
         own_defaults: bool = True,
     ) -> None:
+        self.source = source
         self._defaults = _checked_defaults(defaults, None if own_defaults else attachment_folder or NO_PATHS)
         self._items: Iterable[Any] = ()
+        self._differing: set[str] | None = None
         self._path: Path | ObjectStoragePath | None = None
         if file_format:
             check_format(file_format)
@@ -94,6 +99,8 @@ class Rows:
         self._folder = attachment_folder or (None if own_rows else NO_PATHS)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
+        if self._differing is None:
+            self._differing = self._find_differing()
         seen: Counter[str] = Counter()
         for where, fields in self._raw():
             if isinstance(fields, BadRow):
@@ -112,10 +119,33 @@ class Rows:
             if key is not None:
                 part = named_part(key)
             else:
-                address = recipient_part(message.to, 0)
-                part = recipient_part(message.to, seen[address])
-                seen[address] += 1
+                name = recipient_part(message.to, 0)
+                name = row_part(message, 0) if name in self._differing else name
+                part = (
+                    row_part(message, seen[name]) if name.startswith("row:") else recipient_part(message.to, seen[name])
+                )
+                seen[name] += 1
             yield Row(where, message, key, part)
+
+    def _find_differing(self) -> set[str]:
+        """Return the parts of recipients that rows without a key share although they differ in more than their order.
+
+        Such rows are told apart by their content: the first of them must know of the others.
+        """
+        seen: dict[str, int] = {}
+        differing: set[str] = set()
+        for _, fields in self._raw():
+            given = vars(fields) if isinstance(fields, EmailMessage) else fields
+            if not isinstance(given, Mapping) or given.get("key") is not None:
+                continue
+            # A row that cannot be read is named later.
+            with contextlib.suppress(FluxomailValidationError, ValueError, TypeError, RecursionError):
+                values = {**self._defaults, **{name: value for name, value in given.items() if not _is_absent(value)}}
+                part = recipient_part(one_address(values.pop("to", None)), 0)
+                content = hash(json.dumps(values, sort_keys=True, default=_comparable))
+                if seen.setdefault(part, content) != content:
+                    differing.add(part)
+        return differing
 
     @private
     def check(self) -> Iterator[Row]:
@@ -170,6 +200,10 @@ class Rows:
                 raise FluxomailValidationError(
                     f"messages: {shown(self._path.name)} is not UTF-8{found}: save it as UTF-8"
                 ) from None
+
+
+def _comparable(value: object) -> object:
+    return vars(value) if isinstance(value, Attachment) else repr(value)
 
 
 def given_fields(fields: Mapping[str, Any], *, folder: object = None) -> dict[str, Any]:

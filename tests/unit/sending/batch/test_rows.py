@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
 from airflow_provider_fluxomail.sending.batch.rows import MAX_NAMED
 from tests.support.rows import ADA, read, refused, write
 
@@ -25,6 +25,32 @@ def test_the_part_does_not_depend_on_the_order_of_people() -> None:
     forth = {row.part for row in read([{**ADA, "to": to} for to in people])}
     back = {row.part for row in read([{**ADA, "to": to} for to in reversed(people)])}
     assert forth == back == {"to:ada@example.org:0", "to:ada@example.org:1", "to:bob@example.org:0"}
+
+
+FILES = [[Attachment("a.txt", data)] for data in (b"1", b"2")]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({}, {"content": "Two"}),
+        ({}, {"subject": "Two"}),
+        ({"cc": ["c@example.org"]}, {}),
+        ({"attachments": FILES[0]}, {"attachments": FILES[1]}),
+        ({"extra_fields": {"replyTo": "one@example.org"}}, {"extra_fields": {"replyTo": "two@example.org"}}),
+        ({"policy_key": "a"}, {"policy_key": "b"}),
+    ],
+)
+@pytest.mark.parametrize("kind", [dict, EmailMessage])
+def test_rows_to_one_person_are_told_apart_by_their_content(
+    one: dict[str, Any], two: dict[str, Any], kind: Any
+) -> None:
+    rows = [kind(**{**ADA, **one}), kind(**{**ADA, "to": "A <ADA@example.org>", **two}), kind(**{**ADA, **one})]
+    others = [{**ADA, "to": "bob@example.org"}, {**ADA, "key": "mine"}]
+    first, second, third, *rest = (row.part for row in read([*rows, *others]))
+    assert [row.part for row in read([*others, *reversed(rows)])] == [*rest, first, second, third]
+    assert len({first, second, third}) == 3
+    assert rest == ["to:bob@example.org:0", "key:mine"], "keys of other rows stay as they are"
 
 
 def test_defaults(tmp_path: Path) -> None:
