@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
@@ -182,6 +182,30 @@ class PokeIntervalMixin:
         return interval
 
 
+class RenderedFieldMixin:
+    """Says in ``rendered_field`` which field of an operator is being rendered, which ``render_template`` needs.
+
+    Overrides a private method that all releases have, for tasks that are mapped and for those that are not.
+    """
+
+    rendered_field: str | None = None
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        render: Any = super()._do_render_template_fields  # type: ignore[misc]
+        if parent is not self:
+            # An object in a field, with templated fields of its own.
+            render(parent, template_fields, context, jinja_env, seen_oids)
+            return
+        try:
+            for name in template_fields:
+                self.rendered_field = name
+                render(parent, (name,), context, jinja_env, seen_oids)
+        finally:
+            self.rendered_field = None
+
+
 def is_unmapped(task: object) -> bool:
     """Tell whether Airflow has just made this operator, in a worker, out of a mapped one. Private to all releases."""
     return bool(getattr(task, "_BaseOperator__from_mapped", False))
@@ -238,6 +262,19 @@ def asset_state_stores(stores: Any) -> list[Any]:
 
 
 # ---- Callbacks
+
+
+def runs_execute_callback() -> bool:
+    """Tell whether the caller is an ``on_execute_callback`` (or another callback) of Airflow 3.
+
+    There, the task's context is the current one already. Only the private function that runs callbacks shows it.
+    """
+    frame = sys._getframe()
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        if frame.f_code.co_name == "_run_task_state_change_callbacks":
+            return True
+    return False
 
 
 class NotifierRenderMixin:

@@ -9,6 +9,7 @@ from airflow_provider_fluxomail.airflow_compat import BaseHook
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection, read_connection
@@ -51,6 +52,7 @@ class FluxomailHook(BaseHook):
         self._connection: FluxomailConnection | None = None
         self._client: FluxomailClient | None = None
 
+    @private
     def send(
         self,
         message: EmailMessage | Mapping[str, Any],
@@ -67,26 +69,32 @@ class FluxomailHook(BaseHook):
         :param message: an :class:`.EmailMessage`, or a mapping of its fields.
         :param idempotency_key: names the logical message: the same key never sends twice. Required outside of a task.
         :param part: names the message within the task; the same in every try. If left out, it is the recipient, and
-            for several messages to one recipient also their position (first, second, ...) in this try.
+            for several messages to one recipient also their position (first, second, ...) in this try. A call that
+            repeats one that failed, with the same message, has its position.
         :param resend_on_clear: derive another key after a person cleared the task.
         :raises FluxomailValidationError: the message, the key or the part is invalid, or there is no key outside of a
             task.
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
+        :raises FluxomailConnectionError: also if it is unknown whether this try sent another message to the recipient,
+            and this one has no ``part``.
         :raises FluxomailError: the subclass says what to do.
         """
-        # Under the same name: a traceback that shows local variables would show the values of the mapping.
         message = EmailMessage.of(message)
-        return send_once(message, self._identity(message, idempotency_key, part, resend_on_clear), self.get_conn())
+        identity = self._identity(message, idempotency_key, part, resend_on_clear)
+        with identity.call:
+            return send_once(message, identity, self.get_conn())
 
-    def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    def get_timeline(self, send_id: str, *, max_attempts: int | None = None, within: float | None = None) -> Timeline:
         """Read what happened to a send. https://docs.fluxomail.com/api-reference/fluxomail/get-send
 
         :param send_id: as ``send`` returned it.
         :param max_attempts: replaces the connection's ``max_attempts``.
+        :param within: seconds after which no further page of a long timeline is requested; the call fails instead.
         :raises FluxomailError: the subclass says what to do.
         """
-        return self.get_conn().get_timeline(send_id, max_attempts=max_attempts)
+        return self.get_conn().get_timeline(send_id, max_attempts=max_attempts, within=within)
 
+    @private
     async def asend(
         self,
         message: EmailMessage | Mapping[str, Any],
@@ -98,7 +106,9 @@ class FluxomailHook(BaseHook):
         """Send one message, see :meth:`send`."""
         message = EmailMessage.of(message)
         async with await self.aget_conn() as client:
-            return await asend_once(message, self._identity(message, idempotency_key, part, resend_on_clear), client)
+            identity = self._identity(message, idempotency_key, part, resend_on_clear)
+            with identity.call:
+                return await asend_once(message, identity, client)
 
     def _identity(
         self, message: EmailMessage, idempotency_key: str | None, part: str | None, resend_on_clear: bool
@@ -111,10 +121,12 @@ class FluxomailHook(BaseHook):
             )
         return Identity(key=idempotency_key)
 
-    async def aget_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    async def aget_timeline(
+        self, send_id: str, *, max_attempts: int | None = None, within: float | None = None
+    ) -> Timeline:
         """Read what happened to a send, see :meth:`get_timeline`."""
         async with await self.aget_conn() as client:
-            return await client.get_timeline(send_id, max_attempts=max_attempts)
+            return await client.get_timeline(send_id, max_attempts=max_attempts, within=within)
 
     def get_conn(self) -> FluxomailClient:
         """Return the client. There is one per hook, and it keeps its connection open."""

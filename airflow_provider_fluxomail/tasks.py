@@ -6,11 +6,13 @@ very little.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow_provider_fluxomail.airflow_compat import (
@@ -23,6 +25,8 @@ from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailVa
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jinja2 import Environment
 
     from airflow_provider_fluxomail.airflow_compat import BaseOperator
     from airflow_provider_fluxomail.client.watching.wait import Ending
@@ -50,7 +54,11 @@ class Constants:
         value = getattr(self._task, name)
         if name in self._task.template_fields and self._other_templates():
             return False
-        return is_constant(value) and (self.complete or not _is_empty(value))
+        try:
+            return is_constant(value) and (self.complete or not _is_empty(value))
+        except RecursionError:
+            # The check says which value contains itself.
+            return True
 
     def _other_templates(self) -> bool:
         """Return whether the Dag has unusual templates: other delimiters, or text that renders to lists and numbers."""
@@ -121,6 +129,39 @@ def check_key_text(key: object) -> str:
     if re.search(r"[\x00-\x1f\x7f]", key):
         raise FluxomailValidationError("idempotency_key holds a line break or control character: give one line")
     return key
+
+
+def with_template_file(text: str, field: str, environment: Environment) -> str:
+    """Return the template of a text: the template file that it names, or the text itself.
+
+    A file is looked up as Airflow does it, or by an absolute path. What looks like the name of a file and is none is an
+    error, unless it may be a sentence that ends with such a name.
+    """
+    # Only workers render.
+    from jinja2 import TemplateNotFound
+
+    from airflow_provider_fluxomail.client.text_fields import names_file
+
+    name = text.strip()
+    if not names_file(name, with_blanks=True):
+        return text
+    path = Path(name)
+    if path.is_absolute() and path.is_file():
+        return path.read_text(encoding="utf-8")
+    try:
+        if environment.loader is None:
+            raise TemplateNotFound(name)  # noqa: TRY301
+        environment.get_template(name)
+    except TemplateNotFound:
+        if not names_file(name, with_blanks=field == "html_content"):
+            return text
+        raise FluxomailValidationError(
+            f"{field}: there is no template file {name!r} in the folder of the Dag or its template_searchpath"
+            + ("" if environment.loader else ", as there is no Dag here: give an absolute path")
+        ) from None
+    # Includes the file instead of returning its text: autoescaping may depend on its name.
+    quoted = json.dumps(name, ensure_ascii=False)
+    return f"{environment.block_start_string} include {quoted} {environment.block_end_string}"
 
 
 def fail_or_retry(error: FluxomailError) -> NoReturn:

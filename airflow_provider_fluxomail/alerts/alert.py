@@ -7,6 +7,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_fluxomail.client import text_fields
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -36,6 +38,11 @@ TIME_LIMIT: Final = 30.0
 MAX_SUBJECT: Final = 240
 MAX_EXCEPTION: Final = 2_000
 MAX_BODY: Final = 4_000
+#: Most characters of a fact, and of each body of an alert or a failure email.
+MAX_FACT: Final = 1_000
+MAX_ALERT_BODY: Final = 256 * 1024
+#: Where the rest is of a body that is shortened.
+SEE_LOG: Final = "see the log of the task"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,8 +124,7 @@ class Alert:
 
 def one_line(text: str) -> str:
     """Return ``text`` as a subject: one line of at most :data:`MAX_SUBJECT` characters."""
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return cut(" ".join(text.split()), MAX_SUBJECT)
+    return cut(text_fields.one_line(text), MAX_SUBJECT)
 
 
 def cut(text: str, most: int) -> str:

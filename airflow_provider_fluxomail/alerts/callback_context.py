@@ -24,7 +24,7 @@ from airflow_provider_fluxomail.airflow_compat import (
     run_url,
     task_states,
 )
-from airflow_provider_fluxomail.alerts.alert import MAX_BODY, MAX_EXCEPTION, Alert, cut, masked, one_line
+from airflow_provider_fluxomail.alerts.alert import MAX_BODY, MAX_EXCEPTION, MAX_FACT, Alert, cut, masked, one_line
 from airflow_provider_fluxomail.client.redaction import without_addresses
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ _TASK_LISTS: Final = {
     **{kind: f"on_{kind}_callback" for kind in ("failure", "retry", "success", "execute", "skipped")},
     "input": "notifiers",
 }
+#: Kinds of alerts that are about a run, not about a task.
+_OF_RUNS: Final = ("dag_failure", "dag_success", "deadline", "sla")
 _DAG_LISTS: Final = {"dag_failure": "on_failure_callback", "dag_success": "on_success_callback"}
 _STATES: Final = {
     "failed": "failure",
@@ -51,36 +53,45 @@ _MAX_NAMED: Final = 20
 
 def read(context: Mapping[str, Any], notifier: object) -> Alert:
     """Return what a callback is about; its kind follows from which list of the task or the Dag holds the notifier."""
+    alert, ti, task, run = _identified(context, notifier)
+    about_task = ti if alert.task_id else None
+    max_tries = _number(_get(about_task, "max_tries"))
+    is_input = alert.kind == "input"
+    alert = dataclasses.replace(
+        alert,
+        tries=None if max_tries is None else max_tries + 1,
+        exception=exception_text(_get(context, "exception")) if alert.kind not in _OF_RUNS else "",
+        reason=without_addresses(_first_text(_get(context, "reason"))),
+        failed_tasks=_failed_tasks(context, alert.dag_id, alert.run_id) if alert.kind == "dag_failure" else (),
+        question=one_line(masked(_first_text(_get(task, "subject")))) if is_input else "",
+        body=cut(masked(_first_text(_get(task, "body"))), MAX_BODY) if is_input else "",
+    )
+    return dataclasses.replace(alert, url=_url(alert, ti, task), rows=tuple(_rows(alert, context, about_task, run)))
+
+
+def identity(context: Mapping[str, Any], notifier: object = None) -> dict[str, Any]:
+    """Return what tells the call of a callback apart from others: arguments of :func:`.notification_key`."""
+    alert, *_ = _identified(context, notifier)
+    return {name: getattr(alert, name) for name in ("dag_id", "run_id", "task_id", "map_index", "occasion", "kind")}
+
+
+def _identified(context: Mapping[str, Any], notifier: object) -> tuple[Alert, Any, Any, Any]:
+    """Return an alert with its kind and identity alone; and task instance, task and run, each if known."""
     ti = _get(context, "ti") or _get(context, "task_instance")
     task = _get(context, "task") or _get(ti, "task")
     dag, run = _get(context, "dag"), _get(context, "dag_run")
     kind = _kind(context, notifier, dag=dag, task=task, ti=ti)
-    of_run = kind in ("dag_failure", "dag_success", "deadline", "sla")
-    about_task = None if of_run else ti
-    dag_id = _first_text(_get(ti, "dag_id"), _get(run, "dag_id"), _get(dag, "dag_id"))
-    run_id = _first_text(_get(ti, "run_id"), _get(context, "run_id"), _get(run, "run_id"), _get(run, "dag_run_id"))
-    max_tries = _number(_get(about_task, "max_tries"))
+    about_task = None if kind in _OF_RUNS else ti
     index = _number(_get(about_task, "map_index"))
     alert = Alert(
         kind=kind,
-        dag_id=dag_id,
-        run_id=run_id,
+        dag_id=_first_text(_get(ti, "dag_id"), _get(run, "dag_id"), _get(dag, "dag_id")),
+        run_id=_first_text(_get(ti, "run_id"), _get(context, "run_id"), _get(run, "run_id"), _get(run, "dag_run_id")),
         task_id=_first_text(_get(about_task, "task_id")),
         map_index=-1 if index is None else index,
         try_number=_number(_get(about_task, "try_number")),
-        tries=None if max_tries is None else max_tries + 1,
-        exception="" if of_run else exception_text(_get(context, "exception")),
-        reason=without_addresses(_first_text(_get(context, "reason"))),
-        failed_tasks=_failed_tasks(context, dag_id, run_id) if kind == "dag_failure" else (),
-        question=one_line(masked(_first_text(_get(task, "subject")))) if kind == "input" else "",
-        body=cut(masked(_first_text(_get(task, "body"))), MAX_BODY) if kind == "input" else "",
     )
-    return dataclasses.replace(
-        alert,
-        occasion=_occasion(alert, context, run),
-        url=_url(alert, ti, task),
-        rows=tuple(_rows(alert, context, about_task, run)),
-    )
+    return dataclasses.replace(alert, occasion=_occasion(alert, context, run)), ti, task, run
 
 
 def exception_text(error: object) -> str:
@@ -249,7 +260,7 @@ def _rows(alert: Alert, context: Mapping[str, Any], ti: object, run: object) -> 
         "Duration": _duration(started, ended),
         "Answers": ", ".join(str(one) for one in options),
     }
-    return ((label, value) for label, value in facts.items() if value)
+    return ((label, cut(value, MAX_FACT)) for label, value in facts.items() if value)
 
 
 def _get(source: object, name: str) -> Any:

@@ -23,6 +23,7 @@ from airflow_provider_fluxomail.alerts.draft import Draft, Outgoing, format_erro
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailIdempotencyConflictError
 from airflow_provider_fluxomail.client.models import SendResult
+from airflow_provider_fluxomail.client.unexpected import unexpected
 from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
 from airflow_provider_fluxomail.sending.replay import is_foreign
 from airflow_provider_fluxomail.sending.send_once import Identity, asend_once
@@ -90,7 +91,7 @@ async def _send(
             try:
                 results[number] = await asend_once(outgoing.message, Identity(key=outgoing.key), client)
             except Exception as error:  # noqa: BLE001 - logged with the others
-                results[number] = error
+                results[number] = unexpected(error)
 
     results.update((number, error) for number, error in enumerate(messages) if isinstance(error, Exception))
     async with AsyncFluxomailClient(_limited(settings, until)) as client:

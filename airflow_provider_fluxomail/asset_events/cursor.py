@@ -18,9 +18,9 @@ from airflow_provider_fluxomail.airflow_compat import asset_state_stores
 from airflow_provider_fluxomail.asset_events.source import EventTiming, Mark, Part, event_timing
 from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
-    FluxomailError,
     FluxomailRequestError,
     FluxomailValidationError,
+    as_response_error,
 )
 from airflow_provider_fluxomail.client.event_types import without_prefix
 from airflow_provider_fluxomail.client.retries import Backoff
@@ -206,16 +206,16 @@ class TriggerCursor:
         try:
             async with asyncio.timeout(self._timing.reading):
                 page = await part.source.read_page(self._wanted, since_ms=since_ms, cursor=pages.cursor)
-        except (FluxomailError, TimeoutError) as error:
+        except Exception as failure:  # noqa: BLE001 - whatever the list holds, the next request may be readable
+            error = as_response_error(failure)
             if isinstance(error, FluxomailValidationError | FluxomailRequestError) and self._wanted.types:
                 # Not every server may know the filter; types are checked here in any case.
                 self._wanted = dataclasses.replace(self._wanted, types=())
             elif not isinstance(error, FluxomailConnectionError):
-                self._warn(f"the list of events cannot be read: {error or type(error).__name__}")
+                self._warn(f"the list of events cannot be read: {error}")
             self._failures += 1
             backoff = Backoff(first=1.0, longest=self._timing.longest_pause, jitter=0.5)
-            retry_after = getattr(error, "retry_after", None)
-            self._retry_at = time.monotonic() + backoff.seconds(self._failures, at_least=retry_after)
+            self._retry_at = time.monotonic() + backoff.seconds(self._failures, at_least=error.retry_after)
             return None
         self._failures, self._trouble = 0, None
         pages.read(page, part)

@@ -239,7 +239,7 @@ class EventSource:
                 await asyncio.sleep(self._timing.auth_wait)
 
     async def _run_feed(self) -> None:
-        connection = await look_up(self._conn_id)
+        connection = await look_up(self._conn_id, used_before=self._feed is not None)
         if self._turns is None:
             self._turns = Turns(Pacer(share=connection.poll_share))
         async with AsyncFluxomailClient(connection.settings, on_response=self._turns.pacer.on_response) as client:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         AsyncFluxomailClient as AsyncFluxomailClient,
         EventStream as EventStream,
     )
+    from airflow_provider_fluxomail.client.batch_counts import BatchCounts as BatchCounts
     from airflow_provider_fluxomail.client.errors import (
-        BatchCounts as BatchCounts,
         FluxomailAuthError as FluxomailAuthError,
         FluxomailBatchError as FluxomailBatchError,
         FluxomailBatchUnfinishedError as FluxomailBatchUnfinishedError,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         FluxomailRequestError as FluxomailRequestError,
         FluxomailResponseError as FluxomailResponseError,
         FluxomailServerError as FluxomailServerError,
+        FluxomailStateError as FluxomailStateError,
+        FluxomailStorageError as FluxomailStorageError,
         FluxomailTenantPausedError as FluxomailTenantPausedError,
         FluxomailUnknownOutcomeError as FluxomailUnknownOutcomeError,
         FluxomailValidationError as FluxomailValidationError,
@@ -53,10 +55,10 @@ if TYPE_CHECKING:
         EventPage as EventPage,
         FeedEvent as FeedEvent,
     )
+    from airflow_provider_fluxomail.client.html_text import text_from_html as text_from_html
     from airflow_provider_fluxomail.client.messages import (
         Attachment as Attachment,
         EmailMessage as EmailMessage,
-        text_from_html as text_from_html,
     )
     from airflow_provider_fluxomail.client.models import (
         Event as Event,
@@ -73,8 +75,8 @@ if TYPE_CHECKING:
 # The public names by module; the same as above, which only type checkers read.
 _EXPORTS: Final = {
     "aio": ("AsyncFluxomailClient", "EventStream"),
+    "batch_counts": ("BatchCounts",),
     "errors": (
-        "BatchCounts",
         "FluxomailAuthError",
         "FluxomailBatchError",
         "FluxomailBatchUnfinishedError",
@@ -90,6 +92,8 @@ _EXPORTS: Final = {
         "FluxomailRequestError",
         "FluxomailResponseError",
         "FluxomailServerError",
+        "FluxomailStateError",
+        "FluxomailStorageError",
         "FluxomailTenantPausedError",
         "FluxomailUnknownOutcomeError",
         "FluxomailValidationError",
@@ -97,7 +101,8 @@ _EXPORTS: Final = {
     ),
     "event_types": ("EVENT_TYPES", "FAILURES", "TARGETS"),
     "events": ("EventFilter", "EventPage", "FeedEvent"),
-    "messages": ("Attachment", "EmailMessage", "text_from_html"),
+    "html_text": ("text_from_html",),
+    "messages": ("Attachment", "EmailMessage"),
     "models": ("Event", "Outcome", "SendResult", "Timeline"),
     "observer": ("Observer",),
     "recipient_guard": ("RecipientGuard",),

@@ -1,29 +1,53 @@
-"""How text and lists become recipients, and how addresses and domains are normalised.
+"""How text and lists become recipients, and how addresses and domains are compared.
 
 ::
 
     addresses("ada@example.org; Bob <bob@example.org>", "cc")  # ("ada@example.org", "Bob <bob@example.org>")
 
 Operators, decorator, batch rows, notifier, email backend and client all read their recipients here. Commas and
-semicolons separate the addresses of a text, except within a quoted display name. An item of a list is one address, or
-several whole ones.
+semicolons separate the addresses of a text, except within a quoted display name. An item of a list is one address and
+never split. The text that a template makes of a list is read as that list. What cannot be read for certain is an error.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from email.utils import quote
 from typing import Any, Final
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.text_fields import header_text
+from airflow_provider_fluxomail.client.text_fields import CAME_OUT_AS_NONE, header_text
 
 _QUOTED: Final = r'"(?:\\.|[^"\\])*"'
+#: Most addresses: nothing is around them. Saves time in a large batch.
+_PLAIN: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", re.ASCII)
 # A quote that is never closed is an ordinary character: the address that contains it is refused later.
 _LISTED: Final = re.compile(rf"(?:{_QUOTED}|[^,;])+")
-_NAMED: Final = re.compile(rf'\s*(?:{_QUOTED}|[^"<>@]*)\s*<(?P<address>[^<>]+)>\s*')
+_NAMED: Final = re.compile(rf'(?P<name>\s*{_QUOTED}\s*|[^"<>@]*)<(?P<address>[^<>]+)>\s*')
+#: What nobody sees: Unicode's default ignorable code points, and blanks that are not white space.
+_UNSEEN: Final = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_EDGE: Final = re.compile(rf"\A[\s,;{_UNSEEN}]+")
+#: One pair of quotes around all of a text, with none of them within.
+_IN_QUOTES: Final = re.compile(
+    r"""(['"`])(?P<text>(?:(?!\1).)+)\1|[\u2018-\u201f](?P<curly>[^\u2018-\u201f]+)[\u2018-\u201f]""", re.DOTALL
+)
+#: What ``str`` makes of a frozen set, a deque, or the keys of a mapping.
+_CALL: Final = re.compile(r"[A-Za-z_][\w.]*\((?P<text>(?:[\[({].*[\])}])?)\)", re.DOTALL)
+_QUOTES: Final = "'`\u2018-\u201f\u00ab\u00bb"
+_NOT_IN_ADDRESS: Final = re.compile(rf"""[\s@,;:<>()\[\]{{}}"\\{_UNSEEN}]|\A[{_QUOTES}]|[{_QUOTES}]\Z""")
+#: Turns the direction of what follows: in a display name, it makes the address read as another.
+_TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
+#: Characters of a display name that mean something else to a server unless they are quoted.
+_SPECIAL: Final = re.compile(r"[,;:()\[\]\\]")
+_DOMAIN: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _TO_MANY: Final = (
     "one message goes to one address. To send one each to many, map the task: "
     "FluxomailSendOperator.partial(...).expand(to=[...]); for one email that all of them see, use cc or bcc"
@@ -32,59 +56,39 @@ _TO_MANY: Final = (
 
 def one_address(value: object) -> str:
     """Return ``value`` (text, or a list of one) as the recipient of a message; an error says how to send to many."""
-    items = _items(value)
-    if items is None:
-        items = [value]
+    value = _unwrapped(value)
+    items = _items(value, "to", one_line=True)
     if len(items) > 1:
-        raise FluxomailValidationError(f"to holds {len(items)} addresses: {_TO_MANY}")
+        count = "more than one address" if isinstance(value, str) else f"{len(items)} addresses"
+        raise FluxomailValidationError(f"to holds {count}: {_TO_MANY}")
     if not items or items[0] is None or items[0] == "":
         raise FluxomailValidationError("to is empty: give one address")
-    text = header_text(items[0], "to")
-    parts = _split(text) if isinstance(value, str) else _several(text)
-    if len(parts) > 1 or (text.count("@") > 1 and re.search(r"\s", text) and "<" not in text):
-        raise FluxomailValidationError(f"to holds more than one address: {_TO_MANY}")
-    return _checked(parts[0] if parts else text, "to")
+    return _checked(items[0], "to", cure=_TO_MANY)
 
 
 def addresses(value: object, field: str) -> tuple[str, ...]:
     """Return the addresses of a text or a list, each of them checked; an error names the item of ``field``."""
-    items = _items(value)
-    if items is None:
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return ()
-        if not isinstance(value, str):
-            raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
-        items = _split(header_text(value, field))
-    found: list[str] = []
-    for index, item in enumerate(items):
-        name = f"{field}[{index}]"
-        text = header_text(item, name)
-        found += [_checked(part, name) for part in _several(text) or [text]]
-    return tuple(found)
+    items = _items(value, field, one_line=True)
+    return tuple(
+        _checked(item, f"{field}[{index}]", cure="give each an item of its own") for index, item in enumerate(items)
+    )
 
 
 def recipients(value: object, field: str = "to") -> list[Any]:
     """Return the addresses of a text or a list that each get a message of their own, each once.
 
     They are not checked here: one bad address must not keep the message from the others, so the caller that creates the
-    messages reports it.
+    messages reports it. Each is an item: ``EmailMessage.of({"to": [recipient], ...})`` does not split it.
     """
     found: dict[object, Any] = {}
     for address in all_addresses(value, field):
-        found.setdefault(normalised(address) if isinstance(address, str) else id(address), address)
+        found.setdefault(identity(address) if isinstance(address, str) else id(address), address)
     return list(found.values())
 
 
 def all_addresses(value: object, field: str) -> list[Any]:
     """Return what :func:`recipients` returns, repeated addresses included."""
-    items = _items(value)
-    if items is not None:
-        return [part for item in items for part in (_several(item) if isinstance(item, str) else [item])]
-    if value is None:
-        return []
-    if not isinstance(value, str):
-        raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
-    return list(_split(value))
+    return [item for item in _items(value, field) if not isinstance(item, str) or item.strip()]
 
 
 def bare_address(text: str) -> str:
@@ -98,65 +102,147 @@ def bare_address(text: str) -> str:
     return named["address"].strip() if named else ""
 
 
+def header_form(text: str) -> str:
+    """Return a checked address as every server reads it: with its display name in quotes if that holds a comma."""
+    named = _NAMED.fullmatch(text)
+    name = named["name"].strip() if named else ""
+    if not name:
+        return bare_address(text)
+    return text if name.startswith('"') or not _SPECIAL.search(name) else f'"{quote(name)}" <{bare_address(text)}>'
+
+
 def normalised(text: str) -> str:
     """Return an address without its display name, case-folded: equal for two spellings of one recipient.
 
-    Idempotency keys and the check of replays depend on it: it must not change.
+    Idempotency keys depend on it: it must not change. Case folding also makes ``straße.de`` equal to ``strasse.de``:
+    to tell whether two addresses are the same, compare :func:`identity`.
     """
     return (bare_address(text) or text).strip().casefold()
 
 
+def identity(text: str) -> str:
+    """Return an address as :func:`normalised` does, but with its domain as :func:`idna_domain` returns it."""
+    local, _, domain = normalised(text).rpartition("@")
+    return f"{local}@{domain_of(text) or domain}"
+
+
 def domain_of(text: str) -> str:
-    """Return the domain of an address as :func:`normalised_domain` does; an empty text if it is no address."""
+    """Return the domain of an address as :func:`idna_domain` does; an empty text if it is no address."""
     _, at, domain = bare_address(text).rpartition("@")
-    return normalised_domain(domain) if at else ""
+    return idna_domain(domain) if at else ""
 
 
 def normalised_domain(text: str) -> str:
-    """Return a domain in lower case, without a leading ``@`` and a final dot.
-
-    Unlike addresses, domains are not case-folded: ``straße.de`` and ``strasse.de`` may have different owners, and a
-    guard that allows one must not allow the other.
-    """
+    """Return a domain in lower case, without a leading ``@`` and a final dot. Stored triggers contain this form."""
     return text.strip().lower().removeprefix("@").rstrip(".")
 
 
-def _items(value: object) -> list[Any] | None:
-    """Return the items of a list, nested ones included; ``None`` if the value is not a list."""
-    if isinstance(value, str) and value.strip().startswith("["):
-        # A template turns a list into this text in a Dag that does not render native objects.
-        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            value = ast.literal_eval(value.strip())
-    if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
-        return None
-    return list(_flat(value))
+def idna_domain(text: str) -> str:
+    """Return a domain as DNS knows it (IDNA 2008), in lower case; an empty text if it is not a domain.
+
+    ``straße.de`` is ``xn--strae-oqa.de``. Somebody else may own ``strasse.de``, so a guard that allows one must not
+    allow the other.
+    """
+    text = text.strip().removeprefix("@").removesuffix(".")
+    if not text.isascii():
+        import idna
+
+        try:
+            text = idna.encode(text, uts46=True).decode()
+        except ValueError:
+            return ""
+    text = text.lower()
+    return text if _DOMAIN.fullmatch(text) else ""
+
+
+def _items(value: object, field: str, *, one_line: bool = False) -> list[Any]:
+    """Return the addresses of a text, or the items of a list, nested ones included.
+
+    :param one_line: refuse line breaks in a text.
+    """
+    value = _unwrapped(value)
+    if value is None:
+        return []
+    if isinstance(value, str):
+        listed: Iterable[Any] = _LISTED.findall(header_text(value, field) if one_line and value.strip() else value)
+        return [_trimmed(part) for part in listed if part.strip()]
+    if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+        raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
+    return [_trimmed(item) if isinstance(item, str) else item for item in _flat(value)]
+
+
+def _unwrapped(value: object) -> object:
+    """Return the list that a template or a configuration file made this text of; anything else unchanged."""
+    while isinstance(value, str) and not _PLAIN.fullmatch(value):
+        text = _stripped(value)
+        if inner := _IN_QUOTES.fullmatch(text) or _CALL.fullmatch(text):
+            value = inner[inner.lastgroup or 0]
+            continue
+        if not text.startswith(("[", "(", "{")):
+            break
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                value = read(text)
+                break
+        else:
+            if text[0] + text[-1] not in ("[]", "()"):
+                break
+            value = text[1:-1]  # [ada@example.org, bob@example.org]
+    return value
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    for item in values:
+    # The order of a set differs between processes, and the order of copies is part of an email's key.
+    for value in sorted(values, key=str) if isinstance(values, set | frozenset) else values:
+        item = _unwrapped(value)
         if isinstance(item, list | tuple | set | frozenset):
             yield from _flat(item)
         else:
             yield item
 
 
-def _split(text: str) -> list[str]:
-    """Split at commas and semicolons, but not within a quoted display name."""
-    return [part.strip() for part in _LISTED.findall(text) if part.strip()]
+def _stripped(text: str) -> str:
+    # Not with a pattern for the end, which takes quadratic time.
+    return _EDGE.sub("", _EDGE.sub("", text)[::-1])[::-1]
 
 
-def _several(item: str) -> list[str]:
-    """Return the addresses of a list's item: one, unless each of its parts is an address."""
-    parts = _split(item)
-    return parts if all("@" in part for part in parts) else [item.strip()]
-
-
-def _checked(text: str, field: str) -> str:
-    """Check only what guards and headers depend on: the server checks the rest of the syntax."""
-    text = text.strip()
-    local, _, domain = bare_address(text).rpartition("@")
-    # A second "@" is part of the name for one parser and of the domain for another.
-    two = "@" in local and not re.fullmatch(_QUOTED, local)
-    if not local or not domain or two or re.search(r"[\s,;<>]", local + domain):
-        raise FluxomailValidationError(f"{field} is not an e-mail address: give name@example.com")
+def _trimmed(text: str) -> str:
+    """Return an address without what is harmless around it: white space, quotes, ``mailto:``, invisible characters."""
+    before = None
+    while before != text and not _PLAIN.fullmatch(text):
+        before, text = text, re.sub(r"(?i)\Amailto:", "", _stripped(text)) or text
+        if quoted := _IN_QUOTES.fullmatch(text):
+            text = quoted[quoted.lastgroup or 0]
+        elif named := _NAMED.fullmatch(text):
+            inner = _trimmed(named["address"])
+            if inner != named["address"].strip():
+                text = f"{text[: named.start('address')]}{inner}>"
+        elif "@" in text and not text.endswith(".."):
+            text = text.removesuffix(".")
     return text
+
+
+def _checked(value: object, field: str, *, cure: str) -> str:
+    """Check what guards and headers depend on, and what templates and copied lists leave. The server checks the rest.
+
+    :param cure: what to do about more than one address.
+    """
+    text = header_text(value, field).strip()
+    bare = bare_address(text)
+    local, _, domain = bare.rpartition("@")
+    if "None" in (local, domain):
+        raise FluxomailValidationError(f"{field} {CAME_OUT_AS_NONE}")
+    # A second "@" is part of the name for one parser and of the domain for another. In quotes, anything may stand.
+    plain = "" if re.fullmatch(_QUOTED, local) else local
+    why = ""
+    if bad := _TURNING.search(text) or _NOT_IN_ADDRESS.search(plain) or _NOT_IN_ADDRESS.search(domain):
+        why = f" (it holds {unicodedata.name(bad[0], 'a character')}, U+{ord(bad[0]):04X})"
+    elif plain and "" in [*plain.split("."), *domain.split(".")]:
+        why = " (it begins or ends with a dot, or holds two in a row)"
+    elif domain and not idna_domain(domain):
+        why = " (no domain has such a name)"
+    elif local and domain:
+        return text
+    if text.count("@") > 1 and (re.search("[,;]", text) or (re.search(r"\s", text) and "<" not in text)):
+        raise FluxomailValidationError(f"{field} holds more than one address: {cure}")
+    raise FluxomailValidationError(f"{field} is not an e-mail address{why}: give name@example.com")

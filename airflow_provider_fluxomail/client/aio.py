@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailResponseError,
 )
 from airflow_provider_fluxomail.client.flows import BaseClient, Call, Flow
+from airflow_provider_fluxomail.client.json_text import read_json
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.sse import FrameReader
@@ -52,15 +52,17 @@ class AsyncFluxomailClient(BaseClient):
     :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
 
-    _http: httpx.AsyncClient | None = None
+    _http: httpx.AsyncHTTPTransport | None = None
 
     async def send(self, message: EmailMessage, *, idempotency_key: str | None = None) -> SendResult:
         """Send one message, see :meth:`.FluxomailClient.send`."""
         return await self.run(self.send_flow(message, idempotency_key=idempotency_key))
 
-    async def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    async def get_timeline(
+        self, send_id: str, *, max_attempts: int | None = None, within: float | None = None
+    ) -> Timeline:
         """Read what happened to a send, see :meth:`.FluxomailClient.get_timeline`."""
-        return await self.run(flows.timeline(send_id), max_attempts=max_attempts)
+        return await self.run(flows.timeline(send_id, within=within), max_attempts=max_attempts)
 
     async def run(self, flow: Flow[T], *, max_attempts: int | None = None) -> T:
         """Run an API call of one or more requests, see :meth:`.FluxomailClient.run`."""
@@ -118,10 +120,10 @@ class AsyncFluxomailClient(BaseClient):
                 body = b"" if streams else await self._body(request, response)
             head = _response(response, body)
             self._received(head)
-            if not streams:
+            if not streams or headers.is_encoded(head.headers):
                 wire.read_payload(request, head, self.settings)
                 raise wire.response_error(request, head, "the response is no event stream")
-            async with contextlib.aclosing(cast("AsyncGenerator[bytes]", response.aiter_bytes())) as chunks:
+            async with contextlib.aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
                 yield EventStream(
                     chunks,
                     functools.partial(self._transport_errors, request),
@@ -157,35 +159,49 @@ class AsyncFluxomailClient(BaseClient):
         with self._transport_errors(request):
             response = await self._begin(request)
             async with contextlib.aclosing(response):
-                return _response(response, await self._body(request, response))
+                body = await self._body(request, response)
+                if _sent_more(response):
+                    await response.extensions["network_stream"].aclose()
+                return _response(response, body)
 
     async def _begin(self, request: Request, *, read_timeout: float | None = None) -> httpx.Response:
         """Send a request and return its response, of which only the head was read."""
         import httpx
 
         settings = self.settings
-        if self._http is None:
-            # Reading the certificates takes some 50 ms, too long for a shared event loop.
-            verify = await asyncio.to_thread(_tls, settings.trusted)
-            proxy = await asyncio.to_thread(settings.proxy)
-            self._http = self._http or httpx.AsyncClient(verify=verify, trust_env=False, proxy=proxy)
-        prepared = self._http.build_request(
-            request.method,
-            settings.base_url + request.path,
-            headers=wire.request_headers(settings, request),
-            content=request.content,
-            timeout=httpx.Timeout(settings.timeout, read=read_timeout or settings.timeout),
-        )
+        timeouts = httpx.Timeout(settings.timeout, read=read_timeout or settings.timeout)
+        try:
+            if self._http is None:
+                # Reading the certificates takes some 50 ms, too long for a shared event loop.
+                verify = await asyncio.to_thread(_tls, settings.trusted)
+                proxy = settings.proxy()
+                # Not httpx's client, which keeps cookies and reads where a redirect points to.
+                self._http = self._http or httpx.AsyncHTTPTransport(
+                    verify=verify,
+                    trust_env=False,
+                    proxy=httpx.Proxy(proxy.url, headers=proxy.headers) if proxy else None,
+                )
+            prepared = httpx.Request(
+                request.method,
+                settings.base_url + request.path,
+                headers=wire.request_headers(settings, request),
+                content=request.content,
+                extensions={"timeout": timeouts.as_dict()},
+            )
+        except httpx.InvalidURL as error:
+            raise wire.unusable_connection(error) from None
         # httpx's own timeouts start over with each byte.
         async with asyncio.timeout(2 * settings.timeout + len(request.content or b"") / _LEAST_UPLOAD_RATE):
-            return await self._http.send(prepared, stream=True)
+            return await self._http.handle_async_request(prepared)
 
     async def _body(self, request: Request, response: httpx.Response) -> bytes:
-        body = wire.BoundedBody(request, self.settings.timeout)
+        body = bytearray()
         async with asyncio.timeout(self.settings.timeout):
-            async for chunk in response.aiter_bytes():
-                body.add(chunk)
-        return body.content
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > wire.MAX_RESPONSE_BYTES:
+                    raise wire.too_large(request)
+        return bytes(body)
 
     @contextlib.contextmanager
     def _transport_errors(self, request: Request) -> Iterator[None]:
@@ -196,11 +212,7 @@ class AsyncFluxomailClient(BaseClient):
             yield
         except FluxomailError:
             raise
-        except httpx.DecodingError:
-            raise wire.bad_compression(request) from None
-        except (ValueError, httpx.InvalidURL) as error:
-            raise wire.unusable_connection(error) from None
-        except (httpx.TransportError, OSError) as error:
+        except (httpx.TransportError, OSError, ValueError) as error:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 # anyio 4.10 and 4.13 were seen to lose a cancellation that comes when a read times out: the task would
                 # never end.
@@ -269,14 +281,25 @@ class EventStream:
 
 def _feed_event(frame: str) -> events.FeedEvent | None:
     try:
-        return events.FeedEvent.parse(json.loads(frame))
-    except (ValueError, RecursionError):
+        return events.FeedEvent.parse(read_json(frame))
+    except ValueError:
         # No reason to end the stream: the event is on the send's timeline too.
         return None
 
 
 def _response(response: httpx.Response, body: bytes) -> Response:
     return Response(status=response.status_code, headers=dict(response.headers.items()), content=body)
+
+
+def _sent_more(response: httpx.Response) -> bool:
+    """Return whether bytes follow the response: the next request on the connection would take them for its own.
+
+    httpcore has no public name for them.
+    """
+    part: Any = response.stream
+    for name in ("_httpcore_stream", "_stream", "_connection", "_h11_state", "trailing_data"):
+        part = getattr(part, name, None)
+    return bool(part and part[0])
 
 
 @functools.lru_cache(maxsize=8)
@@ -287,4 +310,4 @@ def _tls(verify: bool | str) -> ssl.SSLContext | bool:
     if isinstance(verify, str):
         path = Path(verify)
         return ssl.create_default_context(**{"capath" if path.is_dir() else "cafile": str(path)})  # type: ignore[arg-type]
-    return httpx.create_ssl_context() if verify else False
+    return httpx.create_ssl_context(trust_env=False) if verify else False

@@ -6,12 +6,12 @@ What the server said in full is in :attr:`FluxomailError.body`.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from airflow_provider_fluxomail.client.redaction import redact, without_markup
+from airflow_provider_fluxomail.client.batch_counts import BatchCounts
+from airflow_provider_fluxomail.client.redaction import identifier, redact, without_markup
 
 
 class FluxomailError(Exception):
@@ -94,7 +94,6 @@ class FluxomailError(Exception):
 
 class FluxomailAuthError(FluxomailError):
     """401: the API key is missing, wrong or revoked.
-
     What to do: put a valid API key into the connection's password.
     """
 
@@ -103,7 +102,6 @@ class FluxomailAuthError(FluxomailError):
 
 class FluxomailPermissionError(FluxomailError):
     """403: the API key lacks a scope, or a policy forbids the send.
-
     What to do: give the key the scope that the error names.
     """
 
@@ -112,14 +110,12 @@ class FluxomailPermissionError(FluxomailError):
 
 class FluxomailTenantPausedError(FluxomailPermissionError):
     """403: the organization is paused.
-
     What to do: a person resumes the organization in Fluxomail under Settings > Deliverability.
     """
 
 
 class FluxomailPlanRequiredError(FluxomailError):
     """402: the organization's plan lacks the feature; ``preview`` says which.
-
     What to do: leave the feature out, or change the plan.
     """
 
@@ -138,7 +134,6 @@ class FluxomailValidationError(FluxomailError, ValueError):
 
 class FluxomailNotFoundError(FluxomailError):
     """404: the send does not exist, or belongs to another organization.
-
     What to do: check the send id, and that the connection belongs to the organization that sent it.
     """
 
@@ -202,7 +197,6 @@ class FluxomailConnectionError(FluxomailError):
 
 class FluxomailResponseError(FluxomailError):
     """A response that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``.
-
     What to do: check the connection's host, and the proxies on the way.
     """
 
@@ -212,7 +206,6 @@ class FluxomailResponseError(FluxomailError):
 
 class FluxomailRequestError(FluxomailError):
     """A 4xx that no other class names (405, 413, 415...).
-
     What to do: check the connection's host. The request itself must change: for 413, send less.
     """
 
@@ -235,12 +228,16 @@ class FluxomailDeliveryError(FluxomailError):
 
 
 class FluxomailWatcherError(FluxomailError):
-    """A fault of this package ended a watcher and its waits.
+    """A fault of this package ended a watcher; its waits continue with a new one.
 
     What to do: report it, with the traceback in the triggerer's log.
     """
 
-    permanent = True
+
+class FluxomailStateError(FluxomailError):
+    """Airflow's task state store (3.3 and later) cannot be read or written; nothing was sent.
+    What to do: nothing, Airflow retries. To send without the store, set ``durable=False``.
+    """
 
 
 class FluxomailClearedError(FluxomailError):
@@ -251,25 +248,10 @@ class FluxomailClearedError(FluxomailError):
     permanent = True
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchCounts:
-    """Number of messages in a batch, by outcome.
-
-    :param total: all of them.
-    :param replayed: sent before with the same key.
-    :param unknown: may or may not have been sent.
+class FluxomailStorageError(FluxomailError):
+    """A storage failed while a file was read or written: object storage, a network, a shared volume.
+    What to do: retry. If every try fails, check what the error says, and the storage's connection.
     """
-
-    total: int = 0
-    sent: int = 0
-    replayed: int = 0
-    rejected: int = 0
-    unknown: int = 0
-
-    @property
-    def settled(self) -> int:
-        """Messages that have an outcome."""
-        return self.sent + self.replayed + self.rejected + self.unknown
 
 
 class FluxomailBatchError(FluxomailError):
@@ -292,6 +274,7 @@ class FluxomailBatchUnfinishedError(FluxomailBatchError):
     """
 
     permanent = False
+    ambiguous = True
 
 
 #: Which status is which error. 403 and 422 have exceptions by code, see :func:`_kind`.
@@ -334,6 +317,9 @@ def error_from_response(
     :param private: strings that the printed text must not hold (see :func:`.redact`).
     :param optional_fields: of the request, see :class:`.Request`.
     """
+    # No Dag parse reads a response.
+    from airflow_provider_fluxomail.client.json_text import json_object
+
     raw = content.decode("utf-8", "replace")
     payload = json_object(raw)
     nested = payload.get("error")
@@ -347,14 +333,14 @@ def error_from_response(
     if isinstance(details, dict | list) and details and issubclass(kind, FluxomailValidationError):
         message += f"; details: {redact(json.dumps(details, ensure_ascii=False, default=str), private)}"
     fix = _FIXES.get(kind)
-    send_id = _first_text(payload.get("sendId"), details.get("sendId") if isinstance(details, dict) else None)
+    inner_id = details.get("sendId") if isinstance(details, dict) else None
     return kind(
         f"Fluxomail returned {status}: {message}" + (f"; {fix}" if fix else ""),
         status=status,
         code=redact(code, private) if code else None,
         request_id=request_id,
         idempotency_key=idempotency_key,
-        send_id=send_id or None,
+        send_id=identifier(payload.get("sendId")) or identifier(inner_id),
         details=details,
         preview=payload.get("preview", inner.get("preview")),
         body=raw[:4096],
@@ -386,13 +372,12 @@ def _is_about_its_fields(
     return status == 413
 
 
-def json_object(raw: str | bytes) -> dict[str, Any]:
-    """Return the JSON object that ``raw`` holds, an empty one if it holds none."""
-    try:
-        payload = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return payload if isinstance(payload, dict) else {}
+def as_response_error(error: Exception) -> FluxomailError:
+    """Return an error of this package as it is, and any other as that of the response which could not be processed."""
+    if isinstance(error, FluxomailError):
+        return error
+    # By its type alone: its text may quote the response.
+    return FluxomailResponseError(f"the response could not be processed: {type(error).__name__}")
 
 
 def _first_text(*candidates: object) -> str:

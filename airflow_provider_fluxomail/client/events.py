@@ -11,9 +11,11 @@ from typing import Final
 from urllib.parse import urlencode
 
 from airflow_provider_fluxomail.client.event_types import with_prefix
-from airflow_provider_fluxomail.client.models import Event, Request, Response
+from airflow_provider_fluxomail.client.models import Event, Request, Response, event_lists, read_cursor
+from airflow_provider_fluxomail.client.private import private
+from airflow_provider_fluxomail.client.redaction import identifier
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
-from airflow_provider_fluxomail.client.wire import read_payload, response_error
+from airflow_provider_fluxomail.client.wire import read_payload, reads_response, response_error
 
 #: Events per page. The API does not document its maximum; a response with fewer is fine.
 PAGE_SIZE: Final = 100
@@ -40,8 +42,8 @@ class FeedEvent:
         """Read an envelope; ``None`` if it is not an event of a send."""
         if not isinstance(row, Mapping) or not isinstance(data := row.get("data"), Mapping):
             return None
-        send_id, event = data.get("sendId"), Event.parse(row)
-        if not isinstance(send_id, str) or not send_id or event is None:
+        send_id, event = identifier(data.get("sendId")), Event.parse(row)
+        if send_id is None or event is None:
             return None
         return cls(send_id, event)
 
@@ -85,19 +87,16 @@ def list_request(wanted: EventFilter, *, since_ms: int, cursor: str | None = Non
     return Request(method="GET", path=f"{API_PREFIX}/events?{urlencode(query)}")
 
 
+@private
+@reads_response
 def read_list(request: Request, response: Response, settings: ClientSettings) -> EventPage:
     """Read the response to :func:`list_request`. Rows that are not events of a send are ignored."""
     payload = read_payload(request, response, settings)
-    rows = payload.get("events", payload.get("items"))
-    if not isinstance(rows, list):
-        # A traceback may show local variables.
-        del payload
-        raise response_error(request, response, "the response holds no list of events")
-    cursor = payload.get("nextCursor")
-    return EventPage(
-        events=tuple(event for row in rows if (event := FeedEvent.parse(row))),
-        cursor=str(cursor) if isinstance(cursor, str | int) and cursor else None,
-    )
+    try:
+        rows, cursor = event_lists(payload, "events", "items")[0], read_cursor(payload)
+    except ValueError as error:
+        raise response_error(request, response, str(error)) from None
+    return EventPage(events=tuple(event for row in rows if (event := FeedEvent.parse(row))), cursor=cursor)
 
 
 def stream_request(wanted: EventFilter, *, since: str | None = None) -> Request:

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import time
 from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias, TypeVar
 
 from airflow_provider_fluxomail.client import wire
-from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
@@ -61,13 +63,21 @@ def call(
     return result
 
 
-def timeline(send_id: str) -> Flow[Timeline]:
-    """Read all pages of a send's timeline, up to a cursor that comes a second time: a server may page in circles."""
+def timeline(send_id: str, *, within: float | None = None) -> Flow[Timeline]:
+    """Read all pages of a send's timeline, up to a cursor that comes a second time: a server may page in circles.
+
+    :param within: seconds after which no further page is requested.
+    """
+    until = time.monotonic() + (math.inf if within is None else within)
     read = functools.partial(wire.read_timeline, send_id)
     whole = yield from call(wire.timeline_request(send_id), read)
     cursors: set[str] = set()
     while (cursor := whole.next_cursor) and cursor not in cursors and len(cursors) < MAX_TIMELINE_PAGES:
         cursors.add(cursor)
+        if time.monotonic() > until:
+            raise FluxomailConnectionError(
+                f"the timeline was not complete after {within:.0f} s and {len(cursors)} pages", ambiguous=False
+            )
         whole = whole.joined((yield from call(wire.timeline_request(send_id, cursor), read)))
     return whole
 

@@ -11,10 +11,13 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 Headers: TypeAlias = Mapping[str, str]
+
+#: Rate limits count per minute. Seconds.
+WINDOW: Final = 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,14 +37,20 @@ class RateLimit:
 
 
 def rate_limit(headers: Headers) -> RateLimit:
-    """Read ``X-RateLimit-*``. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits"""
+    """Read ``X-RateLimit-*``. https://docs.fluxomail.com/api-reference/fluxomail/rate-limits
+
+    A reset in milliseconds is understood. One further away than its window is wrong, and counts as a whole window.
+    """
     limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
-    reset = _number(headers.get("x-ratelimit-reset"))
+    reset, clock = _number(headers.get("x-ratelimit-reset")), server_time(headers)
+    if reset is not None:
+        # The server's clock has whole seconds.
+        reset = min(reset / 1000 if reset >= 1e11 else reset, clock + WINDOW + 1)
     return RateLimit(
         limit=int(limit) if limit is not None else None,
         remaining=int(remaining) if remaining is not None else None,
         reset=reset,
-        reset_after=max(0.0, reset - server_time(headers)) if reset is not None else None,
+        reset_after=max(0.0, reset - clock) if reset is not None else None,
     )
 
 
@@ -83,12 +92,19 @@ def is_event_stream(headers: Headers) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
 
+def is_encoded(headers: Headers) -> bool:
+    """Return whether the body is compressed, or encoded in another way."""
+    encodings = headers.get("content-encoding", "").split(",")
+    return any(encoding.strip().lower() not in ("", "identity") for encoding in encodings)
+
+
 def redirect_host(headers: Headers) -> str | None:
-    """Return the host that a redirect points to. Not the URL: a signed one is a secret."""
+    """Return the host that a redirect points to, if it can be one. Not the URL: a signed one is a secret."""
     try:
-        return urlsplit(headers.get("location", "")).hostname
+        host = urlsplit(headers.get("location", "")).hostname or ""
     except ValueError:
         return None
+    return host if re.fullmatch(r"[\x21-\x7e]{1,253}", host) else None
 
 
 def _number(value: str | None) -> float | None:

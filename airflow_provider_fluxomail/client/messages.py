@@ -11,22 +11,38 @@ import dataclasses
 import functools
 import mimetypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from airflow_provider_fluxomail.client.addresses import addresses, one_address
+from airflow_provider_fluxomail.client.addresses import addresses, header_form, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.text_fields import UNSAFE_IN_HEADER, body_text, header_text
+from airflow_provider_fluxomail.client.html_text import text_from_html
+from airflow_provider_fluxomail.client.json_values import json_value
+from airflow_provider_fluxomail.client.private import private
+from airflow_provider_fluxomail.client.text_fields import (
+    CAME_OUT_AS_NONE,
+    UNSAFE_IN_HEADER,
+    body_text,
+    field_name,
+    header_text,
+)
 
 #: Attachments per message, at most (Fluxomail's default; a server may allow fewer).
 MAX_ATTACHMENTS: Final = 5
 #: Total size of a message's attachments, before encoding, at most. Bytes.
 MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
 
+_T = TypeVar("_T")
+
 # Documented fields; if extra_fields could repeat them, it could bypass the recipient guard.
 _WIRE_FIELDS = frozenset(
     {"to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey"}
 )
 _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
+
+
+def _private_init(made: type[_T]) -> type[_T]:
+    setattr(made, "__init__", private(made.__init__))  # noqa: B010 - type checkers take it for a mistake
+    return made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +94,7 @@ class Attachment:
         }
 
 
+@_private_init
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class EmailMessage:
     """One message to one recipient. Checked when created.
@@ -96,7 +113,8 @@ class EmailMessage:
     :param bcc: addresses that nobody sees.
     :param attachments: at most 5, together 10 MiB.
     :param policy_key: name of a sending policy, e.g. ``transactional``.
-    :param extra_fields: sent unchanged, for fields that the API takes but does not document (``replyTo``...).
+    :param extra_fields: sent unchanged, for fields that the API takes but does not document. Dates and times are sent
+        in ISO 8601, ``Decimal`` and ``UUID`` as text. The addresses of ``replyTo`` are read as recipients are.
     :raises FluxomailValidationError: names the field and says how to fix it.
     """
 
@@ -123,6 +141,7 @@ class EmailMessage:
         put(self, "content", content)
 
     @classmethod
+    @private
     def of(cls, value: EmailMessage | Mapping[str, Any]) -> EmailMessage:
         """Return ``value`` (a message, or a mapping of its fields) as a message."""
         if isinstance(value, cls):
@@ -132,10 +151,11 @@ class EmailMessage:
                 f"a message must be an EmailMessage or a mapping of its fields, not {type(value).__name__}"
             )
         known = [field.name for field in dataclasses.fields(cls)]
-        for name in value:
+        for number, name in enumerate(value, start=1):
             if name not in known:
                 raise FluxomailValidationError(
-                    f"unknown message field {name!r}: use {', '.join(known)} (others go into extra_fields)"
+                    f"unknown message field {field_name(name, number)!r}: use {', '.join(known)} (others go into "
+                    "extra_fields)"
                 )
         for name in ("to", "subject"):
             if name not in value:
@@ -163,14 +183,14 @@ class EmailMessage:
         """Return the body of ``POST /emails/send``."""
         optional = {
             "htmlContent": self.html_content,
-            "cc": list(self.cc),
-            "bcc": list(self.bcc),
+            "cc": [header_form(address) for address in self.cc],
+            "bcc": [header_form(address) for address in self.bcc],
             "attachments": [attachment.to_json() for attachment in self.attachments],
             "policyKey": self.policy_key,
         }
         return {
             **self.extra_fields,
-            "to": self.to,
+            "to": header_form(self.to),
             "subject": self.subject,
             "content": self.content,
             **{name: value for name, value in optional.items() if value},
@@ -187,16 +207,6 @@ def check_bodies(content: str | None, html_content: str | None) -> None:
     """Check that there is a body, as creating the message does."""
     if not any(body and body.strip() for body in (content, html_content)):
         raise FluxomailValidationError("content is empty: give the text of the email, or html_content")
-
-
-def text_from_html(markup: str) -> str:
-    """Return the text that a reader of ``markup`` sees; link targets, tables and lists stay readable."""
-    # Imported here: lxml takes some 50 ms, which an email with its own text does not need.
-    from inscriptis import get_text
-    from inscriptis.model.config import ParserConfig
-
-    text = get_text(markup, ParserConfig(display_links=True)) if markup.strip() else ""
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip()
 
 
 def texts_in(value: object, *, names: bool = False) -> Iterator[str]:
@@ -241,14 +251,21 @@ def _extra_fields(value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise FluxomailValidationError("extra_fields must be a mapping of field names to values")
-    for name, content in value.items():
+    # Checked now: a value that fails when the request is made would end a batch that has begun.
+    fields: dict[str, Any] = json_value(value, "extra_fields")
+    if isinstance(reply_to := fields.get("replyTo"), str | list | tuple):
+        replies = [header_form(address) for address in addresses(reply_to, "extra_fields['replyTo']")]
+        fields["replyTo"] = ", ".join(replies) if isinstance(reply_to, str) else replies
+    for name, content in fields.items():
         if name in _WIRE_FIELDS:
             raise FluxomailValidationError(f"extra_fields holds {name!r}, which has its own argument: use that one")
         if name in _HEADER_FIELDS and any(map(UNSAFE_IN_HEADER.search, texts_in(content, names=True))):
             raise FluxomailValidationError(
                 f"extra_fields[{name!r}] holds a line break or control character: give one line of text"
             )
-    return dict(value)
+        if name in _HEADER_FIELDS and "None" in map(str.strip, texts_in(content)):
+            raise FluxomailValidationError(f"extra_fields[{name!r}] {CAME_OUT_AS_NONE}")
+    return fields
 
 
 #: Checks each field by itself and returns it as it is sent; in the order in which errors are reported.

@@ -10,11 +10,16 @@ import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from airflow_provider_fluxomail.client import headers
 from airflow_provider_fluxomail.client.event_types import STAGES, without_prefix
-from airflow_provider_fluxomail.client.redaction import redact
+from airflow_provider_fluxomail.client.redaction import identifier, redact
+
+#: Events of one page at most: more than that would hold the event loop.
+MAX_EVENTS: Final = 10_000
+#: Of a cursor; it becomes a part of the URL. Characters.
+MAX_CURSOR: Final = 4096
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REASON_FIELDS = ("reason", "diagnosticCode", "smtpCode", "bounceType", "subtype", "bounceSubType", "providerReason")
@@ -106,16 +111,16 @@ class Event:
     @classmethod
     def parse(cls, row: object) -> Event | None:
         """Read a row of either form; ``None`` if it is not an event."""
-        if not isinstance(row, Mapping) or not isinstance(row.get("type"), str) or not row["type"]:
+        if not isinstance(row, Mapping) or not (name := identifier(row.get("type"))):
             return None
         data = row.get("data")
         facts: dict[str, Any] = {**data, **row} if isinstance(data, Mapping) else dict(row)
         time = parse_time(row.get("ts"))
         return cls(
-            type=without_prefix(row["type"]),
+            type=without_prefix(name),
             time=time if time is not None else parse_time(row.get("created")),
-            id=_text(row.get("id")),
-            provider_message_id=_text(facts.get("providerMessageId")),
+            id=identifier(row.get("id")),
+            provider_message_id=identifier(facts.get("providerMessageId")),
             reason=_reason(facts),
         )
 
@@ -150,11 +155,9 @@ class Timeline:
     def parse(cls, send_id: str, payload: Mapping[str, Any]) -> Timeline:
         """Read a page in either form. Unknown fields and rows that are not events are ignored.
 
-        :raises ValueError: the page has no list of events at all.
+        :raises ValueError: the page has no list of events at all, too many events, or a cursor that is none.
         """
-        lists = [rows for name in ("events", "rawEvents") if isinstance(rows := payload.get(name), list)]
-        if not lists:
-            raise ValueError("the response holds no list of events")
+        lists = event_lists(payload, "events", "rawEvents")
         parsed = ([event for row in rows if (event := Event.parse(row))] for rows in lists)
         events = next(filter(None, parsed), [])
         send = payload.get("send")
@@ -164,10 +167,10 @@ class Timeline:
             events=in_order(events),
             recipient=_text(head.get("toEmail")),
             subject=_text(head.get("subject")),
-            status=_text(head.get("status")),
+            status=identifier(head.get("status")),
             idempotency_key=_text(head.get("idempotencyKey")),
             created=parse_time(head.get("createdAt")),
-            next_cursor=_text(payload.get("nextCursor")),
+            next_cursor=read_cursor(payload),
         )
 
     def joined(self, page: Timeline) -> Timeline:
@@ -194,6 +197,33 @@ def in_order(events: Iterable[Event]) -> tuple[Event, ...]:
     """
     unique = {(event.id, event.type, event.time, event.provider_message_id): event for event in events}
     return tuple(sorted(unique.values(), key=lambda event: (event.sort_time, _stage(event))))
+
+
+def event_lists(payload: Mapping[str, Any], *names: str) -> list[list[Any]]:
+    """Return the lists of events under ``names``, at least one.
+
+    :raises ValueError: there is none, or one is longer than :data:`MAX_EVENTS`.
+    """
+    lists = [rows for name in names if isinstance(rows := payload.get(name), list)]
+    if not lists:
+        raise ValueError("the response holds no list of events")
+    if max(map(len, lists)) > MAX_EVENTS:
+        raise ValueError(f"the response holds more than {MAX_EVENTS} events")
+    return lists
+
+
+def read_cursor(payload: Mapping[str, Any]) -> str | None:
+    """Return the cursor of the next page, ``None`` after the last page.
+
+    :raises ValueError: it is too long or not printable, so that no request can hold it.
+    """
+    cursor = payload.get("nextCursor")
+    if not isinstance(cursor, str | int) or isinstance(cursor, bool) or not cursor:
+        return None
+    # U+FFFD stands for what was no text in the response.
+    if "\ufffd" in str(cursor) or identifier(str(cursor), MAX_CURSOR) is None:
+        raise ValueError("nextCursor is too long, or not readable")
+    return str(cursor)
 
 
 def parse_time(value: object) -> datetime | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from airflow_provider_fluxomail.client.errors import json_object
+from airflow_provider_fluxomail.client.json_text import json_object
 from airflow_provider_fluxomail.client.models import Response
 
 _CODES: Final[dict[int, frozenset[str]]] = {

@@ -14,9 +14,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.client.headers import rate_limit, retry_after
+from airflow_provider_fluxomail.client.headers import WINDOW, rate_limit, retry_after
 from airflow_provider_fluxomail.client.models import Response
-from airflow_provider_fluxomail.client.retries import Backoff
+from airflow_provider_fluxomail.client.retries import Backoff, hold_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.errors import FluxomailError
@@ -29,8 +29,6 @@ _TRICKLE: Final = 0.1
 #: Without a recent response, assume that other clients kept sending at this part of their last observed rate. Lower
 #: risks a 429; higher makes idle clients wait for each other.
 _ASSUMED: Final = 0.4
-#: The API counts per minute. Seconds.
-_WINDOW: Final = 60.0
 #: Requests that may fail in a row before all of them pause, and for how long they do.
 _FAILURES: Final = 3
 _BACKOFF: Final = Backoff(first=1.0, longest=30.0, jitter=0.5)
@@ -74,6 +72,8 @@ class Pacer:
         self._lock = threading.Lock()
         self._has_response = False
         self._held_until = 0.0
+        #: After a hold, requests go one at a time until one succeeds.
+        self._probing = False
         self._next_at = 0.0
         # The window: the limit, what is left of it, own requests in it, those of others and when they were last seen,
         # when it ends, and the server's own name for it.
@@ -94,6 +94,8 @@ class Pacer:
             now = self._clock()
             if now < self._held_until:
                 return self._held_until - now
+            if self._probing and in_flight:
+                return None
             if self._has_response and self._limit is None:
                 return 0.0
             if self._limit is None or now >= self._ends_at:
@@ -121,19 +123,26 @@ class Pacer:
                 gap = (self._ends_at - now) / (left + 1)
                 if self._share < 1 and self._limit:
                     # Not the whole share in the few seconds that are left of a window.
-                    gap = max(gap, _WINDOW / (self._share * self._limit))
+                    gap = max(gap, WINDOW / (self._share * self._limit))
                 # Rather early than late: what is not used by the end of the window is lost.
                 self._next_at = now + gap * (0.8 + 0.2 * self._draw())
+
+    def hold(self, seconds: float) -> None:
+        """Let no request start for this many seconds, ten minutes at most, and then one that shows what is true now."""
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock() + hold_seconds(seconds))
+            self._probing = self._probing or seconds > 0
 
     def on_response(self, response: Response) -> None:
         """Learn from a response, whatever its status."""
         window = rate_limit(response.headers)
-        wait = retry_after(response.status, response.headers)
+        if response.status == 429:
+            self.hold(retry_after(429, response.headers) or 0.0)
         with self._lock:
             now = self._clock()
             self._has_response = True
-            if response.status == 429 and wait:
-                self._held_until = max(self._held_until, now + wait)
+            if response.status < 500 and response.status != 429:
+                self._probing = False
             if window.limit is None or window.remaining is None or window.reset is None or window.reset_after is None:
                 return
             if self._window is None or window.reset > self._window:
@@ -158,7 +167,7 @@ class Pacer:
     def _allowed(self, limit: int, now: float) -> float:
         """Return how many more requests of this window the share allows."""
         own = self._share * limit - self._own
-        for_others = (1 - self._share) * limit * min(1.0, (self._ends_at - now) / _WINDOW)
+        for_others = (1 - self._share) * limit * min(1.0, (self._ends_at - now) / WINDOW)
         return min(own, max(self._left_now(now) - for_others, _TRICKLE * self._share * limit - self._own))
 
     def _left_now(self, now: float) -> float:
@@ -166,7 +175,7 @@ class Pacer:
         if self._share == 1:
             return self._left
         # A window that has just begun does not show their rate.
-        elapsed = max(_WINDOW / 3, _WINDOW - (self._ends_at - self._seen_at))
+        elapsed = max(WINDOW / 3, WINDOW - (self._ends_at - self._seen_at))
         return self._left - _ASSUMED * self._others / elapsed * (now - self._seen_at)
 
 
@@ -188,13 +197,12 @@ class Turns:
         self._most = most
         self._in_flight = 0
         self._failures = 0
-        self._held_until = 0.0
         self._order = asyncio.Lock()
         self._changed = asyncio.Event()
 
     def hold(self, seconds: float) -> None:
-        """Let no request start for this many seconds."""
-        self._held_until = max(self._held_until, time.monotonic() + seconds)
+        """Let no request start for this many seconds, see :meth:`Pacer.hold`."""
+        self.pacer.hold(seconds)
 
     def on_success(self) -> None:
         """Note that a request has succeeded."""
@@ -238,6 +246,4 @@ class Turns:
             self.release()
 
     def _delay(self) -> float | None:
-        if (held := self._held_until - time.monotonic()) > 0:
-            return held
         return None if self._in_flight >= self._most else self.pacer.delay(self._in_flight)

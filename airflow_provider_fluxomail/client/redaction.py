@@ -13,6 +13,8 @@ from typing import Final
 
 #: Longest piece of a server's text that an error prints, in characters.
 MAX_TEXT: Final = 300
+#: Longest id or name that a server gives, in characters.
+MAX_ID: Final = 512
 
 #: This many characters in a row that also occur in a private string are a quotation of it.
 _QUOTE: Final = 12
@@ -21,20 +23,30 @@ _SHORTEST: Final = 4
 # A match begins where a word does: looking for one from each character would take quadratic time.
 _ADDRESS: Final = re.compile(r"""(?<![^\s<>"'(),;:\[\]])[^\s<>"'(),;:\[\]]+@[^\s<>"'(),;\[\]]+""")
 
+#: Control characters, halves of characters, and what turns the direction of text around.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 def redact(text: str, private: Iterable[str] = ()) -> str:
-    """Return ``text`` on one line, cut, without addresses and without the ``private`` strings or parts of them."""
+    """Return ``text`` on one line, cut, without control characters, addresses, ``private`` strings or parts of them."""
     text = text[: 4 * MAX_TEXT]
     hidden = _quotations(text, private)
-    for address in _ADDRESS.finditer(text):
-        # Hiding only the quoted domain of another person's address would leave the name.
-        start, end = address.span()
-        if any(hidden[start:end]):
-            hidden[start:end] = b"\1" * (end - start)
-    runs = itertools.groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
-    text = "".join("***" if is_hidden else "".join(character for character, _ in run) for is_hidden, run in runs)
-    text = " ".join(without_addresses(text).split())
+    if any(hidden):
+        for address in _ADDRESS.finditer(text):
+            # Hiding only the quoted domain of another person's address would leave the name.
+            start, end = address.span()
+            if any(hidden[start:end]):
+                hidden[start:end] = b"\1" * (end - start)
+        runs = itertools.groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
+        text = "".join("***" if is_hidden else "".join(character for character, _ in run) for is_hidden, run in runs)
+    text = _UNPRINTABLE.sub("?", " ".join(without_addresses(text).split()))
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def identifier(value: object, longest: int = MAX_ID) -> str | None:
+    """Return ``value`` if it is text that can be an id, a name or a cursor: not empty, printable, on one line."""
+    usable = isinstance(value, str) and len(value) <= longest and value.isprintable() and value.strip()
+    return value if isinstance(value, str) and usable else None
 
 
 def without_addresses(text: str) -> str:
@@ -61,9 +73,17 @@ def _quotations(text: str, private: Iterable[str]) -> bytearray:
     }
     hidden = bytearray(len(text))
     for size in {min(len(form), _QUOTE) for form in forms}:
-        pieces = set(_pieces(text, size))
-        same_size = (form for form in forms if min(len(form), _QUOTE) == size)
-        quoted = {piece for form in same_size for piece in _pieces(form, size) if piece in pieces}
+        # A quotation holds at least one whole block of half its size, so only every so many characters are looked up.
+        block = size // 2
+        blocks, pieces = set(_pieces(text, block)), set(_pieces(text, size))
+        near = {
+            form[max(0, start - block) : start + size]
+            for form in forms
+            if min(len(form), _QUOTE) == size
+            for start in range(0, len(form) - block + 1, block)
+            if form[start : start + block] in blocks
+        }
+        quoted = pieces.intersection(piece for part in near for piece in _pieces(part, size))
         for start, piece in enumerate(_pieces(text, size)):
             if piece in quoted:
                 hidden[start : start + size] = b"\1" * size

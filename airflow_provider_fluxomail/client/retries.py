@@ -28,6 +28,15 @@ log = logging.getLogger(__name__)
 Draw = Callable[[], float]
 
 
+#: For how long a server that asks to wait is obeyed, in seconds. Then one request shows whether it still asks.
+LONGEST_HOLD: Final = 600.0
+
+
+def hold_seconds(asked: float | None) -> float:
+    """Return how long to make no request: one wrong value must not silence a client until all waits have timed out."""
+    return min(asked or 0.0, LONGEST_HOLD)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Backoff:
     """How long to wait after failures in a row: twice as long after each, with jitter: clients must not retry in step.
@@ -48,10 +57,12 @@ class Backoff:
     jitter: float = 1.0
 
     def seconds(self, failures: int = 1, *, at_least: float | None = None, draw: Draw = random.random) -> float:
-        """Return the wait after this many failures in a row, and not less than the server asked for (``at_least``)."""
+        """Return the wait after this many failures in a row, and not less than the server asked for (``at_least``),
+        see :func:`hold_seconds`.
+        """
         # No wait doubles more often; a larger exponent would overflow.
         step = min(self.longest, self.first * 2.0 ** min(failures - 1, 64))
-        return max(at_least or 0.0, step * (1 - self.jitter + self.jitter * draw()))
+        return max(hold_seconds(at_least), step * (1 - self.jitter + self.jitter * draw()))
 
 
 def spread(seconds: float, part: float, *, least: float = 0.0, draw: Draw = random.random) -> float:

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.observer import Observer
+from airflow_provider_fluxomail.client.private import Secret
+from airflow_provider_fluxomail.client.proxies import Proxy, check_proxies, proxy_for
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 
 DEFAULT_BASE_URL = "https://api.fluxomail.com"
@@ -62,6 +64,9 @@ class ClientSettings:
     observer: Observer = dataclasses.field(default_factory=Observer, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "api_key", Secret(self.api_key))
+        put(self, "proxies", {scheme: Secret(proxy) for scheme, proxy in self.proxies.items()})
         if not self.api_key:
             raise FluxomailValidationError("no API key: put it into the connection's password")
         if not _VISIBLE.fullmatch(self.api_key):
@@ -79,13 +84,10 @@ class ClientSettings:
         for name in ("api_version", "user_agent"):
             if not _HEADER_VALUE.fullmatch(getattr(self, name)):
                 raise FluxomailValidationError(f"{name} must be printable ASCII on one line: it is a header")
-        for proxy in self.proxies.values():
-            if not _is_proxy(proxy):
-                # Does not print the URL: it may hold a password.
-                raise FluxomailValidationError("proxies must be URLs like http://proxy:3128 (SOCKS is not supported)")
+        check_proxies(self.proxies)
         if isinstance(self.verify, str) and not Path(self.verify).exists():
             raise FluxomailValidationError(f"verify names {self.verify!r}, which does not exist on this machine")
-        object.__setattr__(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
+        put(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
 
     @property
     def trusted(self) -> bool | str:
@@ -98,26 +100,9 @@ class ClientSettings:
         named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
         return next((path for path in named if path and Path(path).exists()), True)
 
-    def proxy(self) -> str | None:
-        """Return the URL of the proxy on the way to Fluxomail: the connection's, or that of the environment.
-
-        Decided here, because each HTTP library reads the environment in its own way: httpx even refuses a SOCKS proxy
-        that it would not use. The first call imports requests and may block.
-        """
-        from requests.utils import get_environ_proxies, select_proxy
-
-        if proxy := select_proxy(self.base_url, self.proxies):
-            return proxy
-        proxy = select_proxy(self.base_url, get_environ_proxies(self.base_url, no_proxy=None))
-        if proxy and not _is_proxy(proxy := proxy if "://" in proxy else f"http://{proxy}"):
-            parts = urlsplit(self.base_url)
-            # Does not print the URL: it may hold a password.
-            raise FluxomailValidationError(
-                f"{parts.scheme.upper()}_PROXY or ALL_PROXY in the environment must be a URL like http://proxy:3128 "
-                f"(SOCKS is not supported): set the connection's extra proxies, or add {parts.hostname} to NO_PROXY",
-                concerns_one_message=False,
-            )
-        return proxy or None
+    def proxy(self) -> Proxy | None:
+        """Return the proxy on the way to Fluxomail: the connection's, or that of the environment."""
+        return proxy_for(self.base_url, self.proxies)
 
 
 def normalise_base_url(url: str, *, allow_http: bool = False) -> str:
@@ -150,14 +135,6 @@ def normalise_base_url(url: str, *, allow_http: bool = False) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     path = parts.path.rstrip("/").removesuffix(API_PREFIX).rstrip("/")
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}"
-
-
-def _is_proxy(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def _is_loopback(host: str) -> bool:

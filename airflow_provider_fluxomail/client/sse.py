@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from airflow_provider_fluxomail.client.redaction import identifier
+
 #: A larger frame is not Fluxomail's. Characters.
 MAX_FRAME: Final = 256 * 1024
 
@@ -60,5 +62,5 @@ class FrameReader:
                 self._size += len(value) + 1
                 if self._size > MAX_FRAME:
                     raise ValueError("a frame of the event stream is too large")
-            elif name == "id" and "\0" not in value:
+            elif name == "id" and (not value or identifier(value)):
                 self._id = value or None

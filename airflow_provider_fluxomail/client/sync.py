@@ -50,13 +50,14 @@ class FluxomailClient(BaseClient):
         """
         return self.run(self.send_flow(message, idempotency_key=idempotency_key))
 
-    def get_timeline(self, send_id: str, *, max_attempts: int | None = None) -> Timeline:
+    def get_timeline(self, send_id: str, *, max_attempts: int | None = None, within: float | None = None) -> Timeline:
         """Read what happened to a send, all pages of it.
 
         :param max_attempts: for each page, other than the settings' ``max_attempts``.
+        :param within: seconds after which no further page is requested; the call fails instead.
         :raises FluxomailError: see :mod:`.errors`.
         """
-        return self.run(flows.timeline(send_id), max_attempts=max_attempts)
+        return self.run(flows.timeline(send_id, within=within), max_attempts=max_attempts)
 
     def run(self, flow: Flow[T], *, max_attempts: int | None = None) -> T:
         """Run an API call of one or more requests, see :mod:`.flows`.
@@ -103,14 +104,8 @@ class FluxomailClient(BaseClient):
     def _session(self) -> requests.Session:
         from airflow_provider_fluxomail.client import read_deadline
 
-        settings = self.settings
-        session = read_deadline.session()
-        # The proxy is read once, and the connection's outranks the environment. requests would read the environment for
-        # each request, which takes a tenth of the time of a send, and would prefer it to the connection's certificates,
-        # and an entry of ~/.netrc to the API key.
-        session.trust_env = False
-        proxy = settings.proxy()
-        session.proxies = {"all": proxy} if proxy else {}
+        session = read_deadline.session(self.settings.proxy())
+        session.verify = self.settings.trusted
         return session
 
     def exchange(self, request: Request) -> Response:
@@ -125,34 +120,31 @@ class FluxomailClient(BaseClient):
         import requests
         import urllib3.exceptions
 
+        from airflow_provider_fluxomail.client.read_deadline import ResponseTooLargeError
+
         settings, session = self.settings, self._session
         try:
-            with session.request(
+            prepared = requests.Request(
                 request.method,
                 settings.base_url + request.path,
                 headers=wire.request_headers(settings, request),
                 data=request.content,
-                timeout=settings.timeout,
-                allow_redirects=False,
-                stream=True,
-                verify=settings.trusted,
-            ) as response:
-                body = wire.BoundedBody(request, settings.timeout)
+            ).prepare()
+            with session.send(prepared, timeout=settings.timeout, allow_redirects=False, stream=True) as response:
                 # read1 returns what has arrived: a body that trickles in would hold read() past any timeout.
-                while chunk := response.raw.read1(65536, decode_content=True):
-                    body.add(chunk)
+                chunks = iter(functools.partial(response.raw.read1, 65536, decode_content=False), b"")
                 return Response(
                     status=response.status_code,
                     headers={name.lower(): value for name, value in response.headers.items()},
-                    content=body.content,
+                    content=b"".join(chunks),
                 )
-        except (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError):
-            raise wire.bad_compression(request) from None
-        except ValueError as error:
-            # requests' InvalidURL and its like.
+        except ResponseTooLargeError:
+            raise wire.too_large(request) from None
+        except (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError) as error:
             raise wire.unusable_connection(error) from None
-        except (OSError, urllib3.exceptions.HTTPError) as error:
-            # requests' own errors are OSErrors, and so are a missing CA bundle and a bare socket error.
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            # requests' own errors are OSErrors, and so are a missing CA bundle and a bare socket error. A ValueError
+            # is about what the server sent, such as a second Content-Length.
             raise wire.no_response(request, settings, error, ambiguous=not _unsent(error)) from None
 
 

@@ -6,13 +6,13 @@ differ.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import ssl
-import time
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_fluxomail.client import headers
@@ -20,12 +20,19 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailConnectionError,
     FluxomailResponseError,
     FluxomailValidationError,
+    as_response_error,
     error_from_response,
 )
+from airflow_provider_fluxomail.client.json_text import read_json
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.origin import is_from_fluxomail
+from airflow_provider_fluxomail.client.private import Secret, private
+from airflow_provider_fluxomail.client.redaction import MAX_ID, identifier
 from airflow_provider_fluxomail.client.settings import API_PREFIX, ClientSettings
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: A larger response is not Fluxomail's; reading stops there. Bytes.
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
@@ -67,11 +74,11 @@ def timeline_request(send_id: str, cursor: str | None = None) -> Request:
     """``GET /sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
     if not isinstance(send_id, str) or not send_id.strip():
         raise FluxomailValidationError("send_id is empty: give the send_id that the send returned")
-    if send_id in (".", ".."):
-        # URL libraries resolve these even if quoted: the request would go to another path.
-        raise FluxomailValidationError(f"send_id {send_id!r} is not a send id")
+    # URL libraries resolve dots even if quoted: the request would go to another path. A longer URL is accepted by none.
+    if send_id in (".", "..") or len(send_id) > MAX_ID:
+        raise FluxomailValidationError(f"send_id {send_id[:100]!r} is not a send id")
     query = f"?{urlencode({'cursor': cursor})}" if cursor else ""
-    return Request(method="GET", path=f"{API_PREFIX}/sends/{quote(send_id, safe='')}{query}")
+    return Request(method="GET", path=f"{API_PREFIX}/sends/{quote(send_id, safe='', errors='replace')}{query}")
 
 
 def request_headers(settings: ClientSettings, request: Request) -> dict[str, str]:
@@ -79,11 +86,17 @@ def request_headers(settings: ClientSettings, request: Request) -> dict[str, str
     common = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": settings.user_agent}
     if settings.api_version:
         common["Fluxomail-Version"] = settings.api_version
-    return {**common, **request.headers, "Authorization": f"Bearer {settings.api_key}"}
+    return {**common, **request.headers, "Authorization": Secret(f"Bearer {settings.api_key}")}
 
 
+@private
 def read_payload(request: Request, response: Response, settings: ClientSettings) -> dict[str, Any]:
-    """Return the JSON object of a 2xx; raise the error that any other response stands for."""
+    """Return the JSON object of a 2xx; raise the error that any other response stands for.
+
+    Requests allow no encoding, so that no response becomes larger by decoding it. The status of an error counts all the
+    same: a gateway that compresses its errors may send a 429.
+    """
+    encoded = headers.is_encoded(response.headers)
     if 300 <= response.status < 400:
         target = headers.redirect_host(response.headers)
         raise FluxomailResponseError(
@@ -93,16 +106,18 @@ def read_payload(request: Request, response: Response, settings: ClientSettings)
         )
     if not 200 <= response.status < 300:
         raise error_from_response(
-            content=response.content,
+            content=b"" if encoded else response.content,
             **_facts(request, response),
             retry_after=headers.retry_after(response.status, response.headers),
             # Not in a variable: a traceback may show them.
             private=(settings.api_key, *request.private),
             optional_fields=request.optional_fields,
         )
+    if encoded:
+        raise response_error(request, response, "the response uses compression, which the request did not allow")
     try:
-        payload = json.loads(response.content)
-    except (ValueError, RecursionError):
+        payload = read_json(response.content)
+    except ValueError:
         what = "is not JSON" if response.content.strip() else "is empty"
         raise response_error(request, response, f"the response {what}") from None
     if not isinstance(payload, dict):
@@ -119,6 +134,19 @@ def response_error(request: Request, response: Response, why: str) -> FluxomailR
     )
 
 
+def reads_response(read: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Turn every error of a function that reads a response into one of this response: it may hold anything."""
+
+    @functools.wraps(read)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return read(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - see above
+            raise as_response_error(error) from None
+
+    return call
+
+
 def _facts(request: Request, response: Response) -> dict[str, Any]:
     return {
         "status": response.status,
@@ -127,67 +155,46 @@ def _facts(request: Request, response: Response) -> dict[str, Any]:
     }
 
 
+@private
+@reads_response
 def read_send(request: Request, response: Response, settings: ClientSettings) -> SendResult:
     """Read the response to :func:`send_request`. Only ``sendId`` is required: sources differ on the rest."""
     payload = read_payload(request, response, settings)
-    texts = {name: value for name, value in payload.items() if isinstance(value, str)}
-    if not texts.get("sendId"):
-        # A traceback that shows local variables would show what the response quotes.
-        del payload, texts
-        raise response_error(request, response, "the response holds no sendId")
+    texts = {name: identifier(payload.get(name)) for name in ("sendId", "messageId", "status")}
+    if not texts["sendId"]:
+        raise response_error(request, response, "the response holds no sendId, or one that is no id")
     return SendResult(
         send_id=texts["sendId"],
-        message_id=texts.get("messageId"),
-        status=texts.get("status"),
+        message_id=texts["messageId"],
+        status=texts["status"],
         reused=payload.get("reused") is True or headers.is_replay(response.headers),
         idempotency_key=request.idempotency_key,
         request_id=response.request_id,
     )
 
 
+@private
+@reads_response
 def read_timeline(send_id: str, request: Request, response: Response, settings: ClientSettings) -> Timeline:
     """Read one page of the response to :func:`timeline_request`, in either of its forms."""
-    # The 404 of a gateway is no statement about the send: the next request may reach Fluxomail.
-    if response.status == 404 and not is_from_fluxomail(response):
-        raise response_error(request, response, "the 404 has neither a request id nor an error of the API")
+    # What a gateway refuses is no statement about the send: the next request may reach Fluxomail. For a 401 the caller
+    # reads the connection again.
+    if 400 <= response.status < 500 and response.status not in (401, 408, 429) and not is_from_fluxomail(response):
+        why = f"the {response.status} has neither a request id nor an error of the API"
+        raise response_error(request, response, why)
     payload = read_payload(request, response, settings)
     try:
         return Timeline.parse(send_id, payload)
     except ValueError as error:
-        # It names the recipient, and a traceback may show local variables.
-        del payload
         raise response_error(request, response, str(error)) from None
 
 
-class BoundedBody:
-    """Collects a response's body, neither larger nor slower than allowed."""
-
-    def __init__(self, request: Request, seconds: float) -> None:
-        self._request = request
-        self._until = time.monotonic() + seconds
-        self._seconds = seconds
-        self._chunks: list[bytes] = []
-        self._size = 0
-
-    def add(self, chunk: bytes) -> None:
-        """Add a piece; raise an error if the body is too large, or not complete in time."""
-        self._chunks.append(chunk)
-        self._size += len(chunk)
-        if self._size > MAX_RESPONSE_BYTES:
-            raise FluxomailResponseError(
-                f"the response is larger than {MAX_RESPONSE_BYTES // 2**20} MiB: it does not come from Fluxomail",
-                idempotency_key=self._request.idempotency_key,
-            )
-        if time.monotonic() > self._until:
-            raise FluxomailConnectionError(
-                f"the response was not complete after {self._seconds:g} s",
-                idempotency_key=self._request.idempotency_key,
-            )
-
-    @property
-    def content(self) -> bytes:
-        """The whole body."""
-        return b"".join(self._chunks)
+def too_large(request: Request) -> FluxomailResponseError:
+    """Return the error for a response of more than :data:`MAX_RESPONSE_BYTES`."""
+    return FluxomailResponseError(
+        f"the response is larger than {MAX_RESPONSE_BYTES // 2**20} MiB: it does not come from Fluxomail",
+        idempotency_key=request.idempotency_key,
+    )
 
 
 def no_response(
@@ -201,17 +208,9 @@ def no_response(
         why = f"timed out after {settings.timeout:g} s"
     else:
         texts = (_system_text(cause) for cause in causes if isinstance(cause, OSError) and cause.strerror)
-        why = next(texts, "the connection was closed before the response was complete")
+        why = next(texts, "the connection was closed before the response was complete, or the response is not HTTP")
     return FluxomailConnectionError(
         f"no response from {host}: {why}", ambiguous=ambiguous, idempotency_key=request.idempotency_key
-    )
-
-
-def bad_compression(request: Request) -> FluxomailResponseError:
-    """Return the error for a response that cannot be decompressed."""
-    return FluxomailResponseError(
-        "the response's compression is broken: it does not come from Fluxomail",
-        idempotency_key=request.idempotency_key,
     )
 
 

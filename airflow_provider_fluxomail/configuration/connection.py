@@ -6,19 +6,20 @@ text. Names, types and defaults of the extras are those of :data:`.OPTIONS`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import math
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException, get_async_connection
-from airflow_provider_fluxomail.client.addresses import normalised_domain, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError, FluxomailValidationError
-from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
+from airflow_provider_fluxomail.client.private import private
+from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard, recipient_domains, redirect_address
+from airflow_provider_fluxomail.client.redaction import redact
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.extras import is_empty, read_extras, refuse_guard_in
@@ -26,13 +27,11 @@ from airflow_provider_fluxomail.configuration.options import OPTIONS, SECTION
 from airflow_provider_fluxomail.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow_provider_fluxomail.airflow_compat import Connection
 
 log = logging.getLogger(__name__)
-
-_DOMAIN = re.compile(r"localhost|[\w-]+(\.[\w-]+)+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,7 @@ class FluxomailConnection:
     poll_share: float
 
     @classmethod
+    @private
     def of(cls, connection: Connection) -> FluxomailConnection:
         """Read an Airflow connection; an error names the connection, the field and how to fix it."""
         try:
@@ -100,22 +100,32 @@ async def read_connection(conn_id: str) -> FluxomailConnection:
     return FluxomailConnection.of(await get_async_connection(conn_id))
 
 
-async def look_up(conn_id: str) -> FluxomailConnection:
-    """Look a connection up for a wait, which survives an outage of Airflow or of a secrets backend.
+@contextlib.contextmanager
+def outages(conn_id: str, *, used_before: bool = True) -> Iterator[None]:
+    """Turn errors of a lookup into this package's: what Airflow cannot return now it may return later.
 
+    :param used_before: the connection existed a moment ago. If Airflow does not find it, its database or a secrets
+        backend has failed: Airflow takes an error of either for a connection that does not exist.
     :raises FluxomailConnectionError: Airflow could not return it. A retry can help.
     :raises FluxomailValidationError: it does not exist, or is wrong.
     """
     try:
-        return await read_connection(conn_id)
+        yield
     except FluxomailError:
         raise
-    except AirflowNotFoundException as error:
-        raise FluxomailValidationError(f"connection {conn_id!r} does not exist: create it") from error
     except Exception as error:
+        if isinstance(error, AirflowNotFoundException) and not used_before:
+            raise FluxomailValidationError(f"connection {conn_id!r} does not exist: create it") from error
         raise FluxomailConnectionError(
-            f"Airflow cannot return connection {conn_id!r}: {error}", ambiguous=False
+            f"Airflow cannot return connection {conn_id!r}: {redact(str(error)) or type(error).__name__}",
+            ambiguous=False,
         ) from error
+
+
+async def look_up(conn_id: str, *, used_before: bool = False) -> FluxomailConnection:
+    """Look a connection up on an event loop for what survives an outage of Airflow, see :func:`outages`."""
+    with outages(conn_id, used_before=used_before):
+        return await read_connection(conn_id)
 
 
 def user_agent() -> str:
@@ -152,7 +162,7 @@ def _read_option(extras: Mapping[str, Any], name: str) -> Any:
         try:
             converted = _CONVERTERS[option.type](value.strip() if isinstance(value, str) else value)
         except FluxomailValidationError as error:
-            raise FluxomailValidationError(f"extra {name}: {error.message}") from None
+            raise FluxomailValidationError(f"extra {error.message}") from None
         except (ValueError, TypeError) as error:
             raise FluxomailValidationError(f"extra {name} {error}") from None
         if name not in SECTION or converted != option.default:
@@ -213,25 +223,6 @@ def _proxies(value: Any) -> dict[str, str]:
     return value
 
 
-def _one_address(value: Any) -> str:
-    try:
-        return one_address(value)
-    except FluxomailValidationError:
-        # That error is about a message.
-        raise ValueError("must be one address, such as staging@example.com") from None
-
-
-def _domains(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = value.split(",")
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError("must be a list of domains, or a comma-separated text of them")
-    domains = tuple(normalised_domain(item) for item in value if item.strip())
-    if not domains or not all(_DOMAIN.fullmatch(domain) for domain in domains):
-        raise ValueError("must hold domains such as example.com, whole and without wildcards")
-    return domains
-
-
 #: Converts the value of an extra, by the type of its option.
 _CONVERTERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "text": str,
@@ -240,6 +231,6 @@ _CONVERTERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "number": _number,
     "verify": _verify,
     "proxies": _proxies,
-    "address": _one_address,
-    "domains": _domains,
+    "address": redirect_address,
+    "domains": recipient_domains,
 }

@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_fluxomail import tasks
-from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
+from airflow_provider_fluxomail.airflow_compat import conf, is_unmapped
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.old_arguments import BATCH, RefusesOldArguments
+from airflow_provider_fluxomail.operators.templates import RendersMessages
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _MAX_CONCURRENCY: Final = 64
 
 
-class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
+class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages):
     """Sends many messages, one for each row of a list or a file, each of them once however often the task is tried.
 
     >>> FluxomailSendBatchOperator(
@@ -31,17 +32,22 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
     ... )
     <Task(FluxomailSendBatchOperator): invite>
 
-    A message's idempotency key is derived from the task and from the message's own ``key``, or else its recipient, so
-    the rows may come in another order in the next try. All rows are checked before the first is sent. Several messages
-    are sent at a time, as fast as the rate limit of the API key allows. If that requires a wait longer than the
-    connection's ``max_wait``, a ``deferrable`` task frees its worker slot, and continues later where it stopped.
+    A message's idempotency key is derived from the task and from the message's own ``key``, or else its recipient (and
+    its content, if the recipient gets others), so the rows may come in another order in the next try. All rows are
+    checked before the first is sent. Several messages are sent at a time, as fast as the rate limit of the API key
+    allows. If that requires a wait longer than the connection's ``max_wait``, a ``deferrable`` task frees its worker
+    slot, and continues later where it stopped.
 
     .. seealso:: :doc:`/guides/batch`, and https://docs.fluxomail.com/api-reference/fluxomail/send-email
 
     :param messages: a list of mappings with the fields of :class:`.EmailMessage` (``to``, ``subject``, ``content``...)
         and optionally ``key``, or of such messages; the output of a task that returns one; or the path of a file with
         one message a row: JSON Lines or CSV, on this machine or as a URL that ``ObjectStoragePath`` opens. (templated)
+        A ``content`` or ``html_content`` that is written in the Dag may be the name of a template file.
     :param defaults: fields that each message has unless its row has its own. (templated)
+    :param attachment_folder: the folder, on this machine or as a URL that ``ObjectStoragePath`` opens, that paths of
+        attachments in rows begin at and must lie below. Rows from a file or from another task need it to attach files
+        by their paths; rows and defaults that are written in the Dag may name any file. (templated)
     :param file_format: ``jsonl`` or ``csv``, if the name of the file does not show it.
     :param report_path: a file that gets a line of JSON for each message: its outcome, its send id, why it failed.
         (templated)
@@ -62,7 +68,12 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
     """
 
     face = BATCH
-    template_fields: Sequence[str] = ("messages", "defaults", "report_path", "fluxomail_conn_id")
+    template_fields: Sequence[str] = (
+        "messages", "defaults", "attachment_folder", "report_path", "fluxomail_conn_id",
+    )  # fmt: skip
+    own_fields = template_fields
+    fields_of_messages = ("messages", "defaults")
+    template_ext: Sequence[str] = (".html", ".txt", ".md")
     template_fields_renderers: ClassVar[dict[str, str]] = {"messages": "json", "defaults": "json"}
     ui_color = "#d6e9f8"
 
@@ -71,6 +82,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
         *,
         messages: str | Sequence[Mapping[str, Any] | EmailMessage] | Any,
         defaults: Mapping[str, Any] | None = None,
+        attachment_folder: str | Any | None = None,
         file_format: str | None = None,
         report_path: str | Any | None = None,
         concurrency: int = 8,
@@ -87,6 +99,11 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.messages = messages
         self.defaults = defaults
+        self.attachment_folder = attachment_folder
+        # Now, before Airflow renders: the output of another task is not yet in them. A mapped task has it already.
+        mapped = is_unmapped(self)
+        self.own_rows = not mapped and isinstance(messages, list | tuple) and all(map(_names_its_files, messages))
+        self.own_defaults = not mapped and _names_its_files(defaults)
         self.file_format = file_format
         self.report_path = report_path
         self.concurrency = concurrency
@@ -123,7 +140,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
             self.check_arguments()
         if self.file_format and "file_format" in constants:
             # Costs about 15 ms, only in Dags that have such a task.
-            from airflow_provider_fluxomail.sending.batch.rows import check_format
+            from airflow_provider_fluxomail.sending.batch.row_files import check_format
 
             check_format(self.file_format)
 
@@ -134,3 +151,13 @@ class FluxomailSendBatchOperator(RefusesOldArguments, BaseOperator):
         whole = isinstance(self.concurrency, int) and not isinstance(self.concurrency, bool)
         if not whole or not 1 <= self.concurrency <= _MAX_CONCURRENCY:
             raise FluxomailValidationError(f"concurrency must be a whole number from 1 to {_MAX_CONCURRENCY}")
+
+
+def _names_its_files(message: object) -> bool:
+    """Tell whether the attachments of a message are written in the Dag, rather than returned by another task."""
+    if not isinstance(message, Mapping):
+        return message is None or hasattr(message, "html_content")
+    files = message.get("attachments")
+    return not any(
+        hasattr(item, "iter_references") for item in (files, *(files if isinstance(files, list | tuple) else ()))
+    )

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException, Asset, storable_result
+from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 from airflow_provider_fluxomail.client.errors import (
-    BatchCounts,
     FluxomailError,
     FluxomailRateLimitError,
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.links import keep_link
+from airflow_provider_fluxomail.operators.caller import BatchContent, Caller
 from airflow_provider_fluxomail.sending import send_record
 from airflow_provider_fluxomail.sending.attachments import read_attachments
 from airflow_provider_fluxomail.sending.batch.batch import Batch
 from airflow_provider_fluxomail.sending.batch.outcomes import Outcomes
 from airflow_provider_fluxomail.sending.batch.progress import Progress
 from airflow_provider_fluxomail.sending.batch.report import Report
-from airflow_provider_fluxomail.sending.batch.rows import Row, Rows, given_fields
-from airflow_provider_fluxomail.sending.idempotency_key import is_first_try, is_first_try_after_clear
-from airflow_provider_fluxomail.sending.send_once import Identity, send_once
+from airflow_provider_fluxomail.sending.batch.rows import Rows, given_fields
+from airflow_provider_fluxomail.sending.idempotency_key import content_digest, is_first_try, is_first_try_after_clear
+from airflow_provider_fluxomail.sending.send_once import send_once
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.triggers.delivery import defer
 from airflow_provider_fluxomail.waiting.worker import WorkerWait, ending_of, rate_limit_resume
@@ -70,26 +72,24 @@ def send(
     with _hook_for(task) as hook:
         message = message or EmailMessage(**task.message_fields(), attachments=read_attachments(task.attachments))
         task.check_tracked(message.html_content)
-        identity = Identity.of_task(
-            context,
-            hook.get_options(),
-            idempotency_key=task.idempotency_key,
-            resend_on_clear=task.resend_on_clear,
-            durable=task.durable,
-            resumed=resumed is not None,
-        )
+        caller = Caller(task, context, content_digest(message), message.to, resumed=resumed is not None)
+        identity = caller.message(hook.get_options(), task.idempotency_key)
         timeout = tasks.check_seconds(task.wait_timeout, "wait_timeout")
         interval = tasks.check_seconds(task.poll_interval, "poll_interval")
         longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
-        try:
-            sent = send_once(message, identity, hook.get_conn())
-        except FluxomailRateLimitError as error:
-            _defer_rate_limit(task, error, _give_up_time(resumed) or now() + longest)
-            raise
-        keep_link(task, context, hook.get_options().settings.base_url, sent.send_id)
-        result = _log_accepted(sent)
-        if task.wait_for is not None:
-            result |= _await_delivery(task, hook, result, timeout=timeout, interval=interval)
+        with caller.position:
+            try:
+                sent = send_once(message, identity, hook.get_conn())
+            except FluxomailRateLimitError as error:
+                if caller.may_defer:
+                    _defer_rate_limit(task, error, _give_up_time(resumed) or now() + longest)
+                raise
+            if caller.is_task:
+                keep_link(task, context, hook.get_options().settings.base_url, sent.send_id)
+            result = _log_accepted(sent)
+            if task.wait_for is not None:
+                wait = Wait(sent.send_id, target=str(task.wait_for), started=(began := now()), deadline=began + timeout)
+                result |= _await_delivery(task, hook, wait, result, interval, deferrable=caller.may_defer)
     return _finish(task, context, result)
 
 
@@ -127,12 +127,16 @@ def _log_accepted(sent: SendResult) -> dict[str, Any]:
 
 
 def _await_delivery(
-    task: FluxomailSendOperator, hook: FluxomailHook, result: dict[str, Any], *, timeout: float, interval: float
+    task: FluxomailSendOperator,
+    hook: FluxomailHook,
+    wait: Wait,
+    result: dict[str, Any],
+    interval: float,
+    *,
+    deferrable: bool,
 ) -> dict[str, Any]:
-    started = now()
-    wait = Wait(result["send_id"], target=str(task.wait_for), started=started, deadline=started + timeout)
     polls = WorkerWait(hook, wait)
-    if ending := polls.poll_until_ended(interval, deferrable=task.deferrable):
+    if ending := polls.poll_until_ended(interval, deferrable=deferrable):
         return _conclude(polls.ended(ending))
     defer(task, wait, interval=interval, result=result)
 
@@ -146,9 +150,7 @@ def _defer_rate_limit(
     task: SendTask, error: FluxomailRateLimitError, give_up_at: float, *, state: dict[str, Any] | None = None
 ) -> None:
     """Free the worker slot until the rate limit allows another request; return if that is not possible."""
-    if task.deferrable and (
-        resume_at := rate_limit_resume(error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id)
-    ):
+    if resume_at := rate_limit_resume(error.retry_after, give_up_at, conn_id=task.fluxomail_conn_id):
         task.defer(
             trigger=FluxomailRetryAfterTrigger(resume_at=resume_at, give_up_at=give_up_at, state=state),
             method_name=task.send_after_rate_limit.__name__,
@@ -175,27 +177,36 @@ def send_batch(
     task: FluxomailSendBatchOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Send the messages of a batch that are not known to be sent."""
-    store = send_record.state_store(context) if task.durable else None
-
-    def save(state: dict[str, Any]) -> None:
-        if store is not None:
-            send_record.save(store, _BATCH_STATE, state)
-
-    with _hook_for(task) as hook:
+    content = BatchContent(task.messages, task.defaults)
+    with _hook_for(task) as hook, (caller := Caller(task, context, content, resumed=resumed is not None)).position:
         task.check_arguments()
-        if resumed is None:
-            progress = Progress({} if store is None else send_record.load(store, _BATCH_STATE))
-        else:
-            progress = Progress(resumed.get("state") or {}, same_try=True)
+        store, name = caller.store, caller.state_name(_BATCH_STATE)
+
+        def save(state: dict[str, Any], *, required: bool = False) -> None:
+            if store is not None:
+                send_record.save(store, name, state, required=required)
+
+        state = (resumed or {}).get("state") or {}
+        if resumed is None and store is not None:
+            state = send_record.load(store, name, required=not is_first_try(context))
         outcomes = Outcomes(
-            progress,
+            Progress(state, same_try=resumed is not None),
             Report(task.report_path or None, fresh=is_first_try(context) and resumed is None),
+            requested=caller.requested(hook.get_options(), state),
             save=save,
+            announce=functools.partial(save, required=True),
             stop_on_error=task.on_error == "stop",
             cleared=not task.resend_on_clear and is_first_try_after_clear(context),
         )
-        rows = Rows(task.messages, defaults=task.defaults, file_format=task.file_format)
-        counts = _run_batch(task, context, hook, rows, outcomes, resumed=resumed, concurrency=task.concurrency)
+        rows = Rows(
+            task.messages,
+            defaults=task.defaults,
+            file_format=task.file_format,
+            attachment_folder=task.attachment_folder,
+            own_rows=task.own_rows,
+            own_defaults=task.own_defaults,
+        )
+        counts = _run_batch(task, caller, hook, rows, outcomes, resumed=resumed, concurrency=task.concurrency)
     return storable_result(task, {**dataclasses.asdict(counts), "report": outcomes.report.path})
 
 
@@ -203,7 +214,6 @@ def send_returned(
     task: FluxomailSendDecoratedOperator, context: Context, *, resumed: Mapping[str, Any] | None = None
 ) -> Any:
     """Call the task's function, and send the message or the messages that it returns."""
-    # In no variable before it is read: a traceback that shows local variables would show what the function returned.
     try:
         returned = _read_returned(task.call(context))
     except FluxomailValidationError as error:
@@ -228,7 +238,8 @@ def _send_list(
     def keep(position: int, sent: SendResult) -> None:
         results[position] = _log_accepted(sent)
 
-    with _hook_for(task) as hook:
+    content = BatchContent(rows.source)
+    with _hook_for(task) as hook, (caller := Caller(task, context, content, resumed=resumed is not None)).position:
         if task.wait_for is not None:
             raise FluxomailValidationError(
                 "wait_for is for a function that returns one message: map the task, or wait with a sensor"
@@ -243,7 +254,7 @@ def _send_list(
             on_accepted=keep,
             cleared=not task.resend_on_clear and is_first_try_after_clear(context),
         )
-        _run_batch(task, context, hook, rows, outcomes, resumed=resumed, recorded=task.durable)
+        _run_batch(task, caller, hook, rows, outcomes, resumed=resumed, recorded=task.durable)
     return _finish(task, context, [results[position] for position in sorted(results)])
 
 
@@ -259,7 +270,7 @@ def _hook_for(task: SendTask) -> Iterator[FluxomailHook]:
 
 def _run_batch(
     task: FluxomailSendBatchOperator | FluxomailSendDecoratedOperator,
-    context: Context,
+    caller: Caller,
     hook: FluxomailHook,
     rows: Rows,
     outcomes: Outcomes,
@@ -274,43 +285,22 @@ def _run_batch(
     """
     longest = tasks.check_seconds(task.max_rate_limit_wait, "max_rate_limit_wait")
     give_up_at = _give_up_time(resumed)
-    settings = hook.get_options().settings
-    identify = _identify(task, context, hook, resumed=resumed is not None, recorded=bool(recorded))
+    connection = hook.get_options()
+    identify = functools.partial(caller.row, connection, recorded=bool(recorded))
     # on_kill stops it.
-    task.running_batch = Batch(rows, outcomes, identify=identify, settings=settings, concurrency=concurrency)
+    task.running_batch = Batch(rows, outcomes, identify=identify, settings=connection.settings, concurrency=concurrency)
     try:
         return task.running_batch.run()
     except FluxomailRateLimitError as error:
         kept = recorded is None
         if give_up_at is None or (kept and outcomes.progressed):
             give_up_at = now() + longest
-        _defer_rate_limit(task, error, give_up_at, state=outcomes.progress.state() if kept else None)
+        if caller.may_defer:
+            _defer_rate_limit(task, error, give_up_at, state=outcomes.state() if kept else None)
         raise
 
 
-def _identify(
-    task: SendTask, context: Context, hook: FluxomailHook, *, resumed: bool, recorded: bool
-) -> Callable[[Row], Identity]:
-    """Return what makes the identity of a message of a batch, with a record of its own if ``recorded``."""
-    connection = hook.get_options()
-
-    def identify(row: Row) -> Identity:
-        identity = Identity.of_task(
-            context,
-            connection,
-            part=row.part,
-            resend_on_clear=task.resend_on_clear,
-            durable=recorded,
-            resumed=resumed,
-            # A name of its own for each: after a clear it must find the record of an earlier try.
-            record_name=hashlib.sha256(row.part.encode()).hexdigest()[:32] if recorded else None,
-        )
-        # The batch logs one line about a clear for all of its messages.
-        return dataclasses.replace(identity, cleared=False, names_recipient=row.key is None)
-
-    return identify
-
-
+@private
 def _read_returned(value: Any) -> EmailMessage | Rows:
     """Return what a decorated function returned: a message, or several."""
     if isinstance(value, EmailMessage):

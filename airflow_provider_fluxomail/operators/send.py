@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fluxomail import tasks
-from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
+from airflow_provider_fluxomail.airflow_compat import conf
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.event_types import check_target
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.old_arguments import RefusesOldArguments
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
+from airflow_provider_fluxomail.operators.templates import BODIES, RendersMessages, Unrecorded, unwrap
 from airflow_provider_fluxomail.retry_policy import give_retry_policy
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from airflow_provider_fluxomail.airflow_compat import Context
     from airflow_provider_fluxomail.client.messages import Attachment
 
 
-class Unrecorded:
-    """A templated text that Airflow does not store.
-
-    >>> FluxomailSendOperator(
-    ...     task_id="code", to="ada@example.org", subject="Your code", content=Unrecorded("It is {{ params.code }}.")
-    ... ).content
-    ***
-
-    Airflow stores the rendered value of every templated field in its database and shows it in the UI. A body in this
-    wrapper is rendered and sent, but ``***`` is stored.
-
-    :param text: the text. (templated)
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return "***"
-
-
-def unwrap(body: str | Unrecorded | None) -> str | None:
-    """Return the text of a body."""
-    return body.text if isinstance(body, Unrecorded) else body
-
-
-class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
+class FluxomailSendOperator(RefusesOldArguments, RendersMessages):
     """Sends one message with Fluxomail, and waits for its delivery if asked.
 
     >>> FluxomailSendOperator(
@@ -101,6 +73,7 @@ class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
         "to", "subject", "content", "html_content", "cc", "bcc", "attachments", "policy_key", "extra_fields",
         "idempotency_key", "fluxomail_conn_id",
     )  # fmt: skip
+    own_fields = template_fields
     template_ext: Sequence[str] = (".html", ".txt", ".md")
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "content": "md",
@@ -181,11 +154,8 @@ class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
         return run.send(self, context, resumed=resumed)
 
     def resolve_template_files(self) -> None:
-        """Keep file names: only a worker reads the files, so that no body is stored with the Dag.
-
-        Airflow calls this for each task of a parsed Dag, when all arguments are set.
-        """
-        self.prepare_template()
+        """Check the task: Airflow calls this for each task of a parsed Dag, when all arguments are set."""
+        super().resolve_template_files()
         tasks.check_while_parsing(self, self._check_constants, complete=True)
 
     def _check_constants(self, constants: tasks.Constants) -> None:
@@ -202,30 +172,18 @@ class FluxomailSendOperator(RefusesOldArguments, BaseOperator):
     def _check_constant_message(self, constants: tasks.Constants) -> None:
         # Costs about 2 ms, only in Dags that have such a task.
         from airflow_provider_fluxomail.client.messages import check_bodies, check_fields
+        from airflow_provider_fluxomail.client.text_fields import names_file
 
-        check_fields({name: value for name, value in self.message_fields().items() if name in constants})
+        fields = {name: value for name, value in self.message_fields().items() if name in constants}
+        for name in BODIES:
+            if names_file(fields.get(name), with_blanks=True):
+                # Only a worker reads template files.
+                del fields[name]
+        check_fields(fields)
         if constants.complete and "content" in constants and "html_content" in constants:
             check_bodies(unwrap(self.content), unwrap(self.html_content))
         if constants.complete and "html_content" in constants and "wait_for" in constants:
             self.check_tracked(unwrap(self.html_content))
-
-    def render_template(
-        self, content: Any, context: Context, jinja_env: Environment | None = None, seen_oids: set[int] | None = None
-    ) -> Any:
-        """Render, treating only bodies as names of template files.
-
-        Airflow treats any field's value as one by its suffix: an address in Moldova (``.md``), an attachment's path.
-        """
-        if isinstance(content, Unrecorded):
-            # A new object: mapped tasks, and later tries in the same process, share the Dag's.
-            return Unrecorded(self.render_template(content.text, context, jinja_env, seen_oids))
-        if isinstance(content, str) and content.endswith(tuple(self.template_ext)) and not self._is_file(content):
-            # An empty comment changes the suffix, not the text.
-            content += "{##}"
-        return super().render_template(content, context, jinja_env, seen_oids)
-
-    def _is_file(self, text: str) -> bool:
-        return text in (unwrap(self.content), unwrap(self.html_content)) and not re.search(r"\s|://", text)
 
     def check_tracked(self, html_content: str | None) -> None:
         """Check that the event to wait for can happen."""

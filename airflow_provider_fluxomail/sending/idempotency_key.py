@@ -9,26 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_fluxomail.airflow_compat import COUNTS_EVERY_CLEAR
+from airflow_provider_fluxomail.airflow_compat import COUNTS_EVERY_CLEAR, runs_execute_callback
 from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.wire import MAX_KEY_LENGTH, check_idempotency_key
+from airflow_provider_fluxomail.sending.position import Position, claim
 from airflow_provider_fluxomail.tasks import check_key_text
 
 if TYPE_CHECKING:
-    from airflow_provider_fluxomail.airflow_compat import Context
+    from airflow_provider_fluxomail.airflow_compat import BaseOperator, Context
     from airflow_provider_fluxomail.client.messages import EmailMessage
 
 _SCHEME = "af1"
 _DIGEST_LENGTH = 32
-_ORDINALS = "fluxomail_messages_by_recipient"
-_COUNTING = threading.Lock()
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -110,7 +107,7 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
     A key that is too long, or contains characters that a header cannot, is cut and gets a digest of the whole.
     """
     key = check_key_text(key)
-    map_index = _map_index(context["ti"])
+    map_index = _map_index(context.get("ti"))
     if map_index >= 0:
         key = f"{key}:{map_index}"
     if resend_on_clear:
@@ -122,17 +119,71 @@ def explicit_key(key: object, context: Context, *, resend_on_clear: bool = False
         return f"{_readable(key, len(digest) + 1)}:{digest}"
 
 
-def part_in_task(message: EmailMessage, part: str | None) -> tuple[str, Context]:
+def part_in_task(message: EmailMessage, part: str | None) -> tuple[str, Context, Position | None]:
     """Return the ``part`` of a message that the running task's own code sends, and the context of that task.
 
     Without a ``part``, the position among the messages to the recipient in this try counts, across all hooks.
     """
     context = _running_context()
+    # An on_execute_callback of Airflow 3: each try has its own messages.
+    prefix = f"callback:execute:{context['ti'].try_number}:" if runs_execute_callback() else ""
     if part is None:
-        return recipient_part(message.to, _ordinal(context, recipient_part(message.to, 0))), context
+        position = claim(context, prefix + recipient_part(message.to, 0), content_digest(message))
+        return prefix + recipient_part(message.to, position.ordinal), context, position
     if not isinstance(part, str) or not part.strip():
         raise FluxomailValidationError("part came out empty: give each message of the task its own, or leave it out")
-    return named_part(part), context
+    return prefix + named_part(part), context, None
+
+
+def operator_position(
+    task: BaseOperator, context: Context, content: object, recipient: str = "", *, resumed: bool = False
+) -> Position:
+    """Return the position of what an operator sends; the running task's own first message has the task's key.
+
+    An operator that other code runs (``FluxomailSendOperator(...).execute(context)`` in a ``@task``, a callback or a
+    subclass that sends more than once) must never take that key. See :func:`operator_part`.
+
+    :param content: equal if a second call repeats the first.
+    :param recipient: empty for a batch.
+    """
+    name = f"operator:{task.task_id}:{recipient_part(recipient, 0)}"
+    return claim(context, name, content, of_task=task if is_running_task(task, context) else None, resumed=resumed)
+
+
+def operator_part(task: BaseOperator, position: Position, rest: str = "", recipient: str = "") -> str:
+    """Return the ``part`` of a message of an operator at a position.
+
+    :param rest: the ``part`` of a batch's row.
+    :param recipient: of a single message.
+    """
+    if position.of_task:
+        return rest
+    name = recipient_part(recipient, position.ordinal) if recipient else f"{position.ordinal}:{rest}"
+    return f"operator:{task.task_id}:{name}"
+
+
+def is_running_task(task: BaseOperator, context: Context) -> bool:
+    """Return whether an operator is the task that runs, not one that other code runs within it."""
+    running, ti = context.get("task"), context.get("ti")
+    if running is None:
+        return bool(getattr(ti, "task_id", None) == task.task_id)
+    if not hasattr(running, "task_id"):
+        # Not a context of Airflow's: nothing else can be meant.
+        return True
+    # In Airflow 3.0, the context has the task before it was prepared.
+    return running is task or getattr(ti, "task", None) is task
+
+
+def is_callback(context: Context) -> bool:
+    """Return whether a callback runs with this context, not the task."""
+    if runs_execute_callback():
+        return True
+    try:
+        _running_context()
+    except FluxomailValidationError:
+        # Airflow's contexts have a Dag, or say why there is none.
+        return any(context.get(name) is not None for name in ("dag", "task", "reason", "deadline"))
+    return False
 
 
 def recipient_part(recipient: str, ordinal: int) -> str:
@@ -148,7 +199,18 @@ def named_part(name: str) -> str:
     return f"key:{name}"
 
 
-def content_part(message: EmailMessage) -> str | None:
+def row_part(message: EmailMessage, ordinal: int) -> str:
+    """Return the ``part`` of a batch's row without a key that shares its recipient with another one.
+
+    Its content tells it apart: by their position, two rows would change their keys when their order changes.
+
+    :param ordinal: 0 for the first row of this content, 1 for the second.
+    """
+    said = [content_digest(message), message.policy_key, message.extra_fields]
+    return f"row:{_digest(said)}:{ordinal}"
+
+
+def content_part(message: EmailMessage) -> tuple[str, Position] | None:
     """Return the ``part`` of a message that is identified by its content, ``None`` if no task is running.
 
     Two messages of a task are the same if every word and file is. If a try sends identical messages, their position
@@ -159,7 +221,8 @@ def content_part(message: EmailMessage) -> str | None:
     except FluxomailValidationError:
         return None
     digest = content_digest(message)
-    return f"content:{digest}:{_ordinal(context, digest)}"
+    position = claim(context, f"content:{digest}", digest)
+    return f"content:{digest}:{position.ordinal}", position
 
 
 def content_digest(message: EmailMessage) -> str:
@@ -184,7 +247,7 @@ def email_key(message: EmailMessage, *, namespace: str, now: datetime) -> str:
 
 def is_first_try(context: Context) -> bool:
     """Return whether the task was neither tried nor cleared before, so that no try of it can have sent."""
-    return int(getattr(context["ti"], "try_number", 0) or 0) <= 1
+    return int(getattr(context.get("ti"), "try_number", 0) or 0) <= 1
 
 
 def is_first_try_after_clear(context: Context) -> bool:
@@ -193,14 +256,23 @@ def is_first_try_after_clear(context: Context) -> bool:
     A clear sets ``max_tries`` to the tries made plus ``retries``; Airflow's own retries do not change it. Lowering
     ``retries`` between two tries looks the same, so the run must also have been cleared, if Airflow counts that.
     """
-    ti, retries = context["ti"], getattr(context.get("task"), "retries", None)
-    if not isinstance(retries, int):
+    ti, retries = context.get("ti"), getattr(context.get("task"), "retries", None)
+    if ti is None or not isinstance(retries, int):
         return False
     tries_before = task_generation(context) - retries
     if tries_before < 1 or int(getattr(ti, "try_number", 0) or 0) != tries_before + 1:
         return False
     # Airflow before 3.2 counts only clears of runs that had finished.
     return not COUNTS_EVERY_CLEAR or getattr(context.get("dag_run"), "clear_number", None) != 0
+
+
+def is_task_running() -> bool:
+    """Return whether a task's own code calls."""
+    try:
+        _running_context()
+    except FluxomailValidationError:
+        return False
+    return True
 
 
 def _running_context() -> Context:
@@ -211,20 +283,9 @@ def _running_context() -> Context:
     except Exception:  # noqa: BLE001 - each version has its own class
         raise FluxomailValidationError(
             "no task is running that a key could be derived from: give idempotency_key, the same for all tries of the "
-            "message"
+            "message; in a callback, use FluxomailNotifier"
         ) from None
     return context
-
-
-def _ordinal(context: Context, name: str) -> int:
-    """Count messages with one name. The counter is kept in the context, which exists for exactly one try."""
-    # A traceback that shows local variables shows the context, and the name holds the recipient.
-    name = hashlib.sha256(name.encode()).hexdigest()
-    with _COUNTING:
-        values: dict[str, Any] = context  # type: ignore[assignment]
-        counts: Counter[str] = values.setdefault(_ORDINALS, Counter())
-        counts[name] += 1
-        return counts[name] - 1
 
 
 def task_generation(context: Context) -> int:
@@ -242,6 +303,11 @@ def _map_index(ti: Any) -> int:
 
 
 def _key(name: str, identity: list[Any]) -> str:
+    digest = _digest(identity)
+    return f"{_SCHEME}:{_readable(name, len(_SCHEME) + len(digest) + 2)}:{digest}"
+
+
+def _digest(identity: list[Any]) -> str:
     text = json.dumps(
         identity,
         ensure_ascii=True,
@@ -250,8 +316,7 @@ def _key(name: str, identity: list[Any]) -> str:
         # By its class alone: the repr of an object may differ between processes.
         default=lambda value: type(value).__qualname__,
     )
-    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
-    return f"{_SCHEME}:{_readable(name, len(_SCHEME) + len(digest) + 2)}:{digest}"
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _readable(text: str, taken: int) -> str:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.client import flows
-from airflow_provider_fluxomail.client.addresses import normalised
+from airflow_provider_fluxomail.client.addresses import identity
 from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailIdempotencyConflictError
+from airflow_provider_fluxomail.sending.position import several_in_another_order
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.flows import Flow
     from airflow_provider_fluxomail.client.messages import EmailMessage
     from airflow_provider_fluxomail.client.models import SendResult, Timeline
     from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
+    from airflow_provider_fluxomail.sending.position import Position
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,9 @@ def is_foreign(sent: SendResult) -> bool:
     return sent.reused and not sent.own_replay
 
 
-def check(message: EmailMessage, sent: SendResult, *, guard: RecipientGuard, first_try: bool) -> Flow[None]:
+def check(
+    message: EmailMessage, sent: SendResult, *, guard: RecipientGuard, first_try: bool, position: Position | None
+) -> Flow[None]:
     """Compare a replay that this call did not cause with the stored send. A flow, see :mod:`.client.flows`.
 
     If the stored send cannot be read at all, there is only a warning: a send-only key is no reason to fail.
@@ -61,26 +65,37 @@ def check(message: EmailMessage, sent: SendResult, *, guard: RecipientGuard, fir
             error,
         )
     else:
-        _compare(stored, guard.apply(message), sent, first_try=first_try)
+        _compare(stored, guard.apply(message), sent, first_try=first_try, position=position)
 
 
-def _compare(stored: Timeline, message: EmailMessage, sent: SendResult, *, first_try: bool) -> None:
+def _compare(
+    stored: Timeline, message: EmailMessage, sent: SendResult, *, first_try: bool, position: Position | None
+) -> None:
     """Raise an error, without recipient and subject, if the stored send is not the message.
 
     :param first_try: of a task that was never cleared. Nothing of the task can have sent before, so the subject must
         match too; on later tries it may have been rendered again.
+    :param position: of a message that is one of several to its recipient; with another subject, it is another of them.
     """
-    if stored.recipient is not None and normalised(stored.recipient) != normalised(message.to):
+    facts: dict[str, Any] = {
+        "send_id": sent.send_id,
+        "idempotency_key": sent.idempotency_key,
+        "request_id": sent.request_id,
+    }
+    same_subject = stored.subject is None or _line(stored.subject) == _line(message.subject)
+    if stored.recipient is not None and identity(stored.recipient) != identity(message.to):
         difference = "another recipient"
-    elif first_try and stored.subject is not None and _line(stored.subject) != _line(message.subject):
+    elif first_try and not same_subject:
         difference = "another subject"
     else:
+        if position is not None and not same_subject:
+            position.another_subject = True
+            if position.ordinal > 0:
+                raise several_in_another_order(**facts)
         return
     raise FluxomailIdempotencyConflictError(
         f"the idempotency key was already used for a message with {difference}. {_ANOTHER_SENDER}",
-        send_id=sent.send_id,
-        idempotency_key=sent.idempotency_key,
-        request_id=sent.request_id,
+        **facts,
     )
 
 

@@ -11,6 +11,7 @@ The steps are written once, as a flow (see :mod:`.client.flows`) that a blocking
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
     part_in_task,
     task_key,
 )
+from airflow_provider_fluxomail.sending.retention import Retention
 from airflow_provider_fluxomail.sending.send_record import SendRecord, StateStore, state_store
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.messages import EmailMessage
     from airflow_provider_fluxomail.client.sync import FluxomailClient
     from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
+    from airflow_provider_fluxomail.sending.position import Position
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Identity:
     :param store: where the record of the send is kept, ``None`` for no record. See :mod:`.send_record`.
     :param retention: seconds for which Fluxomail remembers a key. Only matters with a record.
     :param record_name: distinguishes the record from those of the task's other messages.
+    :param position: of a message that code in the task sends without a name of its own.
     """
 
     key: str
@@ -60,6 +64,12 @@ class Identity:
     store: StateStore | None = dataclasses.field(default=None, repr=False)
     retention: float = 0.0
     record_name: str | None = None
+    position: Position | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def call(self) -> contextlib.AbstractContextManager[object]:
+        """A context manager around the call, so that its position learns how it ended."""
+        return self.position or contextlib.nullcontext()
 
     @classmethod
     def of_task(
@@ -73,6 +83,7 @@ class Identity:
         durable: bool = False,
         resumed: bool = False,
         record_name: str | None = None,
+        position: Position | None = None,
     ) -> Identity:
         """Return the identity of a message of the running task.
 
@@ -92,6 +103,7 @@ class Identity:
             store=state_store(context) if durable else None,
             retention=connection.key_retention_hours * 3600,
             record_name=record_name,
+            position=position,
         )
 
     @classmethod
@@ -99,8 +111,8 @@ class Identity:
         cls, message: EmailMessage, connection: FluxomailConnection, *, part: str | None, resend_on_clear: bool = False
     ) -> Identity:
         """Return the identity of a message that the running task's own code sends, see :func:`.part_in_task`."""
-        part, context = part_in_task(message, part)
-        return cls.of_task(context, connection, part=part, resend_on_clear=resend_on_clear)
+        part, context, position = part_in_task(message, part)
+        return cls.of_task(context, connection, part=part, resend_on_clear=resend_on_clear, position=position)
 
 
 def send_once(message: EmailMessage, identity: Identity, client: FluxomailClient) -> SendResult:
@@ -127,14 +139,21 @@ def send_flow(message: EmailMessage, identity: Identity, client: BaseClient) -> 
     guard = client.settings.guard
     # The guarded message is in no variable: a traceback with local variables would show its recipient.
     record = SendRecord(identity.store, identity.key, guard.apply(message).to, name=identity.record_name)
-    if send_id := record.begin(wait.now(), retention=identity.retention):
-        log.warning(
-            "Not sending: an earlier try did, so long ago that Fluxomail may have forgotten the idempotency key."
-        )
+    retention = Retention.of(client.settings, identity.retention)
+    if send_id := record.begin(wait.now(), retention=retention, first_try=bool(identity.first_try)):
+        if retention.is_other(record.account):
+            log.warning(
+                "Not sending: an earlier try did, with another host or API key of the connection. If that belongs to "
+                "another organization, this one does not know the idempotency key."
+            )
+        else:
+            log.warning(
+                "Not sending: an earlier try did, so long ago that Fluxomail may have forgotten the idempotency key."
+            )
         sent = SendResult(
             send_id=send_id, message_id=None, status=None, reused=True, idempotency_key=identity.key, request_id=None
         )
-        yield from replay.check(message, sent, guard=guard, first_try=False)
+        yield from replay.check(message, sent, guard=guard, first_try=False, position=identity.position)
     else:
         try:
             sent = yield from _request(message, identity, client)
@@ -155,5 +174,6 @@ def _request(message: EmailMessage, identity: Identity, client: BaseClient) -> F
     with replay.explain_conflict(first_try=first_try):
         sent = yield from client.send_flow(message, idempotency_key=identity.key)
     if first_try or not identity.names_recipient:
-        yield from replay.check(message, sent, guard=client.settings.guard, first_try=first_try)
+        guard = client.settings.guard
+        yield from replay.check(message, sent, guard=guard, first_try=first_try, position=identity.position)
     return sent

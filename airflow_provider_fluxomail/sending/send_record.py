@@ -17,15 +17,20 @@ from airflow_provider_fluxomail.client.addresses import normalised
 from airflow_provider_fluxomail.client.errors import (
     FluxomailClearedError,
     FluxomailIdempotencyConflictError,
-    FluxomailUnknownOutcomeError,
+    FluxomailStateError,
 )
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
+    from airflow_provider_fluxomail.sending.retention import Retention
 
 log = logging.getLogger(__name__)
 
 _NAME: Final = "fluxomail_send"
+_WITHOUT: Final = (
+    "another try might send a second email without knowing of this request, so it was not made. Airflow's retry may "
+    "find the store in order; durable=False sends without it"
+)
 
 
 class StateStore(Protocol):
@@ -44,28 +49,36 @@ def state_store(context: Context) -> StateStore | None:
     return store
 
 
-def save(store: StateStore, name: str, value: dict[str, Any]) -> bool:
-    """Write to the store; return whether that succeeded. A store that fails does not stop a send: the key is safe.
+def save(store: StateStore, name: str, value: dict[str, Any], *, required: bool = False) -> None:
+    """Write to the store.
 
+    :param required: whether a request follows that later tries must know of.
     :raises FluxomailClearedError: Airflow no longer knows this attempt.
+    :raises FluxomailStateError: the write failed, and it is required.
     """
     try:
         store.set(name, value)
-    except Exception as error:  # noqa: BLE001 - every version has its own classes
+    except Exception as error:
         if api_error_status(error) == 404:
             raise FluxomailClearedError(
                 "this attempt was cleared while it was running; it stops without sending, the new attempt sends"
             ) from None
+        if required:
+            raise FluxomailStateError(f"Airflow's task state store cannot be written: {_WITHOUT}: {error}") from error
         log.warning("Could not write to Airflow's task state store, continuing without it: %s", error)
-        return False
-    return True
 
 
-def load(store: StateStore, name: str) -> Mapping[str, Any]:
-    """Read from the store; empty if it holds nothing that this package wrote."""
+def load(store: StateStore, name: str, *, required: bool) -> Mapping[str, Any]:
+    """Read from the store; empty if it holds nothing that this package wrote.
+
+    :param required: whether an earlier try may have written to it.
+    :raises FluxomailStateError: reading failed, and it is required.
+    """
     try:
         value = store.get(name)
-    except Exception as error:  # noqa: BLE001 - every version has its own classes
+    except Exception as error:
+        if required:
+            raise FluxomailStateError(f"Airflow's task state store cannot be read: {_WITHOUT}: {error}") from error
         log.warning("Could not read Airflow's task state store, continuing without it: %s", error)
         return {}
     return value if isinstance(value, Mapping) else {}
@@ -101,24 +114,29 @@ class StoredRecord:
 
 
 class SendRecord:
-    """The record of one send, ``name`` among those of its task. Without a store it does nothing."""
+    """The record of one send, ``name`` among those of its task. Without a store it does nothing.
+
+    :ivar account: of the first request with the key, see :class:`.Retention`.
+    """
 
     def __init__(self, store: StateStore | None, key: str, recipient: str, *, name: str | None = None) -> None:
         self._store = store
         self._name = f"{_NAME}_{name}" if name else _NAME
         self._stored = StoredRecord(key=key, recipient=recipient_digest(key, recipient), asked=0.0)
+        self.account = ""
         self._used_before = False
 
-    def begin(self, now: float, *, retention: float) -> str | None:
+    def begin(self, now: float, *, retention: Retention, first_try: bool) -> str | None:
         """Record that the request is about to be made.
 
-        :param retention: seconds for which Fluxomail remembers a key.
-        :return: ``None``: make the request. Otherwise the send id of an earlier try, from before ``retention``: another
-            request would send a second email.
+        :param first_try: whether no earlier try can have written the record.
+        :return: ``None``: make the request. Otherwise the send id of an earlier try, which Fluxomail may not find by
+            its key any more: another request would send a second email.
         """
         if self._store is None:
             return None
-        earlier = StoredRecord.read(load(self._store, self._name), self._stored.key)
+        value = load(self._store, self._name, required=not first_try)
+        earlier = StoredRecord.read(value, self._stored.key)
         if earlier and earlier.recipient and earlier.recipient != self._stored.recipient:
             raise FluxomailIdempotencyConflictError(
                 "an earlier try of this task used the idempotency key for another recipient. This email was not sent: "
@@ -129,26 +147,31 @@ class SendRecord:
             )
         self._used_before = earlier is not None
         self._stored = earlier or dataclasses.replace(self._stored, asked=now)
-        save(self._store, self._name, dataclasses.asdict(self._stored))
-        if now - self._stored.asked <= retention:
+        account = value.get("account") if earlier else None
+        self.account = account if isinstance(account, str) and account else retention.account
+        self._save(required=True)
+        if not retention.is_over(self._stored.asked, self.account, now):
             return None
-        if self._stored.send_id is None:
-            raise FluxomailUnknownOutcomeError(
-                f"an earlier try requested this send {(now - self._stored.asked) / 3600:.1f} hours ago and got no "
-                f"response. Fluxomail remembers a key for {retention / 3600:g} hours (key_retention_hours), so another "
-                "request might send a second email. Search for the key in Fluxomail: if the email was sent, mark the "
-                "task as success; if not, clear the task with resend_on_clear=True, or give it another idempotency_key",
-                idempotency_key=self._stored.key,
+        if self._stored.send_id is None and (
+            error := retention.unknown_outcome(
+                self._stored.key, asked=self._stored.asked, account=self.account, now=now
             )
+        ):
+            raise error
         return self._stored.send_id
+
+    def _save(self, *, required: bool = False) -> None:
+        if self._store is not None:
+            value = {**dataclasses.asdict(self._stored), "account": self.account}
+            save(self._store, self._name, value, required=required)
 
     def accepted(self, send_id: str) -> None:
         """Record the response. A clear in the meantime is no error any more: the email is out."""
-        if self._store is not None:
-            try:
-                save(self._store, self._name, dataclasses.asdict(dataclasses.replace(self._stored, send_id=send_id)))
-            except FluxomailClearedError:
-                log.warning("Send %s was accepted, but this attempt was cleared while it was running.", send_id)
+        self._stored = dataclasses.replace(self._stored, send_id=send_id)
+        try:
+            self._save()
+        except FluxomailClearedError:
+            log.warning("Send %s was accepted, but this attempt was cleared while it was running.", send_id)
 
     def refused(self) -> None:
         """Delete the record of a request that certainly stored nothing, so that the key counts as unused."""

@@ -10,7 +10,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import TRIGGERS_CAN_END_TASKS, BaseOperator, conf, has_post_execute_hook
-from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, as_response_error
 from airflow_provider_fluxomail.client.event_types import FAILURES
 from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Ending, Wait, now, timing
 from airflow_provider_fluxomail.configuration import airflow_cfg
@@ -118,11 +118,19 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         yield TriggerEvent({**ending.to_json(), "result": self.result})
 
     async def _wait(self, wait: Wait) -> Ending:
-        """Let the watcher look after the wait. After a 401 the connection is looked up again: its key may be new."""
+        """Let a watcher look after the wait, and another one if it crashes.
+
+        After a 401 the connection is looked up again: its key may be new.
+        """
         refused: Watcher | None = None
+        # By the worker that deferred.
+        used_before = self.resume_after > 0 or self.seen is not None
         while True:
             try:
-                watcher = await WatcherPool.here().get(self.fluxomail_conn_id, instead_of=refused)
+                watcher = await WatcherPool.here().get(
+                    self.fluxomail_conn_id, instead_of=refused, used_before=used_before
+                )
+                used_before = True
                 if watcher.ended:
                     # Its last wait left before this one joined.
                     continue
@@ -133,14 +141,15 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                     if refused is not None and not watcher.accepted:
                         raise
                     refused = watcher
-            except FluxomailError as error:
+            except Exception as failure:  # noqa: BLE001 - whatever it is, another watcher can go on
+                error = as_response_error(failure)
                 if ending := wait.on_error(error, now()):
                     return ending
                 if wait.trouble_is_new:
                     self.log.warning(CANNOT_READ, error)
                 if now() >= wait.deadline:
                     return wait.timed_out()
-                await asyncio.sleep(wait.delay(self.poll_interval, now()))
+                await asyncio.sleep(wait.delay(min(self.poll_interval, timing().restart), now()))
 
     async def _push(self, ending: Ending) -> bool:
         """Push the task's return value; return False if a worker has to do it.

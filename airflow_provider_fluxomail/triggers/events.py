@@ -11,7 +11,7 @@ from airflow.triggers.base import TriggerEvent
 from airflow_provider_fluxomail.airflow_compat import HAS_ASSET_WATCHERS, BaseEventTrigger
 from airflow_provider_fluxomail.asset_events.cursor import CursorStore, TriggerCursor
 from airflow_provider_fluxomail.asset_events.source import EventSource, Mark, Part
-from airflow_provider_fluxomail.client.addresses import normalised_domain
+from airflow_provider_fluxomail.client.addresses import idna_domain, normalised_domain
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.event_types import EVENT_TYPES
 from airflow_provider_fluxomail.client.events import EventFilter
@@ -143,7 +143,7 @@ def check_domain(domain: str | None) -> str | None:
     if domain is None:
         return None
     name = normalised_domain(domain)
-    if not name or "@" in name or any(character.isspace() for character in name):
+    if not idna_domain(name):
         # Not quoted: it may be an address.
         raise FluxomailValidationError("domain is not a domain: give what comes after the @, such as example.org")
     return name

@@ -11,11 +11,9 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.watching.wait import timing
 from airflow_provider_fluxomail.client.watching.watcher import Watcher
-from airflow_provider_fluxomail.configuration import airflow_cfg
-from airflow_provider_fluxomail.configuration.connection import look_up
+from airflow_provider_fluxomail.configuration import airflow_cfg, connection
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.configuration.connection import FluxomailConnection
@@ -36,17 +34,19 @@ class WatcherPool:
         """Return the pool of the running event loop. Kept by the loop itself, because ids are used again."""
         return cls._of_loops.setdefault(asyncio.get_running_loop(), cls())
 
-    async def get(self, conn_id: str, *, instead_of: Watcher | None = None) -> Watcher:
+    async def get(self, conn_id: str, *, instead_of: Watcher | None = None, used_before: bool = False) -> Watcher:
         """Return the watcher for a connection, which is looked up once for as long as the watcher lives.
 
         :param instead_of: a watcher whose key was refused: look the connection up again, unless that has been done.
+        :param used_before: see :func:`.outages`.
         """
         lookup = self._lookups.get(conn_id)
         if lookup is None or self._is_over(lookup, conn_id, instead_of):
             # In a task and a context of its own: the trigger that comes first may be cancelled.
             lookup = asyncio.get_running_loop().create_task(self._find(conn_id), context=contextvars.Context())
             self._lookups[conn_id] = lookup
-        return await asyncio.shield(lookup)
+        with connection.outages(conn_id, used_before=used_before):
+            return await asyncio.shield(lookup)
 
     def _is_over(self, lookup: asyncio.Task[Watcher], conn_id: str, instead_of: Watcher | None) -> bool:
         if not lookup.done():
@@ -57,17 +57,16 @@ class WatcherPool:
 
     async def _find(self, conn_id: str) -> Watcher:
         try:
-            connection = await look_up(conn_id)
-        except FluxomailError:
+            found = await connection.read_connection(conn_id)
+            for known, watcher in self._watchers:
+                if known == found and not watcher.ended:
+                    return watcher
+            follow = airflow_cfg.follow_events()
+            watcher = Watcher(found.settings, share=found.poll_share, follow=follow, on_end=self._forget)
+        except Exception:
             self._failed_at[conn_id] = time.monotonic()
             raise
-        for known, watcher in self._watchers:
-            if known == connection and not watcher.ended:
-                return watcher
-        watcher = Watcher(
-            connection.settings, share=connection.poll_share, follow=airflow_cfg.follow_events(), on_end=self._forget
-        )
-        self._watchers.append((connection, watcher))
+        self._watchers.append((found, watcher))
         return watcher
 
     def _forget(self, watcher: Watcher) -> None:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
-from airflow_provider_fluxomail.client.retries import spread
+from airflow_provider_fluxomail.client.retries import hold_seconds, spread
 from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Ending, Wait, now, timing
+from airflow_provider_fluxomail.configuration.connection import outages
 from airflow_provider_fluxomail.metrics import Metrics
 
 if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.models import Timeline
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,11 @@ class WorkerWait:
         wait, began = self.wait, now()
         try:
             try:
-                timeline = self._hook.get_timeline(wait.send_id, max_attempts=1)
+                timeline = self._read()
             except FluxomailAuthError:
                 # Its key may have been replaced.
                 self._hook.forget()
-                timeline = self._hook.get_timeline(wait.send_id, max_attempts=1)
+                timeline = self._read()
         except FluxomailError as error:
             ending = wait.on_error(error, now())
             if ending is None and wait.trouble_is_new:
@@ -46,6 +48,13 @@ class WorkerWait:
             return ending
         wait.seen = began
         return wait.on_timeline(timeline)
+
+    def _read(self) -> Timeline:
+        with outages(self._hook.fluxomail_conn_id):
+            # The task has looked it up before its first poll.
+            self._hook.get_options()
+        within = self.wait.poll_seconds(now())
+        return self._hook.get_timeline(self.wait.send_id, max_attempts=1, within=within)
 
     def poll_until_ended(self, interval: float, *, deferrable: bool) -> Ending | None:
         """Poll until the wait ends. A deferrable one polls a few times only; ``None``: it is time to defer."""
@@ -87,6 +96,9 @@ class WorkerWait:
 def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: str) -> float | None:
     """Return when a rate-limited task may resume, epoch seconds, ``None`` if that is later than ``give_up_at``."""
     wait = retry_after or timing().rate_limit_wait
+    if now() + wait > give_up_at:
+        # Perhaps by mistake: a request shows whether the server still asks for it.
+        wait = hold_seconds(wait)
     if now() + wait > give_up_at:
         log.warning("Rate limited for another %.0f s, which would exceed max_rate_limit_wait; giving up.", wait)
         return None

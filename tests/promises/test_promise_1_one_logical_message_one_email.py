@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,19 +18,22 @@ from typing import Any, get_args
 import hypothesis
 import pytest
 
-from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
+from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowFailException
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.errors import (
     FluxomailBatchUnfinishedError,
+    FluxomailError,
     FluxomailIdempotencyConflictError,
     FluxomailServerError,
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.email_backend import send_email
+from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
-from airflow_provider_fluxomail.operators import FluxomailSendOperator
+from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.faults.models import KINDS
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sending import idempotency_key
 from tests.support import (
     bad_servers,
     batches,
@@ -49,6 +54,7 @@ from tests.support.timing import batch_timing, quick_waits
 from tests.support.ways import (
     ATTEMPTS,
     LONG_429,
+    MESSAGE,
     PASSING,
     PASSING_FEW,
     PERMANENT,
@@ -737,6 +743,102 @@ def test_promise_1_by_hand_a_foreign_replay_fails(sandbox: Sandbox, running: Any
     by_hand(deployments.ADA, part="report")
     with pytest.raises(FluxomailIdempotencyConflictError, match="another recipient"):
         by_hand(deployments.BOB, part="report")
+
+
+def by_hook(text: str) -> None:
+    with contextlib.closing(FluxomailHook()) as hook:
+        hook.send({"to": deployments.ADA, "subject": text, "content": text})
+
+
+def by_operator(text: str) -> None:
+    arguments: dict[str, Any] = {"to": deployments.ADA, "subject": text, "content": text}
+    FluxomailSendOperator(task_id="by_hand", **arguments).execute(idempotency_key._running_context())
+
+
+def by_batch(text: str) -> None:
+    rows = [{"to": person, "subject": text, "content": text} for person in emails.PEOPLE]
+    FluxomailSendBatchOperator(task_id="by_hand", messages=rows).execute(idempotency_key._running_context())
+
+
+def by_email(text: str) -> None:
+    send_email(emails.PEOPLE, text, f"<p>{text}</p>")
+
+
+@pytest.mark.parametrize("send", [by_hook, by_operator, by_batch, by_email])
+@pytest.mark.parametrize("fault", ["response_lost_after_store", "error_before_store", "malformed_json", 429, 400])
+def test_promise_1_an_authors_own_loop_sends_each_message_once(
+    sandbox: Sandbox, running: Any, send: Callable[[str], None], fault: Any
+) -> None:
+    """The call is repeated until it succeeds; then comes the next message. A retry of the task sends nothing more."""
+    for try_number in (1, 2):
+        running(try_number=try_number)
+        for text in ("One", "Two"):
+            for number in range(3):
+                if try_number == 1 and number < 2:
+                    sandbox.connect(max_attempts=1)
+                    last = emails.PEOPLE[-1] if send in (by_batch, by_email) else deployments.ADA
+                    sandbox.fail_next(fault, to=last)
+                with contextlib.suppress(FluxomailError, AirflowFailException):
+                    send(text)
+                    break
+    people = emails.PEOPLE if send in (by_batch, by_email) else [deployments.ADA]
+    assert Counter((mail.to, mail.subject) for mail in sandbox.messages()) == Counter(
+        (person, text) for person in people for text in ("One", "Two")
+    )
+
+
+@pytest.mark.parametrize("send", [by_hook, by_operator, by_batch])
+def test_promise_1_in_doubt_another_text_to_the_same_person_waits_for_the_retry(
+    sandbox: Sandbox, running: Any, send: Callable[[str], None]
+) -> None:
+    """It may be the message in doubt, rendered again, or the next one."""
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next("response_lost_after_store")
+    running()
+    errors: list[FluxomailError] = []
+    for text in ("One", "Two"):
+        try:
+            send(text)
+        except FluxomailError as error:
+            errors.append(error)
+    assert [error.permanent for error in errors] == [False, False]
+    assert "part=" in str(errors[1]), "says what to do"
+    running(try_number=2)
+    for text in ("One", "Two"):
+        send(text)
+    texts = Counter(mail.subject for mail in sandbox.messages())
+    assert set(texts) == {"One", "Two"}
+    assert len(set(texts.values())) == 1
+    assert len({mail.idempotency_key for mail in sandbox.messages()}) == len(sandbox.messages())
+
+
+@pytest.mark.parametrize("send", [by_hook, by_operator])
+def test_promise_1_two_texts_to_one_person_in_another_order_are_no_two_mails(
+    sandbox: Sandbox, running: Any, send: Callable[[str], None]
+) -> None:
+    running()
+    send("One")
+    running(try_number=2)
+    send("Two")
+    with pytest.raises((FluxomailIdempotencyConflictError, AirflowFailException), match="their order changed"):
+        send("One")
+    sandbox.assert_sent(1)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("task", [batches.operator, decorated_tasks.decorated])
+def test_promise_1_two_rows_to_one_person_in_another_order_are_each_sent_once(
+    sandbox: Sandbox, store: Store, task: Any, kept: bool
+) -> None:
+    rows = [{**MESSAGE, "content": text} for text in ("One", "Two")]
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next(503, skip=1)
+    for number in (1, 2):
+        given = rows[::-1] if number == 2 else rows
+        ctx = {**context(try_number=number), "task_state_store": store if kept else None}
+        run = Run(task((lambda: given) if task is decorated_tasks.decorated else given), ctx)  # noqa: B023
+    assert run.kind == "success", run.error
+    assert sorted(mail.content for mail in sandbox.messages()) == ["One", "Two"]
 
 
 def test_promise_1_a_late_retry_of_a_send_that_is_known_sends_nothing(

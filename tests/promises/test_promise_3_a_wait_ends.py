@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from airflow_provider_fluxomail.client import errors
+from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException
+from airflow_provider_fluxomail.client import errors, retries
+from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.event_types import FAILURES
+from airflow_provider_fluxomail.client.models import Timeline
+from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.client.timeline import judge
 from airflow_provider_fluxomail.client.watching.wait import now
+from airflow_provider_fluxomail.configuration import connection
+from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
@@ -24,13 +33,15 @@ from tests.support import (
     sensors,
     timelines,
     watched_waits,
+    watcher_pools,
     watchers,
 )
 from tests.support.airflow_facts import CAN_POKE_AGAIN
 from tests.support.airflow_runs import DagRuns
-from tests.support.running import Run
+from tests.support.bad_servers import Serve, head
+from tests.support.running import Run, fire
 from tests.support.timing import wait_timing
-from tests.support.watching import Mail, reads, send, timing, watching
+from tests.support.watching import Mail, reads, send, timing, until, watching
 from tests.support.ways import MESSAGE, PASSING, TIMELINE, Fault, Try, by_hook, connect
 
 #: A response to a read never has a sendId to miss.
@@ -76,6 +87,173 @@ def test_promise_3_a_wait_ends_though_a_fault_stays(sandbox: Sandbox, deferrable
     run = wait(deferrable, timeout=0.5)
     assert run.kind == "AirflowSensorTimeout", run.error
     sandbox.assert_sent(1)
+
+
+def once(error: BaseException, then: Callable[..., Any]) -> Callable[..., Any]:
+    """Fail with an error at the first call, and call ``then`` after that."""
+    errors_ = [error]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if errors_:
+            raise errors_.pop()
+        return then(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.usefixtures("quick")
+@each_mode
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(
+            {"status": 200, "body": json.dumps({"events": [], "nextCursor": cursor})}
+            for cursor in ("\ud800", "a\udfff", "x" * 5000)
+        ),
+        {"status": 200, "body": '{"events": ' + "[" * 100_000},
+        {"status": 200, "body": '{"events": [{"type": "bounced", "ts": ' + "9" * 5000 + "}]}"},
+        {"status": 300, "headers": {"Location": "http://["}},
+        *({"kind": "proxy_error_page", "status": status} for status in (400, 402, 403, 405, 407, 413, 451)),
+        {"status": 429, "headers": dict.fromkeys(("X-RateLimit-Limit", "X-RateLimit-Remaining"), "1e308")},
+    ],
+    ids=lambda fault: str(fault)[:60],
+)
+def test_promise_3_no_response_ends_a_wait(sandbox: Sandbox, deferrable: bool, fault: dict[str, Any]) -> None:
+    sandbox.fail_next(path=TIMELINE, times=2, **{"kind": "status", **fault})
+    run = wait(deferrable, timeout=60)
+    assert run.kind == "success", run.error
+    assert sandbox.faults() == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Timeline, "parse"), (AsyncFluxomailClient, "get_timeline")], ids=["reading", "transport"]
+)
+async def test_promise_3_what_one_timeline_breaks_is_its_own_waits(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    sent = send(sandbox, 4)
+    monkeypatch.setattr(owner, name, once(KeyError("ops@example.org"), getattr(owner, name)))
+    async with watching(sandbox) as waits:
+        waits.start(sent, ago=None, interval=0.1)
+        for send_id in sent:
+            Mail(sandbox).event("delivered", send_id)
+        assert set((await waits.all_ended()).values()) == {"reached"}
+    (line,) = [line for lines in waits.log.values() for line in lines if "WARNING" in line]
+    assert line.endswith("still waiting: the response could not be processed: KeyError")
+
+
+async def test_promise_3_a_watcher_that_has_crashed_is_replaced(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wait_timing(monkeypatch, restart=0.1)
+    monkeypatch.setattr(Pacer, "delay", once(ZeroDivisionError(), Pacer.delay))
+    ended = await asyncio.gather(
+        *(
+            asyncio.wait_for(fire(watcher_pools.trigger(one, seen=None)), 30)
+            for one in send(sandbox, 5, to="ops@example.org")
+        )
+    )
+    assert [one["status"] for one in ended] == ["reached"] * 5
+    assert caplog.text.count("The watcher of waits failed") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AirflowNotFoundException("no such conn_id"), RuntimeError("API_SERVER_ERROR"), KeyError("secret"), ImportError()],
+    ids=repr,
+)
+async def test_promise_3_a_lookup_that_fails_once_ends_none_of_many_waits(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    wait_timing(monkeypatch, restart=0.2, failed_lookup=0.1)
+    monkeypatch.setattr(connection, "read_connection", once(error, connection.read_connection))
+    monkeypatch.setattr(FluxomailDeliveryTrigger, "log", logging.getLogger("triggerer"))
+    async with watcher_pools.waits(send(sandbox, 20, to="ops@example.org")) as tasks:
+        ended = await asyncio.wait_for(asyncio.gather(*tasks), 30)
+    assert [one["status"] for one in ended] == ["reached"] * 20
+    assert caplog.text.count("Airflow cannot return connection 'fluxomail_default'") == 20, "in each task's own log"
+
+
+async def test_promise_3_a_lookup_that_fails_after_a_401_ends_no_wait(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_timing(monkeypatch, restart=0.1, failed_lookup=0.05)
+    sandbox.connect(key=sandbox.key("old"))
+    (sent,) = send(sandbox)
+    real = connection.read_connection
+    async with watcher_pools.waits([sent], seen=None, poll_interval=0.1) as tasks:
+        await until(lambda: reads(sandbox) >= 1)
+        monkeypatch.setattr(connection, "read_connection", once(AirflowNotFoundException("x"), real))
+        sandbox.connect()
+        sandbox.revoke("old")
+        Mail(sandbox).event("delivered", sent)
+        assert (await asyncio.wait_for(tasks[0], 30))["status"] == "reached"
+
+
+def test_promise_3_a_lookup_that_fails_after_a_401_ends_no_wait_of_a_worker(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_id, real = sensors.send(), FluxomailHook.get_connection
+    sandbox.fail_next(401, path=TIMELINE)
+    answers = iter([None, AirflowNotFoundException("x"), RuntimeError("API_SERVER_ERROR")])
+
+    def get_connection(conn_id: str) -> Any:
+        if error := next(answers, None):
+            raise error
+        return real(conn_id)
+
+    monkeypatch.setattr(FluxomailHook, "get_connection", staticmethod(get_connection))
+    run = Run(sensors.sensor("poke", send_id=send_id))
+    assert run.kind == "success", run.error
+    assert next(answers, "used") == "used"
+
+
+@each_mode
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503, "retry_after": 86400},
+        {"status": 503, "retry_after": "1e308"},
+        {"status": 429, "retry_after": {"http_date_in": 10**9}},
+        *(
+            {"status": 429, "headers": {"X-RateLimit-Reset": reset}}
+            for reset in ("4102444800", "4102444800000", "1e30", "1e308")
+        ),
+    ],
+    ids=str,
+)
+def test_promise_3_no_response_silences_a_wait(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, fault: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(retries, "LONGEST_HOLD", 0.3)
+    sandbox.fail_next("status", path=TIMELINE, times=2, **fault)
+    run = wait(deferrable, timeout=60)
+    assert run.kind == "success", run.error
+    polls = sandbox.requests("GET")
+    assert len(polls) == 3
+    assert min(polls.gaps[1:]) >= 0.3
+
+
+@each_mode
+def test_promise_3_the_deadline_covers_all_pages_of_a_timeline(
+    sandbox: Sandbox, serve: Serve, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    wait_timing(monkeypatch, least_poll=0.5)
+
+    def slow_page(socket: Any, _: bytes) -> None:
+        # Not a wait for something: the server is slow.
+        time.sleep(0.1)
+        body = json.dumps({"events": [], "nextCursor": str(time.monotonic())}).encode()
+        socket.sendall(head(Content_Length=len(body)) + body)
+
+    server = serve(slow_page)
+    sandbox.connect(host=server.url, allow_http=True)
+    began = time.monotonic()
+    run = Run(sensors.sensor("deferrable" if deferrable else "poke", send_id="s1", timeout=1))
+    assert run.kind == "AirflowSensorTimeout", run.error
+    assert "the timeline was not complete after" in str(run.error)
+    assert time.monotonic() - began < 6
+    assert len(server.seen) < 40
 
 
 @hypothesis.settings(

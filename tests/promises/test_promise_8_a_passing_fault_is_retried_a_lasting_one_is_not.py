@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,28 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailBatchUnfinishedError,
     FluxomailRateLimitError,
     FluxomailServerError,
+    FluxomailStorageError,
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending.attachments import read_attachments
-from tests.support import batches, error_responses, retry_policies, send_operators
+from tests.support import bad_servers, batches, error_responses, retry_policies, send_operators
+from tests.support.bad_servers import Serve, answers
+from tests.support.flaky_storage import FlakyStorage, StorageResetError, flaky_storage
 from tests.support.running import Run, context
+from tests.wire.conftest import Transport
+
+__all__ = ["flaky_storage"]
+
+#: What storages raise when they do not respond, and what they raise for what stays as it is.
+PASSING = (
+    StorageResetError("reset"), ConnectionResetError(104, "Connection reset by peer"), TimeoutError("timed out"),
+    OSError(5, "Input/output error"), OSError(28, "No space left on device"), ValueError("no JSON"), KeyError("Body"),
+)  # fmt: skip
+LASTING = (
+    PermissionError(13, "Permission denied"), IsADirectoryError(21, "Is a directory"), OSError(30, "Read-only"),
+    ImportError("Install s3fs"), NotImplementedError("read-only storage"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("status", error_responses.BY_STATUS)
@@ -76,3 +93,84 @@ def test_promise_8_a_5xx_that_lasts_is_airflows_to_retry(sandbox: Sandbox) -> No
     sandbox.connect(max_attempts=1)
     sandbox.fail_next("error_before_store")
     assert isinstance(Run(send_operators.operator()).error, FluxomailServerError)
+
+
+@pytest.mark.parametrize("lines", [b"Content-Length: 5\r\n", b"Content-Encoding: gzip\r\n"])
+def test_promise_8_a_response_that_cannot_be_read_is_retried_with_the_same_key(
+    call: Transport, serve: Serve, lines: bytes
+) -> None:
+    """The message may be stored by then: what the response looks like says nothing of that."""
+    body = b'{"sendId": "s1"}'
+    broken = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (lines, len(body), body)
+    server = serve(answers(broken))
+    with pytest.raises(errors.FluxomailError) as caught:
+        call(
+            bad_servers.settings(server.url, max_attempts=3, timeout=10),
+            "send",
+            bad_servers.MESSAGE,
+            idempotency_key="k1",
+        )
+    assert (caught.value.ambiguous, caught.value.permanent) == (True, False)
+    assert [b"idempotency-key: k1" in request.lower() for request in server.seen] == [True] * 3
+
+
+@pytest.mark.parametrize("at", ["info", "open", "read"])
+@pytest.mark.parametrize("error", [*PASSING, *LASTING], ids=repr)
+def test_promise_8_a_storage_that_does_not_respond_is_airflows_to_retry(
+    sandbox: Sandbox, tmp_path: Path, flaky_storage: FlakyStorage, error: Exception, at: str
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in batches.people(3)))
+    flaky_storage.error, flaky_storage.at = error, at
+    url = flaky_storage.url(rows)
+    row = {**batches.people(1)[0], "attachments": [url]}
+    tasks: dict[str, Any] = {
+        "attachments[0]": partial(send_operators.operator, attachments=[url]),
+        "messages": partial(batches.operator, url),
+        "messages[0]: attachments[0]": partial(batches.operator, [row]),
+        "report_path": partial(batches.operator, batches.people(1), report_path=flaky_storage.url(tmp_path / "report")),
+    }
+    if at != "open":
+        del tasks["report_path"]  # a new one is only written
+    if error in PASSING:
+        del tasks["messages[0]: attachments[0]"]  # the storage's error, not that of the row
+    for field, task in tasks.items():
+        run = Run(task())
+        assert run.kind == ("FluxomailStorageError" if error in PASSING else "AirflowFailException"), field
+        assert f"{field}: cannot" in str(run.error)
+        assert flaky_storage.conn_id not in str(run.error)
+    assert sandbox.requests() == []
+    flaky_storage.error = None
+    for task in tasks.values():
+        assert Run(task(), context(try_number=2)).error is None
+
+
+@pytest.mark.parametrize("error", [*PASSING, *LASTING, FileNotFoundError(2, "No such file")], ids=repr)
+def test_promise_8_rows_that_cannot_be_read_to_the_end_are_read_again_by_the_next_try(
+    sandbox: Sandbox, tmp_path: Path, flaky_storage: FlakyStorage, error: Exception
+) -> None:
+    """However lasting it looks: some messages are sent, and a task that fails for good would not send the others."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in batches.people(10)))
+    flaky_storage.error, flaky_storage.opens, flaky_storage.after = error, 1, path.stat().st_size // 2
+    run = Run(batches.operator(flaky_storage.url(path)))
+    assert isinstance(run.error, FluxomailBatchUnfinishedError)
+    assert "while they were being sent: messages: cannot read" in str(run.error)
+    sent = run.error.counts.sent
+    assert 0 < sent < 10
+    flaky_storage.error = None
+    assert Run(batches.operator(flaky_storage.url(path)), context(try_number=2)).kind == "success"
+    sandbox.assert_sent(10)
+
+
+def test_promise_8_a_missing_file_is_permanent_and_a_storage_that_says_nothing_is_not(
+    tmp_path: Path, flaky_storage: FlakyStorage
+) -> None:
+    with pytest.raises(FluxomailValidationError, match="there is no file"):
+        read_attachments([flaky_storage.url(tmp_path / "nothing")])
+    with pytest.raises(FluxomailValidationError, match="there is no file"):
+        read_attachments([flaky_storage.url(tmp_path)])
+    # fsspec's own isfile() makes a missing file of any error.
+    flaky_storage.error, flaky_storage.at = StorageResetError("reset"), "info"
+    with pytest.raises(FluxomailStorageError, match="cannot read"):
+        read_attachments([flaky_storage.url(tmp_path / "nothing")])

@@ -128,7 +128,7 @@ def test_parsing_a_dag_imports_nothing_that_only_a_worker_needs() -> None:
     own = {name.partition(".")[2] for name in imported if name.startswith("airflow_provider_fluxomail.")}
     # Airflow 3.3 itself reads it in each process.
     own -= {"provider_info", "configuration.form"}
-    classes = {"operators", "operators.batch", "operators.send", "sensors"}
+    classes = {"operators", "operators.batch", "operators.send", "operators.templates", "sensors"}
     shared = {
         "airflow_compat", "client", "client.defaults", "client.errors", "client.event_types", "client.redaction",
         "configuration", "configuration.airflow_cfg", "configuration.old_arguments", "configuration.options", "links",

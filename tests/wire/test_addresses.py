@@ -48,6 +48,17 @@ def test_each_recipient_of_a_text_gets_a_mail(sandbox: Sandbox) -> None:
     assert sorted(mail.to for mail in sandbox.assert_sent(4)) == sorted(COPIES * 2)
 
 
+@pytest.mark.parametrize("people", [["ada@stra\u00dfe.de", "ada@strasse.de"], ["ada@strasse.de", "ada@stra\u00dfe.de"]])
+def test_recipients_whose_keys_would_be_equal_both_get_the_alert_once(sandbox: Sandbox, people: list[str]) -> None:
+    for _ in range(2):
+        FluxomailNotifier(to=[*people, "ADA@xn--strae-oqa.de"])(context())
+    assert sorted(mail.to for mail in sandbox.assert_sent(2)) == sorted(people)
+    FluxomailSendBatchOperator(task_id="send", messages=[{**MAIL, "to": person} for person in people]).execute(
+        context()
+    )
+    sandbox.assert_sent(4)
+
+
 # Images that a body expects within the mail
 
 LOGO = '<p>Text <img src=\'cid:logo.png\'><td background = "CID:back"><p style="background: url(cid:style)"></p>'

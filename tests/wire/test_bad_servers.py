@@ -115,7 +115,10 @@ def test_the_key_goes_out_once_as_a_bearer_and_netrc_does_not_replace_it(
         ({"HTTP_PROXY": "PROXY", "NO_PROXY": "127.0.0.1"}, "", "server"),
         ({"HTTP_PROXY": "PROXY", "NO_PROXY": "other.example"}, "", "proxy"),
         # httpx alone refuses SOCKS even where it is not used, so that a send would work and the deferred wait not.
-        ({"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, "", "server"),
+        ({"ALL_PROXY": "socks5h://127.0.0.1:9", "NO_PROXY": "127.0.0.0/8"}, "", "server"),
+        ({"HTTP_PROXY": "PROXY", "NO_PROXY": "127.0.0.0/8"}, "", "server"),
+        ({"HTTP_PROXY": "PROXY", "NO_PROXY": "SERVER"}, "", "server"),
+        ({"HTTP_PROXY": "PROXY", "NO_PROXY": "127.0.0.1:1"}, "", "proxy"),
         ({"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "other.example", "HTTP_PROXY": "PROXY"}, "", "proxy"),
         ({"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "other.example"}, "all", "proxy"),
     ],
@@ -132,14 +135,32 @@ def test_which_proxy_is_used(
     """The connection's outranks the environment's, and ``NO_PROXY`` too."""
     servers = {"server": serve(ACCEPTS), "proxy": serve(ACCEPTS)}
     # Without a scheme, as curl takes it too.
-    address = servers["proxy"].url.removeprefix("http://")
+    address = {name: server.url.removeprefix("http://") for name, server in servers.items()}
     for name, value in environment.items():
-        monkeypatch.setenv(name, value.replace("PROXY", address))
+        monkeypatch.setenv(name, value.replace("PROXY", address["proxy"]).replace("SERVER", address["server"]))
     proxies = {connection: servers["proxy"].url} if connection else {}
     call(settings(servers["server"].url, proxies=proxies), "send", MESSAGE, idempotency_key="k")
     assert {name: len(server.seen) for name, server in servers.items()} == {"server": 0, "proxy": 0, used: 1}
     start = b"POST http://127.0.0.1:" if used == "proxy" else b"POST /api/"
     assert servers[used].seen[0].startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "header"),
+    [("user:p%40ss@", "dXNlcjpwQHNz"), ("token@", "dG9rZW46"), ("%C3%BC:%E2%82%AC@", "w7w64oKs"), ("", None)],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_gets_its_credentials(
+    call: Transport, serve: Serve, scheme: str, credentials: str, header: str | None
+) -> None:
+    proxy = serve(ACCEPTS if scheme == "http" else answers(head("407 Who are you")))
+    url = proxy.url.replace("//", f"//{credentials}")
+    who = settings(f"{scheme}://mail.example", proxies={"all": url}, allow_http=True)
+    with pytest.raises(errors.FluxomailConnectionError) if scheme == "https" else contextlib.nullcontext():
+        call(who, "send", MESSAGE, idempotency_key="k")
+    (request,) = proxy.seen
+    lines = [line for line in request.split(b"\r\n") if line.lower().startswith(b"proxy-authorization:")]
+    assert lines == ([f"Proxy-Authorization: Basic {header}".encode()] if header else [])
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])

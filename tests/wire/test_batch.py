@@ -15,10 +15,12 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailBatchUnfinishedError,
     FluxomailConnectionError,
     FluxomailRateLimitError,
-    FluxomailValidationError,
 )
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from airflow_provider_fluxomail.sending.batch.rows import BadRow, Rows
+from airflow_provider_fluxomail.sending.batch import rows, sender
+from airflow_provider_fluxomail.sending.batch.row_files import BadRow
+from airflow_provider_fluxomail.sending.batch.rows import Rows
+from airflow_provider_fluxomail.sending.send_once import send_once
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 from tests.support.airflow_facts import stored
 from tests.support.batches import SandboxTime, batch, people, posts, quick_batches, run
@@ -139,6 +141,36 @@ def test_each_outcome(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> Non
     sandbox.assert_sent(8)
 
 
+def test_an_unexpected_error_of_one_message_is_that_ones(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(message: Any, *args: Any) -> Any:
+        if message.to == "p3@example.org":
+            raise LookupError(message.to)
+        return send_once(message, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sender, "send_once", fails)
+        done = run(people(8))
+    assert isinstance(done.error, FluxomailBatchUnfinishedError), "Airflow's to retry"
+    assert "messages[3]: unknown (FluxomailError): unexpected LookupError in test_batch.py" in caplog.text
+    sandbox.assert_sent(7)
+    assert run(people(8), ctx={"try_number": 2}).kind == "success"
+    sandbox.assert_sent(8)
+
+
+def test_a_row_that_cannot_be_checked_is_named(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(fields: Any) -> Any:
+        raise LookupError(str(fields)) if fields["to"] == "p3@example.org" else OSError("storage")
+
+    monkeypatch.setattr(rows, "given_fields", fails)
+    done = run(people(8)[3:4])
+    assert "messages[0]: unexpected LookupError in test_batch.py" in str(done.error)
+    assert "p3@" not in str(done.error)
+    assert isinstance(run(people(8)).error, OSError), "Airflow's to retry"
+    sandbox.assert_sent(0)
+
+
 @pytest.mark.parametrize(("on_error", "sent"), [("continue", 29), ("stop", 4)])
 def test_on_error(sandbox: Sandbox, on_error: str, sent: int) -> None:
     sandbox.fail_next(400, to="p3@example.org")
@@ -165,9 +197,9 @@ def test_what_concerns_single_messages_rejects_these_alone(sandbox: Sandbox) -> 
     sandbox.settings(attachments_in_plan=False)
     sandbox.fail_next(403, to="p1@example.org", body={"error": "policy forbids it"})
     sandbox.fail_next(413, to="p3@example.org")
-    rows = people(5, policy_key="bulk")
-    rows[2]["attachments"] = [{"filename": "a.txt", "content": "x"}]
-    done = run(rows)
+    messages = people(5, policy_key="bulk")
+    messages[2]["attachments"] = [{"filename": "a.txt", "content": "x"}]
+    done = run(messages)
     assert "3 of 5 messages failed (3 rejected" in str(done.error)
     sandbox.assert_sent(2)
 
@@ -200,7 +232,7 @@ def test_rows_that_turn_bad_while_they_are_sent(sandbox: Sandbox, tmp_path: Path
     one = batch(sandbox, [], SandboxTime(sandbox))
     one._rows = Changing(people(6))
     one._concurrency = 1
-    with pytest.raises(FluxomailValidationError, match="changed while they were being sent: line 6"):
+    with pytest.raises(FluxomailBatchUnfinishedError, match="changed while they were being sent: line 6"):
         one.run()
     assert one.outcomes.counts.sent == 5
 

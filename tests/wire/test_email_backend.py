@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from airflow_provider_fluxomail import email_backend
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException
 from airflow_provider_fluxomail.client.errors import (
     FluxomailAuthError,
     FluxomailConnectionError,
+    FluxomailError,
     FluxomailServerError,
     FluxomailValidationError,
 )
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sending import idempotency_key
 from tests.support.airflow_facts import NO_FAILURE_MAILS
 from tests.support.airflow_runs import DagRuns
 from tests.support.emails import PEOPLE, airflows_send_email, backend_emails, clock
+from tests.support.running import context
 
 __all__ = ["backend_emails", "clock"]
 pytestmark = pytest.mark.usefixtures("backend_emails", "clock")
@@ -166,6 +172,100 @@ def test_what_holds_for_all_ends_it(sandbox: Sandbox) -> None:
     sandbox.connect(host="http://127.0.0.1:1", max_attempts=1)
     with pytest.raises(FluxomailConnectionError):
         send_email(PEOPLE, "News", "<p>Text</p>")
+
+
+ADA, BOB = PEOPLE
+CC: Final[dict[str, Any]] = {"cc": "copy@example.org", "bcc": ["blind@example.org"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault", "told", "stored"),
+    [
+        # The first recipient gets none: the copies go with the next email.
+        (CC, {"status": 400, "to": ADA}, "400", {BOB: (["copy@example.org"], ["blind@example.org"])}),
+        ({**CC, "to": ["nobody", BOB]}, None, "to is not", {BOB: (["copy@example.org"], ["blind@example.org"])}),
+        # A copy that is no address, in any form.
+        ({"cc": ["nobody", "copy@example.org"]}, None, r"^cc\[0\]", {ADA: (["copy@example.org"], []), BOB: ([], [])}),
+        ({"cc": "copy@example.org, nobody"}, None, r"^cc\[1\]", {ADA: (["copy@example.org"], []), BOB: ([], [])}),
+        ({"bcc": ["a\nb@example.org"]}, None, r"^bcc\[0\]", {ADA: ([], []), BOB: ([], [])}),
+        ({"bcc": 5}, None, "^bcc must", {ADA: ([], []), BOB: ([], [])}),
+        # A copy to a recipient, or twice to one person.
+        ({"cc": [BOB.upper(), "Copy <copy@example.org>"], "bcc": "Bob <bob@example.org>; copy@example.org"}, None, None,
+         {ADA: (["Copy <copy@example.org>"], []), BOB: ([], [])}),
+        # A copy that the server refuses costs nobody an email.
+        (CC, {"status": 400, "times": 2}, "cc.0.: Fluxomail refuses", {ADA: ([], []), BOB: ([], [])}),
+        # It is unknown whether the copies went out with the first email: they must not go out twice.
+        (CC, {"status": 503, "to": ADA, "times": None}, "503", {BOB: ([], [])}),
+        (CC, {"kind": "error_after_store", "to": ADA, "times": None}, "500",
+         {ADA: (["copy@example.org"], ["blind@example.org"]), BOB: ([], [])}),
+        # None is accepted.
+        (CC, {"status": 400, "times": None}, "400", {}),
+    ],
+)  # fmt: skip
+def test_copies_go_with_the_first_email_that_is_accepted(
+    sandbox: Sandbox, fields: dict[str, Any], fault: dict[str, Any] | None, told: str | None, stored: dict[str, Any]
+) -> None:
+    if fault:
+        sandbox.fail_next(**{"kind": "status", **fault})
+    for _ in range(1 if fault and fault.get("times", 1) else 2):
+        with pytest.raises(FluxomailError, match=told) if told else contextlib.nullcontext():
+            send_email(**{"to": PEOPLE, "subject": "News", "html_content": "<p>Text</p>", **fields})
+    assert {mail.to: (mail.cc, mail.bcc) for mail in sandbox.messages()} == stored
+
+
+def test_a_copy_that_is_not_allowed_costs_nobody_an_email(sandbox: Sandbox) -> None:
+    sandbox.connect(allowed_recipient_domains=["example.org"])
+    with pytest.raises(FluxomailValidationError, match=r"^cc\[1\]: the connection allows"):
+        send_email(PEOPLE, "News", "<p>Text</p>", cc=["copy@example.org", "copy@example.com"])
+    assert [(mail.to, mail.cc) for mail in sandbox.messages()] == [(ADA, ["copy@example.org"]), (BOB, [])]
+
+
+@pytest.mark.parametrize("where", ["asks for a key", "creates a message"])
+def test_an_unexpected_error_of_one_recipient_is_that_ones(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    name = "_identity" if where == "asks for a key" else "EmailMessage"
+    whole = getattr(email_backend, name)
+
+    def fails(*args: Any, **how: Any) -> Any:
+        if ADA in (how.get("to"), getattr(args[0], "to", None) if args else None):
+            raise LookupError(f"no {ADA}")
+        return whole(*args, **how)
+
+    monkeypatch.setattr(email_backend, name, fails)
+    with pytest.raises(FluxomailError, match=r"unexpected LookupError in test_email_backend\.py, line") as caught:
+        send_email(PEOPLE, "News", "<p>Text</p>", cc="copy@example.org")
+    assert not caught.value.permanent
+    assert [mail.to for mail in sandbox.messages()] == [BOB]
+    assert ADA not in str(caught.value) + caplog.text
+
+
+#: What is at the end of Airflow's failure email.
+LINK = '<br>Log: <a href="https://airflow.example.org/dags/load?a=1&b=2">Link</a><br>'
+
+
+@pytest.mark.parametrize(
+    "exception",
+    ["<i>x</i> &amp; " * 200_000, "line<br>" * 400_000, "x" * 23 * 2**20, "&lt;" * 2**21, "\U0001f600" * 2**20],
+)
+def test_a_failure_email_of_any_size_arrives_with_its_link(sandbox: Sandbox, exception: str) -> None:
+    send_email(ADA, "Airflow alert\x1b[0m \ud800" + "x" * 5000, f"Try 1 out of 2<br>Exception:<br>{exception}{LINK}")
+    mail = sandbox.message()
+    markup = str(mail.html_content)
+    assert len(markup) < 300_000
+    assert markup.startswith("Try 1 out of 2<br>Exception:<br>")
+    assert markup.endswith(LINK)
+    for body in (markup, mail.content):
+        assert re.search(r"\[[\d,]+ characters are left out here: see the log of the task\]", body)
+    assert "[Link](https://airflow.example.org/dags/load?a=1&b=2)" in mail.content
+    assert mail.subject.startswith("Airflow alert [0m xxx")
+
+
+def test_what_a_task_sends_is_not_cut(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency_key, "_running_context", context)
+    send_email(ADA, "News", "<p>" + "word " * 200_000)
+    assert len(str(sandbox.message().html_content)) > 1_000_000
+    assert len(sandbox.message().content) < 600_000
 
 
 # Whole Dags

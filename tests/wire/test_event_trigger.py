@@ -119,7 +119,10 @@ def test_it_can_be_rebuilt_from_what_is_stored() -> None:
         ({"types": []}, "types is empty"),
         ({"types": ""}, "unknown event type ''"),
         ({"types": "bounced", "domain": "ada@example.org"}, "not a domain"),
-        ({"types": "bounced", "domain": " "}, "not a domain"),
+        *(
+            ({"types": "bounced", "domain": bad}, "not a domain")
+            for bad in (" ", "*.a.org", "a.org;b.org", "http://a.org")
+        ),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], text: str) -> None:

@@ -8,6 +8,7 @@ import copy
 import importlib.util
 import json
 import logging
+import re
 import socket
 import threading
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Any, Final
 import pytest
 
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowFailException
-from airflow_provider_fluxomail.alerts import alert
+from airflow_provider_fluxomail.alerts import alert, sending
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
+from airflow_provider_fluxomail.sending.send_once import asend_once
 from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, TASKS_HAVE_A_LOG_URL
 from tests.support.airflow_runs import DagRuns
 from tests.support.notifiers import AIRFLOW_3, OPS, URL, Way, base_url_notifiers, by_await, context, log, told, way
@@ -368,6 +370,51 @@ def test_the_subject_is_never_empty_nor_long(sandbox: Sandbox) -> None:
     assert len(sandbox.messages()[-1].subject) == alert.MAX_SUBJECT
 
 
+@pytest.mark.parametrize(
+    ("written", "subject"),
+    [
+        # A family, a flag of letters, emoji newer than any interpreter, Persian and Arabic with their joiners.
+        *(2 * ("\U0001f468\u200d\U0001f469\u200d\U0001f467",), 2 * ("\U0001f3f4\U000e0067\U000e007f",)),
+        *(2 * ("\u2764\ufe0f \U0001fabc \U0001fbfa",), 2 * ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",)),
+        2 * ("soft\u00adhyphen",),
+        ("a\x00b\x1b[0m\tc\r\nd\u2028e\x85f\x7fg\ud800h", "a b [0m c d e f g h"),
+    ],
+)  # fmt: skip
+def test_a_subject_loses_control_characters_only(sandbox: Sandbox, written: str, subject: str) -> None:
+    FluxomailNotifier(to=OPS, subject=written, content="Text")(context())
+    assert sandbox.message().subject == subject
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [ValueError("x" * 2**22), ValueError("line\n" * 2**19), ValueError("half \ud800 of a character")],
+    ids=["long", "lines", "half"],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"content": "It failed: {{ exception }}\nLog: {{ alert.url }}"},
+        {"html_content": "<p>It failed: {{ exception | e }}</p><a href='{{ alert.url }}'>Log</a>"},
+        {"subject": "{{ exception }}"},
+        {},
+    ],
+    ids=lambda words: next(iter(words), "default"),
+)
+def test_an_alert_about_any_exception_arrives_with_its_link(
+    sandbox: Sandbox, way: Way, exception: ValueError, words: dict[str, Any]
+) -> None:
+    way(FluxomailNotifier(to=OPS, **words), context(exception=exception, rendered_map_index="m" * 2**20, map_index=1))
+    mail = sandbox.message()
+    for body in (mail.content, mail.html_content):
+        assert len(str(body)) < 600_000
+    assert URL in mail.content
+    cut = any("content" in name for name in words) and len(str(exception)) > 1000
+    assert (
+        bool(re.search(rf"\[[\d,]+ characters are left out here: see the log of the task at {URL}", mail.content))
+        is cut
+    )
+
+
 class Nothing:
     """A row without its session, or worse."""
 
@@ -390,11 +437,30 @@ def test_each_recipient_gets_a_mail_and_one_that_is_refused_keeps_it_from_nobody
 ) -> None:
     sandbox.fail_next(400, to="refused@example.org", times=None)
     people = [f"p{number}@example.org" for number in range(7)]
-    way(FluxomailNotifier(to=["refused@example.org", "not an address", "; ".join(people[:3]), *people[2:]]), context())
+    way(FluxomailNotifier(to=["refused@example.org", "not an address", str(people[:3]), *people[2:]]), context())
     assert sorted(mail.to for mail in sandbox.messages()) == people
     assert ["FluxomailValidationError" in line for line in told(log)] == [True, True]
     assert "recipient 1 of 9" in told(log)[0]
     assert "recipient 2 of 9" in told(log)[1]
+
+
+def test_an_unexpected_error_of_one_recipient_is_that_ones(
+    sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class UnprintableError(Exception):
+        def __str__(self) -> str:
+            raise LookupError("veiled")
+
+    def fails(message: Any, *args: Any, **how: Any) -> Any:
+        if message.to != OPS:
+            raise UnprintableError
+        return asend_once(message, *args, **how)
+
+    monkeypatch.setattr(sending, "asend_once", fails)
+    way(FluxomailNotifier(to=["bad@example.org", OPS]), context())
+    sandbox.assert_sent(1)
+    (line,) = told(log)
+    assert "recipient 1 of 2 was not sent: FluxomailError: unexpected UnprintableError in test_notifications.py" in line
 
 
 # Nothing of it reaches the callback

@@ -54,6 +54,9 @@ def test_deferrals_for_a_rate_limit_are_spread_and_bounded(sandbox: Sandbox) -> 
         (0.5, 3600, 7.5, 19),  # shorter would be too short for Airflow
         (3590, 3600, 3589.5, 3601),
         (None, 3600, 59, 76),
+        # Longer than the task may wait: perhaps by mistake, so one more request shows.
+        (86400, 3600, 599, 751),
+        (1e308, 601, 599, 602),
     ],
 )
 def test_the_time_of_a_deferral(

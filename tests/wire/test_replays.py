@@ -16,6 +16,12 @@ __all__ = ["by_hand", "running"]
 TIMELINE = "/api/v1/sends"
 
 
+def test_the_recipients_domain_is_compared_as_dns_knows_it(sandbox: Sandbox) -> None:
+    assert send("ada@stra\u00dfe.de").kind == "success"
+    assert send("Ada <ada@xn--strae-oqa.de>").kind == "success"
+    assert send("ada@strasse.de").kind == "AirflowFailException", "of another owner"
+
+
 @pytest.mark.parametrize("form", ["docs", "spec"])
 def test_names_and_spelling_of_an_address_are_no_difference(sandbox: Sandbox, form: str) -> None:
     sandbox.settings(timeline_form=form)

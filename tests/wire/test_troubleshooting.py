@@ -15,8 +15,8 @@ from typing import Any, Final
 import pytest
 
 from airflow_provider_fluxomail.client import errors, retries
-from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -26,8 +26,10 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sending import send_record
 from airflow_provider_fluxomail.sending.batch import batch
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
+from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from tests.support.airflow_names import DAG
 from tests.support.bad_servers import answers, head
+from tests.support.flaky_storage import flaky_storage  # noqa: F401 - a fixture
 from tests.support.running import Run
 from tests.support.state_store import StateError, Store
 from tests.support.timing import quick_waits, wait_timing
@@ -252,13 +254,21 @@ def input_that_is_constant(scene: Scene) -> None:
 
 
 @scenario
+def storage_that_does_not_respond(scene: Scene) -> None:
+    storage = scene.fixture("flaky_storage")
+    storage.error, storage.at = ConnectionResetError(104, "Connection reset by peer"), "info"
+    scene.send(attachments=[storage.url(Path("/data/rows.csv"))])
+
+
+@scenario
 def fault_of_a_watcher(scene: Scene) -> None:
-    async def broken(*_: Any, **__: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise KeyError("a fault")
 
     quick_waits(scene.monkeypatch)
-    scene.monkeypatch.setattr(AsyncFluxomailClient, "get_timeline", broken)
-    scene.wait("never@example.org", deferrable=True)
+    scene.monkeypatch.setattr(Pacer, "delay", broken)
+    scene.monkeypatch.setattr(FluxomailDeliveryTrigger, "log", logging.getLogger("triggerer"))
+    scene.wait("never@example.org", deferrable=True, timeout=1)
 
 
 @scenario
@@ -288,6 +298,10 @@ def late_retries(scene: Scene) -> None:
     scene.send(running(1, 3, store=stores[0]))
     scene.sandbox.fail_next("response_lost_after_store")
     scene.send(running(1, 3, store=stores[1]), **DEV)
+    scene.sandbox.key("other")
+    scene.sandbox.connect(key="other")
+    scene.send(running(2, 3, store=stores[0]))
+    scene.sandbox.connect(max_attempts=1)
     scene.monkeypatch.setattr(wait, "now", functools.partial(later, 30 * 3600, wait.now))
     scene.send(running(2, 3, store=stores[0]))
     scene.send(running(2, 3, store=stores[1]), **DEV)
@@ -301,6 +315,13 @@ def later(seconds: float, now: Callable[[], float]) -> float:
 def cleared_while_running(scene: Scene) -> None:
     store = Store()
     store.error = StateError(404)
+    scene.send(running(1, 3, store=store))
+
+
+@scenario
+def store_out_of_order(scene: Scene) -> None:
+    store = Store()
+    store.error = StateError(500)
     scene.send(running(1, 3, store=store))
 
 

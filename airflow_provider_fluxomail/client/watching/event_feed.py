@@ -14,12 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.errors import (
-    FluxomailAuthError,
-    FluxomailError,
     FluxomailNotFoundError,
     FluxomailRateLimitError,
     FluxomailRequestError,
     FluxomailValidationError,
+    as_response_error,
 )
 from airflow_provider_fluxomail.client.retries import Backoff
 
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A stream that lived this long, in seconds, or brought an event, resets the count of failures.
+#: A stream that lived this long, in seconds, resets the count of failures. An event alone does not: a stream may close
+#: after each.
 _GOOD: Final = 10.0
 #: While events come, they are collected for this long at most every other time. Seconds.
 _GATHER: Final = 0.1
@@ -83,7 +83,6 @@ class EventFeed:
         self._timing = timing or FeedTiming()
         self._last_id: str | None = None
         self._failures = 0
-        self._brought = False
         #: Every event until this moment has been received. Milliseconds of Fluxomail's clock.
         self.reached_ms = since_ms
         #: Whether a stream is open and nothing is missing before it.
@@ -98,13 +97,13 @@ class EventFeed:
         while True:
             began = time.monotonic()
             retry_after = 0.0
-            self._brought = False
             try:
                 await self._follow()
-            except FluxomailError as error:
+            except Exception as failure:
+                error = as_response_error(failure)
                 if isinstance(error, _REFUSALS) and self._request_less():
                     continue
-                if isinstance(error, FluxomailAuthError) or error.permanent:
+                if error.permanent:
                     raise
                 retry_after = error.retry_after or 0.0
                 if isinstance(error, FluxomailRateLimitError):
@@ -112,7 +111,7 @@ class EventFeed:
                 log.info("The event stream is interrupted: %s", error)
             finally:
                 self._set_live(live=False)
-            self._failures = 0 if self._brought or time.monotonic() - began >= _GOOD else self._failures + 1
+            self._failures = 0 if time.monotonic() - began >= _GOOD else self._failures + 1
             backoff = Backoff(first=0.5, longest=self._timing.backoff, jitter=0.8)
             await asyncio.sleep(backoff.seconds(self._failures, at_least=retry_after))
 
@@ -149,7 +148,6 @@ class EventFeed:
                 async for events in stream:
                     self.reached_ms = max(self.reached_ms or 0, self.server_ms(time.time()))
                     if events:
-                        self._brought = True
                         self._receive(events)
                         # What comes during a pause is read in one go: waking up costs more than an event. Then no pause
                         # for a while, because each turn reads only one chunk of what has come.

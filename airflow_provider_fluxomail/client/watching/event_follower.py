@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
+from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, as_response_error
 from airflow_provider_fluxomail.client.event_types import DECIDING
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.client.retries import jittered
@@ -162,7 +162,8 @@ class EventFollower:
                 reached_ms = await feed.read_back(since_ms, pages)
             except FluxomailAuthError:
                 raise
-            except FluxomailError as error:
+            except Exception as failure:  # noqa: BLE001 - whatever the list holds, the timelines are readable
+                error = as_response_error(failure)
                 self._turns.on_error(error)
                 if not error.permanent:
                     continue

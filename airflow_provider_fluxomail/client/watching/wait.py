@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 from airflow_provider_fluxomail.client.errors import FluxomailDeliveryError, FluxomailError, FluxomailNotFoundError
 from airflow_provider_fluxomail.client.event_types import FAILURES
 from airflow_provider_fluxomail.client.models import Timeline
-from airflow_provider_fluxomail.client.retries import jittered
+from airflow_provider_fluxomail.client.retries import hold_seconds, jittered
 from airflow_provider_fluxomail.client.timeline import judge
 
 #: Logged once for each new kind of error.
@@ -30,6 +30,7 @@ class WaitTiming:
     :param not_found_grace: a send that was just accepted may not be readable yet: a 404 counts as an error only this
         long after the first poll.
     :param least_interval: the shortest interval between polls, whatever the task asks for.
+    :param least_poll: time for the pages of a timeline, also if the deadline comes first: the last poll is there.
     :param worker_polls: when a task polls before it defers, counted from the first poll. Most mail is delivered by the
         last of them, and a deferral costs Airflow about 3 s and a second worker process.
     :param resume_after: a task that resumes sooner than this after it deferred is at times killed by Airflow's
@@ -37,15 +38,18 @@ class WaitTiming:
     :param rate_limit_wait: the wait after a 429 that names no time. The API's rate limits are per minute.
     :param rate_limit_spread: tasks that were refused in the same second resume spread over at least this time.
     :param failed_lookup: for how long a failed lookup of a connection counts for the other waits as well.
+    :param restart: longest pause before a wait goes on after a failed lookup, or after its watcher crashed.
     """
 
     not_found_grace: float = 60.0
     least_interval: float = 1.0
+    least_poll: float = 10.0
     worker_polls: tuple[float, ...] = (0.0, 1.0, 2.5, 4.5, 7.0, 10.0)
     resume_after: float = 8.0
     rate_limit_wait: float = 60.0
     rate_limit_spread: float = 10.0
     failed_lookup: float = 5.0
+    restart: float = 30.0
 
 
 _timing = WaitTiming()
@@ -184,8 +188,12 @@ class Wait:
 
     @property
     def asked(self) -> float:
-        """Seconds that the server asked to wait in its last response, 0 if it did not."""
-        return (self.trouble.retry_after if self.trouble else None) or 0.0
+        """Seconds that the server asked to wait in its last response, as far as it is obeyed; 0 if it did not."""
+        return hold_seconds(self.trouble.retry_after if self.trouble else None)
+
+    def poll_seconds(self, now: float) -> float:
+        """Return how long a poll may take, all pages of the timeline together."""
+        return max(self.deadline - now, timing().least_poll)
 
     def _end(self, status: Status, **facts: Any) -> Ending:
         return Ending(status=status, send_id=self.send_id, target=self.target, **facts)

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
-from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError, FluxomailWatcherError
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailAuthError,
+    FluxomailError,
+    FluxomailWatcherError,
+    as_response_error,
+)
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
 from airflow_provider_fluxomail.client.watching.event_follower import EventFollower
@@ -80,7 +85,7 @@ class Watcher:
         :param log: writes a line to the log of the waiting task: level, text.
         :param not_before: epoch seconds before which its timeline is not polled.
         :raises FluxomailAuthError: the key is not accepted.
-        :raises FluxomailWatcherError: this package has a fault.
+        :raises FluxomailWatcherError: this watcher has crashed; another one can go on with the wait.
         """
         if self.ended:
             raise RuntimeError("this watcher has ended")
@@ -146,17 +151,19 @@ class Watcher:
         # The stream has every event from here on; should it break, what it misses is read from the list.
         generation, began, trouble = self._follower.generation, now(), wait.trouble
         try:
-            timeline = await self._client.get_timeline(wait.send_id, max_attempts=1)
+            within = wait.poll_seconds(began)
+            timeline = await self._client.get_timeline(wait.send_id, max_attempts=1, within=within)
+            ending = wait.on_timeline(timeline)
         except FluxomailAuthError:
             raise
-        except FluxomailError as error:
+        except Exception as failure:  # noqa: BLE001 - one response must not end the other waits
+            error = as_response_error(failure)
             self._turns.on_error(error)
             ending = wait.on_error(error, now())
             if wait.trouble_is_new:
                 watched.note(logging.WARNING, CANNOT_READ % error)
         else:
             self._turns.on_success()
-            ending = wait.on_timeline(timeline)
             wait.seen = began
             if trouble:
                 watched.note(logging.INFO, READABLE_AGAIN)
@@ -196,9 +203,9 @@ class Watcher:
         self.accepted = self.accepted or (response.status != 401 and response.status < 500)
 
     def _on_failure(self, error: BaseException) -> None:
-        """End all waits with the error of a task: none must hang because of it."""
+        """Let go of all waits with the error of a task: none must hang. Their triggers start another watcher."""
         if isinstance(error, FluxomailAuthError):
             self._end(error)
         else:
             log.error("The watcher of waits failed", exc_info=error)
-            self._end(FluxomailWatcherError(f"the watcher of waits failed: {type(error).__name__}: {error}"))
+            self._end(FluxomailWatcherError(f"the watcher of waits failed: {type(error).__name__}"))

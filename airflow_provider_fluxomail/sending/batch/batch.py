@@ -9,11 +9,12 @@ import concurrent.futures
 import contextlib
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 from airflow_provider_fluxomail.client.errors import (
-    BatchCounts,
+    FluxomailBatchUnfinishedError,
     FluxomailError,
     FluxomailRateLimitError,
     FluxomailValidationError,
@@ -95,31 +96,41 @@ class Batch:
                 self._sender.ended.set()
                 with contextlib.suppress(FluxomailError):
                     self._abandon()
-                    outcomes.save()
+                    outcomes.save(ended=True)
                 raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._sender.close()
-            outcomes.save()
+            outcomes.save(ended=True)
         if self._sender.redirected:
             self._observer.redirected(self._sender.redirected)
         return outcomes.conclude()
 
     def _send_all(self, pool: concurrent.futures.ThreadPoolExecutor) -> None:
-        for position, row in enumerate(self._rows):
-            if not isinstance(row, Row):
-                raise FluxomailValidationError(
-                    f"the messages changed while they were being sent: {row.where}: {row.why}"
-                )
+        for position, row in enumerate(self._rows_again()):
             flight = Flight(position, row, self._identify(row))
             if not self.outcomes.wants(flight):
                 continue
             if not self._wait_for_turn():
                 return
+            self.outcomes.start(flight)
             self._pacer.started()
             future = pool.submit(self._sender.send, flight)
             self._flights[future] = flight
             future.add_done_callback(self._landed.put)
+
+    def _rows_again(self) -> Iterator[Row]:
+        """Read the rows, which were valid, once more. Some may be sent already, so no error is permanent here."""
+        try:
+            for row in self._rows:
+                if not isinstance(row, Row):
+                    raise FluxomailValidationError(f"{row.where}: {row.why}")
+                yield row
+        except FluxomailError as error:
+            what = "changed" if error.permanent else "could not be read"
+            raise FluxomailBatchUnfinishedError(
+                f"the messages {what} while they were being sent: {error.message}", counts=self.outcomes.counts
+            ) from error
 
     def _wait_for_turn(self) -> bool:
         """Wait until one more message may start; ``False``: the batch ends."""

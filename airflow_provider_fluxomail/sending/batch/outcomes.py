@@ -8,20 +8,23 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 from airflow_provider_fluxomail.client.errors import (
-    BatchCounts,
     FluxomailBatchError,
     FluxomailBatchUnfinishedError,
     FluxomailError,
+    FluxomailUnknownOutcomeError,
 )
 from airflow_provider_fluxomail.sending.batch.progress import Progress, RowDigest
+from airflow_provider_fluxomail.sending.batch.requested import Requested
+from airflow_provider_fluxomail.sending.batch.sender import Outcome
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.models import SendResult
     from airflow_provider_fluxomail.sending.batch.report import Report
     from airflow_provider_fluxomail.sending.batch.rows import Row
-    from airflow_provider_fluxomail.sending.batch.sender import Flight, Outcome
+    from airflow_provider_fluxomail.sending.batch.sender import Flight
     from airflow_provider_fluxomail.sending.send_once import Identity
 
 log = logging.getLogger(__name__)
@@ -52,7 +55,9 @@ class Outcomes:
 
     :param progress: what is known from earlier legs.
     :param report: takes a line for each message.
-    :param save: stores the state of the progress, every few seconds and at the end; without it, nothing is kept.
+    :param requested: what earlier legs and tries requested without a known outcome.
+    :param save: stores the state, every few seconds and at the end; without it, nothing is kept.
+    :param announce: stores the state before requests that later tries must know of, or raises an error.
     :param on_accepted: called with the position and the result of each message that was sent now or before.
     :param stop_on_error: end at the first message that fails.
     :param cleared: whether a person cleared the task, and it does not send again.
@@ -63,7 +68,9 @@ class Outcomes:
         progress: Progress,
         report: Report,
         *,
+        requested: Requested | None = None,
         save: Callable[[dict[str, Any]], None] | None = None,
+        announce: Callable[[dict[str, Any]], None] | None = None,
         on_accepted: Callable[[int, SendResult], None] | None = None,
         stop_on_error: bool = False,
         cleared: bool = False,
@@ -71,7 +78,9 @@ class Outcomes:
     ) -> None:
         self.progress = progress
         self.report = report
+        self._requested = requested or Requested({})
         self._save = save or (lambda _: None)
+        self._announce = announce or self._save
         self._timing = batch_timing()
         self._on_accepted = on_accepted
         self._stop_on_error = stop_on_error
@@ -82,6 +91,7 @@ class Outcomes:
         self._total = 0
         self._failures = 0
         self._sent_before = 0
+        self._in_doubt = 0
         self._in_report: dict[str, str] = {}
         self._began = self._logged_at = self._saved_at = clock()
         self._settled_at_start = 0
@@ -107,7 +117,9 @@ class Outcomes:
         for row in rows:
             if digest.count < known:
                 digest.add(recipient_digest(identify(row).key, row.message.to))
+            self._requested.add(row)
             self._total += 1
+        self._requested.begin()
         if known and (digest.count, digest.value) != (known, self.progress.known_digest):
             log.info(
                 "The messages or their order changed since the last try; requesting all of them again with the same "
@@ -126,12 +138,24 @@ class Outcomes:
             return False
         if self._in_report.get(flight.identity.key) == digest:
             self.progress.settle(flight.position, "sent")
+            self._requested.finish(flight.position, sent=True, stored_nothing=False)
             self._sent_before += 1
+            return False
+        if error := self._requested.refusal(flight.position, flight.identity.key):
+            self._in_doubt += 1
+            self.settle(flight, Outcome("rejected", error=error))
             return False
         return True
 
+    def start(self, flight: Flight) -> None:
+        """Record that a message is about to be requested."""
+        if self._requested.start(flight.position):
+            self._announce(self.state(ended=False))
+
     def settle(self, flight: Flight, outcome: Outcome) -> None:
         error, sent, row = outcome.error, outcome.sent, flight.row
+        nothing = error is not None and not error.ambiguous and not isinstance(error, FluxomailUnknownOutcomeError)
+        self._requested.finish(flight.position, sent=sent is not None, stored_nothing=nothing)
         if outcome.kind is None:
             assert error is not None, "only an error concerns all messages"
             self.fail(error)
@@ -183,9 +207,17 @@ class Outcomes:
             self._logged_at = now
             log.info("%s", self._describe_progress(now))
 
-    def save(self) -> None:
-        """Store the progress."""
-        self._save(self.progress.state())
+    def save(self, *, ended: bool = False) -> None:
+        """Store the state."""
+        self._save(self.state(ended=ended))
+
+    def state(self, *, ended: bool = True) -> dict[str, Any]:
+        """Return what a later leg or try needs.
+
+        :param ended: whether no other request follows.
+        """
+        state = self.progress.state()
+        return {**state, **self._requested.state(state["done"], ended=ended)}
 
     def conclude(self) -> BatchCounts:
         """Log the counts and return them; raise the error of a batch that failed."""
@@ -205,11 +237,15 @@ class Outcomes:
             raise self._error
         if failed := counts.rejected + counts.unknown:
             untried = counts.total - counts.settled
+            doubt = (
+                f". {self._in_doubt} of them may have been sent, too long ago to request them again "
+                "(FluxomailUnknownOutcomeError): search for their keys in Fluxomail"
+            )
             kind = FluxomailBatchUnfinishedError if counts.unknown else FluxomailBatchError
             raise kind(
                 f"{failed} of {counts.total} messages failed ({counts.rejected} rejected, {counts.unknown} with "
                 f"unknown outcome){f', and {untried} were not tried' if untried else ''}. The log names the first of "
-                f"them{f', {self.report.path} all' if self.report.path else ''}",
+                f"them{f', {self.report.path} all' if self.report.path else ''}{doubt if self._in_doubt else ''}",
                 counts=counts,
             )
         return counts

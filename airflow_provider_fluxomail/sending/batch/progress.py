@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, get_args
 
-from airflow_provider_fluxomail.client.errors import BatchCounts
+from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 
 Kind = Literal["sent", "replayed", "rejected", "unknown"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)

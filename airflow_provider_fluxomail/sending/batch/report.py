@@ -10,8 +10,7 @@ import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.airflow_compat import is_local, lines_of
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.sending.attachments import open_path
+from airflow_provider_fluxomail.sending.storage import open_path, storage_errors
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,6 +28,7 @@ class Report:
     :param path: text, ``Path`` or ``ObjectStoragePath``; ``None`` writes nothing.
     :param fresh: start a new file; otherwise append to the lines of earlier tries.
     :raises FluxomailValidationError: it cannot be written; only a warning once messages are being sent.
+    :raises FluxomailStorageError: it cannot be written now, but perhaps by a later try.
     """
 
     def __init__(self, path: object, *, fresh: bool) -> None:
@@ -47,9 +47,9 @@ class Report:
         known: dict[str, str] = {}
         if self._path is not None and not self._fresh:
             with (
-                self._name_errors(),
+                self._named_errors(),
                 contextlib.suppress(FileNotFoundError),
-                self._path.open("r", encoding="utf-8") as file,
+                self._read() as file,
             ):
                 for line in lines_of(file):
                     # The last line of a try that was killed may be incomplete.
@@ -62,14 +62,14 @@ class Report:
     def __enter__(self) -> Report:
         if self._path is None:
             return self
-        with self._name_errors():
+        with self._named_errors():
             if is_local(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._lines = self._path.open("w" if self._fresh else "a", encoding="utf-8")
             else:
                 self._lines = tempfile.TemporaryFile("w+", encoding="utf-8")
                 if not self._fresh:
-                    with contextlib.suppress(FileNotFoundError), self._path.open("r", encoding="utf-8") as earlier:
+                    with contextlib.suppress(FileNotFoundError), self._read() as earlier:
                         shutil.copyfileobj(earlier, self._lines)
                 # Also written at the start, so that a path that cannot be written is known before the first send.
                 self._upload()
@@ -107,10 +107,9 @@ class Report:
         with self._path.open("w", encoding="utf-8") as target:
             shutil.copyfileobj(self._lines, target)
 
-    @contextlib.contextmanager
-    def _name_errors(self) -> Any:
-        try:
-            yield
-        except (OSError, ValueError, TypeError, ImportError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise FluxomailValidationError(f"report_path: cannot write {str(self._path)!r}: {why}") from error
+    def _read(self) -> Any:
+        # A try that was killed may have left half a character.
+        return self._path.open("r", encoding="utf-8", errors="replace")
+
+    def _named_errors(self) -> contextlib.AbstractContextManager[None]:
+        return storage_errors("report_path", self._path, "write")

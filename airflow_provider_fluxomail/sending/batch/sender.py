@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.sync import FluxomailClient
+from airflow_provider_fluxomail.client.unexpected import unexpected
 from airflow_provider_fluxomail.sending.replay import is_foreign
 from airflow_provider_fluxomail.sending.send_once import send_once
 
@@ -61,7 +62,8 @@ class Sender:
         """Send a message once."""
         try:
             sent = send_once(flight.row.message, flight.identity, self._client())
-        except FluxomailError as error:
+        except Exception as caught:  # noqa: BLE001 - about this message only, unless it says otherwise
+            error = unexpected(caught)
             kind: Kind = "rejected" if error.permanent else "unknown"
             return Outcome(kind if error.concerns_one_message else None, error=error)
         return Outcome("replayed" if is_foreign(sent) else "sent", sent)

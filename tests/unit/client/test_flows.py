@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client import flows
+from airflow_provider_fluxomail.client import events, flows
 from airflow_provider_fluxomail.client.errors import FluxomailResponseError
 from airflow_provider_fluxomail.client.flows import Flow, T
-from airflow_provider_fluxomail.client.models import Response
+from airflow_provider_fluxomail.client.models import Response, Timeline
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
 SETTINGS = ClientSettings(api_key="fm_key")
@@ -51,3 +51,34 @@ def test_pages_in_a_circle_end() -> None:
 def test_a_timeline_without_events_is_not_fluxomails() -> None:
     with pytest.raises(FluxomailResponseError, match="list of events"):
         drive(flows.timeline("s1"), {"send": {}})
+
+
+@pytest.mark.parametrize("cursor", ["\ud800", "a\udc00b", "x" * 5000])
+def test_a_cursor_that_no_request_can_hold_is_not_fluxomails(cursor: str) -> None:
+    page = {"events": [], "nextCursor": cursor}
+    with pytest.raises(FluxomailResponseError, match="nextCursor is not readable"):
+        drive(flows.timeline("s1"), page)
+    with pytest.raises(FluxomailResponseError, match="nextCursor is not readable"):
+        drive(flows.call(events.list_request(events.EventFilter(), since_ms=0), events.read_list), page)
+
+
+def test_text_that_was_cut_within_a_character_is_read() -> None:
+    """As JavaScript cuts an emoji in two."""
+    row = {"type": "bounced", "ts": 1, "reason": "550 \U0001f600 \ud83d"}
+    (event,) = drive(flows.timeline("s1"), {"events": [row]})[0].events
+    assert event.reason is not None
+    assert event.reason.startswith("550 \U0001f600 \ufffd")
+    assert event.reason.encode()
+
+
+@pytest.mark.parametrize("error", [KeyError("ops@example.org"), MemoryError(), RecursionError()], ids=repr)
+def test_what_fails_while_a_response_is_read_is_an_error_of_this_response(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Timeline, "parse", fail)
+    with pytest.raises(FluxomailResponseError, match=f"could not be processed: {type(error).__name__}$") as caught:
+        drive(flows.timeline("s1"), {"events": []})
+    assert caught.value.ambiguous

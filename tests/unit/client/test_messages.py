@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import MAX_ATTACHMENT_BYTES, Attachment, EmailMessage, text_from_html
+from airflow_provider_fluxomail.client.messages import MAX_ATTACHMENT_BYTES, Attachment, EmailMessage
 from tests.support.good_messages import GOOD, message, refused
 
 
@@ -28,17 +28,6 @@ def test_required_fields(value: str | None) -> None:
     assert "content is empty" in refused(content=value)
     assert message(content=value, html_content="<p>From <b>HTML</b></p>").content == "From HTML"
     assert "content as well" in refused(content=value, html_content="<img src='x'>")
-
-
-def test_text_from_html_keeps_links_lists_and_tables_readable() -> None:
-    text = text_from_html(
-        "<head><title>T</title><style>p{color:red}</style></head><h1>Report</h1><p>See <a href='https://x.y/z'>it</a>."
-        "</p><ul><li>one</li></ul><table><tr><td>a</td><td>1</td></tr></table><script>x()</script>"
-    )
-    for kept in ("[it](https://x.y/z)", "* one", "a  1"):
-        assert kept in text
-    assert "color" not in text
-    assert "x()" not in text
 
 
 @pytest.mark.parametrize("field", ["to", "subject", "cc", "bcc", "policy_key"])

@@ -81,6 +81,29 @@ def test_a_429_holds_all_requests(value: str) -> None:
     assert pacer.delay(0) == 0
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "86400"},
+        {"retry-after": "1e308"},
+        {"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"},
+        *({"x-ratelimit-reset": f"{reset}"} for reset in (START + 366 * 86400, 1000 * (START + 10**9), 1e308)),
+        {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1e308"},
+    ],
+    ids=str,
+)
+def test_a_hold_ends_within_minutes_with_one_request_alone(headers: dict[str, str]) -> None:
+    clock, pacer, server = pacing(draw=0.0)
+    pacer.on_response(Response(status=429, headers={"date": formatdate(START, usegmt=True), **headers}, content=b""))
+    assert 30 < (pacer.delay(0) or 0) <= 600
+    clock[0] += 600
+    assert (pacer.delay(0), pacer.delay(1)) == (0, None)
+    pacer.on_response(Response(status=503, headers={}, content=b""))
+    assert pacer.delay(1) is None, "it is still not known to be over"
+    pacer.on_response(server.answer(clock[0]))
+    assert pacer.delay(1) == 0
+
+
 def test_a_late_response_of_an_old_window_changes_nothing() -> None:
     clock, pacer, server = pacing()
     for _ in range(59):

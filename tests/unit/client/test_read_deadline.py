@@ -1,4 +1,4 @@
-"""A head must come in time, whoever sends it; what follows the head has the timeout for each of its parts."""
+"""The head of a response must come in time, whoever sends it, and so must the rest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def connect() -> Iterator[Connect]:
 @pytest.fixture
 def session() -> Iterator[requests.Session]:
     with read_deadline.session() as session:
-        session.trust_env = False
         yield session
 
 
@@ -48,9 +47,12 @@ def test_a_head_in_parts_is_late_although_each_part_is_in_time(connect: Connect,
         session.get(server.url, timeout=TIMEOUT)
 
 
-def test_a_body_may_take_the_timeout_for_each_of_its_parts(connect: Connect, session: requests.Session) -> None:
-    server = connect(in_parts(head(Content_Length=3), b"a", b"b", b"c"))
-    assert session.get(server.url, timeout=TIMEOUT).content == b"abc"
+def test_a_body_has_a_timeout_of_its_own_and_is_late_although_each_part_is_in_time(
+    connect: Connect, session: requests.Session
+) -> None:
+    assert session.get(connect(in_parts(head(Content_Length=1), b"a")).url, timeout=TIMEOUT).content == b"a"
+    with pytest.raises(requests.exceptions.ConnectionError, match="timed out"):
+        session.get(connect(in_parts(head(Content_Length=3), b"a", b"b", b"c")).url, timeout=TIMEOUT)
 
 
 def test_a_proxy_that_opens_a_tunnel_must_be_in_time_too(connect: Connect, session: requests.Session) -> None:

@@ -43,6 +43,56 @@ def test_allowed_domains_let_their_own_through() -> None:
         assert RecipientGuard(allowed_domains=("ours.example",), redirect_to="qa@ours.example").apply(mail) is mail
 
 
+@pytest.mark.parametrize(
+    ("domain", "to"),
+    [
+        ("OURS.example.", "a@ours.example"),
+        ("@ours.example", "a@ours.example."),
+        ("stra\u00dfe.example", "a@xn--strae-oqa.example"),
+        ("xn--strae-oqa.example", "a@STRA\u1e9eE.example"),
+        ("b\u00fccher.example", "a@bu\u0308cher.example"),
+        ("ours.example, other.example", "a@other.example"),
+    ],
+)
+def test_a_domain_in_any_spelling_is_allowed(domain: Any, to: str) -> None:
+    for domains in (domain, domain.split(",")):
+        assert RecipientGuard(allowed_domains=domains).apply(message(to=to)).to == to.removesuffix(".")
+
+
+@pytest.mark.parametrize(
+    ("domain", "to"),
+    [
+        ("stra\u00dfe.example", "a@strasse.example"),
+        ("strasse.example", "a@stra\u00dfe.example"),
+        ("\u03c3\u03c2.example", "a@\u03c3\u03c3.example"),
+        ("ours.example", "a@\u043eurs.example"),
+    ],
+)
+def test_a_domain_of_another_owner_is_not_allowed(domain: str, to: str) -> None:
+    with pytest.raises(FluxomailValidationError, match="allows email only to"):
+        RecipientGuard(allowed_domains=(domain,)).apply(message(to=to))
+
+
+@pytest.mark.parametrize(
+    "domains",
+    ["a.org;b.org", "*.a.org", ["*"], '["a.org"]', "https://a.org", "a.org/", "me@a.org", "a.org b.org", ".a.org",
+     "a..org", "None", ["a.org", "[]"], ["", " "], ("example",), "a.org:25", ["a.org", None], 5, {"a.org": 1}],
+)  # fmt: skip
+def test_what_is_no_domain_is_refused_when_the_guard_is_made(domains: Any) -> None:
+    with pytest.raises(
+        FluxomailValidationError, match=r"^allowed_recipient_domains must (hold domains such as|be a list)"
+    ):
+        RecipientGuard(allowed_domains=domains)
+
+
+@pytest.mark.parametrize(
+    "to", ["nobody", "None", "a@a.org, b@a.org", ["a@a.org", "b@a.org"], "a@*", "{{ x }}", True, " "]
+)
+def test_what_is_no_address_is_refused_when_the_guard_is_made(to: Any) -> None:
+    with pytest.raises(FluxomailValidationError, match=r"^redirect_to must be one address"):
+        RecipientGuard(redirect_to=to)
+
+
 @pytest.mark.parametrize("domains", [(), ("ours.example",)])
 def test_redirect_says_for_whom_the_mail_was(domains: tuple[str, ...]) -> None:
     mail = message(to="Ada <ada@customer.example>", cc=["b@ours.example"], html_content="<p>C</p>")

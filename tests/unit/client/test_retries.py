@@ -34,6 +34,10 @@ DATE = "Sun, 22 Nov 2026 13:00:00 GMT"
         (429, {"retry-after": "soon", "x-ratelimit-reset": "1795352440", "date": DATE}, 40.0),
         (429, {"retry-after": "3", "x-ratelimit-reset": "1795352440", "date": DATE}, 3.0),
         (500, {"x-ratelimit-reset": "1795352440", "date": DATE}, None),
+        # In milliseconds, and longer than the window it belongs to.
+        (429, {"x-ratelimit-reset": "1795352440000", "date": DATE}, 40.0),
+        (429, {"x-ratelimit-reset": "1795356000", "date": DATE}, 61.0),
+        (429, {"x-ratelimit-reset": "1e308", "date": DATE}, 61.0),
     ],
 )
 def test_every_form_of_retry_after(status: int, headers: dict[str, str], seconds: float | None) -> None:
@@ -77,6 +81,7 @@ def test_a_backoff_doubles_up_to_its_longest_wait(failures: int, shortest: float
     assert backoff.seconds(failures, draw=lambda: 0.0) == shortest
     assert backoff.seconds(failures, draw=lambda: 1.0) == longest
     assert backoff.seconds(failures, at_least=20.0, draw=lambda: 0.0) == max(shortest, 20.0)
+    assert backoff.seconds(failures, at_least=1e308, draw=lambda: 0.0) == 600.0
 
 
 def test_a_wait_is_spread_by_a_part_or_at_least_by_some_seconds() -> None:

@@ -59,7 +59,8 @@ def test_a_send_id_cannot_leave_its_path() -> None:
     assert wire.timeline_request("sends_1").path == "/api/v1/sends/sends_1"
     assert wire.timeline_request("a/../b?c#d").path == "/api/v1/sends/a%2F..%2Fb%3Fc%23d"
     assert wire.timeline_request("ü\r\n").path == "/api/v1/sends/%C3%BC%0D%0A"
-    bad: list[Any] = ["", "  ", None, ".", ".."]
+    assert wire.timeline_request("\ud800").path == "/api/v1/sends/%3F"
+    bad: list[Any] = ["", "  ", None, ".", "..", "s" * 513]
     for send_id in bad:
         with pytest.raises(FluxomailValidationError, match="send_id"):
             wire.timeline_request(send_id)

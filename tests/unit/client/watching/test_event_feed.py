@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client.events import EventFilter, FeedEvent
+from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
 from airflow_provider_fluxomail.client.models import Event
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
+from airflow_provider_fluxomail.client.watching import event_feed
 from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
 
 COUNT = 200
@@ -31,6 +32,38 @@ class Stream:
             yield (FeedEvent(f"s{number}", Event(type="delivered", time=datetime.now(UTC))),)
 
 
+@pytest.mark.parametrize("error", [None, KeyError("x"), MemoryError()], ids=repr)
+async def test_a_stream_that_closes_after_each_event_is_not_reopened_at_once(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    pauses: list[float] = []
+
+    class OneEvent(Stream):
+        async def __aiter__(self) -> AsyncIterator[tuple[FeedEvent, ...]]:
+            yield (FeedEvent("s1", Event(type="delivered", time=datetime.now(UTC))),)
+            if error is not None:
+                raise error
+
+    @contextlib.asynccontextmanager
+    async def stream_events(*_: Any, **__: Any) -> AsyncIterator[Stream]:
+        yield OneEvent()
+
+    async def list_events(*_: Any, **__: Any) -> EventPage:
+        return EventPage(events=(), cursor=None)
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) >= 20:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(event_feed, "asyncio", SimpleNamespace(sleep=sleep))
+    client: Any = SimpleNamespace(stream_events=stream_events, list_events=list_events)
+    feed = EventFeed(client, EventFilter(), turns=Turns(Pacer()), receive=lambda _: None)
+    with pytest.raises(asyncio.CancelledError):
+        await feed.run()
+    assert sum(pauses) > 30, "a request every few seconds at most"
+
+
 async def test_a_pause_to_gather_events_does_not_let_it_fall_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn may bring one event alone, so a pause after each would read ten a second."""
     received: list[FeedEvent] = []
@@ -45,7 +78,7 @@ async def test_a_pause_to_gather_events_does_not_let_it_fall_behind(monkeypatch:
             raise asyncio.CancelledError
         pauses.append(seconds)
 
-    monkeypatch.setattr("airflow_provider_fluxomail.client.watching.event_feed.asyncio.sleep", sleep)
+    monkeypatch.setattr(event_feed, "asyncio", SimpleNamespace(sleep=sleep))
     client: Any = SimpleNamespace(stream_events=stream_events)
     feed = EventFeed(client, EventFilter(), turns=Turns(Pacer()), receive=received.extend)
     with pytest.raises(asyncio.CancelledError):

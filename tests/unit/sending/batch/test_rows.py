@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_fluxomail.client.messages import EmailMessage
+from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
 from airflow_provider_fluxomail.sending.batch.rows import MAX_NAMED
 from tests.support.rows import ADA, read, refused, write
 
@@ -24,6 +25,32 @@ def test_the_part_does_not_depend_on_the_order_of_people() -> None:
     forth = {row.part for row in read([{**ADA, "to": to} for to in people])}
     back = {row.part for row in read([{**ADA, "to": to} for to in reversed(people)])}
     assert forth == back == {"to:ada@example.org:0", "to:ada@example.org:1", "to:bob@example.org:0"}
+
+
+FILES = [[Attachment("a.txt", data)] for data in (b"1", b"2")]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({}, {"content": "Two"}),
+        ({}, {"subject": "Two"}),
+        ({"cc": ["c@example.org"]}, {}),
+        ({"attachments": FILES[0]}, {"attachments": FILES[1]}),
+        ({"extra_fields": {"replyTo": "one@example.org"}}, {"extra_fields": {"replyTo": "two@example.org"}}),
+        ({"policy_key": "a"}, {"policy_key": "b"}),
+    ],
+)
+@pytest.mark.parametrize("kind", [dict, EmailMessage])
+def test_rows_to_one_person_are_told_apart_by_their_content(
+    one: dict[str, Any], two: dict[str, Any], kind: Any
+) -> None:
+    rows = [kind(**{**ADA, **one}), kind(**{**ADA, "to": "A <ADA@example.org>", **two}), kind(**{**ADA, **one})]
+    others = [{**ADA, "to": "bob@example.org"}, {**ADA, "key": "mine"}]
+    first, second, third, *rest = (row.part for row in read([*rows, *others]))
+    assert [row.part for row in read([*others, *reversed(rows)])] == [*rest, first, second, third]
+    assert len({first, second, third}) == 3
+    assert rest == ["to:bob@example.org:0", "key:mine"], "keys of other rows stay as they are"
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -63,6 +90,74 @@ def test_csv(tmp_path: Path, ends: str) -> None:
     assert ada.extra_fields == {"replyTo": "z@e.org"}
     assert (bob.cc, bob.html_content, rows[1].key) == ((), None, None)
     assert [row.where for row in rows] == ["line 2", "line 4"], "a row is named by the line that it begins on"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "to;subject;content",
+        "to\tsubject\tcontent",
+        "to|subject|content",
+        "To, Subject, Content",
+        '"TO";"Subject";"content"',
+        "sep=;\nto;subject;content",
+        "\ufeffsep=\t\nTo\tSubject\tContent",
+        "\ufeff\n\nto,subject,content",
+        "\ufeff\ufeffto,subject,content",
+    ],
+)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_what_spreadsheets_write(tmp_path: Path, head: str, ends: str) -> None:
+    (delimiter,) = {",", ";", "\t", "|"}.intersection(head.replace("sep=;", ""))
+    cells = ["ada@example.org", '"Hi, you; and | all"', "Te'xt"]
+    # By hand, people write a blank after the comma.
+    line = (delimiter + " " * (", " in head)).join(cells)
+    (row,) = read(write(tmp_path, "mails.csv", ends.join([*head.split("\n"), line, ""])))
+    assert (row.message.subject, row.message.content) == ("Hi, you; and | all", "Te'xt")
+    assert row.where == f"line {len(head.splitlines()) + 1}"
+
+
+def test_names_of_fields_in_the_spelling_of_spreadsheets(tmp_path: Path) -> None:
+    names = "To,Subject,HTML Content,htmlContent"
+    assert "names a column twice" in refused(write(tmp_path, "mails.csv", names))
+    path = write(tmp_path, "mails.csv", "To,SUBJECT,HTML Content,policyKey\na@example.org,Hi,<p>Text</p>,bulk\n")
+    assert [(row.message.html_content, row.message.policy_key) for row in read(path)] == [("<p>Text</p>", "bulk")]
+
+
+class NAType:
+    """As in pandas."""
+
+    def __ne__(self, other: object) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), Decimal("NaN"), NAType()])
+def test_what_a_table_has_for_a_missing_value_is_absent(missing: Any) -> None:
+    row = {
+        "to": "ada@example.org",
+        "content": "Text",
+        "subject": missing,
+        "cc": missing,
+        "key": missing,
+        "other": missing,
+    }
+    for one in read([row], defaults={"subject": "S", "html_content": missing, "extra_fields": missing}):
+        assert (one.message.subject, one.message.cc, one.key) == ("S", (), None)
+    assert "content is empty" in refused([{**row, "content": missing}], defaults={"subject": "S"})
+
+
+def test_what_pandas_writes_for_a_missing_value_is_absent(tmp_path: Path) -> None:
+    lines = ["to,subject,content", *(f"p@example.org,{word},Text" for word in ("nan", "NaN", "<NA>", "NaT", " "))]
+    assert {
+        row.message.subject for row in read(write(tmp_path, "m.csv", "\n".join(lines)), defaults={"subject": "S"})
+    } == {"S"}
+    (row,) = read(
+        write(tmp_path, "m.jsonl", '\ufeff{"to": "p@example.org", "subject": NaN, "content": "Text"}'),
+        defaults={"subject": "S"},
+    )
+    assert row.message.subject == "S"
 
 
 def test_the_format_can_be_named(tmp_path: Path) -> None:

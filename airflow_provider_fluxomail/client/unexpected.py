@@ -1,0 +1,23 @@
+"""Errors that nobody expected: they concern the one message that met them, not the others of a batch or call."""
+
+from __future__ import annotations
+
+import logging
+
+from airflow_provider_fluxomail.client.errors import FluxomailError
+from airflow_provider_fluxomail.client.private import place_of
+
+log = logging.getLogger(__name__)
+
+
+def unexpected(error: Exception) -> FluxomailError:
+    """Return what stands for an error that is not this package's; a :class:`.FluxomailError` stays as it is.
+
+    It names class and place only: the text may quote the message. A retry may succeed, and the message may be out.
+    """
+    if isinstance(error, FluxomailError):
+        return error
+    log.debug("Unexpected error", exc_info=error)
+    found = FluxomailError(f"unexpected {type(error).__name__}{place_of(error)}", concerns_one_message=True)
+    found.ambiguous = True
+    return found
