@@ -242,7 +242,8 @@ def _checked(value: object, field: str, *, cure: str) -> str:
     elif domain and not idna_domain(domain):
         why = " (no domain has such a name)"
     elif local and domain:
-        return text
+        # It may be read again, as by dataclasses.replace(), where a comma would split it.
+        return header_form(text) if re.search("[,;]", text) else text
     if text.count("@") > 1 and (re.search("[,;]", text) or (re.search(r"\s", text) and "<" not in text)):
         raise FluxomailValidationError(f"{field} holds more than one address: {cure}")
     raise FluxomailValidationError(f"{field} is not an e-mail address{why}: give name@example.com")

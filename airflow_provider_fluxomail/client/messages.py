@@ -251,11 +251,12 @@ def _extra_fields(value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise FluxomailValidationError("extra_fields must be a mapping of field names to values")
-    # Checked now: a value that fails when the request is made would end a batch that has begun.
-    fields: dict[str, Any] = json_value(value, "extra_fields")
-    if isinstance(reply_to := fields.get("replyTo"), str | list | tuple):
+    given = dict(value)
+    if isinstance(reply_to := given.get("replyTo"), str | list | tuple | set | frozenset):
         replies = [header_form(address) for address in addresses(reply_to, "extra_fields['replyTo']")]
-        fields["replyTo"] = ", ".join(replies) if isinstance(reply_to, str) else replies
+        given["replyTo"] = ", ".join(replies) if isinstance(reply_to, str) else replies
+    # Checked now: a value that fails when the request is made would end a batch that has begun.
+    fields: dict[str, Any] = json_value(given, "extra_fields")
     for name, content in fields.items():
         if name in _WIRE_FIELDS:
             raise FluxomailValidationError(f"extra_fields holds {name!r}, which has its own argument: use that one")

@@ -220,8 +220,7 @@ def read_cursor(payload: Mapping[str, Any]) -> str | None:
     cursor = payload.get("nextCursor")
     if not isinstance(cursor, str | int) or isinstance(cursor, bool) or not cursor:
         return None
-    # U+FFFD stands for what was no text in the response.
-    if "\ufffd" in str(cursor) or identifier(str(cursor), MAX_CURSOR) is None:
+    if identifier(str(cursor), MAX_CURSOR) is None:
         raise ValueError("nextCursor is too long, or not readable")
     return str(cursor)
 

@@ -45,8 +45,10 @@ def redact(text: str, private: Iterable[str] = ()) -> str:
 
 def identifier(value: object, longest: int = MAX_ID) -> str | None:
     """Return ``value`` if it is text that can be an id, a name or a cursor: not empty, printable, on one line."""
-    usable = isinstance(value, str) and len(value) <= longest and value.isprintable() and value.strip()
-    return value if isinstance(value, str) and usable else None
+    if not isinstance(value, str) or len(value) > longest or not value.strip() or not value.isprintable():
+        return None
+    # U+FFFD stands for what was no text in the response.
+    return None if "\ufffd" in value else value
 
 
 def without_addresses(text: str) -> str:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_fluxomail import tasks
-from airflow_provider_fluxomail.airflow_compat import conf, is_unmapped
+from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf, is_unmapped
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.old_arguments import BATCH, RefusesOldArguments
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MAX_CONCURRENCY: Final = 64
 
 
-class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages):
+class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOperator):
     """Sends many messages, one for each row of a list or a file, each of them once however often the task is tried.
 
     >>> FluxomailSendBatchOperator(

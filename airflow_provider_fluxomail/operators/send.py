@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_fluxomail import tasks
-from airflow_provider_fluxomail.airflow_compat import conf
+from airflow_provider_fluxomail.airflow_compat import BaseOperator, conf
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.event_types import check_target
 from airflow_provider_fluxomail.configuration import airflow_cfg
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.messages import Attachment
 
 
-class FluxomailSendOperator(RefusesOldArguments, RendersMessages):
+class FluxomailSendOperator(RefusesOldArguments, RendersMessages, BaseOperator):
     """Sends one message with Fluxomail, and waits for its delivery if asked.
 
     >>> FluxomailSendOperator(

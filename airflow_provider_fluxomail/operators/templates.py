@@ -8,12 +8,17 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_fluxomail import tasks
-from airflow_provider_fluxomail.airflow_compat import BaseOperator, RenderedFieldMixin, is_local
+from airflow_provider_fluxomail.airflow_compat import RenderedFieldMixin, is_local
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from airflow_provider_fluxomail.airflow_compat import Context
+    from airflow_provider_fluxomail.airflow_compat import BaseOperator, Context
+
+    _Operator = BaseOperator
+else:
+    # Not one itself: Airflow 3.3 takes the defaults of a mapped task from each operator class among the bases.
+    _Operator = object
 
 #: The fields of a message that may be the name of a template file.
 BODIES: Final = ("content", "html_content")
@@ -45,7 +50,7 @@ def unwrap(body: str | Unrecorded | None) -> str | None:
     return body.text if isinstance(body, Unrecorded) else body
 
 
-class RendersMessages(RenderedFieldMixin, BaseOperator):
+class RendersMessages(RenderedFieldMixin, _Operator):
     """Renders the fields of an operator's class; those that a subclass adds are rendered as Airflow does it.
 
     Airflow reads any text with one of the suffixes of ``template_ext`` as the name of a file: an address in Moldova

@@ -90,4 +90,4 @@ def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[StatsD]:
 
 
 def operator(**fields: Any) -> FluxomailSendOperator:
-    return FluxomailSendOperator(task_id="send", **{**MAIL, **fields})
+    return FluxomailSendOperator(task_id="task", **{**MAIL, **fields})

@@ -160,7 +160,7 @@ def test_an_unexpected_error_of_one_message_is_that_ones(
 
 
 def test_a_row_that_cannot_be_checked_is_named(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(fields: Any) -> Any:
+    def fails(fields: Any, **how: Any) -> Any:
         raise LookupError(str(fields)) if fields["to"] == "p3@example.org" else OSError("storage")
 
     monkeypatch.setattr(rows, "given_fields", fails)

@@ -19,6 +19,7 @@ from airflow_provider_fluxomail.client.errors import (
     FluxomailServerError,
     FluxomailValidationError,
 )
+from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending import idempotency_key
@@ -224,15 +225,15 @@ def test_a_copy_that_is_not_allowed_costs_nobody_an_email(sandbox: Sandbox) -> N
 def test_an_unexpected_error_of_one_recipient_is_that_ones(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
-    name = "_identity" if where == "asks for a key" else "EmailMessage"
-    whole = getattr(email_backend, name)
+    place, name = (email_backend, "_identity") if where == "asks for a key" else (EmailMessage, "of")
+    whole = getattr(place, name)
 
-    def fails(*args: Any, **how: Any) -> Any:
-        if ADA in (how.get("to"), getattr(args[0], "to", None) if args else None):
+    def fails(message: Any, *args: Any, **how: Any) -> Any:
+        if (message["to"] == [ADA]) if isinstance(message, dict) else (message.to == ADA):
             raise LookupError(f"no {ADA}")
-        return whole(*args, **how)
+        return whole(message, *args, **how)
 
-    monkeypatch.setattr(email_backend, name, fails)
+    monkeypatch.setattr(place, name, fails)
     with pytest.raises(FluxomailError, match=r"unexpected LookupError in test_email_backend\.py, line") as caught:
         send_email(PEOPLE, "News", "<p>Text</p>", cc="copy@example.org")
     assert not caught.value.permanent

@@ -31,7 +31,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
 @pytest.mark.parametrize("wait_for", [None, "delivered"])
 def test_a_send_leads_to_the_sandboxes_inbox(sandbox: Sandbox, wait_for: str | None) -> None:
     ctx = context()
-    run = Run(FluxomailSendOperator(task_id="send", wait_for=wait_for, **MAIL), ctx)
+    run = Run(FluxomailSendOperator(task_id="task", wait_for=wait_for, **MAIL), ctx)
     link = ctx["ti"].pushed[links.XCOM_KEY]
     assert ctx["ti"].pushed == {links.XCOM_KEY: f"{sandbox.url}/inbox/{run.result['send_id']}"}
     page = httpx.get(link)
@@ -59,7 +59,7 @@ def test_one_message_has_a_link_which_the_end_of_the_task_does_not_read_again(
     """Airflow 3 logs an error when a worker reads an XCom that does not exist, as of a list or a failure."""
     monkeypatch.setattr(XCom, "get_value", lambda **_: pytest.fail("read"))
     ctx = context()
-    task = FluxomailSendDecoratedOperator(task_id="send", python_callable=lambda: returned)
+    task = FluxomailSendDecoratedOperator(task_id="task", python_callable=lambda: returned)
     assert Run(task, ctx).kind == ("success" if returned else "AirflowFailException")
     assert list(ctx["ti"].pushed) == ([links.XCOM_KEY] if returned is MAIL else [])
     assert FluxomailTimelineLink().get_link(task, ti_key=None) == ctx["ti"].pushed.get(links.XCOM_KEY, "")
@@ -82,7 +82,7 @@ def test_elsewhere_the_configuration_says_where(monkeypatch: pytest.MonkeyPatch)
 
 def test_nothing_about_a_link_fails_a_task(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     ctx = context()
-    task = FluxomailSendOperator(task_id="send", **MAIL)
+    task = FluxomailSendOperator(task_id="task", **MAIL)
     configure(monkeypatch, "https://mail.example.com/")
     with caplog.at_level(logging.WARNING):
         keep_link(task, ctx, "https://api.fluxomail.com", "s1")

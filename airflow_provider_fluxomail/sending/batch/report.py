@@ -62,17 +62,18 @@ class Report:
     def __enter__(self) -> Report:
         if self._path is None:
             return self
-        with self._named_errors():
+        with self._named_errors(), contextlib.ExitStack() as opened:
             if is_local(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._lines = self._path.open("w" if self._fresh else "a", encoding="utf-8")
             else:
-                self._lines = tempfile.TemporaryFile("w+", encoding="utf-8")
+                self._lines = opened.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
                 if not self._fresh:
                     with contextlib.suppress(FileNotFoundError), self._read() as earlier:
                         shutil.copyfileobj(earlier, self._lines)
                 # Also written at the start, so that a path that cannot be written is known before the first send.
                 self._upload()
+                opened.pop_all()
         return self
 
     def write(self, line: dict[str, Any]) -> None:

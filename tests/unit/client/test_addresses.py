@@ -31,7 +31,7 @@ LISTS: list[tuple[Any, list[Any]]] = [
 def test_recipients_and_copies(value: Any, found: list[Any]) -> None:
     assert addresses.recipients(value) == found
     mail = EmailMessage.of({"to": "o@x.org", "subject": "Hi", "content": "x", "cc": value, "bcc": value})
-    assert list(mail.cc) == list(mail.bcc) == found
+    assert list(mail.cc) == list(mail.bcc) == [addresses.header_form(one) if "," in one else one for one in found]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ ONE: list[tuple[Any, str]] = [
 def test_one_address_in_every_field(value: Any, header: str) -> None:
     sent = message(to=value, cc=value, bcc=value, extra_fields={"replyTo": value}).to_json()
     assert (sent["to"], sent["cc"], sent["bcc"]) == (header, [header], [header])
-    assert sent["replyTo"] == (header if isinstance(value, str) else value if isinstance(value, set) else [header])
+    assert sent["replyTo"] == (header if isinstance(value, str) else [header])
     assert message(to=header).to_json()["to"] == header, "it is read as it was written"
     (person,) = addresses.recipients(value)
     assert message(to=[person]).to_json()["to"] == header
