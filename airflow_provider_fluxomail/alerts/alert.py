@@ -135,7 +135,10 @@ def cut(text: str, most: int) -> str:
 def masked(text: str, *, otherwise: str = "(not shown: Airflow has no secrets masker here)") -> str:
     """Return ``text`` without the secrets that Airflow masks in logs; ``otherwise`` where Airflow cannot mask them."""
     from airflow_provider_fluxomail.airflow_compat import redact
+    from airflow_provider_fluxomail.client.html_text import without_surrogates
 
+    # Airflow 2's masker fails on a lone surrogate, and logs the whole text at WARNING.
+    text = without_surrogates(text)
     try:
         return str(redact(text))
     except Exception:  # noqa: BLE001 - a deployment whose logging has no masker
