@@ -101,7 +101,7 @@ def test_promise_8_a_response_that_cannot_be_read_is_retried_with_the_same_key(
 ) -> None:
     """The message may be stored by then: what the response looks like says nothing of that."""
     body = b'{"sendId": "s1"}'
-    broken = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (lines, len(body), body)
+    broken = b"HTTP/1.1 200 OK\r\nConnection: close\r\n%sContent-Length: %d\r\n\r\n%s" % (lines, len(body), body)
     server = serve(answers(broken))
     with pytest.raises(errors.FluxomailError) as caught:
         call(
