@@ -1,4 +1,4 @@
-"""A head must come in time, whoever sends it; what follows the head has the timeout for each of its parts."""
+"""The head of a response must come in time, a proxy's too; what follows has the timeout for each of its parts."""
 
 from __future__ import annotations
 
