@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -119,6 +120,18 @@ def test_promise_4_hundreds_under_a_rate_limit_of_sixty(sandbox: Sandbox) -> Non
     sandbox.assert_sent(400)
     assert len(sandbox.requests("POST", status=429)) <= 4
     assert max(batches.posts(sandbox).values()) <= 2
+
+
+def test_promise_4_two_batches_at_once_share_the_rate_limit(sandbox: Sandbox) -> None:
+    sandbox.key("capped", rate_limit_per_minute=60)
+    sandbox.connect(key="capped")
+    when = batches.SandboxTime(sandbox)
+    both = [batches.batch(sandbox, batches.people(150), when, name=name) for name in ("one", "two")]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        counts = [one.result() for one in [pool.submit(one.run) for one in both]]
+    assert [count.sent for count in counts] == [150, 150]
+    sandbox.assert_sent(300)
+    assert len(sandbox.requests("POST", status=429)) <= 3
 
 
 def test_promise_4_a_long_wait_frees_the_slot_and_requests_nothing_twice(

@@ -21,6 +21,7 @@ from unittest import mock
 import pytest
 
 from airflow_provider_fluxomail.alerts import alert
+from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
 from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.configuration import connection
@@ -35,6 +36,7 @@ from airflow_provider_fluxomail.sending.send_once import Identity
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger, FluxomailRetryAfterTrigger
 from tests.support import (
+    bad_servers,
     error_responses,
     event_triggers,
     notifiers,
@@ -61,6 +63,7 @@ from tests.support.ways import (
     decorated,
     run_batch,
 )
+from tests.wire.conftest import Transport
 
 PACKAGE: Final = Path(__file__).parents[2] / "airflow_provider_fluxomail"
 TESTS: Final = str(Path(__file__).parents[1])
@@ -692,3 +695,32 @@ def test_promise_5_an_unrecorded_body_is_sent_but_not_shown(sandbox: Sandbox, tm
     assert (str(task.content), repr(task.content)) == ("***", "***")
     Run(task)
     assert [mail.content for mail in sandbox.messages()] == ["Code 123456"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        bad_servers.head("400 Bad Request", Content_Length=31) + b'{"error": "bad ada@example.org"}'[:31],
+        bad_servers.head("500 Oops", Content_Length=4) + b"oops",
+        bad_servers.head("302 Found", Location="https://x.example/?fm_secret"),
+        bad_servers.head(Content_Length=2) + b"{}",
+        bad_servers.head(Content_Encoding="gzip", Content_Length=7) + b"garbage",
+    ],
+)
+def test_promise_5_a_traceback_with_local_variables_shows_no_key_and_no_message(
+    call: Transport, serve: bad_servers.Serve, data: bytes
+) -> None:
+    """Some log formatters print the variables of every frame, those of the HTTP libraries included."""
+    server = serve(bad_servers.answers(data))
+    private = EmailMessage(to="ada@example.org", subject="Private subject", content="Private words")
+    try:
+        call(bad_servers.settings(server.url), "send", private, idempotency_key="k")
+    except errors.FluxomailError as error:
+        # Without this test's own frame, which holds them.
+        shown = "".join(
+            traceback.TracebackException(type(error), error, error.__traceback__.tb_next, capture_locals=True).format()  # type: ignore[union-attr]
+        )
+    assert any(frame in shown for frame in ("in exchange", "in _exchange", "in read_payload", "in read_send"))
+    for secret in ("fm_secret", "ada@example.org", "Private"):
+        assert secret not in shown

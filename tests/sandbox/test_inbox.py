@@ -670,3 +670,25 @@ def test_the_end_of_time(api: Api) -> None:
     api.control("clock", advance_seconds=200_000_000_000)
     assert show(api).listed() == [send_id]
     show(api, f"/{send_id}")
+
+
+def luminance(colour: str) -> float:
+    full = colour if len(colour) == 7 else "#" + "".join(digit * 2 for digit in colour[1:])
+    parts = [int(full[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(api: Api, scheme: str) -> None:
+    """WCAG AA: a contrast of 4.5 to 1."""
+    style = api.http.get(show(api).all("link", rel="stylesheet")[0]["href"]).text
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+)", dark if scheme == "dark" else light))
+    grounds = ("page", "card", "hover", "field", "button", "code")
+    pairs = [(text, ground) for text in ("text", "quiet") for ground in grounds]
+    pairs += [("link", ground) for ground in ("page", "card")]
+    pairs += [(tone, f"{tone}-back") for tone in ("good", "bad", "warning", "neutral")]
+    for text, ground in pairs:
+        one, two = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        assert (one + 0.05) / (two + 0.05) >= 4.5, (text, ground)

@@ -153,3 +153,16 @@ def test_what_the_email_backend_ignores_it_names(page: str, heading: str, caplog
 def test_all_that_the_guides_say_is_refused_has_its_advice() -> None:
     text = "".join((DOCS / page).read_text(encoding="utf-8") for page in (SMTP, SENDGRID, SES))
     assert {*re.findall(r"^\| `(\w+)` \| refused \|", text, re.MULTILINE)} <= OLD_ARGUMENTS.keys()
+
+
+@pytest.mark.parametrize("page", [SMTP, SENDGRID, SES])
+def test_the_guides_say_where_meaning_changes(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for words in (
+        "get an email each",
+        "do not see each other",
+        "`cc` and `bcc` go with",
+        "From identity",
+        "inline images",
+    ):
+        assert words in text.split("## What changes in meaning")[1].split("\n## ")[0], words
