@@ -28,15 +28,6 @@ log = logging.getLogger(__name__)
 Draw = Callable[[], float]
 
 
-#: For how long a server that asks to wait is obeyed, in seconds. Then one request shows whether it still asks.
-LONGEST_HOLD: Final = 600.0
-
-
-def hold_seconds(asked: float | None) -> float:
-    """Return how long to make no request: one wrong value must not silence a client until all waits have timed out."""
-    return min(asked or 0.0, LONGEST_HOLD)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Backoff:
     """How long to wait after failures in a row: twice as long after each, with jitter: clients must not retry in step.
@@ -75,10 +66,34 @@ def jittered(seconds: float, *, draw: Draw = random.random) -> float:
     return seconds * (0.8 + 0.4 * draw())
 
 
-#: Between the attempts of one call.
-BACKOFF: Final = Backoff(first=0.5, longest=15.0)
-#: After a 409: it may be a twin of this request that is still in progress.
-CONFLICT_BACKOFF: Final = Backoff(first=1.0, longest=1.0, jitter=0.8)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetryTiming:
+    """How long a client waits before its next request.
+
+    :param backoff: between the attempts of one call.
+    :param conflict: after a 409: a twin of the request may still be in progress.
+    :param longest_hold: for how long a server that asks to wait is obeyed, in seconds. Then one request shows whether
+        it still asks.
+    """
+
+    backoff: Backoff = Backoff(first=0.5, longest=15.0)
+    conflict: Backoff = Backoff(first=1.0, longest=1.0, jitter=0.8)
+    longest_hold: float = 600.0
+
+
+_timing = RetryTiming()
+
+
+def retry_timing() -> RetryTiming:
+    """Return the timing of retries in this process."""
+    return _timing
+
+
+def hold_seconds(asked: float | None) -> float:
+    """Return how long to make no request: one wrong value must not silence a client until all waits have timed out."""
+    return min(asked or 0.0, _timing.longest_hold)
+
+
 #: By this part, and at least by this many seconds, is a wait longer that the server asked for.
 NAMED_WAIT_SPREAD: Final = 0.1
 
@@ -98,10 +113,10 @@ def is_retried(error: BaseException, request: Request) -> bool:
 def seconds_to_wait(error: BaseException, attempt: int, draw: Draw = random.random) -> float:
     """Return how many seconds to wait after the ``attempt``-th attempt (from 1) failed with ``error``."""
     if isinstance(error, FluxomailIdempotencyConflictError):
-        return CONFLICT_BACKOFF.seconds(draw=draw)
+        return _timing.conflict.seconds(draw=draw)
     if isinstance(error, FluxomailError) and error.retry_after:
         return spread(error.retry_after, NAMED_WAIT_SPREAD, least=NAMED_WAIT_SPREAD, draw=draw)
-    return BACKOFF.seconds(attempt, draw=draw)
+    return _timing.backoff.seconds(attempt, draw=draw)
 
 
 def retry_options(

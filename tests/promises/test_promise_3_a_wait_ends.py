@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from airflow_provider_fluxomail.airflow_compat import AirflowNotFoundException
-from airflow_provider_fluxomail.client import errors, retries
+from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.event_types import FAILURES
 from airflow_provider_fluxomail.client.models import Timeline
@@ -40,7 +40,7 @@ from tests.support.airflow_facts import CAN_POKE_AGAIN
 from tests.support.airflow_runs import DagRuns
 from tests.support.bad_servers import Serve, head
 from tests.support.running import Run, fire
-from tests.support.timing import wait_timing
+from tests.support.timing import retry_timing, wait_timing
 from tests.support.watching import Mail, reads, send, timing, until, watching
 from tests.support.ways import MESSAGE, PASSING, TIMELINE, Fault, Try, by_hook, connect
 
@@ -225,7 +225,7 @@ def test_promise_3_a_lookup_that_fails_after_a_401_ends_no_wait_of_a_worker(
 def test_promise_3_no_response_silences_a_wait(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, fault: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(retries, "LONGEST_HOLD", 0.3)
+    retry_timing(monkeypatch, longest_hold=0.3)
     sandbox.fail_next("status", path=TIMELINE, times=2, **fault)
     run = wait(deferrable, timeout=60)
     assert run.kind == "success", run.error

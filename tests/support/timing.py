@@ -13,10 +13,18 @@ from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.sending.batch import outcomes
 
 
+def retry_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    """Change the timing of retries for one test.
+
+    :param fields: of :class:`.RetryTiming`.
+    """
+    monkeypatch.setattr(retries, "_timing", dataclasses.replace(retries.retry_timing(), **fields))
+
+
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten every wait before a request is retried for which the server names no time."""
-    monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
-    monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
+    quick = retries.Backoff(first=0.01, longest=1.0), retries.Backoff(first=0.02, longest=0.02)
+    retry_timing(monkeypatch, backoff=quick[0], conflict=quick[1])
 
 
 def wait_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from airflow_provider_fluxomail.client import errors, retries
+from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.client.watching import wait
@@ -32,7 +32,7 @@ from tests.support.bad_servers import answers, head
 from tests.support.flaky_storage import flaky_storage  # noqa: F401 - a fixture
 from tests.support.running import Run
 from tests.support.state_store import StateError, Store
-from tests.support.timing import quick_waits, wait_timing
+from tests.support.timing import quick_retries, quick_waits, wait_timing
 from tests.wire.test_bad_servers import certificate, tls_url  # noqa: F401 - fixtures
 from tests.wire.test_log_lines import running
 
@@ -377,8 +377,7 @@ def test_what_the_page_quotes_is_what_is_logged(
         caplog.clear()
         with pytest.MonkeyPatch.context() as scene.monkeypatch:
             wait_timing(scene.monkeypatch, least_interval=0.05)
-            scene.monkeypatch.setattr(retries, "BACKOFF", retries.Backoff(first=0.01, longest=1.0))
-            scene.monkeypatch.setattr(retries, "CONFLICT_BACKOFF", retries.Backoff(first=0.02, longest=0.02))
+            quick_retries(scene.monkeypatch)
             for kind in (FluxomailDeliverySensor, FluxomailSendOperator, FluxomailNotifier):
                 scene.monkeypatch.setattr(kind, "log", logging.getLogger("task"), raising=False)
             provoke(scene)
