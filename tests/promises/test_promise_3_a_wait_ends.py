@@ -381,7 +381,7 @@ def test_promise_3_wait_for(sandbox: Sandbox, to: str, target: str, kind: str, d
         ("opened@example.org", "opened", "success", "opened"),
         ("clicked@example.org", "clicked", "success", "clicked"),
         ("bounced@example.org", "delivered", "AirflowFailException", "550"),
-        ("complained@example.org", "opened", "AirflowFailException", "complained of"),
+        ("complained@example.org", "opened", "AirflowFailException", "reported as spam"),
         ("complained@example.org", "delivered", "success", "delivered"),
         ("dropped@example.org", "delivered", "AirflowFailException", "was dropped"),
         ("failed@example.org", "delivered", "AirflowFailException", "failed"),

@@ -48,8 +48,8 @@ async def test_promise_4_a_list_that_fails_is_not_hammered() -> None:
         cursors.trigger_cursor(),
     )
     for _ in range(9):
-        await one.on_part(source.part())
-    assert len(source.asked) == 1
+        await one.on_batch(source.batch())
+    assert len(source.requested) == 1
 
 
 @pytest.mark.parametrize("offset", [-3600.0, 0.3, 12.0])
@@ -407,5 +407,5 @@ async def test_promise_4_the_connection_is_looked_up_once_for_all(sandbox: Sandb
     assert lookups == ["fluxomail_default"]
     assert streams(sandbox) == 1
     assert reads(sandbox) == 0
-    assert not WatcherPool.here()._lookups
-    assert not WatcherPool.here()._watchers
+    assert not WatcherPool.for_running_loop()._lookups
+    assert not WatcherPool.for_running_loop()._watchers

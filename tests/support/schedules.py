@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from airflow_provider_fluxomail.client.watching.wait import Ending, now
+from airflow_provider_fluxomail.client.watching.wait import WaitOutcome, now
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.watching import Mail, Waits, outcome, send, timing, watching
 
@@ -139,7 +139,7 @@ class Play:
     def check(self) -> None:
         """Every wait has ended once, as the timeline says, or not at all, as nothing decided it."""
         for send_id in self.started:
-            endings = [(one.status, one.event) for one in self.ended.get(send_id, ()) if isinstance(one, Ending)]
+            endings = [(one.status, one.event) for one in self.ended.get(send_id, ()) if isinstance(one, WaitOutcome)]
             assert len(endings) == len(self.ended.get(send_id, ())), self.ended[send_id]
             found = self._outcome(send_id)
             assert endings == ([found] if found else []), send_id

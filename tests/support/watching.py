@@ -17,7 +17,7 @@ from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.client.timeline import judge
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
-from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
+from airflow_provider_fluxomail.client.watching.wait import Wait, WaitOutcome, now
 from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
 from airflow_provider_fluxomail.client.watching.watcher import Watcher
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
@@ -53,7 +53,7 @@ class Waits:
 
     def __init__(self, watcher: Callable[[], Watcher]) -> None:
         self._watcher = watcher
-        self.endings: dict[str, list[Ending | Exception]] = {}
+        self.endings: dict[str, list[WaitOutcome | Exception]] = {}
         self.log: dict[str, list[str]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -83,7 +83,7 @@ class Waits:
             )
             self._tasks[send_id] = asyncio.create_task(self._wait(wait, interval, hold))
 
-    async def one(self, send_id: str, seen: float) -> Ending:
+    async def one(self, send_id: str, seen: float) -> WaitOutcome:
         """Start a wait that a worker has looked for at ``seen``, and return its ending."""
         wait = Wait(send_id, started=seen, deadline=seen + 600.0, seen=seen)
         return await self._watcher().watch(wait, interval=600.0, log=lambda level, text: None)
@@ -100,7 +100,9 @@ class Waits:
             said.append(f"{logging.getLevelName(level)} {text}")
 
         try:
-            ended: Ending | Exception = await self._watcher().watch(wait, interval=interval, log=tell, not_before=hold)
+            ended: WaitOutcome | Exception = await self._watcher().watch(
+                wait, interval=interval, log=tell, not_before=hold
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, it is how the wait ended
             ended = error
         self.endings.setdefault(wait.send_id, []).append(ended)
@@ -120,9 +122,9 @@ class Waits:
         return {send_id: told(self.endings[send_id]) for send_id in wanted}
 
 
-def told(endings: list[Ending | Exception]) -> str:
+def told(endings: list[WaitOutcome | Exception]) -> str:
     (ending,) = endings
-    return ending.status if isinstance(ending, Ending) else type(ending).__name__
+    return ending.status if isinstance(ending, WaitOutcome) else type(ending).__name__
 
 
 async def until(true: Callable[[], Any], what: str = "it") -> None:
