@@ -1,4 +1,4 @@
-"""The plain text of HTML, and what of a body that is too long is sent. Output stays in proportion to the input.
+"""Derives plain text from HTML, and shortens bodies that are too long. Output stays in proportion to the input.
 
 ::
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Draw = Callable[[], float]
 
 
-#: For how long a server that asks to wait is obeyed, in seconds. Then one request shows whether it still asks.
+#: Longest wait that a server may demand, in seconds. After it, one request shows whether the server still demands it.
 LONGEST_HOLD: Final = 600.0
 
 
@@ -71,7 +71,7 @@ def spread(seconds: float, part: float, *, least: float = 0.0, draw: Draw = rand
 
 
 def jittered(seconds: float, *, draw: Draw = random.random) -> float:
-    """Return a wait that is up to a fifth shorter or longer, so that what repeats does not do so in step."""
+    """Return a wait that is up to a fifth shorter or longer, so that clients do not act at the same time."""
     return seconds * (0.8 + 0.4 * draw())
 
 
@@ -79,7 +79,7 @@ def jittered(seconds: float, *, draw: Draw = random.random) -> float:
 BACKOFF: Final = Backoff(first=0.5, longest=15.0)
 #: After a 409: it may be a twin of this request that is still in progress.
 CONFLICT_BACKOFF: Final = Backoff(first=1.0, longest=1.0, jitter=0.8)
-#: By this part, and at least by this many seconds, is a wait longer that the server asked for.
+#: A wait that the server asked for is extended by up to this part of it, or this many seconds if that is more.
 NAMED_WAIT_SPREAD: Final = 0.1
 
 

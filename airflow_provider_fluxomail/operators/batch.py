@@ -33,7 +33,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOpera
     <Task(FluxomailSendBatchOperator): invite>
 
     A message's idempotency key is derived from the task and from the message's own ``key``, or else its recipient (and
-    its content, if the recipient gets others), so the rows may come in another order in the next try. All rows are
+    its content, if the recipient gets several), so the rows may come in another order in the next try. All rows are
     checked before the first is sent. Several messages are sent at a time, as fast as the rate limit of the API key
     allows. If that requires a wait longer than the connection's ``max_wait``, a ``deferrable`` task frees its worker
     slot, and continues later where it stopped.
@@ -67,7 +67,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOpera
     :raises FluxomailError: a transient error.
     """
 
-    face = BATCH
+    argument_names = BATCH
     template_fields: Sequence[str] = (
         "messages", "defaults", "attachment_folder", "report_path", "fluxomail_conn_id",
     )  # fmt: skip
@@ -100,7 +100,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOpera
         self.messages = messages
         self.defaults = defaults
         self.attachment_folder = attachment_folder
-        # Now, before Airflow renders: the output of another task is not yet in them. A mapped task has it already.
+        # Now, before Airflow renders the output of other tasks into them. A mapped task has that output already.
         mapped = is_unmapped(self)
         self.own_rows = not mapped and isinstance(messages, list | tuple) and all(map(_names_its_files, messages))
         self.own_defaults = not mapped and _names_its_files(defaults)
@@ -154,7 +154,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOpera
 
 
 def _names_its_files(message: object) -> bool:
-    """Tell whether the attachments of a message are written in the Dag, rather than returned by another task."""
+    """Return whether the attachments of a message are written in the Dag, rather than returned by another task."""
     if not isinstance(message, Mapping):
         return message is None or hasattr(message, "html_content")
     files = message.get("attachments")

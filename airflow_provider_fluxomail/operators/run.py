@@ -260,7 +260,7 @@ def _send_list(
 
 @contextlib.contextmanager
 def _hook_for(task: SendTask) -> Iterator[FluxomailHook]:
-    """Open a hook, and fail the task or leave it to Airflow to retry when an error comes out."""
+    """Open a hook; on an error, fail the task or leave the retry to Airflow."""
     with contextlib.closing(FluxomailHook(task.fluxomail_conn_id)) as hook:
         try:
             yield hook

@@ -118,12 +118,12 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         yield TriggerEvent({**ending.to_json(), "result": self.result})
 
     async def _wait(self, wait: Wait) -> WaitOutcome:
-        """Let a watcher look after the wait, and another one if it crashes.
+        """Let a watcher watch the wait; if it crashes, start another one.
 
         After a 401 the connection is looked up again: its key may be new.
         """
         refused: Watcher | None = None
-        # By the worker that deferred.
+        # The worker that deferred has used the connection.
         used_before = self.resume_after > 0 or self.seen is not None
         while True:
             try:
@@ -141,7 +141,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                     if refused is not None and not watcher.accepted:
                         raise
                     refused = watcher
-            except Exception as failure:  # noqa: BLE001 - whatever it is, another watcher can go on
+            except Exception as failure:  # noqa: BLE001 - whatever it is, another watcher can continue
                 error = as_response_error(failure)
                 if ending := wait.on_error(error, now()):
                     return ending
@@ -203,7 +203,7 @@ def defer(
 
 
 def can_end_in_triggerer(task: BaseOperator) -> bool:
-    """Tell whether a success needs no worker, which would start a process only to return the result.
+    """Return whether a success needs no worker, which would start a process only to return the result.
 
     In the triggerer, Airflow runs no callback, no ``post_execute``, no custom XCom backend and no operator link (this
     package's own is stored before the wait), and registers no asset event and no length to map over.

@@ -79,7 +79,7 @@ def test_promise_6_keys_never_change(case: dict[str, Any]) -> None:
     ids=lambda case: case["name"],
 )
 def test_promise_6_the_running_task_gets_the_same_key(case: dict[str, Any]) -> None:
-    """The way from a task to its identity is as much a part of the key as the digest."""
+    """How a task's identity is read is as much a part of the key as the digest."""
     identity = case["identity"]
     generation = identity["generation"]
     ti = {name: identity[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
@@ -226,7 +226,7 @@ def ending(run: Run) -> str:
 
 
 @pytest.mark.parametrize("case", STATES, ids=lambda case: case["name"])
-def test_promise_6_a_retry_knows_what_an_old_version_kept(sandbox: Sandbox, case: dict[str, Any]) -> None:
+def test_promise_6_a_retry_reads_what_an_old_version_stored(sandbox: Sandbox, case: dict[str, Any]) -> None:
     """In Airflow's task state store. The time of the first request lies behind every retention."""
     run = Run(made(case["operator"]), {**context(try_number=2), "task_state_store": Store(case["store"])})
     assert ending(run) == case["ends"], run.error

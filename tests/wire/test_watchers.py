@@ -76,10 +76,10 @@ def test_each_event_loop_has_its_own_and_leaves_nothing(sandbox: Sandbox) -> Non
         assert (await fire(trigger(send_id, seen=None)))["status"] == "reached"
         return WatcherPool.for_running_loop()
 
-    before = len(WatcherPool._of_loops)
+    before = len(WatcherPool._by_loop)
     pools = [asyncio.run(wait_for(send_id)) for send_id in send(sandbox, 4, to="ops@example.org")]
     assert len({id(pool) for pool in pools}) == 4
     assert all(not pool._lookups and not pool._watchers for pool in pools)
     gc.collect()
     # asgiref keeps the loop that ran last in a thread.
-    assert len(WatcherPool._of_loops) <= before + 1
+    assert len(WatcherPool._by_loop) <= before + 1

@@ -15,7 +15,7 @@ EVERYBODY: Final = ("oncall@example.org", "dba@example.org")
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 
 
-def test_promise_1_a_callback_that_fires_twice_sends_one_mail(scene: Scene) -> None:
+def test_promise_1_a_callback_that_fires_twice_sends_one_email(scene: Scene) -> None:
     assert scene.a_worker_has_died()
     subject = "[Airflow] up for retry: alerts_dead.dies (try 1 of 2)"
     scene.until("the alert", lambda: subject in scene.subjects(EVERYBODY[0]))

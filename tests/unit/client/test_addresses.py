@@ -61,10 +61,10 @@ def test_what_is_no_list_of_addresses(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (["a@x.org", "b@x.org; nobody"], "cc[1] is not an e-mail address (it holds SEMICOLON, U+003B)"),
+        (["a@x.org", "b@x.org; nobody"], "cc[1] is not an email address (it holds SEMICOLON, U+003B)"),
         (["a@x.org", "b@x.org; c@x.org"], "cc[1] holds more than one address: give each an item of its own"),
-        (["a@x.org", " ; "], "cc[1] is not an e-mail address"),
-        ("a@x.org; nobody", "cc[1] is not an e-mail address"),
+        (["a@x.org", " ; "], "cc[1] is not an email address"),
+        ("a@x.org; nobody", "cc[1] is not an email address"),
         (["a@x.org", ""], "cc[1] is empty"),
         (["a@x.org", None], "cc[1] must be text"),
         ("a@x.org;\nb@x.org", "cc holds a line break"),

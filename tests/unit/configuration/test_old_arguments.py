@@ -21,7 +21,7 @@ from airflow_provider_fluxomail.configuration.old_arguments import (
     NOTIFIER,
     OLD_ARGUMENTS,
     OPERATOR,
-    Face,
+    ArgumentNames,
 )
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -67,7 +67,7 @@ def mapped_decorator(**arguments: Any) -> None:
     task.fluxomail_send(**arguments)(send).expand(to=["a@example.org"])
 
 
-FACES: dict[Callable[..., None], Face] = {
+FACES: dict[Callable[..., None], ArgumentNames] = {
     operator: OPERATOR, mapped: OPERATOR, batch: BATCH, mapped_batch: BATCH, notifier: NOTIFIER,
     decorator: DECORATOR, mapped_decorator: DECORATOR,
 }  # fmt: skip
@@ -127,7 +127,7 @@ def test_none_of_them_is_an_argument_of_ours_or_of_airflow() -> None:
         assert not airflows & {*OLD_ARGUMENTS, *face.refused}
     classes: list[Any] = [FluxomailSendOperator, FluxomailSendBatchOperator, FluxomailNotifier]
     for cls in classes:
-        assert not parameters(cls.__init__) & {*OLD_ARGUMENTS, *cls.face.refused}
+        assert not parameters(cls.__init__) & {*OLD_ARGUMENTS, *cls.argument_names.refused}
     assert set(MESSAGE_FIELDS) == set(EmailMessage.__dataclass_fields__)
 
 
