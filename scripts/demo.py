@@ -59,7 +59,7 @@ _EVENT_STYLES: Final = {"delivered": "green", "bounced": "red"}
 
 
 class Demo:
-    """Runs the scenarios one after the other and tells about them."""
+    """Runs the scenarios one after the other and prints what happens."""
 
     def __init__(self, console: Console, sandbox: Sandbox, airflow: AirflowRunner, *, begin: float) -> None:
         self.console = console
@@ -82,7 +82,7 @@ class Demo:
         self._ready("Dag", f"send >> wait, from {DAG_FILE.relative_to(ROOT)}")
 
     def run(self, number: int, scenario: Scenario) -> Account:
-        """Run the Dag once and tell what happened."""
+        """Run the Dag once and print what happened."""
         self.console.print()
         self.console.print(Rule(Text(f"{number}  {scenario.title}", "bold"), align="left", style="grey50"))
         self.console.print(Text(scenario.story, "grey62"))

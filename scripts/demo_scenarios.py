@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from scripts.testbed.airflow_runner import TaskTry
 
-#: The client makes so many requests per try; all of them lose their answer.
+#: The client makes this many requests per try; the responses to all of them are lost.
 LOST_ANSWERS: Final = 4
 
 
@@ -86,7 +86,7 @@ class Account:
 
     @property
     def lost(self) -> int:
-        """How many requests to send got no answer although the message was stored."""
+        """How many requests to send got no response although the message was stored."""
         return sum(row["fault"] == "response_lost_after_store" for row in self.posts)
 
     @property

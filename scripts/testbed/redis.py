@@ -44,7 +44,7 @@ class Redis:
         return f"redis://127.0.0.1:{self._port}/0"
 
     def start(self, *, timeout: float = 30.0) -> None:
-        """Start it and wait until it answers.
+        """Start it and wait until it responds.
 
         :raises ProcessError: it ended, or ``timeout`` seconds have passed.
         """

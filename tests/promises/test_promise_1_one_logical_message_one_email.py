@@ -630,9 +630,9 @@ def test_promise_1_a_callback_that_fires_twice_sends_one_email(
         way(notifier, notifiers.context(exception=ValueError("x")))
         way(notifier, notifiers.context(end_date=None, exception=None))
     sandbox.assert_sent(1)
-    assert notifiers.told(log) == []
-    assert "had already accepted" in notifiers.told(log, logging.INFO)[1]
-    assert "Airflow called the callback twice" in notifiers.told(log, logging.INFO)[3]
+    assert notifiers.log_lines(log) == []
+    assert "had already accepted" in notifiers.log_lines(log, logging.INFO)[1]
+    assert "Airflow called the callback twice" in notifiers.log_lines(log, logging.INFO)[3]
 
 
 def test_promise_1_an_alert_whose_response_is_lost_is_requested_again(sandbox: Sandbox, way: notifiers.Way) -> None:
@@ -646,14 +646,14 @@ def test_promise_1_two_deployments_with_one_organization(sandbox: Sandbox) -> No
     assert deployments.send(deployments.ADA).kind == "success"
     second = deployments.send(deployments.BOB)
     assert second.kind == "AirflowFailException", "a retry cannot fix it"
-    told = str(second.error)
-    assert "FluxomailIdempotencyConflictError" in told
-    assert "another recipient" in told
-    assert "idempotency_namespace" in told
-    assert "not sent" in told
-    assert sandbox.message().send_id in told
+    text = str(second.error)
+    assert "FluxomailIdempotencyConflictError" in text
+    assert "another recipient" in text
+    assert "idempotency_namespace" in text
+    assert "not sent" in text
+    assert sandbox.message().send_id in text
     for private in (deployments.ADA, deployments.BOB, "Hi", "Text"):
-        assert private not in told, "promise 5"
+        assert private not in text, "promise 5"
     sandbox.connect(idempotency_namespace="staging")
     assert deployments.send(deployments.BOB).kind == "success"
     sandbox.assert_sent(1, deployments.BOB)
@@ -714,15 +714,15 @@ def test_promise_1_a_subject_rendered_again_after_a_deferral_is_harmless(
     assert sandbox.message().subject == "Rendered first"
 
 
-@pytest.mark.parametrize(("try_number", "told"), [(1, "idempotency_namespace"), (2, "has probably sent the email")])
-def test_promise_1_a_conflict_that_the_server_detects(sandbox: Sandbox, try_number: int, told: str) -> None:
+@pytest.mark.parametrize(("try_number", "text"), [(1, "idempotency_namespace"), (2, "has probably sent the email")])
+def test_promise_1_a_conflict_that_the_server_detects(sandbox: Sandbox, try_number: int, text: str) -> None:
     sandbox.settings(idempotency_conflict="conflict")
     sandbox.connect(max_attempts=1)
     sandbox.fail_next("error_after_store")
     assert isinstance(deployments.send(content="Rendered at 10:00").error, FluxomailServerError)
     run = deployments.send(content="Rendered at 10:05", ctx={"try_number": try_number})
     assert run.kind == "AirflowFailException", "a retry cannot fix it"
-    assert told in str(run.error)
+    assert text in str(run.error)
     assert "status 409" in str(run.error)
     sandbox.assert_sent(1)
 

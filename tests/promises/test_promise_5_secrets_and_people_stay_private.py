@@ -629,9 +629,9 @@ async def test_promise_5_event_triggers_log_no_key_and_no_recipient(
 
 def test_promise_5_metrics_hold_no_person_and_no_key(sandbox: Sandbox, statsd: statsd_server.StatsD) -> None:
     Run(statsd_server.operator(wait_for="delivered", idempotency_key="secret-key"))
-    told = str(statsd.lines())
+    emitted = str(statsd.lines())
     for secret in ("ops", "Hi", "Text", "secret", sandbox.api_key):
-        assert secret not in told
+        assert secret not in emitted
 
 
 class UnspeakableError(Exception):
@@ -683,7 +683,7 @@ def test_promise_5_the_log_of_an_alert_names_no_recipient(
         FluxomailNotifier(to=[notifiers.OPS, "b@example.org"], subject="Secret words", content="Secret words"),
         notifiers.context(),
     )
-    accepted, refused = notifiers.told(log, logging.INFO)
+    accepted, refused = notifiers.log_lines(log, logging.INFO)
     assert accepted.startswith("Fluxomail accepted the alert (failure of load.copy) to recipient 1 of 2 as send ")
     assert refused.startswith("Alert (failure of load.copy) to recipient 2 of 2 was not sent: FluxomailValidationError")
     for private in ("example.org", "Secret", "af1:", sandbox.api_key):

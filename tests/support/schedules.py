@@ -112,7 +112,7 @@ class Play:
         self.ended: dict[str, list[Any]] = {}
 
     async def until_restart(self, steps: list[Any], *, last: bool) -> None:
-        """One triggerer's life. What the one before it has not ended goes on; its last look is as old as it was."""
+        """One triggerer's life. Waits left by the one before it continue, their last poll as old as it was."""
         when = timing(follow_above=2, follow_below=1, silence=0.5, patience=1.0, retry_events=1.0, reconcile=1.0)
         async with watching(self.sandbox, when, key="capped", share=1.0) as waits:
             for send_id in self.started:

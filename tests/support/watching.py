@@ -22,7 +22,7 @@ from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
 from airflow_provider_fluxomail.client.watching.watcher import Watcher
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 
-#: A test waits so long for what must happen, in seconds.
+#: How long a test waits for what must happen, in seconds.
 PATIENCE: Final = 30.0
 
 
@@ -31,7 +31,7 @@ def settings(sandbox: Sandbox, key: str | None = None) -> ClientSettings:
 
 
 def send(sandbox: Sandbox, count: int = 1, to: str = "never@example.org") -> list[str]:
-    """Send so many messages to which nothing happens by itself."""
+    """Send this many messages to which nothing happens by itself."""
     with FluxomailClient(settings(sandbox)) as client:
         message = EmailMessage(to=to, subject="Hi", content="Text", html_content="<p>Hi</p>")
         return [client.send(message, idempotency_key=uuid.uuid4().hex).send_id for _ in range(count)]
@@ -49,7 +49,7 @@ def never_below(**more: Any) -> WatchTiming:
 
 
 class Waits:
-    """Waits that were started, and what became of them."""
+    """Waits that were started, and their outcomes."""
 
     def __init__(self, watcher: Callable[[], Watcher]) -> None:
         self._watcher = watcher
@@ -69,7 +69,7 @@ class Waits:
     ) -> None:
         """Start waits.
 
-        :param ago: seconds since a worker has looked; ``None`` if none did.
+        :param ago: seconds since a worker has polled; ``None`` if none did.
         """
         for send_id in send_ids:
             began = now() - (ago or 0.0)
@@ -84,7 +84,7 @@ class Waits:
             self._tasks[send_id] = asyncio.create_task(self._wait(wait, interval, hold))
 
     async def one(self, send_id: str, seen: float) -> WaitOutcome:
-        """Start a wait that a worker has looked for at ``seen``, and return its ending."""
+        """Start a wait that a worker has polled at ``seen``, and return its outcome."""
         wait = Wait(send_id, started=seen, deadline=seen + 600.0, seen=seen)
         return await self._watcher().watch(wait, interval=600.0, log=lambda level, text: None)
 
@@ -96,12 +96,12 @@ class Waits:
     async def _wait(self, wait: Wait, interval: float, hold: float) -> None:
         said = self.log.setdefault(wait.send_id, [])
 
-        def tell(level: int, text: str) -> None:
+        def on_log(level: int, text: str) -> None:
             said.append(f"{logging.getLevelName(level)} {text}")
 
         try:
             ended: WaitOutcome | Exception = await self._watcher().watch(
-                wait, interval=interval, log=tell, not_before=hold
+                wait, interval=interval, log=on_log, not_before=hold
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, it is how the wait ended
             ended = error
@@ -119,10 +119,10 @@ class Waits:
         wanted = list(self._tasks if send_ids is None else send_ids)
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*(self._tasks[send_id] for send_id in wanted))
-        return {send_id: told(self.endings[send_id]) for send_id in wanted}
+        return {send_id: outcome_name(self.endings[send_id]) for send_id in wanted}
 
 
-def told(endings: list[WaitOutcome | Exception]) -> str:
+def outcome_name(endings: list[WaitOutcome | Exception]) -> str:
     (ending,) = endings
     return ending.status if isinstance(ending, WaitOutcome) else type(ending).__name__
 

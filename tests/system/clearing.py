@@ -1,4 +1,4 @@
-"""Runs of the Dags in ``dags/clears.py`` on a real Airflow, many at a time, and the mail that came of them."""
+"""Runs of the Dags in ``dags/clears.py`` on a real Airflow, many at a time, and the email that they sent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.system.airflows import Processes
 
 #: The tasks of each Dag: with the default, and with ``resend_on_clear=True``.
 TASKS: Final = ("send", "resend")
-#: Only a hang takes so long; nothing is measured by it.
+#: Only a hang takes this long; nothing is measured by it.
 LIMIT: Final = 240.0
-#: The client makes so many requests in one try of a task.
+#: The client makes this many requests in one try of a task.
 ATTEMPTS: Final = 2
 _LOOK_SECONDS: Final = 0.5
 
@@ -121,7 +121,7 @@ class Run:
         return [row["try_number"] for task in TASKS for row in self.instances(task)]
 
     def reused(self) -> list[bool]:
-        """Whether both tasks say that they have sent no further mail."""
+        """Whether both tasks say that they have sent no further email."""
         return [self._xcom(task, "reused") for task in TASKS]
 
     def explained(self, task: str) -> list[int]:

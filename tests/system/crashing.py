@@ -1,4 +1,4 @@
-"""Runs of the Dags in ``dags/crashes.py`` on an Airflow whose processes are killed, and the mail that came of them."""
+"""Runs of the Dags in ``dags/crashes.py`` on an Airflow whose processes are killed, and the email that they sent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TASK: Final = "send"
 #: Where a task halts on its first try: before its request; when its message is stored and not answered; when it has
 #: the answer, which is no XCom yet. How many messages are stored then.
 POINTS: Final = {"before": 0, "stored": 1, "answered": 1}
-#: A try that the test is to kill must not go on by itself.
+#: A try that the test is to kill must not continue by itself.
 _NEVER_SECONDS: Final = 250
-#: How long an answer takes in runs that are killed at random moments: as long as the rest of a try.
+#: How long a response takes in runs that are killed at random moments: as long as the rest of a try.
 _SLOW_SECONDS: Final = 1.5
-#: So many runs at a time are open to random kills.
+#: How many runs at a time are open to random kills.
 _RUNS_AT_ONCE: Final = 8
 
 
@@ -59,7 +59,7 @@ class Crash(Run):
         self.scene, self.halt = scene, halt
 
     def slow_answers(self, seconds: float, *, times: int | None) -> None:
-        """Let the sandbox store at once and answer late."""
+        """Let the sandbox store at once and respond late."""
         match = {"method": "POST", "path": SEND_PATH, "recipient": self.recipient(TASK)}
         fault = {"kind": "slow_first_byte", "seconds": seconds, "times": times, "match": match}
         self.scene.sandbox.control("POST", "faults", json=fault)
@@ -75,7 +75,7 @@ class Crash(Run):
         return process
 
     def go_on(self) -> None:
-        """Let a halted task go on."""
+        """Let a halted task continue."""
         (self.scene.signs / f"{self.run_id}.go").touch()
 
     @property
@@ -120,7 +120,7 @@ class Crash(Run):
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended; where nobody collects orphans it stays listed."""
+    """Whether a process has ended; where no process collects orphans it stays listed."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -26,7 +26,7 @@ Cases = dict[str, concurrent.futures.Future[None]]
 
 
 def at_once(case: Callable[[Field], None]) -> Callable[[Cases], None]:
-    """Make a test of a case that runs beside all others; the test tells how it ended."""
+    """Make a test of a case that runs beside all others; the test reports how it ended."""
 
     def test(cases: Cases) -> None:
         cases[case.__name__].result()
@@ -263,7 +263,7 @@ def test_promise_2_dags_test_is_a_run_of_its_own_but_with_the_same_date_on_airfl
 
 
 def edited(field: Field, dag_id: str, **lines: Any) -> None:
-    """Edit a Dag file and wait until Airflow has read it anew."""
+    """Edit a Dag file and wait until Airflow has read it again."""
     file = field.airflow.dags_folder / f"{dag_id}.py"
     text = file.read_text()
     for name, value in lines.items():

@@ -150,7 +150,7 @@ def test_the_example_of_a_suppression_list(
 
 @pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow has retry policies since 3.3")
 def test_the_example_of_the_retry_policy(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
-    """With ``dag.test()`` nobody waits for a delay: the system test sees it obeyed."""
+    """With ``dag.test()`` nothing waits for a delay: the system test sees it obeyed."""
     sandbox.connect(max_wait=0.5)
     sandbox.fail_next(429, to="ops@example.org", retry_after=3, times=2)
     sandbox.fail_next(400, to="data-team@example.org", times=None)

@@ -1,4 +1,4 @@
-"""The e-mail backend, called as Airflow calls it: by ``airflow.utils.email``, and for tasks that fail."""
+"""The email backend, called as Airflow calls it: by ``airflow.utils.email``, and for tasks that fail."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_mail_that_was_accepted_before_is_logged(sandbox: Sandbox, caplog: pyt
     "fields", [{"to": PEOPLE[0]}, {"subject": "Could not send News"}, {"cc": "lead@example.org"}], ids=str
 )
 def test_another_mail_about_an_error_is_sent(sandbox: Sandbox, fields: dict[str, Any]) -> None:
-    """A user's code may write to those who got the mail that others did not."""
+    """A user's code may tell those who got the email that others did not."""
     everybody = [*PEOPLE, "refused@example.org"]
     sandbox.fail_next(400, to="refused@example.org")
     try:
@@ -193,7 +193,7 @@ CC: Final[dict[str, Any]] = {"cc": "copy@example.org", "bcc": ["blind@example.or
         # A copy to a recipient, or twice to one person.
         ({"cc": [BOB.upper(), "Copy <copy@example.org>"], "bcc": "Bob <bob@example.org>; copy@example.org"}, None, None,
          {ADA: (["Copy <copy@example.org>"], []), BOB: ([], [])}),
-        # A copy that the server refuses costs nobody an email.
+        # A copy that the server refuses does not stop the email.
         (CC, {"status": 400, "times": 2}, "cc.0.: Fluxomail refuses", {ADA: ([], []), BOB: ([], [])}),
         # It is unknown whether the copies went out with the first email: they must not go out twice.
         (CC, {"status": 503, "to": ADA, "times": None}, "503", {BOB: ([], [])}),

@@ -1,4 +1,4 @@
-"""The event feed against every fault of a stream: nothing is lost, and nobody is hammered."""
+"""The event feed against every fault of a stream: nothing is lost, and the server is not hammered."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_callbacks_of_tasks_and_runs_send_one_mail_to_each_recipient(scene: Scen
     assert "\nValueError: no rows for <address>\n" in failed
     assert f"\nOpen the log: {scene.airflow.url}/dags/alerts/" in failed
     assert f"\nOpen the run: {scene.airflow.url}/dags/alerts/" in mails[wanted[0]]["content"]
-    # Airflow 3.0 does not tell its Dag processor.
+    # Airflow 3.0 does not pass it to its Dag processor.
     named = AIRFLOW != (3, 0)
     assert ("\nFailed tasks: bad\n" in mails[wanted[0]]["content"]) is named
 

@@ -1,4 +1,4 @@
-"""``[email] email_backend``: the mails that Airflow sends itself, and a connection that keeps mail from strangers."""
+"""``[email] email_backend``: the emails that Airflow sends itself, and a connection that keeps email from strangers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_retry_of_which_nobody_wants_to_know_sends_nothing(scene: Scene) -> No
 
 def test_a_recipient_that_is_refused_keeps_the_mail_from_nobody_else(scene: Scene) -> None:
     scene.ended(DAG_ID)
-    # Airflow 2 takes the error for one about its words, and calls the backend again with others.
+    # Airflow 2 treats the error as a template error, and calls the backend again with another text.
     (mail,) = scene.mails("half@example.org")
     assert mail["subject"] == alert("half", "failed", 1)
     assert "no rows" in mail["content"]

@@ -1,4 +1,4 @@
-"""``@task.fluxomail_send``: a task that fails after it has sent, and is retried, has sent one mail of each."""
+"""``@task.fluxomail_send``: a task that fails after it has sent, and is retried, has sent one email of each."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ async def test_a_list_that_does_not_know_types_is_read_without() -> None:
     assert [wanted.types for wanted, _, _ in source.requested] == [("email.bounced",), ()]
 
 
-async def test_parts_before_the_list_was_read_are_in_the_list() -> None:
+async def test_batches_before_the_list_was_read_are_in_the_list() -> None:
     source, store = Source(FluxomailServerError("down"), page(event(1))), Store()
     one = trigger_cursor(store, longest_pause=0.0)
     assert await one.on_batch(source.batch(event(1))) == []
@@ -69,11 +69,11 @@ async def test_parts_before_the_list_was_read_are_in_the_list() -> None:
     assert store.value == began, "the cursor waits for the list, and for Airflow"
     await one.on_batch(source.batch())
     assert store.value["seen"] == [digest(event(1))]
-    assert store.value["since_ms"] == (T + 2) * 1000, "of the part in which it was fired"
+    assert store.value["since_ms"] == (T + 2) * 1000, "of the batch in which it was fired"
 
 
 async def test_a_pending_event_is_confirmed_with_the_batch_in_which_it_was_fired() -> None:
-    """Not when the part is that brought it: nothing had come of it, so Airflow was done with it at once."""
+    """Not with the batch that held it: that fired nothing, so Airflow confirmed it at once."""
     source, store = Source(page()), Store()
     one = trigger_cursor(store, spacing=3600.0, save_every=0.0)
     assert await one.on_batch(source.batch(event(1))) == [event(1)]

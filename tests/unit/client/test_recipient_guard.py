@@ -1,4 +1,4 @@
-"""Staging: mail goes to nobody it should not go to."""
+"""Staging: email goes only to allowed recipients."""
 
 from __future__ import annotations
 
