@@ -67,17 +67,17 @@ class Run:
 
     # What goes wrong
 
-    def fail(self, *, long_429: int = 0, lost_answers: int = 0, slow_answers: int = 0) -> None:
+    def fail(self, *, long_429: int = 0, lost_responses: int = 0, slow_responses: int = 0) -> None:
         """Let the next requests of both tasks fail, in this order.
 
-        :param long_429: answers that ask for a longer wait than a worker makes.
-        :param lost_answers: messages that are stored, but nobody learns of it; of so many tries.
-        :param slow_answers: messages that are stored at once, and answered after minutes.
+        :param long_429: responses that ask for a longer wait than a worker makes.
+        :param lost_responses: of how many tries the messages are stored, but all responses lost.
+        :param slow_responses: messages that are stored at once, with a response after minutes.
         """
         for task in TASKS:
             self._fault(task, long_429, kind="status", status=429, retry_after=5)
-            self._fault(task, lost_answers * ATTEMPTS, kind="response_lost_after_store")
-            self._fault(task, slow_answers, kind="slow_first_byte", seconds=200)
+            self._fault(task, lost_responses * ATTEMPTS, kind="response_lost_after_store")
+            self._fault(task, slow_responses, kind="slow_first_byte", seconds=200)
 
     def _fault(self, task: str, times: int, **fault: Any) -> None:
         if times:

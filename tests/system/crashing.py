@@ -46,7 +46,7 @@ class Scene(Field):
         """Start a run that halts at one of :data:`POINTS`."""
         crash = Crash(self, dag_id, name, halt)
         if halt == "stored":
-            crash.slow_answers(_NEVER_SECONDS, times=1)
+            crash.slow_responses(_NEVER_SECONDS, times=1)
         self.airflow.trigger(dag_id, name, conf={"halt": halt})
         return crash
 
@@ -58,7 +58,7 @@ class Crash(Run):
         super().__init__(scene, dag_id, run_id)
         self.scene, self.halt = scene, halt
 
-    def slow_answers(self, seconds: float, *, times: int | None) -> None:
+    def slow_responses(self, seconds: float, *, times: int | None) -> None:
         """Let the sandbox store at once and respond late."""
         match = {"method": "POST", "path": SEND_PATH, "recipient": self.recipient(TASK)}
         fault = {"kind": "slow_first_byte", "seconds": seconds, "times": times, "match": match}
@@ -185,7 +185,7 @@ class RandomKills:
             # Some may use up their retries.
             dag_id = "crashes_often" if number % 4 else "crashes_once_retried"
             run = Crash(self._scene, dag_id, f"random-{number}")
-            run.slow_answers(_SLOW_SECONDS, times=None)
+            run.slow_responses(_SLOW_SECONDS, times=None)
             self._scene.airflow.trigger(run.dag_id, run.run_id)
             self.runs.append(run)
 

@@ -76,7 +76,7 @@ def cases(request: pytest.FixtureRequest, field: Field) -> Iterator[Cases]:
 
 @at_once
 def test_promise_2_a_retry_after_a_lost_answer_sends_no_second_mail(field: Field) -> None:
-    run = field.run("lost-answers", lost_answers=1)
+    run = field.run("lost-responses", lost_responses=1)
     run.ends()
     assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [2, 2])
     assert (run.explained("send"), run.explained("resend")) == ([], []), "a retry is no clear"
@@ -109,11 +109,11 @@ def test_promise_2_a_finished_task_that_is_cleared_sends_again_only_if_asked(fie
 
 @at_once
 def test_promise_2_retries_and_deferrals_after_a_clear_send_nothing_more(field: Field) -> None:
-    run = field.run("busy", long_429=1, lost_answers=1)
+    run = field.run("busy", long_429=1, lost_responses=1)
     run.ends()
     assert (run.mails(), run.reused()) == ([1, 1], [True, True])
     assert run.tries() == [2, 2], "the 429 deferred the task, the lost response was retried"
-    run.fail(long_429=1, lost_answers=2)
+    run.fail(long_429=1, lost_responses=2)
     run.clear()
     run.ends()
     assert (run.mails(), run.reused(), run.tries()) == ([1, 2], [True, True], [5, 5])
@@ -121,7 +121,7 @@ def test_promise_2_retries_and_deferrals_after_a_clear_send_nothing_more(field: 
 
 @at_once
 def test_promise_2_a_task_that_is_cleared_while_it_waits_for_its_retry(field: Field) -> None:
-    run = field.run("up-for-retry", "clears_retried_later", lost_answers=1)
+    run = field.run("up-for-retry", "clears_retried_later", lost_responses=1)
     run.reaches("up_for_retry")
     assert run.mails() == [1, 1]
     run.clear()
@@ -132,7 +132,7 @@ def test_promise_2_a_task_that_is_cleared_while_it_waits_for_its_retry(field: Fi
 
 @at_once
 def test_promise_2_a_task_that_is_cleared_while_it_runs_sends_one_more_or_none(field: Field) -> None:
-    run = field.run("running", slow_answers=1)
+    run = field.run("running", slow_responses=1)
     field.until("both are stored and unanswered", lambda: run.mails() == [1, 1])
     run.reaches("running")
     before = run.instances("resend")[0]["max_tries"]
@@ -293,7 +293,7 @@ def test_promise_2_a_dag_with_another_text_between_run_and_clear(field: Field) -
 
 
 def other_retries(field: Field, dag_id: str, retries: int) -> None:
-    run = field.run("other-retries-" + str(retries), dag_id, lost_answers=1)
+    run = field.run("other-retries-" + str(retries), dag_id, lost_responses=1)
     run.reaches("up_for_retry")
     edited(field, dag_id, RETRIES=retries, RETRY_DELAY=1)
     run.ends()

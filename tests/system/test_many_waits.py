@@ -93,8 +93,8 @@ def send(sandbox: Sandbox, count: int) -> list[str]:
     body = {"to": "never@example.org", "subject": "Hello", "content": "Text"}
     headers = {"Authorization": f"Bearer {API_KEY}"}
     with httpx.Client(base_url=sandbox.url, headers=headers, timeout=15.0, trust_env=False) as client:
-        answers = [client.post(SEND_PATH, json=body | {"idempotencyKey": f"wait-{n}"}) for n in range(count)]
-    return [answer.raise_for_status().json()["sendId"] for answer in answers]
+        responses = [client.post(SEND_PATH, json=body | {"idempotencyKey": f"wait-{n}"}) for n in range(count)]
+    return [response.raise_for_status().json()["sendId"] for response in responses]
 
 
 def test_promise_3_and_4_another_triggerer_ends_all_waits_with_few_requests(scene: Scene) -> None:
