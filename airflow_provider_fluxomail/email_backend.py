@@ -148,7 +148,7 @@ def _emails(
         raise FluxomailValidationError(f"{name} must be text, not {type(value).__name__}")
     line = one_line(readable_subject(subject))
     if not is_task_running():
-        # Airflow's own: its text may be of any length, as that of an exception. What a task sends is its author's.
+        # Airflow's own emails may quote an exception of any length. What a task sends is left as it is.
         line = cut(line, _MAX_SUBJECT)
         if len(html_content) > MAX_ALERT_BODY:
             log.warning("The HTML of this email is shortened: it has %d characters.", len(html_content))

@@ -96,7 +96,7 @@ class _Shallow:
         self._depth += 1
         self._elements += 1
         if self.full:
-            # Their text goes on, without a layout.
+            # From here on the text has no layout.
             self._hidden += tag in ("script", "style")
             self.data(" ")
             return

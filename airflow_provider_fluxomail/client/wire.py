@@ -217,7 +217,7 @@ def no_response(
 def unusable_connection(error: BaseException) -> FluxomailValidationError:
     """Return the error for a host or a proxy that no HTTP library accepts."""
     # By its type alone: its text may hold a proxy's password.
-    why = f"the connection cannot be used: {type(error).__name__}"
+    why = f"the connection cannot be used ({type(error).__name__}): check its host and its proxies"
     return FluxomailValidationError(why, concerns_one_message=False)
 
 

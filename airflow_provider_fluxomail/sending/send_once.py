@@ -68,7 +68,7 @@ class Identity:
 
     @property
     def call(self) -> contextlib.AbstractContextManager[object]:
-        """A context manager around the call, so that its position learns how it ended."""
+        """A context manager for the call, which records in its position how it ended."""
         return self.position or contextlib.nullcontext()
 
     @classmethod

@@ -595,7 +595,7 @@ def test_promise_5_no_error_quotes_a_body_whole_in_part_or_escaped(said: object)
     assert "4711" not in str(error_responses.error(422, said, private=(BODY,)))
 
 
-def test_promise_5_an_error_names_nobody_else_at_the_recipients_domain() -> None:
+def test_promise_5_an_error_hides_other_addresses_at_the_recipients_domain() -> None:
     """The domain is a part of the recipient, and what is left of the address would be a name."""
     found = error_responses.error(
         422, {"message": "bob.miller@mail.example.org is suppressed"}, private=("ada@mail.example.org",)

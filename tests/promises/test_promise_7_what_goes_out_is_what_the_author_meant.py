@@ -237,7 +237,7 @@ EACH_WAY_ONCE = [way for way in [*TRANSPORTS, *FACES, *ALERTS] if not way.defers
         (["Doe, Jane <one@example.org>"], '"Doe, Jane" <one@example.org>'),
     ],
 )
-def test_promise_7_every_way_reads_recipients_alike(sandbox: Sandbox, way: Way, to: Any, sent: str) -> None:
+def test_promise_7_every_way_reads_recipients_in_the_same_way(sandbox: Sandbox, way: Way, to: Any, sent: str) -> None:
     way.send(Try([{**MESSAGE, "to": to, "cc": ["Doe, Jane <two@example.org>"], "bcc": '["three@example.org"]'}]))
     (mail,) = sandbox.assert_sent(1)
     copies = ([], []) if way.alert else (['"Doe, Jane" <two@example.org>'], ["three@example.org"])

@@ -75,7 +75,7 @@ def cases(request: pytest.FixtureRequest, field: Field) -> Iterator[Cases]:
 
 
 @at_once
-def test_promise_2_a_retry_after_a_lost_answer_sends_no_second_mail(field: Field) -> None:
+def test_promise_2_a_retry_after_a_lost_response_sends_no_second_email(field: Field) -> None:
     run = field.run("lost-responses", lost_responses=1)
     run.ends()
     assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [2, 2])
@@ -83,7 +83,7 @@ def test_promise_2_a_retry_after_a_lost_answer_sends_no_second_mail(field: Field
 
 
 @at_once
-def test_promise_2_a_deferral_sends_no_second_mail(field: Field) -> None:
+def test_promise_2_a_deferral_sends_no_second_email(field: Field) -> None:
     waiting = field.run("delivered-late", "clears_waiting")
     waiting.reaches("deferred")
     assert waiting.mails() == [1, 1]
@@ -245,7 +245,7 @@ def test_promise_2_a_backfill_and_the_same_one_again(field: Field) -> None:
 
 
 @at_once
-def test_promise_2_dags_test_is_a_run_of_its_own_but_with_the_same_date_on_airflow_2(field: Field) -> None:
+def test_promise_2_dags_test_makes_a_new_run_except_for_the_same_date_on_airflow_2(field: Field) -> None:
     def test(*date: str) -> str:
         field.airflow.command("dags", "test", "clears_tested", *date, timeout=LIMIT)
         runs = field.airflow.call("GET", "dags/clears_tested/dagRuns")["dag_runs"]

@@ -89,7 +89,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
             yield Scene(airflow, sandbox, limit=LIMIT)
 
 
-def test_dags_run_when_mails_bounce_and_a_killed_triggerer_loses_none(scene: Scene) -> None:
+def test_dags_run_when_emails_bounce_and_a_killed_triggerer_loses_none(scene: Scene) -> None:
     first, second, third = (scene.send(f"{name}@example.org") for name in ("ada", "bob", "cyd"))
     scene.until("the triggers have their cursors", lambda: all(scene.cursor(dag_id) for dag_id in ASSETS))
 

@@ -291,7 +291,7 @@ def test_where_airflow_gives_no_states_the_alert_names_at_most_the_task_that_fai
     assert ("Failed tasks" in content) is bool(name and AIRFLOW_VERSION >= (3, 2))
 
 
-def test_the_words_of_the_default_mail(sandbox: Sandbox) -> None:
+def test_the_words_of_the_default_email(sandbox: Sandbox) -> None:
     FluxomailNotifier(to=OPS)(
         context(map_index=3, try_number=2, rendered_map_index="emea", exception=ValueError("Rows:\n  none <b>"))
     )
@@ -432,7 +432,7 @@ def test_whatever_a_context_lacks(sandbox: Sandbox) -> None:
 # Recipients
 
 
-def test_each_recipient_gets_a_mail_and_one_that_is_refused_keeps_it_from_nobody(
+def test_each_recipient_gets_an_email_and_one_that_is_refused_keeps_it_from_nobody(
     sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture
 ) -> None:
     sandbox.fail_next(400, to="refused@example.org", times=None)

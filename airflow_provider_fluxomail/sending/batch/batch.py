@@ -133,7 +133,7 @@ class Batch:
             ) from error
 
     def _wait_for_turn(self) -> bool:
-        """Wait until one more message may start; ``False``: the batch ends."""
+        """Wait until one more message may start; return ``False`` if the batch ends instead."""
         held = 0.0
         while True:
             self._take_landed(0.0)

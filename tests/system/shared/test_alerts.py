@@ -26,7 +26,7 @@ def test_promise_1_a_callback_that_fires_twice_sends_one_email(scene: Scene) -> 
         assert [one for one in scene.subjects(to) if "alerts_dead" in one] == [subject]
 
 
-def test_callbacks_of_tasks_and_runs_send_one_mail_to_each_recipient(scene: Scene) -> None:
+def test_callbacks_of_tasks_and_runs_send_one_email_to_each_recipient(scene: Scene) -> None:
     scene.ended("alerts")
     wanted = [
         f"[Airflow] Dag failed: alerts ({RUN_ID})",
@@ -48,7 +48,7 @@ def test_callbacks_of_tasks_and_runs_send_one_mail_to_each_recipient(scene: Scen
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="Airflow has deadlines, and questions to people, since 3.1")
-def test_deadlines_and_questions_send_one_mail(scene: Scene) -> None:
+def test_deadlines_and_questions_send_one_email(scene: Scene) -> None:
     for to in ("async@example.org", "sync@example.org"):
         scene.until("the deadline's alert", lambda to=to: scene.subjects(to))  # type: ignore[misc]
         assert scene.subjects(to) == [f"[Airflow] deadline missed: {UNENDING} ({RUN_ID})"]
@@ -56,7 +56,7 @@ def test_deadlines_and_questions_send_one_mail(scene: Scene) -> None:
     assert scene.subjects("boss@example.org") == [f"[Airflow] input needed: {UNENDING}.approve: Publish {RUN_ID}?"]
 
 
-def test_promise_5_the_processes_that_run_callbacks_name_nobody(scene: Scene) -> None:
+def test_promise_5_processes_that_run_callbacks_log_no_recipient(scene: Scene) -> None:
     scene.ended("alerts")
     assert scene.logs_with("Fluxomail accepted the alert")
     for private in (*EVERYBODY, "async@example.org", "sync@example.org", "boss@example.org", API_KEY):

@@ -14,7 +14,7 @@ from airflow_provider_fluxomail.client.events import EventFilter
 from tests.support.cursors import WANTED, Source, Store, T, event, page, trigger_cursor
 
 
-async def test_what_the_list_lacks_is_taken_from_the_streams_past() -> None:
+async def test_events_missing_from_the_list_come_from_the_recent_ones() -> None:
     """The trigger joins a stream that has brought an event already, and the list lags behind."""
     source, one = Source(page()), trigger_cursor()
     assert await one.on_batch(source.batch(recent=(event(1), event(2, "opened")))) == [event(1)]
@@ -115,7 +115,7 @@ async def test_what_is_kept_is_bounded() -> None:
      {"since_ms": 1, "began_ms": 1, "seen": "ab"}, {"since_ms": 1, "began_ms": 1}],
     ids=str,
 )  # fmt: skip
-async def test_what_is_no_cursor_is_none(stored: Any) -> None:
+async def test_anything_but_a_cursor_is_ignored(stored: Any) -> None:
     assert Cursor.parse(stored) is None
     store = Store(stored)
     await trigger_cursor(store).on_batch(Source().batch())

@@ -47,7 +47,7 @@ def test_recipients_and_copies(value: Any, found: list[Any]) -> None:
         (["a@x.org", None, " ", 5], ["a@x.org", None, 5]),
     ],
 )
-def test_each_recipient_is_one_and_none_costs_another_the_message(value: Any, found: list[Any]) -> None:
+def test_each_recipient_is_listed_once_and_a_bad_one_does_not_affect_the_others(value: Any, found: list[Any]) -> None:
     assert addresses.recipients(value) == found
 
 

@@ -74,7 +74,7 @@ FACES: dict[Callable[..., None], ArgumentNames] = {
 
 
 @pytest.mark.parametrize("make", FACES)
-def test_every_face_names_what_to_write_instead(make: Callable[..., None]) -> None:
+def test_every_class_names_what_to_write_instead(make: Callable[..., None]) -> None:
     with DAG("d", schedule=None, start_date=START) as dag:
         for name in {**OLD_ARGUMENTS, **FACES[make].refused}:
             with pytest.raises(TypeError) as caught:
@@ -131,7 +131,7 @@ def test_none_of_them_is_an_argument_of_ours_or_of_airflow() -> None:
     assert set(MESSAGE_FIELDS) == set(EmailMessage.__dataclass_fields__)
 
 
-def test_what_airflow_takes_and_default_args_of_other_tasks_are_left_alone() -> None:
+def test_arguments_of_airflow_and_default_args_of_other_tasks_are_accepted() -> None:
     defaults = {"conn_id": "http_default", "files": ["x"], "retries": 2}
     with DAG("d", schedule=None, start_date=START, default_args=defaults), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Airflow 3 deprecates the email of an operator

@@ -10,7 +10,7 @@ from airflow_provider_fluxomail.client.watching.wait import WaitOutcome
 from tests.support.single_waits import MS, timeline, wait
 
 
-def test_it_goes_on_until_something_decides() -> None:
+def test_a_wait_continues_until_something_decides() -> None:
     one = wait()
     assert one.on_timeline(timeline()) is None
     assert one.on_timeline(timeline("sent")) is None
@@ -52,7 +52,7 @@ def test_not_found_is_tolerated_for_a_minute_from_the_first_poll() -> None:
     assert "60 s" in (ending.message or "")
 
 
-def test_a_timeout_says_what_was_seen_last_and_what_was_in_the_way() -> None:
+def test_a_timeout_names_the_last_event_and_the_last_error() -> None:
     one = wait()
     assert "nothing on its timeline" in (one.timed_out().message or "")
     one.on_timeline(timeline("sent"))

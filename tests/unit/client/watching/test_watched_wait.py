@@ -98,7 +98,7 @@ async def test_an_event_brings_the_poll_of_a_polled_wait_forward_but_not_before_
     assert held.due == held.not_before
 
 
-async def test_a_wait_that_leaves_is_forgotten_whatever_its_state() -> None:
+async def test_a_removed_wait_is_forgotten_in_any_state() -> None:
     for state in State:
         waits = new()
         one = in_state(waits, state)
