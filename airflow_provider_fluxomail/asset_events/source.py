@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A trigger that starts also gets the recent events of the stream, because the list may lag behind it: events of the
-#: last 60 seconds, at most 2,000.
+#: A trigger that starts also gets the recent events of the stream, because the list may lag behind it: those of the
+#: last ``RECENT`` seconds, at most ``RECENT_EVENTS``.
 RECENT: Final = 60.0
 RECENT_EVENTS: Final = 2_000
 

@@ -128,7 +128,7 @@ class Pacer:
                 self._next_at = now + gap * (0.8 + 0.2 * self._draw())
 
     def hold(self, seconds: float) -> None:
-        """Start no request for this many seconds, at most ten minutes; then a single one shows what holds now."""
+        """Start no request for this many seconds, at most ten minutes; then let a single one probe."""
         with self._lock:
             self._held_until = max(self._held_until, self._clock() + hold_seconds(seconds))
             self._probing = self._probing or seconds > 0

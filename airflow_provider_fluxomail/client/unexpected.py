@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 def unexpected(error: Exception) -> FluxomailError:
     """Return the error to report for one that is not this package's; a :class:`.FluxomailError` stays as it is.
 
-    It names only class and place: the text may quote the message. A retry may succeed; the message may be sent.
+    It names only class and place: the text may quote the message. It is unknown whether the message was sent.
     """
     if isinstance(error, FluxomailError):
         return error

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 CLOCK_MARGIN: Final = 30.0
 #: The list is not read further back than this: polling a timeline takes only one request. Seconds.
 LONGEST_BACK: Final = 3600.0
-#: One more page of the list may be read for every this many waits that join together.
+#: Number of joining waits for which one more page of the list may be read.
 _WAITS_PER_PAGE: Final = 5
 
 
