@@ -29,7 +29,7 @@ _PLAIN: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", re.ASCII)
 # A quote that is never closed is an ordinary character: the address that contains it is refused later.
 _LISTED: Final = re.compile(rf"(?:{_QUOTED}|[^,;])+")
 _NAMED: Final = re.compile(rf'(?P<name>\s*{_QUOTED}\s*|[^"<>@]*)<(?P<address>[^<>]+)>\s*')
-#: Invisible characters: Unicode's default ignorable code points, and blanks that are not white space.
+#: What nobody sees: Unicode's default ignorable code points, and blanks that are not white space.
 _UNSEEN: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"

@@ -18,7 +18,7 @@ def one_line(text: str) -> str:
     return " ".join(_NOT_IN_LINE.sub(" ", text).split())
 
 
-#: What is wrong with a text that a template rendered from nothing.
+#: What a text is that a template made of nothing.
 CAME_OUT_AS_NONE: Final = (
     "came out as None: its template refers to an XCom, a parameter or a variable that is None or missing. Fix that, or "
     "give a default with 'or'"
@@ -60,7 +60,7 @@ def names_file(text: object, *, with_blanks: bool) -> bool:
     """Return whether a text looks like the name of a text or template file, and like nothing else.
 
     :param with_blanks: also one that has blanks. A line of plain text may be a sentence that ends with the name of a
-        file; HTML always has markup.
+        file, HTML without any markup is none.
     """
     if not isinstance(text, str) or not _FILE_NAME.fullmatch(text := text.strip()) or "://" in text:
         return False
@@ -78,7 +78,7 @@ def _not_text(value: object, field: str) -> str:
 
 
 def not_none(value: str, field: str) -> None:
-    """Raise an error for a text that a template rendered from None."""
+    """Raise an error for what a template made of None."""
     if value.strip() == "None":
         raise FluxomailValidationError(f"{field} {CAME_OUT_AS_NONE}")
 

@@ -133,7 +133,7 @@ def _cells(where: str, names: list[str], cells: list[str], delimiter: str) -> di
 
 
 def _holds_a_row(cell: str, column: int, names: list[str], delimiter: str) -> bool:
-    """Return whether a quote that was not closed made the next rows part of a cell: some later quote closed it."""
+    """Tell whether a quote that was not closed made the next rows part of a cell: some later quote closed it."""
     lines = cell.splitlines()[1:]
     to = names.index("to")
     for number, line in enumerate(lines, start=1):
