@@ -168,7 +168,7 @@ async def get_async_connection(conn_id: str) -> Connection:
 class PokeIntervalMixin:
     """Lets a sensor choose the time of its next poke, with :meth:`next_poke_interval`.
 
-    Airflow offers no public way: ``exponential_backoff`` knows nothing of ``Retry-After``.
+    Airflow offers no public way: ``exponential_backoff`` ignores ``Retry-After``.
     """
 
     def _get_next_poke_interval(
@@ -207,7 +207,7 @@ class RenderedFieldMixin:
 
 
 def is_unmapped(task: object) -> bool:
-    """Tell whether Airflow has just made this operator, in a worker, out of a mapped one. Private to all releases."""
+    """Return whether Airflow has just made this operator, in a worker, from a mapped one. Private to all releases."""
     return bool(getattr(task, "_BaseOperator__from_mapped", False))
 
 
@@ -232,17 +232,17 @@ def storable_result(task: BaseOperator, result: _Result) -> _Result:
 
 
 def is_deferral_timeout(error: BaseException) -> bool:
-    """Tell whether ``defer(timeout=...)`` ended a deferral: by name, as the class differs between releases."""
+    """Return whether ``defer(timeout=...)`` ended a deferral: by name, as the class differs between releases."""
     return type(error).__name__.startswith("TaskDeferral") and "timeout" in str(error).lower()
 
 
 def has_pre_execute_hook(task: BaseOperator) -> bool:
-    """Tell whether a task was given ``pre_execute=``. Airflow keeps it under a private name only."""
+    """Return whether a task was given ``pre_execute=``. Airflow keeps it under a private name only."""
     return getattr(task, "_pre_execute_hook", None) is not None
 
 
 def has_post_execute_hook(task: BaseOperator) -> bool:
-    """Tell whether a task was given ``post_execute=``. Airflow keeps it under a private name only."""
+    """Return whether a task was given ``post_execute=``. Airflow keeps it under a private name only."""
     return getattr(task, "_post_execute_hook", None) is not None
 
 
@@ -265,7 +265,7 @@ def asset_state_stores(stores: Any) -> list[Any]:
 
 
 def runs_execute_callback() -> bool:
-    """Tell whether the caller is an ``on_execute_callback`` (or another callback) of Airflow 3.
+    """Return whether the caller is an ``on_execute_callback`` (or another callback) of Airflow 3.
 
     There, the task's context is the current one already. Only the private function that runs callbacks shows it.
     """
@@ -294,10 +294,10 @@ class NotifierRenderMixin:
 def task_states(dag_id: str, run_id: str) -> Mapping[str, object]:
     """Request the states of a run's tasks from Airflow, in a process that it supervises. Not before Airflow 3.1.
 
-    The Dag processor of 3.0 does not respond, and would block its callback for ever.
+    The Dag processor of 3.0 does not respond, and would block its callback forever.
     """
     if AIRFLOW_VERSION < (3, 1):
-        raise LookupError("Airflow 3.1 and later give task states to callbacks")
+        raise LookupError("callbacks can read task states from Airflow 3.1 on")
     runner = importlib.import_module("airflow.sdk.execution_time.task_runner")
     states: Mapping[str, Any] = runner.RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id])
     return states.get(run_id) or {}
@@ -316,7 +316,7 @@ def run_url(dag_id: str, run_id: str) -> str:
 
 
 def is_local(path: object) -> bool:
-    """Tell a path on this machine from one in object storage, which on Airflow 2.11 is a ``pathlib.Path`` as well."""
+    """Return whether a path is on this machine. On Airflow 2.11, one in object storage is a ``pathlib.Path`` too."""
     return isinstance(path, Path) and not hasattr(path, "fs")
 
 

@@ -47,7 +47,7 @@ class FluxomailSendDecoratedOperator(DecoratedOperator, FluxomailSendOperator, D
         :class:`.FluxomailSendBatchOperator`; or the function returned no message.
     """
 
-    face = DECORATOR
+    argument_names = DECORATOR
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, "idempotency_key", "fluxomail_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
     # Arguments are not bodies, so none is the name of a template file.
@@ -102,7 +102,7 @@ def fluxomail_send_task(python_callable: Callable[..., Any] | None = None, **kwa
     :param python_callable: the function.
     :param kwargs: see :class:`FluxomailSendDecoratedOperator`.
     """
-    # For a mapped task, they would only fail when it runs.
+    # Checked here, because in a mapped task they would fail only when it runs.
     refuse(FluxomailSendDecoratedOperator, DECORATOR, kwargs)
     decorator: TaskDecorator = task_decorator_factory(
         python_callable=python_callable, decorated_operator_class=FluxomailSendDecoratedOperator, **kwargs

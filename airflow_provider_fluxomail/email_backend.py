@@ -148,7 +148,7 @@ def _emails(
         raise FluxomailValidationError(f"{name} must be text, not {type(value).__name__}")
     line = one_line(readable_subject(subject))
     if not is_task_running():
-        # Airflow's own: its text may be of any length, as that of an exception. What a task sends is its author's.
+        # Airflow's own emails may quote an exception of any length. What a task sends is left as it is.
         line = cut(line, _MAX_SUBJECT)
         if len(html_content) > MAX_ALERT_BODY:
             log.warning("The HTML of this email is shortened: it has %d characters.", len(html_content))
@@ -208,7 +208,7 @@ def _reply_to(custom_headers: Mapping[str, Any] | None) -> tuple[str | None, Map
 
 
 def _ignored(arguments: Mapping[str, Any], headers: Mapping[str, Any]) -> Iterator[str]:
-    """Name what was given and has no effect, without its value."""
+    """Yield the names of ignored arguments and headers, without their values."""
     for name, value in arguments.items():
         if value and str(value).lower() != _USUAL.get(name):
             yield _printable(name)
@@ -239,7 +239,7 @@ class Emails:
         self.accepted: set[int] = set()
 
     def refuse(self, what: str, name: int | str, error: Exception) -> None:
-        """Log an error that concerns one address, and go on."""
+        """Log an error that concerns one address, and continue."""
         found = unexpected(error).with_traceback(None)
         log.warning("%s was not accepted: %s: %s", what, type(found).__name__, found)
         self.errors[name] = found
@@ -289,7 +289,7 @@ class Emails:
             raise self.errors[name]
 
     def _send_without_copies(self, send: Callable[[int, EmailMessage], bool]) -> None:
-        """Send without copies what the server refused with them: the fault may be theirs."""
+        """Send without copies what the server refused with them: the copies may be the reason."""
         refused = [number for number in self.messages if self.errors[number].status in (400, 422)]
         for number in refused:
             if not send(number, self.messages[number]):

@@ -49,7 +49,7 @@ class FluxomailTimelineLink(BaseOperatorLink):
 def keep_link(
     task: FluxomailSendOperator | FluxomailDeliverySensor, context: Context, base_url: str, send_id: str
 ) -> None:
-    """Store the link of a task, for while it waits too and for when it ends without a worker. Never raises."""
+    """Store the link of a task, so that it works during a wait and if no worker ends the task. Never raises."""
     try:
         if url := timeline_url(base_url, send_id):
             context["ti"].xcom_push(key=XCOM_KEY, value=url)

@@ -71,7 +71,7 @@ class Metrics(Observer):
         _time("rate_limit_wait", seconds, self._tags)
 
     def wait_ended(self, target: str, outcome: str, seconds: float | None) -> None:
-        """Count and time a wait for an event; ``outcome`` is the status of an :class:`.Ending`."""
+        """Count and time a wait for an event; ``outcome`` is the status of a :class:`.WaitOutcome`."""
         tags = {**self._tags, "target": target}
         _emit("incr", f"wait.{outcome}", tags=tags)
         if seconds is not None:

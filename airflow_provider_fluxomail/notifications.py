@@ -48,7 +48,7 @@ class FluxomailNotifier(RefusesOldArguments, NotifierRenderMixin, BaseNotifier):
     :param context: passed by Airflow in deadline alerts.
     """
 
-    face = NOTIFIER
+    argument_names = NOTIFIER
     template_fields: Sequence[str] = (
         "to", "subject", "content", "html_content", "policy_key", "extra_fields", "part", "fluxomail_conn_id",
     )  # fmt: skip
@@ -97,7 +97,7 @@ class FluxomailNotifier(RefusesOldArguments, NotifierRenderMixin, BaseNotifier):
         """Send the alert of a deadline, in a triggerer."""
         return self.async_notify(self.context).__await__()
 
-    # What sends is imported by the callback: parsing a Dag does not pay for it.
+    # The callback imports the code that sends, so that parsing a Dag stays cheap.
 
     def notify(self, context: Context) -> None:
         """Send the alert, and wait for it for at most ``time_limit`` seconds. Never raises.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import datetime
 
     from airflow_provider_fluxomail.airflow_compat import Context
-    from airflow_provider_fluxomail.client.watching.wait import Ending
+    from airflow_provider_fluxomail.client.watching.wait import WaitOutcome
     from airflow_provider_fluxomail.waiting.worker import WorkerWait
 
 
@@ -134,9 +134,9 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """End the task with the trigger's event."""
-        from airflow_provider_fluxomail.waiting.worker import ending_of
+        from airflow_provider_fluxomail.waiting.worker import read_outcome
 
-        return self._conclude(ending_of(event))
+        return self._conclude(read_outcome(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume; Airflow's own timeout of the deferral is a timeout of the sensor, on every version."""
@@ -171,13 +171,13 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
             if name in constants:
                 check(getattr(self, name))
 
-    def _end_here(self, ending: Ending) -> dict[str, Any]:
+    def _end_here(self, ending: WaitOutcome) -> dict[str, Any]:
         """End the task with a wait that has ended in this worker."""
         wait, self._wait = self._wait, None
         assert wait is not None, "a wait ends once"
         return self._conclude(wait.ended(ending, rescheduled=self.reschedule))
 
-    def _conclude(self, ending: Ending) -> dict[str, Any]:
+    def _conclude(self, ending: WaitOutcome) -> dict[str, Any]:
         """End the task. Skips here, because Airflow's versions differ in what soft_fail covers after a deferral."""
         try:
             return tasks.conclude(ending)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from airflow_provider_fluxomail.airflow_compat import BaseOperator
-    from airflow_provider_fluxomail.client.watching.wait import Ending
+    from airflow_provider_fluxomail.client.watching.wait import WaitOutcome
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def fail_or_retry(error: FluxomailError) -> NoReturn:
     raise error
 
 
-def conclude(ending: Ending, *, on_timeout: type[Exception] = AirflowSensorTimeout) -> dict[str, Any]:
+def conclude(ending: WaitOutcome, *, on_timeout: type[Exception] = AirflowSensorTimeout) -> dict[str, Any]:
     """Return the result of a wait that reached its target, or fail the task: it bounced, or its timeline is unreadable.
 
     :param on_timeout: the error of a wait that timed out. Airflow retries neither.

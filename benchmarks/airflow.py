@@ -33,7 +33,7 @@ _OWN: Final = "waits_fluxomail"
 _PEER: Final = "waits_http"
 #: After the last wait has deferred, this long until the first delivery.
 _REST_SECONDS: Final = 15.0
-#: The deliveries of one run are spread over so many seconds.
+#: The deliveries of one run are spread over this many seconds.
 _SPREAD_SECONDS: Final = 10.0
 _PATIENCE: Final = 600.0
 

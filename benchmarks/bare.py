@@ -16,7 +16,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(A
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-    """Read the request, answer with constant bytes."""
+    """Read the request, respond with constant bytes."""
     while (await receive()).get("more_body", False):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 UNTIL_DELIVERED: Final = {"until": "delivered"}
-"""The query with which the benchmarks' server answers a timeline with 404 until it has a delivery."""
+"""The query with which the benchmarks' server responds to a timeline with 404 until it has a delivery."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Result:
     """What came of it.
 
     :param fired: when each wait came back, in epoch seconds, in the order of the sends; None for those that did not.
-    :param wrong: what waits came back with that is no delivery, or what they raised.
+    :param wrong: outcomes of waits other than a delivery, and errors that they raised.
     :param cpu: seconds of CPU time.
     :param rss: resident memory in bytes before the first wait, with some of them, with all of them; of a run that
         measures it, else empty.

@@ -51,7 +51,7 @@ def request(port: int, key: str) -> bytes:
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> None:
-    """Send one request and read its answer, which must be a 200."""
+    """Send one request and read its response, which must be a 200."""
     writer.write(sent)
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
@@ -148,7 +148,7 @@ class Stream:
         self.repeated = 0
 
     async def follow(self, port: int, until: int) -> None:
-        """Read until so many events have come."""
+        """Read until this many events have arrived."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
         writer.write(
             f"GET /api/v1/events/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer fm_sandbox\r\n"

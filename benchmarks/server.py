@@ -66,14 +66,14 @@ class _Answer:
         self._start: Message | None = None
 
     async def send(self, message: Message) -> None:
-        """Count the answer; hold its status until it is known whether there is a delivery in the body."""
+        """Count the response; hold its status until it is known whether there is a delivery in the body."""
         if message["type"] == "http.response.start":
             self._front.refused[self._key] += message["status"] == 429
             if self._turning and message["status"] == 200:
                 self._start = message
                 return
         elif self._start is not None:
-            # The sandbox answers a timeline in one piece.
+            # The sandbox sends a timeline in one piece.
             delivered = any(event["type"] == "delivered" for event in json.loads(message["body"])["events"])
             await self._send(self._start if delivered else {**self._start, "status": 404})
             self._start = None

@@ -36,19 +36,19 @@ class DoNothingTrigger(FluxomailDeliveryTrigger):
     """What a wait costs at least: the same arguments, and a task that awaits something of its own."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for ever."""
+        """Wait forever."""
         await asyncio.Event().wait()
         yield TriggerEvent(None)
 
 
 def delivery_arguments(send_id: str) -> dict[str, Any]:
-    """The arguments of a wait as a worker hands it over: it has just looked."""
+    """The arguments of a wait as a worker passes them on: it has just polled."""
     now = time.time()
     return {"send_id": send_id, "started": now, "deadline": now + _DEADLINE_SECONDS, "seen": now}
 
 
 def _http(send_id: str, poke_interval: float) -> BaseTrigger:
-    """The trigger as ``HttpSensor(deferrable=True)`` makes it, after its look in the worker."""
+    """The trigger as ``HttpSensor(deferrable=True)`` makes it, after its poll in the worker."""
     # Here: what it imports is no part of our memory.
     from airflow.providers.http.triggers.http import HttpSensorTrigger
 
@@ -149,7 +149,7 @@ def _rss() -> int:
 
 
 def run(waits: Callable[[Task], Coroutine[Any, Any, Result]]) -> None:
-    """Read the task, say that everything is ready, begin when told to, and say what came of it."""
+    """Read the task, say that everything is ready, start on request, and report the result."""
     task = Task(**json.loads(sys.stdin.readline()))
     _say("ready")
     sys.stdin.readline()
@@ -163,7 +163,7 @@ def _say(line: str) -> None:
 
 
 def _as_a_triggerer_logs() -> TextIO:
-    """Make log lines as the process of a triggerer does, for nobody; stdout is for the results alone."""
+    """Make log lines as the process of a triggerer does, and drop them; stdout is for the results alone."""
     channel = os.fdopen(os.dup(1), "w")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -87,7 +87,7 @@ class Server:
         return counted["requests"].get(key, 0), counted["refused"].get(key, 0)
 
     def make_sends(self, count: int) -> list[str]:
-        """Make so many sends with a key of their own, and return their ids."""
+        """Make this many sends with a key of their own, and return their ids."""
         return asyncio.run(self._make_sends(count))
 
     async def _make_sends(self, count: int) -> list[str]:
@@ -104,7 +104,7 @@ class Server:
         return sends
 
     async def deliver(self, sends: list[str], seconds: float) -> dict[str, float]:
-        """Deliver the sends in random order, evenly over so many seconds, and return when each was asked for."""
+        """Deliver the sends in random order, evenly over this many seconds, and return when each was requested."""
         order = random.Random(5).sample(sends, len(sends))
         asked: dict[str, float] = {}
         began = time.monotonic()
@@ -317,7 +317,7 @@ def _memory(server: Server, sends: list[str], kind: str, module: str = "benchmar
 def bench_timeline() -> list[Row]:
     """1,000 waits on a plan without the events API: each is read as fast as the share of the cap for waiting allows."""
     case, count, spread = "1,000 waits, no events API", 1_000, 30.0
-    # Each wait is due once in so many seconds. Worst for one that was read just before its event.
+    # Each wait is due once in this many seconds. Worst for one that was read just before its event.
     theory = count / (POLL_SHARE * CAP / 60)
     with server() as one:
         one.control("settings", events_in_plan=False)

@@ -57,7 +57,7 @@ with DAG(
     FluxomailSendBatchOperator(
         task_id="newsletter",
         messages="{{ params.file }}",
-        defaults={"subject": "News of {{ run_id }}", "content": "There are news."},
+        defaults={"subject": "News of {{ run_id }}", "content": "There is news."},
         report_path="{{ params.report }}",
         concurrency=16,
         retries=3,

@@ -1,4 +1,4 @@
-"""``make demo``: a real Airflow sends, waits and retries against a local Fluxomail, and the sandbox counts the mail.
+"""``make demo``: a real Airflow sends, waits and retries against a local Fluxomail, and the sandbox counts the emails.
 
 Exits with 0 only if the sandbox has stored what it should, and every task ended as it should.
 """
@@ -59,7 +59,7 @@ _EVENT_STYLES: Final = {"delivered": "green", "bounced": "red"}
 
 
 class Demo:
-    """Runs the scenarios one after the other and tells about them."""
+    """Runs the scenarios one after the other and prints what happens."""
 
     def __init__(self, console: Console, sandbox: Sandbox, airflow: AirflowRunner, *, begin: float) -> None:
         self.console = console
@@ -82,16 +82,16 @@ class Demo:
         self._ready("Dag", f"send >> wait, from {DAG_FILE.relative_to(ROOT)}")
 
     def run(self, number: int, scenario: Scenario) -> Account:
-        """Run the Dag once and tell what happened."""
+        """Run the Dag once and print what happened."""
         self.console.print()
         self.console.print(Rule(Text(f"{number}  {scenario.title}", "bold"), align="left", style="grey50"))
         self.console.print(Text(scenario.story, "grey62"))
         self.console.print()
         outcome = "never" if scenario.deferred else "delivered"
         self.sandbox.control("POST", "settings", json={"default_outcome": outcome})
-        if scenario.lost_answers:
+        if scenario.lost_responses:
             match = {"method": "POST", "path": SEND_PATH}
-            fault = {"kind": "response_lost_after_store", "times": scenario.lost_answers, "match": match}
+            fault = {"kind": "response_lost_after_store", "times": scenario.lost_responses, "match": match}
             self.sandbox.control("POST", "faults", json=fault)
         self.airflow.trigger(DAG_ID, scenario.run_id, conf={"to": scenario.to})
         seen: dict[str, set[str]] = {}
@@ -123,7 +123,7 @@ class Demo:
         if wrong:
             lines = [Text(f"✗ {text}", "red") for text in wrong]
             lines.append(Text(f"\nLogs: {self.airflow.logs}, {self.sandbox.process.log}"))
-            self.console.print(Panel(Group(*lines), title="Not as it should be", border_style="red", box=box.ROUNDED))
+            self.console.print(Panel(Group(*lines), title="Failed", border_style="red", box=box.ROUNDED))
             return
         text = Text()
         text.append(f"{len(SCENARIOS)} runs, {len(SCENARIOS)} emails", "bold green")
@@ -217,8 +217,8 @@ class Demo:
         for task_id, number, reason in account.reasons:
             self._indented(Text.assemble((f"{task_id}, try {number}: ", "bold"), (reason, "red")))
         if account.lost:
-            told = f" reached the sandbox: {account.lost} got no answer, the last one got the first one's result."
-            self._indented(Text.assemble((f"{len(account.posts)} requests to send", "bold"), told))
+            text = f" reached the sandbox: {account.lost} lost their response, the last one got the first one's result."
+            self._indented(Text.assemble((f"{len(account.posts)} requests to send", "bold"), text))
         wrong = list(account.differences())
         for text in wrong:
             self._indented(Text(f"✗ {text}", "red"))
@@ -232,7 +232,7 @@ def _remark(task: TaskTry, *, again: bool) -> str:
     number = f"try {task.try_number}"
     return {
         ("send", "running"): f"{number}: a worker sends",
-        ("send", "up_for_retry"): f"{number} got no answer: was the mail sent?",
+        ("send", "up_for_retry"): f"{number} got no response: was the email sent?",
         ("send", "success"): number,
         ("wait", "running"): "back in a worker, with the outcome" if again else "a worker polls the timeline",
         ("wait", "deferred"): "the worker is free again, the triggerer waits",
@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _end)
     console.print()
     console.print(Text.assemble(("Fluxomail for Apache Airflow", "bold"), f": a demo with a real Airflow {version}"))
-    console.print(Text("Everything runs on this machine and in .demo/; no mail leaves it.\n", "grey62"))
+    console.print(Text("Everything runs on this machine and in .demo/; no email leaves it.\n", "grey62"))
     try:
         with ExclusiveFolder(HOME) as home:
             record_in(HOME / "processes")

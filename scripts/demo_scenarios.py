@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from scripts.testbed.airflow_runner import TaskTry
 
-#: The client makes so many requests per try; all of them lose their answer.
-LOST_ANSWERS: Final = 4
+#: The client makes this many requests per try; the responses to all of them are lost.
+LOST_RESPONSES: Final = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Scenario:
     :param states: the last state of each task.
     :param event: the last event of the timeline.
     :param send_tries: how many tries the send takes.
-    :param lost_answers: how many requests lose their answer.
+    :param lost_responses: how many requests lose their response.
     :param deferred: the message is delivered only when ``wait`` has been seen deferred.
     """
 
@@ -32,7 +32,7 @@ class Scenario:
     states: dict[str, str]
     event: str
     send_tries: int = 1
-    lost_answers: int = 0
+    lost_responses: int = 0
     deferred: bool = False
 
 
@@ -48,15 +48,15 @@ SCENARIOS: Final = (
         deferred=True,
     ),
     Scenario(
-        run_id="answers-lost",
+        run_id="responses-lost",
         title="Every answer to the first try is lost",
-        story=f"The sandbox stores the message, then cuts the connection, {LOST_ANSWERS} times. The task can't know "
+        story=f"The sandbox stores the message, then cuts the connection, {LOST_RESPONSES} times. The task can't know "
         "that it has sent, and fails. Airflow tries again, with the same idempotency key.",
         to="bob@example.org",
         states={"send": "success", "wait": "success"},
         event="delivered",
         send_tries=2,
-        lost_answers=LOST_ANSWERS,
+        lost_responses=LOST_RESPONSES,
     ),
     Scenario(
         run_id="bounced",
@@ -86,7 +86,7 @@ class Account:
 
     @property
     def lost(self) -> int:
-        """How many requests to send got no answer although the message was stored."""
+        """How many requests to send got no response although the message was stored."""
         return sum(row["fault"] == "response_lost_after_store" for row in self.posts)
 
     @property
@@ -105,12 +105,12 @@ class Account:
                 yield f"task {task_id} is {state}, not {expected}"
         if len(self.tries) != scenario.send_tries:
             yield f"task send took {len(self.tries)} tries, not {scenario.send_tries}"
-        if self.lost != scenario.lost_answers:
-            yield f"{self.lost} answers were lost, not {scenario.lost_answers}"
+        if self.lost != scenario.lost_responses:
+            yield f"{self.lost} responses were lost, not {scenario.lost_responses}"
         if any(one.state == "success" for one in self.tries[:-1]):
             yield "task send was run again after it had succeeded"
-        if self.reused != (scenario.lost_answers > 0):
-            yield f"task send says reused={self.reused}, though {self.lost} answers were lost"
+        if self.reused != (scenario.lost_responses > 0):
+            yield f"task send says reused={self.reused}, though {self.lost} responses were lost"
         if scenario.deferred and "deferred" not in self.seen.get("wait", ()):
             yield "task wait was never deferred"
         last = self.events[-1]["type"] if self.events else "nothing"

@@ -1,6 +1,6 @@
 """``make release-check``: what a release still lacks, read from the built files in ``dist/`` and the documents.
 
-``make build`` prints the same list and goes on: a wheel from a checkout does not need it.
+``make build`` prints the same list and continues: a wheel from a checkout does not need it.
 """
 
 from __future__ import annotations

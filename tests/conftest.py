@@ -21,7 +21,7 @@ from packaging.version import Version
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.support.airflow_runs import DagRuns
 
-# How fast examples are made and run depends on the machine's load, which is no fault of a test.
+# How fast examples are made and run depends on the machine's load, not on the test.
 hypothesis.settings.register_profile(
     "fluxomail", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

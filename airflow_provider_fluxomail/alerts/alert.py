@@ -41,7 +41,7 @@ MAX_BODY: Final = 4_000
 #: Most characters of a fact, and of each body of an alert or a failure email.
 MAX_FACT: Final = 1_000
 MAX_ALERT_BODY: Final = 256 * 1024
-#: Where the rest is of a body that is shortened.
+#: Where to find the rest of a body that is shortened.
 SEE_LOG: Final = "see the log of the task"
 
 
@@ -128,7 +128,7 @@ def one_line(text: str) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """Return at most so many characters of ``text``."""
+    """Return at most ``most`` characters of ``text``."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

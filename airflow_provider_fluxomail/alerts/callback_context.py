@@ -2,7 +2,7 @@
 
 The contexts differ. A worker knows everything about a task. The Dag processor, which runs the callbacks of a worker
 that died, has no exception and often no times. A Dag-level callback may get the run's id only, and a deadline's gets
-the run as a ``dict``. Whatever is missing is left out of the alert; nothing that a context holds or lacks is an error.
+the run as a ``dict``. Whatever is missing is left out of the alert; no context causes an error.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def exception_text(error: object) -> str:
         return ""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - an exception that cannot be printed must not cost the alert
+    except Exception:  # noqa: BLE001 - an exception that cannot be printed must not prevent the alert
         text = ""
     name = type(error).__qualname__ if isinstance(error, BaseException) else ""
     text = masked(f"{name}: {text}" if name and text else name or text)
@@ -174,7 +174,7 @@ def _occasion(alert: Alert, context: Mapping[str, Any], run: object) -> int | st
 
 
 def _failed_tasks(context: Mapping[str, Any], dag_id: str, run_id: str) -> tuple[str, ...]:
-    """Return the failed tasks as ``task`` or ``task[map index]``, in order; empty if Airflow does not tell.
+    """Return the failed tasks as ``task`` or ``task[map index]``, in order; empty if Airflow does not provide them.
 
     Airflow decides how long that takes, as with the connection: both are requests to the Dag processor, which responds
     to one at a time. With a timeout here, the connection would only wait behind this request.

@@ -133,7 +133,7 @@ def _run_in_thread(coroutine: Coroutine[Any, Any, None], until: float) -> None:
 class _DaemonThreads(ThreadPoolExecutor):
     """Runs each call in a daemon thread: sends alerts, and looks up host names for their event loop.
 
-    Nothing bounds the time of a lookup, and at its end a process waits for the threads of a pool.
+    A lookup has no timeout, and a process waits at its end for the threads of a pool.
     """
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:

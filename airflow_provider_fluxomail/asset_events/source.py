@@ -1,7 +1,7 @@
 """The events of one connection, for all triggers that follow them: one stream, however many assets are watched.
 
-It is the producer of Airflow's shared streams (3.3) in their acknowledging mode: Airflow calls it when the outcome of
-an event is in its database. Only then does a trigger's cursor move past the event.
+:class:`EventSource` is a producer of Airflow's shared streams (3.3) in their acknowledging mode: Airflow calls it when
+the outcome of an event is in its database. Only then does a trigger's cursor move past the event.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A trigger that joins gets the last events of the stream, because the list may lag behind it: those of this many
-#: seconds, and at most this many.
+#: A trigger that starts also gets the recent events of the stream, because the list may lag behind it: those of the
+#: last ``RECENT`` seconds, at most ``RECENT_EVENTS``.
 RECENT: Final = 60.0
 RECENT_EVENTS: Final = 2_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EventTiming:
-    """How patient event sources and triggers are, and how much they keep. Times in seconds."""
+    """Intervals, timeouts and limits of event sources and their triggers. Times in seconds."""
 
-    #: Between two parts when nothing happens.
+    #: Longest time between two batches, when nothing happens.
     tick: float = 10.0
-    #: Least time between two parts: a trigger's queue holds 1,024 of them, and a trigger may be reading the list.
+    #: Least time between two batches: a trigger's queue holds 1,024 of them, and a trigger may be reading the list.
     pause: float = 0.2
-    #: Until a key that was not accepted is used again. The connection is read again each time.
+    #: Wait after a key was not accepted. The connection is read again each time.
     auth_wait: float = 60.0
-    #: Until events that are not available (402, 403, 404, no such connection) are requested again.
+    #: Wait after events were not available (402, 403, 404, no such connection).
     refused_wait: float = 300.0
-    #: Until a connection that Airflow could not return is looked up again.
+    #: Wait after Airflow could not return the connection.
     outage_wait: float = 10.0
     #: An event may become visible this late when only the stream was interrupted.
     feed: FeedTiming = dataclasses.field(default_factory=lambda: FeedTiming(overlap=60.0))
@@ -56,14 +56,14 @@ class EventTiming:
     #: How many fired events a trigger remembers, and how many are stored with the cursor (11 KB; Airflow warns at 64).
     kept: int = 20_000
     stored: int = 1_000
-    #: How far a cursor may lag behind when nothing happens.
+    #: How far a cursor may lag behind when no event comes.
     save_every: float = 60.0
     #: Least time between two changes of an asset. Airflow 3.3 lets a Dag run see the events until it first learned of a
     #: change; later ones wait for the next change. So events close together make one change.
     spacing: float = 5.0
-    #: Events of one change, at most: Airflow stores and logs them as one text.
+    #: Most events of one change: Airflow stores and logs them as one text.
     together: int = 500
-    #: Pages of the list that are read within one part, at most, and the time for it: Airflow fails a trigger at 300 s.
+    #: Most pages of the list read for one batch, and the time for it: Airflow fails a trigger after 300 s.
     pages: int = 10
     reading: float = 60.0
     #: Longest wait after the list could not be read.
@@ -79,32 +79,32 @@ def event_timing() -> EventTiming:
     return _timing
 
 
-class Mark(NamedTuple):
-    """A part's number, and the moment of Fluxomail's clock before which every event is in it or an earlier part."""
+class BatchPosition(NamedTuple):
+    """A batch's number, and the time (Fluxomail's clock) before which every event is in it or in an earlier batch."""
 
     number: int
     reached_ms: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class Part:
-    """What the triggers get: events, or none if it only reports progress.
+class EventBatch:
+    """New events for the triggers; empty if it only reports progress.
 
-    :param recent: events of the last minute, these among them.
-    :param generation: changes when events may be missing that only the list has.
-    :param safe: the last part whose events are all in Airflow's database.
+    :param recent: events of the last minute, including ``events``.
+    :param generation: changes when the stream may have lost events that only the list has.
+    :param confirmed: the last batch whose events are all in Airflow's database.
     """
 
     source: EventSource
-    mark: Mark
+    position: BatchPosition
     events: tuple[FeedEvent, ...]
     recent: tuple[FeedEvent, ...]
     generation: int
-    safe: Mark
+    confirmed: BatchPosition
 
 
 class EventSource:
-    """Follows a connection's events until it is closed, across every fault."""
+    """Follows a connection's events until closed; keeps trying after any error."""
 
     def __init__(self, conn_id: str, domain: str | None, *, timing: EventTiming | None = None) -> None:
         self._conn_id = conn_id
@@ -118,13 +118,13 @@ class EventSource:
         self._pending: list[FeedEvent] = []
         self._recent: collections.deque[tuple[float, FeedEvent]] = collections.deque(maxlen=RECENT_EVENTS)
         self._number = 0
-        self._safe = Mark(0, 0)
+        self._confirmed = BatchPosition(0, 0)
         self._wake_at = 0
-        self._trouble: str | None = None
+        self._last_problem: str | None = None
 
-    async def open_stream(self) -> AsyncGenerator[tuple[Part, Mark]]:
-        """Follow the events; yield a part when there are some, or none for a while. Never ends."""
-        # In a context of its own: Airflow starts it within the first trigger's.
+    async def open_stream(self) -> AsyncGenerator[tuple[EventBatch, BatchPosition]]:
+        """Follow the events; yield a batch when there are new events, or after ``tick`` seconds. Never ends."""
+        # In a context of its own: Airflow starts it in that of the first trigger.
         self._task = asyncio.create_task(
             self._follow(), name=f"fluxomail-events-{self._conn_id}", context=contextvars.Context()
         )
@@ -138,28 +138,30 @@ class EventSource:
                 if self._task.done():
                     self._task.result()
                 if self._feed is not None and self._feed.generation:
-                    part = self._next_part(self._feed)
-                    yield part, part.mark
+                    batch = self._next_batch(self._feed)
+                    yield batch, batch.position
                     await asyncio.sleep(self._timing.pause)
         finally:
             await self.aclose()
 
     async def advance(self, batch: Sequence[Any]) -> None:
-        """Note that the events of some parts are in Airflow's database, or that their trigger has failed.
+        """Note that the events of some batches are in Airflow's database, or that their trigger has failed.
 
-        A failed trigger gets no more parts, so it does not rely on this: it continues from its cursor.
+        A failed trigger gets no more batches, so it does not rely on this: it continues from its cursor.
+
+        :param batch: items of a trigger's queue, as Airflow passes them.
         """
         self.confirm(batch[-1].broker_payload)
 
-    def confirm(self, mark: Mark) -> None:
-        """Note that the events of all parts up to this one are stored."""
-        self._safe = mark
-        if self._wake_at and self._safe.number >= self._wake_at:
+    def confirm(self, position: BatchPosition) -> None:
+        """Note that the events of all batches up to this one are stored."""
+        self._confirmed = position
+        if self._wake_at and self._confirmed.number >= self._wake_at:
             self._wake_at = 0
             self._woken.set()
 
-    def get_advance_lane(self, payload: Mark) -> None:
-        """Parts are confirmed in their order."""
+    def get_advance_lane(self, payload: BatchPosition) -> None:
+        """Return no lane: batches are confirmed in order."""
 
     async def aclose(self) -> None:
         """Stop following. May be called twice."""
@@ -168,16 +170,16 @@ class EventSource:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def wake_when_safe(self, mark: Mark) -> None:
-        """Yield a part soon after this one is safe, so that cursors move and triggers that catch up continue."""
-        self._wake_at = max(self._wake_at, mark.number)
+    def wake_when_confirmed(self, position: BatchPosition) -> None:
+        """Yield a batch soon after this one is confirmed: cursors then move, and triggers that catch up continue."""
+        self._wake_at = max(self._wake_at, position.number)
 
     def wake_in(self, seconds: float) -> None:
-        """Yield a part after some seconds, if none comes before."""
+        """Yield a batch in this many seconds at the latest."""
         asyncio.get_running_loop().call_later(seconds, self._woken.set)
 
     def server_ms(self, moment: float) -> int:
-        """Convert a moment of this machine's clock, epoch seconds, to milliseconds of Fluxomail's. Needs a part."""
+        """Convert a time of this machine's clock to milliseconds of Fluxomail's. Only after the first batch."""
         assert self._feed is not None
         return self._feed.server_ms(moment)
 
@@ -188,19 +190,19 @@ class EventSource:
         async with self._turns.turn():
             return await self._client.list_events(wanted, since_ms=since_ms, cursor=cursor, max_attempts=1)
 
-    def _next_part(self, feed: EventFeed) -> Part:
+    def _next_batch(self, feed: EventFeed) -> EventBatch:
         self._number += 1
         oldest = time.monotonic() - RECENT
         while self._recent and self._recent[0][0] < oldest:
             self._recent.popleft()
         events, self._pending = tuple(self._pending), []
-        return Part(
+        return EventBatch(
             source=self,
-            mark=Mark(self._number, feed.reached_ms or 0),
+            position=BatchPosition(self._number, feed.reached_ms or 0),
             events=events,
             recent=tuple(event for _, event in self._recent),
             generation=feed.generation,
-            safe=self._safe,
+            confirmed=self._confirmed,
         )
 
     def _receive(self, events: Sequence[FeedEvent]) -> None:
@@ -212,20 +214,20 @@ class EventSource:
 
     def _changed(self) -> None:
         if self._feed is not None and self._feed.live:
-            if self._trouble is not None:
+            if self._last_problem is not None:
                 log.info("Following the events of connection %s again.", self._conn_id)
-            self._trouble = None
+            self._last_problem = None
             self._woken.set()
 
     async def _follow(self) -> None:
-        """Follow the events without end: Airflow would restart a trigger that ends at once, again and again."""
+        """Follow the events, without ever ending: Airflow would restart a trigger that ends, again and again."""
         refused = 0
         while True:
             try:
                 await self._run_feed()
             except FluxomailAuthError as error:
                 # The key may just have been replaced: the first time, the connection is read again at once.
-                refused = refused + 1 if self._trouble else 1
+                refused = refused + 1 if self._last_problem else 1
                 self._report(logging.ERROR, error)
                 await asyncio.sleep(jittered(self._timing.auth_wait) if refused > 1 else 1.0)
             except FluxomailError as error:
@@ -234,7 +236,7 @@ class EventSource:
                 await asyncio.sleep(jittered(self._timing.outage_wait if outage else self._timing.refused_wait))
             except Exception as error:
                 # Only its type: its text, or its variables, may hold what must not be logged.
-                self._report(logging.ERROR, FluxomailError(f"a fault of this package: {type(error).__name__}"))
+                self._report(logging.ERROR, FluxomailError(f"a bug in this package: {type(error).__name__}"))
                 log.debug("Following the events failed", exc_info=True)
                 await asyncio.sleep(self._timing.auth_wait)
 
@@ -260,7 +262,7 @@ class EventSource:
 
     def _report(self, level: int, error: FluxomailError) -> None:
         """Log a problem, once."""
-        trouble = f"{type(error).__name__}: {error.message}"
-        if trouble != self._trouble:
-            self._trouble = trouble
+        problem = f"{type(error).__name__}: {error.message}"
+        if problem != self._last_problem:
+            self._last_problem = problem
             log.log(level, "Cannot follow the events of connection %s: %s", self._conn_id, error)

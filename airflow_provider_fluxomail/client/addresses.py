@@ -43,7 +43,7 @@ _IN_QUOTES: Final = re.compile(
 _CALL: Final = re.compile(r"[A-Za-z_][\w.]*\((?P<text>(?:[\[({].*[\])}])?)\)", re.DOTALL)
 _QUOTES: Final = "'`\u2018-\u201f\u00ab\u00bb"
 _NOT_IN_ADDRESS: Final = re.compile(rf"""[\s@,;:<>()\[\]{{}}"\\{_UNSEEN}]|\A[{_QUOTES}]|[{_QUOTES}]\Z""")
-#: Turns the direction of what follows: in a display name, it makes the address read as another.
+#: Changes the direction of the text that follows: in a display name, it disguises the address.
 _TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 #: Characters of a display name that mean something else to a server unless they are quoted.
 _SPECIAL: Final = re.compile(r"[,;:()\[\]\\]")
@@ -140,7 +140,7 @@ def normalised_domain(text: str) -> str:
 def idna_domain(text: str) -> str:
     """Return a domain as DNS knows it (IDNA 2008), in lower case; an empty text if it is not a domain.
 
-    ``straße.de`` is ``xn--strae-oqa.de``. Somebody else may own ``strasse.de``, so a guard that allows one must not
+    ``straße.de`` is ``xn--strae-oqa.de``. ``strasse.de`` may have another owner, so a guard that allows one must not
     allow the other.
     """
     text = text.strip().removeprefix("@").removesuffix(".")
@@ -232,7 +232,7 @@ def _checked(value: object, field: str, *, cure: str) -> str:
     local, _, domain = bare.rpartition("@")
     if "None" in (local, domain):
         raise FluxomailValidationError(f"{field} {CAME_OUT_AS_NONE}")
-    # A second "@" is part of the name for one parser and of the domain for another. In quotes, anything may stand.
+    # A second "@" is part of the name for one parser and of the domain for another. In quotes, anything is allowed.
     plain = "" if re.fullmatch(_QUOTED, local) else local
     why = ""
     if bad := _TURNING.search(text) or _NOT_IN_ADDRESS.search(plain) or _NOT_IN_ADDRESS.search(domain):
@@ -246,4 +246,4 @@ def _checked(value: object, field: str, *, cure: str) -> str:
         return header_form(text) if re.search("[,;]", text) else text
     if text.count("@") > 1 and (re.search("[,;]", text) or (re.search(r"\s", text) and "<" not in text)):
         raise FluxomailValidationError(f"{field} holds more than one address: {cure}")
-    raise FluxomailValidationError(f"{field} is not an e-mail address{why}: give name@example.com")
+    raise FluxomailValidationError(f"{field} is not an email address{why}: give name@example.com")

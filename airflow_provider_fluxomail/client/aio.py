@@ -45,9 +45,9 @@ class AsyncFluxomailClient(BaseClient):
 
     .. seealso:: :doc:`/guides/client`
 
-    :param settings: where and how.
+    :param settings: where Fluxomail is and how to talk to it.
     :param sleep: waits this many seconds between attempts.
-    :param on_response: called with every response, refusals too.
+    :param on_response: called with every response, error responses included.
     :param inline_images: shared by clients that send for the same task, so that it warns once.
     :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
@@ -93,7 +93,7 @@ class AsyncFluxomailClient(BaseClient):
 
         :param since_ms: milliseconds since 1970, by Fluxomail's clock.
         :param cursor: of the page before.
-        :param max_attempts: other than the settings' own.
+        :param max_attempts: replaces that of the settings.
         :raises FluxomailError: see :mod:`.errors`.
         """
         request = events.list_request(wanted, since_ms=since_ms, cursor=cursor)
@@ -230,7 +230,7 @@ class EventStream:
             async for events in stream:
                 print([(event.send_id, event.event.reason) for event in events])
 
-    Each step yields the events that arrived together, or none for a sign of life. It ends when the server ends it.
+    Each step yields the events that arrived together, or none for a heartbeat. It ends when the server closes it.
 
     :param opened_at: Fluxomail's clock when the stream was opened, in epoch seconds.
     """
@@ -283,7 +283,7 @@ def _feed_event(frame: str) -> events.FeedEvent | None:
     try:
         return events.FeedEvent.parse(read_json(frame))
     except ValueError:
-        # No reason to end the stream: the event is on the send's timeline too.
+        # No reason to end the stream: the event is on the send's timeline as well.
         return None
 
 

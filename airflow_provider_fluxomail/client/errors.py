@@ -36,7 +36,7 @@ class FluxomailError(Exception):
     :param preview: the response's ``preview`` (402: what the plan lacks).
     :param body: the raw response, cut; never printed.
     :param retry_after: seconds that the server asked to wait.
-    :param concerns_one_message: other than the class's default.
+    :param concerns_one_message: replaces the class's default.
     """
 
     #: True if a retry cannot succeed: an Airflow task fails at once and keeps its retries.
@@ -168,7 +168,7 @@ class FluxomailRateLimitError(FluxomailError):
 
 
 class FluxomailServerError(FluxomailError):
-    """5xx or 408: Fluxomail, or a gateway before it, failed. Whether the message was stored is unknown.
+    """5xx or 408: Fluxomail, or a gateway in front of it, failed. Whether the message was stored is unknown.
 
     What to do: retry with the same key.
     """
@@ -197,7 +197,7 @@ class FluxomailConnectionError(FluxomailError):
 
 class FluxomailResponseError(FluxomailError):
     """A response that is not Fluxomail's: not JSON, empty, too large, redirected, or without a ``sendId``.
-    What to do: check the connection's host, and the proxies on the way.
+    What to do: check the connection's host, and any proxies in between.
     """
 
     ambiguous = True
@@ -228,7 +228,7 @@ class FluxomailDeliveryError(FluxomailError):
 
 
 class FluxomailWatcherError(FluxomailError):
-    """A fault of this package ended a watcher; its waits continue with a new one.
+    """A bug in this package stopped a watcher; its waits continue with a new one.
 
     What to do: report it, with the traceback in the triggerer's log.
     """
@@ -363,7 +363,7 @@ def _kind(status: int, code: str | None, text: str) -> type[FluxomailError]:
 def _is_about_its_fields(
     status: int, kind: type[FluxomailError], code: str | None, text: str, optional_fields: Collection[str]
 ) -> bool:
-    """Tell whether an error that usually concerns all messages is about what this one holds."""
+    """Return whether an error that usually concerns all messages is about what this one holds."""
     if kind is FluxomailPlanRequiredError:
         return "attachments" in optional_fields
     if kind is FluxomailPermissionError:
@@ -373,7 +373,7 @@ def _is_about_its_fields(
 
 
 def as_response_error(error: Exception) -> FluxomailError:
-    """Return an error of this package as it is, and any other as that of the response which could not be processed."""
+    """Return an error of this package as it is, any other as the error of a response that could not be processed."""
     if isinstance(error, FluxomailError):
         return error
     # By its type alone: its text may quote the response.

@@ -20,7 +20,7 @@ TARGETS: Final[Mapping[str, frozenset[str]]] = {
 FAILURES: Final[tuple[str, ...]] = ("bounced", "complained", "dropped", "failed")
 #: Events that can decide a wait.
 DECIDING: Final[tuple[str, ...]] = (*TARGETS, *FAILURES)
-#: The way of a message that does not fail.
+#: The events of a message that does not fail, in order.
 STAGES: Final[tuple[str, ...]] = ("sent", "delayed", *TARGETS)
 #: Every event that the API documents.
 EVENT_TYPES: Final[tuple[str, ...]] = (*STAGES, *FAILURES)

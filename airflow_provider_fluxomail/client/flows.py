@@ -31,7 +31,7 @@ from airflow_provider_fluxomail.client.settings import ClientSettings
 
 T = TypeVar("T")
 
-#: Pages of one timeline that are read at most: a server that pages for ever must not hold a task for ever.
+#: Pages of one timeline that are read at most: a server that never stops paging must not hold a task forever.
 MAX_TIMELINE_PAGES: Final = 100
 
 
@@ -41,7 +41,7 @@ class Call:
 
     :param request: what to send.
     :param read: returns what its response means, or raises the error that it stands for. A client calls it within each
-        attempt: half a response, or that of a proxy, says nothing of what the server did, so it is retried.
+        attempt: half a response, or that of a proxy, does not show what the server did, so it is retried.
     :param failures: collects the error of each attempt that failed.
     """
 
@@ -64,7 +64,7 @@ def call(
 
 
 def timeline(send_id: str, *, within: float | None = None) -> Flow[Timeline]:
-    """Read all pages of a send's timeline, up to a cursor that comes a second time: a server may page in circles.
+    """Read all pages of a send's timeline, until a cursor is repeated: a server may page in circles.
 
     :param within: seconds after which no further page is requested.
     """

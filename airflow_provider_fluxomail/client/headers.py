@@ -1,6 +1,6 @@
 """What the headers of a response say: wait times, the rate limit, the server's clock, request ids, replays.
 
-Names are in lower case, as both transports hand them over.
+Names are in lower case, as both transports provide them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def retry_after(status: int, headers: Headers) -> float | None:
 
     ``Retry-After`` counts with any status, in seconds (fractions too) or as an HTTP date; on a 429 without it,
     ``X-RateLimit-Reset`` does. Dates are compared with the response's own ``Date``, so a wrong clock on this machine
-    neither hammers nor stalls. A date in the past is a wait of 0.
+    makes a wait neither shorter nor longer. A date in the past is a wait of 0.
     """
     value = headers.get("retry-after", "").strip()
     seconds = _number(value)

@@ -1,4 +1,4 @@
-"""The plain text of HTML, and what of a body that is too long is sent. Output stays in proportion to the input.
+"""Derives plain text from HTML, and shortens bodies that are too long. Output stays in proportion to the input.
 
 ::
 
@@ -96,7 +96,7 @@ class _Shallow:
         self._depth += 1
         self._elements += 1
         if self.full:
-            # Their text goes on, without a layout.
+            # From here on the text has no layout.
             self._hidden += tag in ("script", "style")
             self.data(" ")
             return

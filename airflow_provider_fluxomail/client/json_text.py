@@ -11,8 +11,8 @@ _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(raw: str | bytes) -> Any:
-    """Return what JSON text holds. What is no text in it becomes U+FFFD, as half a surrogate pair does: no URL, log or
-    database takes one.
+    """Return what JSON text holds. Text that is invalid, such as half a surrogate pair, becomes U+FFFD: no URL, log
+    or database accepts it.
 
     :raises ValueError: it is not JSON.
     """

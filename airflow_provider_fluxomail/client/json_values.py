@@ -13,7 +13,7 @@ from typing import Any, Final
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.text_fields import field_name, unicode_text
 
-#: Readers of JSON keep no more digits of a number than a double has room for.
+#: JSON parsers may read a number as a double, whose range ends there.
 _MAX_BITS: Final = 1024
 _MAX_DEPTH: Final = 50
 

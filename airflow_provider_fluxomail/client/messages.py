@@ -110,7 +110,7 @@ class EmailMessage:
     :param content: plain text; derived from ``html_content`` by default.
     :param html_content: HTML; Fluxomail adds tracking to it.
     :param cc: addresses that all recipients see.
-    :param bcc: addresses that nobody sees.
+    :param bcc: addresses that no recipient sees.
     :param attachments: at most 5, together 10 MiB.
     :param policy_key: name of a sending policy, e.g. ``transactional``.
     :param extra_fields: sent unchanged, for fields that the API takes but does not document. Dates and times are sent
@@ -234,7 +234,7 @@ def _attachments(value: object) -> tuple[Attachment, ...]:
 
 
 def check_attachment_limits(sizes: Sequence[int]) -> None:
-    """Check count and total size of attachments, of which each has so many bytes before encoding."""
+    """Check count and total size of attachments, from the size of each in bytes before encoding."""
     if len(sizes) > MAX_ATTACHMENTS:
         raise FluxomailValidationError(
             f"attachments: {len(sizes)} files, at most {MAX_ATTACHMENTS} fit into one message: put them into an archive"

@@ -16,9 +16,9 @@ from airflow_provider_fluxomail.client import headers
 from airflow_provider_fluxomail.client.event_types import STAGES, without_prefix
 from airflow_provider_fluxomail.client.redaction import identifier, redact
 
-#: Events of one page at most: more than that would hold the event loop.
+#: Most events of one page: parsing more would block the event loop.
 MAX_EVENTS: Final = 10_000
-#: Of a cursor; it becomes a part of the URL. Characters.
+#: Longest cursor, which becomes part of the URL. Characters.
 MAX_CURSOR: Final = 4096
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,7 +155,7 @@ class Timeline:
     def parse(cls, send_id: str, payload: Mapping[str, Any]) -> Timeline:
         """Read a page in either form. Unknown fields and rows that are not events are ignored.
 
-        :raises ValueError: the page has no list of events at all, too many events, or a cursor that is none.
+        :raises ValueError: the page has no list of events at all, too many events, or an invalid cursor.
         """
         lists = event_lists(payload, "events", "rawEvents")
         parsed = ([event for row in rows if (event := Event.parse(row))] for rows in lists)

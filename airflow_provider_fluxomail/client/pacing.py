@@ -86,7 +86,7 @@ class Pacer:
         self._window: float | None = None
 
     def delay(self, in_flight: int) -> float | None:
-        """Return how many seconds to wait before the next request, ``None``: until one in flight has its response.
+        """Return the seconds to wait before the next request; ``None``: wait for the response to one in flight.
 
         :param in_flight: requests that were started and have no response yet.
         """
@@ -122,13 +122,13 @@ class Pacer:
             if left > 0:
                 gap = (self._ends_at - now) / (left + 1)
                 if self._share < 1 and self._limit:
-                    # Not the whole share in the few seconds that are left of a window.
+                    # Do not use the whole share in the last few seconds of a window.
                     gap = max(gap, WINDOW / (self._share * self._limit))
-                # Rather early than late: what is not used by the end of the window is lost.
+                # Better early than late: what is not used by the end of the window is lost.
                 self._next_at = now + gap * (0.8 + 0.2 * self._draw())
 
     def hold(self, seconds: float) -> None:
-        """Let no request start for this many seconds, ten minutes at most, and then one that shows what is true now."""
+        """Start no request for this many seconds, at most ten minutes; then let a single one probe."""
         with self._lock:
             self._held_until = max(self._held_until, self._clock() + hold_seconds(seconds))
             self._probing = self._probing or seconds > 0
@@ -180,7 +180,7 @@ class Pacer:
 
 
 class Turns:
-    """Lets the tasks of one event loop make requests, in the order in which they ask.
+    """Lets the tasks of one event loop make requests, in the order in which they call.
 
     ::
 
@@ -201,7 +201,7 @@ class Turns:
         self._changed = asyncio.Event()
 
     def hold(self, seconds: float) -> None:
-        """Let no request start for this many seconds, see :meth:`Pacer.hold`."""
+        """Start no request for this many seconds, see :meth:`Pacer.hold`."""
         self.pacer.hold(seconds)
 
     def on_success(self) -> None:

@@ -37,7 +37,8 @@ class Secret(str):
 def private(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Keep the variables of a function, and of all that it calls, out of the tracebacks of its errors.
 
-    The function may be a coroutine or a generator. An error that is not this package's gets a note of its place.
+    The function may be a coroutine or a generator. An error that is not this package's gets a note of where it was
+    raised.
     """
     wrapper: Any
 

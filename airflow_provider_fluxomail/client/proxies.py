@@ -1,7 +1,7 @@
-"""Which proxy is on the way to a server: decided once, and handed to both HTTP libraries.
+"""Through which proxy a server is reached: decided once, for both HTTP libraries.
 
 Each of them reads the environment in its own way: one knows no networks in ``NO_PROXY``, another no ports, and one
-refuses a SOCKS proxy that it would not use. So sends and waits would go different ways.
+refuses a SOCKS proxy that it would not use. So sends and waits could take different routes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def check_proxies(proxies: Mapping[str, str]) -> None:
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy on the way to ``url``: that of ``proxies``, else that of the environment."""
+    """Return the proxy for ``url``: that of ``proxies``, else that of the environment."""
     parts = urlsplit(url)
     if own := _select(parts, proxies):
         return Proxy.parse(own)
@@ -71,7 +71,7 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> Proxy | None:
 
     found = urllib.request.getproxies()
     named = _select(parts, found)
-    # Without a variable, the system's own list counts on macOS and Windows.
+    # Without a variable, macOS and Windows have a list of their own.
     if not named or _is_excluded(parts, found.get("no", "")):
         return None
     if "no" not in found and urllib.request.proxy_bypass(parts.hostname or ""):

@@ -1,8 +1,8 @@
 """A ``requests`` session whose responses are bounded in time and size, from their first byte to their last.
 
 The timeout of a socket starts over with each byte, so a server that sends one byte of a header or a trailer now and
-then would hold a worker for days. Here all reads of a response's head together take no longer than one of them may, and
-so do all reads of the rest.
+then would hold a worker for days. Here the timeout limits all reads of a response's head together, and all
+reads of its body together.
 
 Importing this module imports requests, which takes some 100 ms.
 """
@@ -25,7 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from airflow_provider_fluxomail.client.proxies import Proxy
 from airflow_provider_fluxomail.client.wire import MAX_RESPONSE_BYTES
 
-#: Of the head of a response, interim responses included. As in httpcore.
+#: Largest head of a response, interim responses included. As in httpcore.
 MAX_HEAD_BYTES: Final = 100 * 1024
 
 
@@ -57,9 +57,9 @@ class _Session(requests.Session):
 
 
 class _SocketReader(io.RawIOBase):
-    """Reads a response from a socket: first its head, then the rest, each with one deadline and a largest size.
+    """Reads a response from a socket: its head, then its body, each with one deadline and a maximum size.
 
-    :param raw: what reads from ``sock``.
+    :param raw: reads from ``sock``.
     :param sock: a socket, or what urllib3 wraps one in; has its timeout.
     """
 
@@ -70,7 +70,7 @@ class _SocketReader(io.RawIOBase):
         self.allow(MAX_HEAD_BYTES)
 
     def allow(self, size: int) -> None:
-        """Allow so many more bytes, within the timeout."""
+        """Allow ``size`` more bytes, within the timeout."""
         self._left = size
         self._ends_at = time.monotonic() + self._seconds
 

@@ -27,7 +27,7 @@ class RecipientGuard:
         guard = RecipientGuard(redirect_to="staging@example.org", allowed_domains=("example.org",))
         settings = ClientSettings(api_key="...", guard=guard)
 
-    :param redirect_to: where email goes instead; it then says for whom it was.
+    :param redirect_to: where email goes instead; it then names the original recipients.
     :param allowed_domains: email to these domains is sent as it is. Email to others is refused, or redirected with
         ``redirect_to``. If empty, all email is redirected, or nothing is guarded without ``redirect_to``.
     """
@@ -36,7 +36,7 @@ class RecipientGuard:
     allowed_domains: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check both: with a domain that none can be, the guard would refuse everybody."""
+        """Check both: with a domain that cannot exist, the guard would refuse every message."""
         if self.redirect_to:
             object.__setattr__(self, "redirect_to", redirect_address(self.redirect_to))
         if self.allowed_domains:

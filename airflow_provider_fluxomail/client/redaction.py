@@ -23,7 +23,7 @@ _SHORTEST: Final = 4
 # A match begins where a word does: looking for one from each character would take quadratic time.
 _ADDRESS: Final = re.compile(r"""(?<![^\s<>"'(),;:\[\]])[^\s<>"'(),;:\[\]]+@[^\s<>"'(),;\[\]]+""")
 
-#: Control characters, halves of characters, and what turns the direction of text around.
+#: Control characters, halves of characters, and characters that change the direction of text.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -75,7 +75,7 @@ def _quotations(text: str, private: Iterable[str]) -> bytearray:
     }
     hidden = bytearray(len(text))
     for size in {min(len(form), _QUOTE) for form in forms}:
-        # A quotation holds at least one whole block of half its size, so only every so many characters are looked up.
+        # A quotation holds at least one whole block of half its size, so only every ``block``-th position is looked up.
         block = size // 2
         blocks, pieces = set(_pieces(text, block)), set(_pieces(text, size))
         near = {

@@ -62,7 +62,7 @@ def spread(seconds: float, part: float, *, least: float = 0.0, draw: Draw = rand
 
 
 def jittered(seconds: float, *, draw: Draw = random.random) -> float:
-    """Return a wait that is up to a fifth shorter or longer, so that what repeats does not do so in step."""
+    """Return a wait that is up to a fifth shorter or longer, so that clients do not act at the same time."""
     return seconds * (0.8 + 0.4 * draw())
 
 
@@ -72,8 +72,8 @@ class RetryTiming:
 
     :param backoff: between the attempts of one call.
     :param conflict: after a 409: a twin of the request may still be in progress.
-    :param longest_hold: for how long a server that asks to wait is obeyed, in seconds. Then one request shows whether
-        it still asks.
+    :param longest_hold: longest wait that a server may demand, in seconds. After it, one request shows whether the
+        server still demands it.
     """
 
     backoff: Backoff = Backoff(first=0.5, longest=15.0)
@@ -94,7 +94,7 @@ def hold_seconds(asked: float | None) -> float:
     return min(asked or 0.0, _timing.longest_hold)
 
 
-#: By this part, and at least by this many seconds, is a wait longer that the server asked for.
+#: A wait that the server asked for is extended by up to this part of it, or this many seconds if that is more.
 NAMED_WAIT_SPREAD: Final = 0.1
 
 

@@ -101,7 +101,7 @@ class ClientSettings:
         return next((path for path in named if path and Path(path).exists()), True)
 
     def proxy(self) -> Proxy | None:
-        """Return the proxy on the way to Fluxomail: the connection's, or that of the environment."""
+        """Return the proxy for requests to Fluxomail: the connection's, or that of the environment."""
         return proxy_for(self.base_url, self.proxies)
 
 

@@ -1,6 +1,6 @@
 """Reads server-sent events.
 
-Own code, because the parsers at hand do not bound what they keep of a frame that never ends.
+Not a library, because the available parsers do not limit the size of a frame that never ends.
 https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
 

@@ -33,9 +33,9 @@ class FluxomailClient(BaseClient):
 
     .. seealso:: :doc:`/guides/client`
 
-    :param settings: where and how.
+    :param settings: where Fluxomail is and how to talk to it.
     :param sleep: waits this many seconds between attempts.
-    :param on_response: called with every response, refusals too.
+    :param on_response: called with every response, error responses included.
     :param inline_images: shared by clients that send for the same task, so that it warns once.
     :param on_redirect: called in place of the observer before a message goes to ``redirect_to``.
     """
@@ -53,7 +53,7 @@ class FluxomailClient(BaseClient):
     def get_timeline(self, send_id: str, *, max_attempts: int | None = None, within: float | None = None) -> Timeline:
         """Read what happened to a send, all pages of it.
 
-        :param max_attempts: for each page, other than the settings' ``max_attempts``.
+        :param max_attempts: for each page; replaces that of the settings.
         :param within: seconds after which no further page is requested; the call fails instead.
         :raises FluxomailError: see :mod:`.errors`.
         """
@@ -62,7 +62,7 @@ class FluxomailClient(BaseClient):
     def run(self, flow: Flow[T], *, max_attempts: int | None = None) -> T:
         """Run an API call of one or more requests, see :mod:`.flows`.
 
-        :param max_attempts: for each request, other than the settings' ``max_attempts``.
+        :param max_attempts: for each request; replaces that of the settings.
         :raises FluxomailError: see :mod:`.errors`.
         """
         with contextlib.closing(flow):
@@ -111,8 +111,8 @@ class FluxomailClient(BaseClient):
     def exchange(self, request: Request) -> Response:
         """Make one request, once, and return the response, whatever its status.
 
-        Errors come without their cause: a traceback that shows local variables would show the library's, and these are
-        the key, the recipient and the body. What the cause said is in the message.
+        Errors are raised without their cause: a traceback with local variables would show those of the library, which
+        hold the key, the recipient and the body. The text of the cause is in the message.
 
         :raises FluxomailConnectionError: there was no response.
         """
@@ -149,7 +149,7 @@ class FluxomailClient(BaseClient):
 
 
 def _unsent(error: BaseException) -> bool:
-    """True if the connection was never made, so the request certainly went nowhere."""
+    """Return whether no connection was made, so that the request certainly did not reach the server."""
     import requests
     import urllib3.exceptions
 

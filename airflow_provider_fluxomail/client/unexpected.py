@@ -1,4 +1,4 @@
-"""Errors that nobody expected: they concern the one message that met them, not the others of a batch or call."""
+"""Unexpected errors: they concern the one message that caused them, not the others of a batch or call."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 
 
 def unexpected(error: Exception) -> FluxomailError:
-    """Return what stands for an error that is not this package's; a :class:`.FluxomailError` stays as it is.
+    """Return the error to report for one that is not this package's; a :class:`.FluxomailError` stays as it is.
 
-    It names class and place only: the text may quote the message. A retry may succeed, and the message may be out.
+    It names only class and place: the text may quote the message. It is unknown whether the message was sent.
     """
     if isinstance(error, FluxomailError):
         return error

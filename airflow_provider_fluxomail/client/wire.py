@@ -74,7 +74,7 @@ def timeline_request(send_id: str, cursor: str | None = None) -> Request:
     """``GET /sends/{id}``. https://docs.fluxomail.com/api-reference/fluxomail/get-send"""
     if not isinstance(send_id, str) or not send_id.strip():
         raise FluxomailValidationError("send_id is empty: give the send_id that the send returned")
-    # URL libraries resolve dots even if quoted: the request would go to another path. A longer URL is accepted by none.
+    # URL libraries resolve dots even if quoted: the request would go to another path. No server accepts a longer URL.
     if send_id in (".", "..") or len(send_id) > MAX_ID:
         raise FluxomailValidationError(f"send_id {send_id[:100]!r} is not a send id")
     query = f"?{urlencode({'cursor': cursor})}" if cursor else ""
@@ -128,7 +128,7 @@ def read_payload(request: Request, response: Response, settings: ClientSettings)
 def response_error(request: Request, response: Response, why: str) -> FluxomailResponseError:
     """Return the error for a response that is not Fluxomail's."""
     return FluxomailResponseError(
-        f"{why}: it does not come from Fluxomail. Check the connection's host, and the proxies on the way",
+        f"{why}: it does not come from Fluxomail. Check the connection's host, and any proxies in between",
         **_facts(request, response),
         body=response.content[:4096].decode("utf-8", "replace"),
     )
@@ -162,7 +162,7 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
     payload = read_payload(request, response, settings)
     texts = {name: identifier(payload.get(name)) for name in ("sendId", "messageId", "status")}
     if not texts["sendId"]:
-        raise response_error(request, response, "the response holds no sendId, or one that is no id")
+        raise response_error(request, response, "the response holds no sendId, or an invalid one")
     return SendResult(
         send_id=texts["sendId"],
         message_id=texts["messageId"],
@@ -177,7 +177,7 @@ def read_send(request: Request, response: Response, settings: ClientSettings) ->
 @reads_response
 def read_timeline(send_id: str, request: Request, response: Response, settings: ClientSettings) -> Timeline:
     """Read one page of the response to :func:`timeline_request`, in either of its forms."""
-    # What a gateway refuses is no statement about the send: the next request may reach Fluxomail. For a 401 the caller
+    # A gateway's refusal says nothing about the send: the next request may reach Fluxomail. After a 401 the caller
     # reads the connection again.
     if 400 <= response.status < 500 and response.status not in (401, 408, 429) and not is_from_fluxomail(response):
         why = f"the {response.status} has neither a request id nor an error of the API"
@@ -217,7 +217,7 @@ def no_response(
 def unusable_connection(error: BaseException) -> FluxomailValidationError:
     """Return the error for a host or a proxy that no HTTP library accepts."""
     # By its type alone: its text may hold a proxy's password.
-    why = f"the connection cannot be used: {type(error).__name__}"
+    why = f"the connection cannot be used ({type(error).__name__}): check its host and its proxies"
     return FluxomailValidationError(why, concerns_one_message=False)
 
 

@@ -123,7 +123,7 @@ def outages(conn_id: str, *, used_before: bool = True) -> Iterator[None]:
 
 
 async def look_up(conn_id: str, *, used_before: bool = False) -> FluxomailConnection:
-    """Look a connection up on an event loop for what survives an outage of Airflow, see :func:`outages`."""
+    """Look a connection up on an event loop for callers that survive an outage of Airflow, see :func:`outages`."""
     with outages(conn_id, used_before=used_before):
         return await read_connection(conn_id)
 
@@ -154,7 +154,7 @@ def _read_option(extras: Mapping[str, Any], name: str) -> Any:
     """Return the value of an extra; if it is not set, the option of ``[fluxomail]``, else the default.
 
     A value that is the built-in default counts as not set, so that ``[fluxomail]`` applies: a connection form may have
-    stored the default of every field that nobody filled in.
+    stored the default of every field that was left empty.
     """
     option, value = OPTIONS[name], extras.get(name)
     given = not is_empty(value)

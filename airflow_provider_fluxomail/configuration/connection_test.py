@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: No send has this id.
 PROBE_ID: Final = "airflow-connection-test"
-_GOOD: Final = (True, "The API key is accepted, and may read sends.")
+_ACCEPTED: Final = (True, "The API key is accepted, and may read sends.")
 
 
 def probe(settings: ClientSettings) -> tuple[bool, str]:
@@ -57,13 +57,13 @@ def _probe(settings: ClientSettings) -> tuple[bool, str]:
         judged = response.status < 300 or 400 <= response.status < 500
         if judged and not is_from_fluxomail(response, request_id=request_id):
             return False, (
-                f"Not a Fluxomail server: check the base URL, and the proxies on the way. GET "
+                f"Not a Fluxomail server: check the base URL, and any proxies in between. GET "
                 f"{settings.base_url}{request.path} returned status {response.status} without the marks of a Fluxomail "
                 "response (request id, error code)."
             )
         wire.read_timeline(PROBE_ID, request, response, quick)
     except FluxomailNotFoundError:
-        return _GOOD
+        return _ACCEPTED
     except FluxomailAuthError as error:
         return False, f"The API key is not accepted: put a valid key into the password. {error}"
     except FluxomailTenantPausedError as error:
@@ -79,4 +79,4 @@ def _probe(settings: ClientSettings) -> tuple[bool, str]:
         return False, f"Fluxomail cannot be reached: {error}"
     except FluxomailError as error:
         return False, f"{type(error).__name__}: {error}"
-    return _GOOD
+    return _ACCEPTED

@@ -12,7 +12,7 @@ from airflow_provider_fluxomail.configuration.options import EXTRAS, OPTIONS, SE
 
 
 def _field(name: str) -> dict[str, Any]:
-    """Describe an extra to the form.
+    """Describe an extra for the form.
 
     Without a default: a form stores that with the connection, and it would then take precedence over ``[fluxomail]``.
     """

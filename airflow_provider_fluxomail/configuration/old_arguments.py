@@ -85,8 +85,8 @@ OLD_ARGUMENTS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-class Face(NamedTuple):
-    """How a class that users import takes the fields of a message.
+class ArgumentNames(NamedTuple):
+    """How a class that users import takes the fields of a message, for the advice on old arguments.
 
     :param name: for errors; by default the name of the class.
     :param place: where a field belongs; ``{}`` is its name.
@@ -103,20 +103,20 @@ class Face(NamedTuple):
         return text.format(**{field: self.place.format(field) for field in MESSAGE_FIELDS})
 
 
-OPERATOR: Final = Face()
-BATCH: Final = Face(
+OPERATOR: Final = ArgumentNames()
+BATCH: Final = ArgumentNames(
     place="'{}' in each message or in defaults",
     refused={name: f"use {{{name}}}" for name in MESSAGE_FIELDS}
     | {"rows": "use 'messages'", "emails": "use 'messages'"},
 )
-DECORATOR: Final = Face(
+DECORATOR: Final = ArgumentNames(
     name="@task.fluxomail_send",
     place="'{}' in the message that the function returns",
     refused={name: f"use {{{name}}}" for name in MESSAGE_FIELDS},
 )
 _ONE_EACH: Final = "use 'to': each recipient of an alert gets an email of their own"
 _NO_FILES: Final = "leave it out: an alert has no attachments, put a link into html_content"
-NOTIFIER: Final = Face(
+NOTIFIER: Final = ArgumentNames(
     refused={
         **dict.fromkeys(("email", "email_list"), "use 'to'"),
         **dict.fromkeys(("cc", "bcc", "cc_emails", "cc_addresses", "bcc_emails", "bcc_addresses"), _ONE_EACH),
@@ -127,12 +127,12 @@ NOTIFIER: Final = Face(
 )
 
 
-def refuse(cls: type, face: Face, given: Iterable[str]) -> None:
+def refuse(cls: type, names: ArgumentNames, given: Iterable[str]) -> None:
     """Raise a ``TypeError`` that names each argument of another vendor's class, and what to use instead."""
-    old = [name for name in given if name in OLD_ARGUMENTS or name in face.refused]
+    old = [name for name in given if name in OLD_ARGUMENTS or name in names.refused]
     if old:
-        advice = "; ".join(f"{name!r}: {face.advice(name)}" for name in old)
-        raise TypeError(f"{face.name or cls.__name__} has no such argument: {advice}")
+        advice = "; ".join(f"{name!r}: {names.advice(name)}" for name in old)
+        raise TypeError(f"{names.name or cls.__name__} has no such argument: {advice}")
 
 
 def _is_ours(cls: Any) -> bool:
@@ -143,24 +143,24 @@ def _is_ours(cls: Any) -> bool:
 class RefusesOldArguments:
     """Base class of operators and notifier: refuses other vendors' arguments, and names what to use instead."""
 
-    face: ClassVar[Face] = OPERATOR
+    argument_names: ClassVar[ArgumentNames] = OPERATOR
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Check before Airflow, which would only report a missing ``to`` if ``recipients`` is given."""
         if _is_ours(cls):
             if args:
                 raise TypeError(f"{cls.__name__} takes its arguments by name, such as to=...")
-            refuse(cls, cls.face, kwargs)
+            refuse(cls, cls.argument_names, kwargs)
         return super().__new__(cls)
 
     def __init__(self, **kwargs: Any) -> None:
         # The remaining arguments of a subclass.
-        refuse(type(self), self.face, kwargs)
+        refuse(type(self), self.argument_names, kwargs)
         super().__init__(**kwargs)
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Start a mapped task, see Airflow's own ``partial``. Only operators have it."""
         if _is_ours(cls):
-            refuse(cls, cls.face, kwargs)
+            refuse(cls, cls.argument_names, kwargs)
         return super().partial(**kwargs)  # type: ignore[misc]

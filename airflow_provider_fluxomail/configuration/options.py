@@ -21,11 +21,11 @@ class Option(NamedTuple):
 
     :param type: ``text``, ``boolean``, ``integer`` or ``number``; or what a reader makes of a text: ``verify``,
         ``proxies``, ``address``, ``domains``.
-    :param default: the value if nothing else is set; ``None``: there is none.
+    :param default: the value if nothing else is set; ``None`` for no default.
     :param help: what it is, without the default. Form, section and documentation add that.
-    :param unit: what a value is, for the documentation; empty: its type says it.
-    :param label: its name in the connection form; empty: it is not an extra.
-    :param example: a value for ``[fluxomail]``; empty: it is not in the section.
+    :param unit: the unit or form of a value, for the documentation; empty if its type says it.
+    :param label: its name in the connection form; empty if it is not an extra.
+    :param example: a value for ``[fluxomail]``; empty if it is not in the section.
     :param schema: further JSON schema of the form's field.
     """
 

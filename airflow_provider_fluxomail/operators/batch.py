@@ -67,7 +67,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOpera
     :raises FluxomailError: a transient error.
     """
 
-    face = BATCH
+    argument_names = BATCH
     template_fields: Sequence[str] = (
         "messages", "defaults", "attachment_folder", "report_path", "fluxomail_conn_id",
     )  # fmt: skip
@@ -100,7 +100,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOpera
         self.messages = messages
         self.defaults = defaults
         self.attachment_folder = attachment_folder
-        # Now, before Airflow renders: the output of another task is not yet in them. A mapped task has it already.
+        # Now, before Airflow renders the output of other tasks into them. A mapped task has that output already.
         mapped = is_unmapped(self)
         self.own_rows = not mapped and isinstance(messages, list | tuple) and all(map(_names_its_files, messages))
         self.own_defaults = not mapped and _names_its_files(defaults)
@@ -154,7 +154,7 @@ class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOpera
 
 
 def _names_its_files(message: object) -> bool:
-    """Tell whether the attachments of a message are written in the Dag, rather than returned by another task."""
+    """Return whether the attachments of a message are written in the Dag, rather than returned by another task."""
     if not isinstance(message, Mapping):
         return message is None or hasattr(message, "html_content")
     files = message.get("attachments")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class BatchContent:
-    """What two runs of a batch are compared by. Shows nothing of it in tracebacks with local variables."""
+    """The content by which two runs of a batch are compared; tracebacks with local variables do not show it."""
 
     messages: object
     defaults: object = None
@@ -49,10 +49,10 @@ class Caller:
     :param content: equal if a second call in the same try repeats the first.
     :param recipient: empty for a batch.
     :param resumed: whether the task was deferred before in this try.
-    :ivar position: of what is sent; a context manager around that.
+    :ivar position: the position of what is sent; a context manager for the send.
     :ivar is_task: whether the operator is the task that runs.
     :ivar may_defer: whether Airflow would resume this operator.
-    :ivar store: the state store; callbacks have none, or that of the task that they are about.
+    :ivar store: the task state store; ``None`` in callbacks, before Airflow 3.3 and with ``durable=False``.
     """
 
     def __init__(

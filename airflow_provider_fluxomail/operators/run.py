@@ -19,7 +19,7 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.private import private
-from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
+from airflow_provider_fluxomail.client.watching.wait import Wait, WaitOutcome, now
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.links import keep_link
 from airflow_provider_fluxomail.operators.caller import BatchContent, Caller
@@ -34,7 +34,7 @@ from airflow_provider_fluxomail.sending.idempotency_key import content_digest, i
 from airflow_provider_fluxomail.sending.send_once import send_once
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
 from airflow_provider_fluxomail.triggers.delivery import defer
-from airflow_provider_fluxomail.waiting.worker import WorkerWait, ending_of, rate_limit_resume
+from airflow_provider_fluxomail.waiting.worker import WorkerWait, rate_limit_resume, read_outcome
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
@@ -95,7 +95,7 @@ def send(
 
 def finish_wait(task: FluxomailSendOperator, context: Context, event: Any) -> dict[str, Any]:
     """End a deferred wait with the trigger's event."""
-    reached = _conclude(ending_of(event))
+    reached = _conclude(read_outcome(event))
     result = event.get("result")
     return _finish(task, context, {**(result if isinstance(result, Mapping) else {}), **reached})
 
@@ -141,7 +141,7 @@ def _await_delivery(
     defer(task, wait, interval=interval, result=result)
 
 
-def _conclude(ending: Ending) -> dict[str, Any]:
+def _conclude(ending: WaitOutcome) -> dict[str, Any]:
     """End the wait. A timeout fails the task without retries, which would only wait again for the same send."""
     return tasks.conclude(ending, on_timeout=AirflowFailException)
 
@@ -260,7 +260,7 @@ def _send_list(
 
 @contextlib.contextmanager
 def _hook_for(task: SendTask) -> Iterator[FluxomailHook]:
-    """Open a hook, and fail the task or leave it to Airflow to retry when an error comes out."""
+    """Open a hook; on an error, fail the task or leave the retry to Airflow."""
     with contextlib.closing(FluxomailHook(task.fluxomail_conn_id)) as hook:
         try:
             yield hook

@@ -1,1 +1,1 @@
-"""How a message goes out, for every face."""
+"""How a message is sent, whichever class sends it."""

@@ -26,7 +26,7 @@ _NAME_THEM: Final = (
 
 
 class Position:
-    """The position of one call. A context manager around the call, which learns there how the call ended.
+    """The position of one call. Use it as a context manager around the call, to record how the call ended.
 
     :ivar ordinal: 0 for the first message of its name in this try.
     :ivar of_task: whether the message is the running task's own, whose key names no position.

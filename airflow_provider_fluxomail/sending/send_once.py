@@ -1,4 +1,4 @@
-"""How a message goes out: its key, its record, the request, and the check of a replay. Every sender goes through here.
+"""How a message is sent: its key, its record, the request, and the check of a replay. Every send goes through here.
 
 ::
 
@@ -68,7 +68,7 @@ class Identity:
 
     @property
     def call(self) -> contextlib.AbstractContextManager[object]:
-        """A context manager around the call, so that its position learns how it ended."""
+        """A context manager for the call, which records in its position how it ended."""
         return self.position or contextlib.nullcontext()
 
     @classmethod
@@ -119,7 +119,7 @@ def send_once(message: EmailMessage, identity: Identity, client: FluxomailClient
     """Send a message once, however often it is called with the same identity.
 
     :raises FluxomailIdempotencyConflictError: the key belongs to another message; this one was not sent.
-    :raises FluxomailUnknownOutcomeError: an earlier try may have sent, too long ago to ask Fluxomail.
+    :raises FluxomailUnknownOutcomeError: an earlier try may have sent, too long ago to repeat the request.
     :raises FluxomailClearedError: the task was cleared while this attempt was running.
     :raises FluxomailError: the subclass says what to do.
     """

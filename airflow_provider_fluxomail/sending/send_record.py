@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 _NAME: Final = "fluxomail_send"
 _WITHOUT: Final = (
-    "another try might send a second email without knowing of this request, so it was not made. Airflow's retry may "
-    "find the store in order; durable=False sends without it"
+    "another try might send a second email without knowing of this request, so it was not made. Let Airflow retry; "
+    "durable=False sends without the store"
 )
 
 

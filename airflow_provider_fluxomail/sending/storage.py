@@ -18,7 +18,7 @@ from airflow_provider_fluxomail.client.redaction import redact
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import ObjectStoragePath
 
-#: A later try would meet these again. Anything else that a file system or a storage's library raises may pass.
+#: Errors that a later try would meet again. Anything else that a file system or storage library raises is transient.
 _LASTING: Final = (
     FileExistsError, FileNotFoundError, ImportError, IsADirectoryError, NotADirectoryError, NotImplementedError,
     PermissionError,
@@ -102,7 +102,7 @@ def _check_text(item: object, field: str) -> None:
 
 
 def check_is_file(path: Path | ObjectStoragePath, field: str) -> None:
-    """Check that there is a file; one whose storage does not respond is not a missing one."""
+    """Check that there is a file. If its storage does not respond, it does not count as missing."""
     with storage_errors(field, path):
         try:
             mode = path.stat().st_mode

@@ -12,7 +12,7 @@ from airflow_provider_fluxomail import tasks
 from airflow_provider_fluxomail.airflow_compat import TRIGGERS_CAN_END_TASKS, BaseOperator, conf, has_post_execute_hook
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, as_response_error
 from airflow_provider_fluxomail.client.event_types import FAILURES
-from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Ending, Wait, now, timing
+from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Wait, WaitOutcome, now, timing
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.metrics import Metrics
@@ -97,7 +97,7 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait until it ends, then fire once, with an :class:`.Ending` and ``result``."""
+        """Wait until it ends, then fire once, with a :class:`.WaitOutcome` and ``result``."""
         wait = Wait(
             self.send_id,
             target=self.target,
@@ -117,17 +117,17 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         await asyncio.sleep(max(0.0, self.resume_after - now()))
         yield TriggerEvent({**ending.to_json(), "result": self.result})
 
-    async def _wait(self, wait: Wait) -> Ending:
-        """Let a watcher look after the wait, and another one if it crashes.
+    async def _wait(self, wait: Wait) -> WaitOutcome:
+        """Let a watcher watch the wait; if it crashes, start another one.
 
         After a 401 the connection is looked up again: its key may be new.
         """
         refused: Watcher | None = None
-        # By the worker that deferred.
+        # The worker that deferred has used the connection.
         used_before = self.resume_after > 0 or self.seen is not None
         while True:
             try:
-                watcher = await WatcherPool.here().get(
+                watcher = await WatcherPool.for_running_loop().get(
                     self.fluxomail_conn_id, instead_of=refused, used_before=used_before
                 )
                 used_before = True
@@ -141,17 +141,17 @@ class FluxomailDeliveryTrigger(BaseTrigger):
                     if refused is not None and not watcher.accepted:
                         raise
                     refused = watcher
-            except Exception as failure:  # noqa: BLE001 - whatever it is, another watcher can go on
+            except Exception as failure:  # noqa: BLE001 - whatever it is, another watcher can continue
                 error = as_response_error(failure)
                 if ending := wait.on_error(error, now()):
                     return ending
-                if wait.trouble_is_new:
+                if wait.error_is_new:
                     self.log.warning(CANNOT_READ, error)
                 if now() >= wait.deadline:
                     return wait.timed_out()
                 await asyncio.sleep(wait.delay(min(self.poll_interval, timing().restart), now()))
 
-    async def _push(self, ending: Ending) -> bool:
+    async def _push(self, ending: WaitOutcome) -> bool:
         """Push the task's return value; return False if a worker has to do it.
 
         Not with the event: Airflow 3.3 stores an event's XComs as text, and other tasks get ``'{"event": ...'``.
@@ -192,7 +192,7 @@ def defer(
         started=wait.started,
         deadline=wait.deadline,
         resume_after=now() + timing().resume_after,
-        next_look=now() + wait.asked,
+        next_look=now() + wait.requested_wait,
         seen=wait.seen,
         result=result,
         end_from_trigger=can_end_in_triggerer(task),
@@ -203,7 +203,7 @@ def defer(
 
 
 def can_end_in_triggerer(task: BaseOperator) -> bool:
-    """Tell whether a success needs no worker, which would start a process only to return the result.
+    """Return whether a success needs no worker, which would start a process only to return the result.
 
     In the triggerer, Airflow runs no callback, no ``post_execute``, no custom XCom backend and no operator link (this
     package's own is stored before the wait), and registers no asset event and no length to map over.

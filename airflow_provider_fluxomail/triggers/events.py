@@ -10,7 +10,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_fluxomail.airflow_compat import HAS_ASSET_WATCHERS, BaseEventTrigger
 from airflow_provider_fluxomail.asset_events.cursor import CursorStore, TriggerCursor
-from airflow_provider_fluxomail.asset_events.source import EventSource, Mark, Part
+from airflow_provider_fluxomail.asset_events.source import BatchPosition, EventBatch, EventSource
 from airflow_provider_fluxomail.client.addresses import idna_domain, normalised_domain
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.event_types import EVENT_TYPES
@@ -29,7 +29,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
     >>> Asset("bounces", watchers=[AssetWatcher(name="bounces", trigger=bounces)])  # doctest: +SKIP
 
     Needs Airflow 3. On Airflow 3.3 all triggers on one connection share a stream, and none loses an event across
-    restarts of the triggerer; before, each has a stream of its own, and starts with the events from then on.
+    restarts of the triggerer; before, each has a stream of its own, and starts with new events.
 
     Events close together change the asset once. The payload is ``{"events": [...]}``; each event has ``type``,
     ``send_id``, ``message_id``, ``time``, ``event_id`` and ``reason``, but not the recipient:
@@ -64,7 +64,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments from which Airflow makes this trigger again after a restart."""
         return (
-            # Under its public name, wherever the class lies.
+            # Under its public name, wherever the class is defined.
             "airflow_provider_fluxomail.triggers.FluxomailEventTrigger",
             {"types": self.types, "domain": self.domain, "fluxomail_conn_id": self.fluxomail_conn_id},
         )
@@ -74,7 +74,7 @@ class FluxomailEventTrigger(BaseEventTrigger):
         source = EventSource(self.fluxomail_conn_id, self.domain)
         async with (
             contextlib.aclosing(source.open_stream()) as stream,
-            contextlib.aclosing(self._events(_alone(source, stream), None)) as events,
+            contextlib.aclosing(self._events(_unshared(source, stream), None)) as events,
         ):
             async for event in events:
                 yield event
@@ -98,21 +98,23 @@ class FluxomailEventTrigger(BaseEventTrigger):
             async for event in events:
                 yield event
 
-    async def _events(self, parts: AsyncIterator[Part], stores: Any) -> AsyncGenerator[TriggerEvent]:
+    async def _events(self, batches: AsyncIterator[EventBatch], stores: Any) -> AsyncGenerator[TriggerEvent]:
         wanted = EventFilter(types=tuple(self.types), domain=self.domain)
         identity = [self.fluxomail_conn_id, self.domain, self.types]
         cursor = TriggerCursor(wanted, CursorStore(stores, identity))
         self.log.info("Following events (%s) of connection %s.", ", ".join(self.types), self.fluxomail_conn_id)
-        async for part in parts:
-            if events := await cursor.on_part(part):
+        async for batch in batches:
+            if events := await cursor.on_batch(batch):
                 yield TriggerEvent({"events": [payload(event) for event in events]})
 
 
-async def _alone(source: EventSource, stream: AsyncIterator[tuple[Part, Mark]]) -> AsyncGenerator[Part]:
-    """Yield the parts to one trigger. Its events count as stored when it requests the next part."""
-    async for part, mark in stream:
-        yield part
-        source.confirm(mark)
+async def _unshared(
+    source: EventSource, stream: AsyncIterator[tuple[EventBatch, BatchPosition]]
+) -> AsyncGenerator[EventBatch]:
+    """Yield the batches to one trigger. Its events count as stored when it requests the next batch."""
+    async for batch, position in stream:
+        yield batch
+        source.confirm(position)
 
 
 def payload(event: FeedEvent) -> dict[str, str | None]:
@@ -129,7 +131,7 @@ def payload(event: FeedEvent) -> dict[str, str | None]:
 
 
 def check_types(types: str | Iterable[str]) -> list[str]:
-    """Return the types in one order, each once: Airflow tells triggers apart by their arguments."""
+    """Return the types in one order, each once: Airflow identifies triggers by their arguments."""
     names = {types} if isinstance(types, str) else set(types)
     if unknown := sorted(str(name) for name in names if name not in EVENT_TYPES):
         raise FluxomailValidationError(f"unknown event type {unknown[0]!r}: use any of {', '.join(EVENT_TYPES)}")

@@ -40,7 +40,7 @@ class FluxomailRetryAfterTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire once, at ``resume_at``."""
-        # At most a minute: when a machine sleeps, the event loop's clock stops and the calendar's does not.
+        # At most a minute: while a machine sleeps, the event loop's clock stops, but the wall clock does not.
         while (left := self.resume_at - now()) > 0:  # noqa: ASYNC110 - a moment, not an event of this process
             await asyncio.sleep(min(left, 60.0))
         yield TriggerEvent({"give_up_at": self.give_up_at, "state": self.state})

@@ -1,6 +1,6 @@
 """The watchers of a triggerer: each connection is looked up once, and all waits on one key share a watcher.
 
-A triggerer runs its triggers on one event loop; so does Airflow 2, in a thread. What they share is kept by loop.
+A triggerer runs its triggers on one event loop; so does Airflow 2, in a thread. What they share is kept per loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class WatcherPool:
     """The watchers of one event loop."""
 
-    _of_loops: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, WatcherPool]] = weakref.WeakKeyDictionary()
+    _by_loop: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, WatcherPool]] = weakref.WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._lookups: dict[str, asyncio.Task[Watcher]] = {}
@@ -30,25 +30,25 @@ class WatcherPool:
         self._watchers: list[tuple[FluxomailConnection, Watcher]] = []
 
     @classmethod
-    def here(cls) -> WatcherPool:
-        """Return the pool of the running event loop. Kept by the loop itself, because ids are used again."""
-        return cls._of_loops.setdefault(asyncio.get_running_loop(), cls())
+    def for_running_loop(cls) -> WatcherPool:
+        """Return the pool of the running event loop. The key is the loop itself, because ids are reused."""
+        return cls._by_loop.setdefault(asyncio.get_running_loop(), cls())
 
     async def get(self, conn_id: str, *, instead_of: Watcher | None = None, used_before: bool = False) -> Watcher:
         """Return the watcher for a connection, which is looked up once for as long as the watcher lives.
 
-        :param instead_of: a watcher whose key was refused: look the connection up again, unless that has been done.
+        :param instead_of: a watcher whose key was refused: look the connection up again, unless another wait did.
         :param used_before: see :func:`.outages`.
         """
         lookup = self._lookups.get(conn_id)
-        if lookup is None or self._is_over(lookup, conn_id, instead_of):
-            # In a task and a context of its own: the trigger that comes first may be cancelled.
+        if lookup is None or self._is_stale(lookup, conn_id, instead_of):
+            # In a task and a context of its own: the trigger that requests it first may be cancelled.
             lookup = asyncio.get_running_loop().create_task(self._find(conn_id), context=contextvars.Context())
             self._lookups[conn_id] = lookup
         with connection.outages(conn_id, used_before=used_before):
             return await asyncio.shield(lookup)
 
-    def _is_over(self, lookup: asyncio.Task[Watcher], conn_id: str, instead_of: Watcher | None) -> bool:
+    def _is_stale(self, lookup: asyncio.Task[Watcher], conn_id: str, instead_of: Watcher | None) -> bool:
         if not lookup.done():
             return False
         if lookup.cancelled() or lookup.exception() is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_fluxomail.airflow_compat import AirflowFailException
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.retries import hold_seconds, spread
-from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Ending, Wait, now, timing
+from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Wait, WaitOutcome, now, timing
 from airflow_provider_fluxomail.configuration.connection import outages
 from airflow_provider_fluxomail.metrics import Metrics
 
@@ -31,7 +31,7 @@ class WorkerWait:
         self._hook = hook
         self.wait = wait
 
-    def poll(self) -> Ending | None:
+    def poll(self) -> WaitOutcome | None:
         """Poll once; return ``None`` if the wait continues. After a 401 the connection is read again, once."""
         wait, began = self.wait, now()
         try:
@@ -43,7 +43,7 @@ class WorkerWait:
                 timeline = self._read()
         except FluxomailError as error:
             ending = wait.on_error(error, now())
-            if ending is None and wait.trouble_is_new:
+            if ending is None and wait.error_is_new:
                 log.warning(CANNOT_READ, error)
             return ending
         wait.seen = began
@@ -56,8 +56,8 @@ class WorkerWait:
         within = self.wait.poll_seconds(now())
         return self._hook.get_timeline(self.wait.send_id, max_attempts=1, within=within)
 
-    def poll_until_ended(self, interval: float, *, deferrable: bool) -> Ending | None:
-        """Poll until the wait ends. A deferrable one polls a few times only; ``None``: it is time to defer."""
+    def poll_until_ended(self, interval: float, *, deferrable: bool) -> WaitOutcome | None:
+        """Poll until the wait ends. A deferrable one polls a few times, then returns ``None``: it is time to defer."""
         wait = self.wait
         polls = timing().worker_polls if deferrable else ()
         until = now() + polls[-1] if polls else wait.deadline
@@ -72,22 +72,22 @@ class WorkerWait:
                 return None
             delay = wait.delay(gap, now())
             if polls and now() + delay > until + gap:
-                # The server asks for a wait that would hold the worker: the trigger obeys it without one.
+                # The server asks for a wait that would hold the worker: the trigger waits without one.
                 return None
             time.sleep(delay)
 
-    def reschedule(self, elapsed: float, timeout: float) -> Ending | None:
-        """Set how long the wait has taken across processes; return how that ends it after the last poll's error."""
+    def reschedule(self, elapsed: float, timeout: float) -> WaitOutcome | None:
+        """Set how long the wait has taken across processes; return its outcome if the last poll's error now ends it."""
         self.wait.started = now() - elapsed
         self.wait.deadline = self.wait.started + timeout
-        return self.wait.on_error(self.wait.trouble, now()) if self.wait.trouble else None
+        return self.wait.on_error(self.wait.last_error, now()) if self.wait.last_error else None
 
     def delay(self, interval: float) -> float:
         """Return the seconds to the next poll."""
         return self.wait.delay(interval, now())
 
-    def ended(self, ending: Ending, *, rescheduled: bool = False) -> Ending:
-        """Count the ending in the metrics, and return it. A rescheduled wait does not know when it began."""
+    def ended(self, ending: WaitOutcome, *, rescheduled: bool = False) -> WaitOutcome:
+        """Count the outcome in the metrics, and return it. A rescheduled wait does not know when it began."""
         seconds = None if rescheduled else now() - self.wait.started
         Metrics(self._hook.fluxomail_conn_id).wait_ended(ending.target, ending.status, seconds)
         return ending
@@ -97,7 +97,7 @@ def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: 
     """Return when a rate-limited task may resume, epoch seconds, ``None`` if that is later than ``give_up_at``."""
     wait = retry_after or timing().rate_limit_wait
     if now() + wait > give_up_at:
-        # Perhaps by mistake: a request shows whether the server still asks for it.
+        # The server may be mistaken: the next request shows whether it still asks for that long a wait.
         wait = hold_seconds(wait)
     if now() + wait > give_up_at:
         log.warning("Rate limited for another %.0f s, which would exceed max_rate_limit_wait; giving up.", wait)
@@ -111,9 +111,9 @@ def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: 
     return resume_at
 
 
-def ending_of(event: object) -> Ending:
-    """Read the event of a trigger; one of another kind fails the task, which must not succeed because of it."""
+def read_outcome(event: object) -> WaitOutcome:
+    """Read a trigger's event; fail the task if it is not the outcome of a wait."""
     try:
-        return Ending.from_json(event)
+        return WaitOutcome.from_json(event)
     except (ValueError, TypeError) as error:
         raise AirflowFailException(str(error)) from error

@@ -61,7 +61,7 @@ class Airflow2Runner(AirflowRunner):
         self._browser.close()
 
     def prepare(self, *, timeout: float = 180.0) -> None:
-        """Make the folder anew, with the Dags, a migrated database and a user."""
+        """Make the folder again, with the Dags, a migrated database and a user."""
         super().prepare(timeout=timeout)
         (self.home / "webserver_config.py").write_text(_WEBSERVER_CONFIG)
         name = ["--username", USER, "--firstname", USER, "--lastname", USER, "--email", "admin@example.org"]

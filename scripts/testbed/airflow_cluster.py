@@ -102,7 +102,7 @@ class AirflowCluster(AirflowRunner):
         self._wait_until_it_works(name, kind, before + 1, timeout=timeout)
 
     def wait_for_all(self, *, timeout: float = 120.0) -> None:
-        """Wait for the components that :meth:`wait_until_healthy` does not look at."""
+        """Wait for the components that :meth:`wait_until_healthy` does not check."""
         for number, name in enumerate(self.names(TRIGGERER), start=1):
             self._wait_until_it_works(name, TRIGGERER, number, timeout=timeout)
         for name in self.names(CELERY_WORKER):
@@ -140,7 +140,7 @@ class AirflowCluster(AirflowRunner):
         return []
 
     def triggerer_of(self, job_id: int) -> str | None:
-        """The triggerer that runs as a job, told by the logs that it holds open; ``None`` as long as it has none."""
+        """The triggerer that runs as a job, known by the logs that it holds open; ``None`` as long as it has none."""
         for name in self.names(TRIGGERER):
             pid = self._components[name].pid
             for process in _in_sessions({pid} if pid else set()):

@@ -58,7 +58,7 @@ class TaskTry:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Read one from an answer of the REST API."""
+        """Read one from a response of the REST API."""
         started, ended = _time(fields["start_date"]), _time(fields["end_date"])
         return cls(fields["task_id"], fields["try_number"], fields["state"], started, ended)
 
@@ -111,7 +111,7 @@ class AirflowRunner:
     # Life
 
     def prepare(self, *, timeout: float = 180.0) -> None:
-        """Make the folder anew, with the Dags and a migrated database."""
+        """Make the folder again, with the Dags and a migrated database."""
         shutil.rmtree(self.home, ignore_errors=True)
         self.dags_folder.mkdir(parents=True)
         for dag in self._dags:
@@ -122,7 +122,7 @@ class AirflowRunner:
         self.command("db", "migrate", timeout=timeout)
 
     def start(self) -> None:
-        """Start all components; :meth:`wait_until_healthy` tells when they are there."""
+        """Start all components; :meth:`wait_until_healthy` waits until they respond."""
         for process in self._components.values():
             process.start()
 
@@ -182,7 +182,7 @@ class AirflowRunner:
     # REST
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """Make one call of the REST API and return what it answered.
+        """Make one call of the REST API and return its response.
 
         :param path: below ``/api/v2`` (``/api/v1`` on Airflow 2).
         :param options: further arguments of ``httpx.Client.request``.

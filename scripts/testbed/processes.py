@@ -193,7 +193,7 @@ def _created(pid: int) -> float:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody uses."""
+    """Return a TCP port of the loopback address that no process uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -219,7 +219,7 @@ def _session_of(pid: int) -> int | None:
 
 
 def _is_alive(pid: int) -> bool:
-    # Where nobody collects orphans, as in many containers, the ended ones stay listed.
+    # Where no process collects orphans, as in many containers, the ended ones stay listed.
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

@@ -44,19 +44,19 @@ class Redis:
         return f"redis://127.0.0.1:{self._port}/0"
 
     def start(self, *, timeout: float = 30.0) -> None:
-        """Start it and wait until it answers.
+        """Start it and wait until it responds.
 
         :raises ProcessError: it ended, or ``timeout`` seconds have passed.
         """
         self.process.start()
         deadline = time.monotonic() + timeout
-        while not self._answers():
+        while not self._responds():
             self.process.check()
             if time.monotonic() > deadline:
                 raise ProcessError(f"Redis was not ready within {timeout:g} s; see {self.process.log}")
             time.sleep(0.05)
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self._port), timeout=1.0) as connection:
                 connection.sendall(b"PING\r\n")

@@ -27,7 +27,7 @@ __all__ = [
 
 @pytest.fixture(autouse=True)
 def quick_and_steady(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No wait is longer than the server demands, and the hour, which is part of an email's key, does not change."""
+    """Waits are as short as the server allows, and the hour, which is part of an email's key, does not change."""
     quick_retries(monkeypatch)
     quick_waits(monkeypatch, rate_limit_spread=0.01, rate_limit_wait=0.01, least_interval=0.02)
     monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_BACKEND", BACKEND)

@@ -75,17 +75,17 @@ from tests.support.ways import (
 from tests.wire.conftest import Transport
 
 
-def test_every_fault_is_here() -> None:
+def test_the_table_has_every_fault() -> None:
     assert {fault.kind for fault in PASSING} == {kind for kind in KINDS if not kind.startswith("stream_")}
 
 
-def test_the_ways_have_names_of_their_own() -> None:
+def test_each_way_has_its_own_name() -> None:
     assert len({way.name for way in WAYS}) == len(WAYS)
 
 
 @pytest.mark.usefixtures("quick")
 @each_way_and_fault(PASSING, PASSING_FEW)
-def test_promise_1_a_fault_that_passes(sandbox: Sandbox, way: Way, fault: Fault) -> None:
+def test_promise_1_a_transient_fault(sandbox: Sandbox, way: Way, fault: Fault) -> None:
     connect(sandbox, fault)
     script = way.script(fault, calls=0 if way.after else 1)
     for recipient in way.recipients:
@@ -100,21 +100,21 @@ def test_promise_1_a_fault_that_passes(sandbox: Sandbox, way: Way, fault: Fault)
 
 @pytest.mark.usefixtures("quick")
 @each_way_and_fault([*PASSING, LONG_429], [*PASSING_FEW, LONG_429])
-def test_promise_1_a_fault_that_stays(sandbox: Sandbox, way: Way, fault: Fault) -> None:
-    """The fault lasts for a whole try: it fails, and the next try sends what is not sent yet."""
+def test_promise_1_a_fault_that_lasts_for_a_whole_try(sandbox: Sandbox, way: Way, fault: Fault) -> None:
+    """The try fails, and the next one sends what is not sent yet."""
     connect(sandbox, fault)
-    # A wait that is too long is not waited out, so there is one request.
+    # The wait is longer than max_wait, so there is only one request.
     script = way.script(fault, calls=1 if fault == LONG_429 else ATTEMPTS)
     for recipient in way.recipients:
         queue(sandbox, script, recipient)
     first = way.attempt(1)
     if way.defers and fault.is_429:
-        # The last one is waited out too.
+        # The deferral waits for the last one too.
         check_sent(sandbox, way, first, len(script) + 1)
         return
     assert [(one.error, one.final) for one in first] == [(fault.error, False)] * len(way.recipients)
     if fault.ends_all and len(way.recipients) > 1:
-        # The batch ends with it, whatever the other messages would have met.
+        # The batch ends at once, whatever faults are left for the other messages.
         assert len(sandbox.requests("POST")) <= len(script) * len(way.recipients)
         sandbox.clear_faults()
         assert all(one.send_id for one in way.attempt(2))
@@ -146,7 +146,7 @@ def test_promise_1_a_permanent_error(sandbox: Sandbox, way: Way, fault: Fault) -
 
 @each_way
 def test_promise_1_a_conflict_that_lasts(sandbox: Sandbox, quick: None, way: Way) -> None:
-    """A 409 may be about an identical request still in progress: it is retried, but not without end."""
+    """A 409 may be about an identical request still in progress: it is retried, but not forever."""
     sandbox.fail_next(409, times=None)
     outcomes = way.attempt(1)
     conflict = errors.FluxomailIdempotencyConflictError
@@ -211,7 +211,7 @@ def test_promise_1_the_order_may_change_between_tries(sandbox: Sandbox) -> None:
     sandbox.assert_sent(14)
 
 
-def test_promise_1_a_mapped_batch_and_the_namespace_are_told_apart(sandbox: Sandbox) -> None:
+def test_promise_1_map_index_and_namespace_are_part_of_a_batchs_keys(sandbox: Sandbox) -> None:
     for namespace in ("", "eu"):
         sandbox.connect(idempotency_namespace=namespace)
         for map_index in (0, 1):
@@ -220,7 +220,7 @@ def test_promise_1_a_mapped_batch_and_the_namespace_are_told_apart(sandbox: Sand
 
 
 @pytest.mark.parametrize("fault", ["response_lost_after_store", "error_before_store", "malformed_json"])
-def test_promise_1_faults_on_the_way(sandbox: Sandbox, fault: str) -> None:
+def test_promise_1_a_batch_meets_a_fault_at_random(sandbox: Sandbox, fault: str) -> None:
     sandbox.connect(max_attempts=3)
     sandbox.fail_next(fault, chance=0.6, seed=11)
     store = Store()
@@ -235,7 +235,7 @@ def test_promise_1_faults_on_the_way(sandbox: Sandbox, fault: str) -> None:
     assert len(batches.posts(sandbox)) == 40
 
 
-def test_promise_1_a_batch_that_keeps_nothing_requests_all_again(sandbox: Sandbox) -> None:
+def test_promise_1_a_batch_without_stored_progress_requests_all_again(sandbox: Sandbox) -> None:
     store = Store()
     for number in (1, 2):
         done = batches.run(batches.people(5), store=store, durable=False, ctx={"try_number": number})
@@ -262,7 +262,7 @@ def test_promise_1_a_retry_requests_only_what_is_not_known_to_be_sent(sandbox: S
     assert "example.org" not in json.dumps(store), "promise 5"
     third = batches.run(batches.people(20), store=store, ctx={"try_number": 3, "max_tries": 6})
     assert third.result["sent"] == 19
-    assert sum(batches.posts(sandbox).values()) == 22, "a clear without resend_on_clear asks for nothing"
+    assert sum(batches.posts(sandbox).values()) == 22, "a clear without resend_on_clear requests nothing"
 
 
 def test_promise_1_another_order_requests_all_again(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,7 +296,9 @@ def on_save(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable
     return register
 
 
-def test_promise_1_a_crash_goes_on_from_the_last_state(sandbox: Sandbox, store: Store, on_save: Any) -> None:
+def test_promise_1_after_a_crash_a_batch_continues_from_the_last_state(
+    sandbox: Sandbox, store: Store, on_save: Any
+) -> None:
     def crash(done: int) -> None:
         if done >= 12:
             raise StopTask
@@ -313,7 +315,7 @@ def test_promise_1_a_crash_goes_on_from_the_last_state(sandbox: Sandbox, store: 
 
 @pytest.mark.parametrize("how", ["on_kill", "raises"])
 def test_promise_1_a_task_that_is_stopped_ends(sandbox: Sandbox, store: Store, on_save: Any, how: str) -> None:
-    """Airflow 2 raises in the task, Airflow 3 only calls ``on_kill``. No thread goes on sending afterwards."""
+    """Airflow 2 raises in the task, Airflow 3 only calls ``on_kill``. No thread continues to send."""
     sandbox.fail_next(503, to="p3@example.org", retry_after=20)
     task = batches.operator(batches.people(200), concurrency=2)
     stopped: list[int] = []
@@ -333,7 +335,7 @@ def test_promise_1_a_task_that_is_stopped_ends(sandbox: Sandbox, store: Store, o
     else:
         error = Run(task, known).error
         assert isinstance(error, FluxomailBatchUnfinishedError)
-        assert "was told to end when" in str(error)
+        assert "was stopped when" in str(error)
     for thread in threading.enumerate():
         if thread.name.startswith("fluxomail-batch"):
             thread.join(120)
@@ -371,8 +373,8 @@ def test_promise_1_two_deployments_with_one_organization_send_batches(sandbox: S
 
 
 @pytest.mark.parametrize("kept", ["nothing", "a store", "a report"])
-def test_promise_1_an_own_key_that_stands_for_another_recipient(sandbox: Sandbox, tmp_path: Path, kept: str) -> None:
-    """What is known of an earlier try is no reason to take the other mail for sent."""
+def test_promise_1_a_rows_key_that_belongs_to_another_recipient(sandbox: Sandbox, tmp_path: Path, kept: str) -> None:
+    """The state of an earlier try must not make the other email count as sent."""
     memories: dict[str, dict[str, Any]] = {
         "nothing": {},
         "a store": {"store": Store()},
@@ -408,7 +410,7 @@ def test_promise_1_without_a_key_nothing_ambiguous_is_repeated(
     assert len(sandbox.messages()) == stored
 
 
-def test_promise_1_a_retry_after_a_lost_response_sends_no_second_mail(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_promise_1_a_retry_after_a_lost_response_sends_no_second_email(dags: DagRuns, sandbox: Sandbox) -> None:
     sandbox.connect(max_attempts=1)
     sandbox.fail_next("response_lost_after_store")
     dag = dags.load("fluxomail_send_and_wait")
@@ -432,15 +434,15 @@ def test_promise_1_a_batch_over_a_real_retry(dags: DagRuns, sandbox: Sandbox, tm
     assert set(run.states.values()) == {"success"}, run.states
     assert (run.tries("remind"), run.tries("newsletter")) == (1, 2)
     sandbox.assert_sent(4)
-    assert len(sandbox.requests("POST")) == 5, "only the doubtful one was repeated"
+    assert len(sandbox.requests("POST")) == 5, "only the one of unknown outcome was repeated"
 
 
 @pytest.mark.usefixtures("quick")
-def test_promise_1_the_next_try_sends_what_is_missing_in_whatever_order(sandbox: Sandbox) -> None:
+def test_promise_1_the_next_try_sends_the_missing_messages_in_any_order(sandbox: Sandbox) -> None:
     sandbox.fail_next(503, to=decorated_tasks.PEOPLE[0], times=2)
     assert isinstance(Run(decorated_tasks.decorated(lambda: decorated_tasks.MANY)).error, FluxomailBatchUnfinishedError)
     assert [mail.to for mail in sandbox.messages()] == [decorated_tasks.PEOPLE[1]], (
-        "one that fails does not keep the others"
+        "one that fails does not stop the others"
     )
     run = Run(decorated_tasks.decorated(lambda: decorated_tasks.MANY[::-1]), context(try_number=2))
     assert [one["reused"] for one in run.result] == [True, False]
@@ -477,17 +479,17 @@ def test_promise_1_a_message_of_unknown_outcome_does_not_stop_the_others(sandbox
         sandbox.assert_sent(1, person)
 
 
-def test_promise_1_a_failure_that_airflow_reports_three_times_is_one_mail(
+def test_promise_1_a_failure_that_airflow_reports_three_times_is_one_email(
     sandbox: Sandbox, clock: emails.Clock
 ) -> None:
-    """The scheduler of Airflow 2 does when a worker dies; a Dag processor that is restarted may do it twice."""
+    """The scheduler of Airflow 2 does so when a worker dies; a Dag processor that is restarted may do it twice."""
     subject, body = f"Airflow alert: {RECORD}", "Try 2 out of 3<br>Exception:<br>no rows<br>"
     for _ in range(3):
         send_email(emails.PEOPLE, subject, body)
         clock.moment += timedelta(minutes=9)
     assert [mail.to for mail in sandbox.assert_sent(2)] == emails.PEOPLE
     assert re.fullmatch("af1:email:[0-9a-f]{32}", str(sandbox.messages()[0].idempotency_key))
-    # Another text is another mail, and so is the same text an hour later.
+    # Another text is another email, and so is the same text an hour later.
     send_email(emails.PEOPLE, subject, body + "<p>Other words</p>")
     sandbox.assert_sent(4)
     clock.moment += timedelta(hours=1)
@@ -495,7 +497,7 @@ def test_promise_1_a_failure_that_airflow_reports_three_times_is_one_mail(
     sandbox.assert_sent(6)
 
 
-def test_promise_1_two_deployments_have_a_mail_each(sandbox: Sandbox) -> None:
+def test_promise_1_two_deployments_send_one_email_each(sandbox: Sandbox) -> None:
     for namespace in ("", "staging"):
         sandbox.connect(idempotency_namespace=namespace)
         send_email(emails.PEOPLE[0], "News", "<p>Text</p>")
@@ -503,14 +505,14 @@ def test_promise_1_two_deployments_have_a_mail_each(sandbox: Sandbox) -> None:
 
 
 def as_airflow_before_3_2(subject: str, *, to: list[str]) -> None:
-    """It takes any error for one of its template, and calls again with another text while it handles the error."""
+    """Airflow treats any error as a template error, and calls again with another text while it handles the error."""
     try:
         emails.airflows_send_email(to, subject, "<p>no rows</p>")
     except Exception:  # noqa: BLE001 - as Airflow does
         emails.airflows_send_email(to, subject, "<p>Failed attempt to attach error logs</p>")
 
 
-def test_promise_1_a_refused_recipient_costs_nobody_a_second_mail(sandbox: Sandbox) -> None:
+def test_promise_1_a_refused_recipient_causes_no_second_email_to_the_others(sandbox: Sandbox) -> None:
     everybody = [*emails.PEOPLE, "refused@example.org", "no address", "Cy <cy@example.org>"]
     sandbox.fail_next(400, to="refused@example.org", times=None)
     for _ in range(3):
@@ -522,7 +524,9 @@ def test_promise_1_a_refused_recipient_costs_nobody_a_second_mail(sandbox: Sandb
 
 
 @pytest.mark.parametrize(("status", "refused"), [(400, emails.PEOPLE[1:]), (401, emails.PEOPLE)])
-def test_promise_1_who_got_no_mail_gets_the_second_text(sandbox: Sandbox, status: int, refused: list[str]) -> None:
+def test_promise_1_recipients_without_an_email_get_the_second_text(
+    sandbox: Sandbox, status: int, refused: list[str]
+) -> None:
     """A 400 concerns one recipient, a 401 all of them."""
     sandbox.fail_next(status, to=refused[0])
     as_airflow_before_3_2("Airflow alert", to=emails.PEOPLE)
@@ -541,7 +545,7 @@ def test_promise_1_within_a_task_a_retry_sends_nothing_twice_and_loses_nothing(s
 
 
 @pytest.mark.skipif(bool(NO_FAILURE_MAILS), reason=NO_FAILURE_MAILS)
-def test_promise_1_a_recipient_that_is_refused_costs_nobody_a_second_mail_of_airflow(
+def test_promise_1_a_refused_recipient_of_airflows_email_causes_no_second_email(
     dags: DagRuns, sandbox: Sandbox
 ) -> None:
     sandbox.fail_next(400, to=emails.PEOPLE[1])
@@ -616,19 +620,19 @@ def test_promise_1_a_dead_worker_whose_callbacks_fire_twice(airflow_db: Path, sa
     ]
 
 
-def test_promise_1_a_callback_that_fires_twice_sends_one_mail(
+def test_promise_1_a_callback_that_fires_twice_sends_one_email(
     sandbox: Sandbox, way: notifiers.Way, log: pytest.LogCaptureFixture
 ) -> None:
-    """The second time without exception and times, as the Dag processor knows none; also where the server minds."""
+    """The second time without exception and times, unknown to the Dag processor; also if the server objects."""
     notifier = FluxomailNotifier(to=notifiers.OPS)
     for conflict in ("replay", "conflict"):
         sandbox.settings(idempotency_conflict=conflict)
         way(notifier, notifiers.context(exception=ValueError("x")))
         way(notifier, notifiers.context(end_date=None, exception=None))
     sandbox.assert_sent(1)
-    assert notifiers.told(log) == []
-    assert "had already accepted" in notifiers.told(log, logging.INFO)[1]
-    assert "Airflow called the callback twice" in notifiers.told(log, logging.INFO)[3]
+    assert notifiers.log_lines(log) == []
+    assert "had already accepted" in notifiers.log_lines(log, logging.INFO)[1]
+    assert "Airflow called the callback twice" in notifiers.log_lines(log, logging.INFO)[3]
 
 
 def test_promise_1_an_alert_whose_response_is_lost_is_requested_again(sandbox: Sandbox, way: notifiers.Way) -> None:
@@ -642,20 +646,20 @@ def test_promise_1_two_deployments_with_one_organization(sandbox: Sandbox) -> No
     assert deployments.send(deployments.ADA).kind == "success"
     second = deployments.send(deployments.BOB)
     assert second.kind == "AirflowFailException", "a retry cannot fix it"
-    told = str(second.error)
-    assert "FluxomailIdempotencyConflictError" in told
-    assert "another recipient" in told
-    assert "idempotency_namespace" in told
-    assert "not sent" in told
-    assert sandbox.message().send_id in told
+    text = str(second.error)
+    assert "FluxomailIdempotencyConflictError" in text
+    assert "another recipient" in text
+    assert "idempotency_namespace" in text
+    assert "not sent" in text
+    assert sandbox.message().send_id in text
     for private in (deployments.ADA, deployments.BOB, "Hi", "Text"):
-        assert private not in told, "promise 5"
+        assert private not in text, "promise 5"
     sandbox.connect(idempotency_namespace="staging")
     assert deployments.send(deployments.BOB).kind == "success"
     sandbox.assert_sent(1, deployments.BOB)
 
 
-def test_promise_1_another_subject_counts_on_the_first_try_alone(sandbox: Sandbox) -> None:
+def test_promise_1_another_subject_is_a_conflict_on_the_first_try_only(sandbox: Sandbox) -> None:
     assert deployments.send(subject="Monday").kind == "success"
     first = deployments.send(subject="Tuesday")
     assert first.kind == "AirflowFailException"
@@ -688,7 +692,7 @@ def test_promise_1_a_mapping_in_another_order(sandbox: Sandbox) -> None:
 
 
 class RendersAgain(FluxomailSendOperator):
-    """Has another subject after a deferral, as one with the time in it has."""
+    """Has another subject after a deferral, like a subject that holds the time."""
 
     def send_after_rate_limit(self, context: Any, event: Any = None) -> Any:
         self.subject = "Rendered later"
@@ -710,15 +714,15 @@ def test_promise_1_a_subject_rendered_again_after_a_deferral_is_harmless(
     assert sandbox.message().subject == "Rendered first"
 
 
-@pytest.mark.parametrize(("try_number", "told"), [(1, "idempotency_namespace"), (2, "has probably sent the email")])
-def test_promise_1_a_conflict_that_the_server_finds(sandbox: Sandbox, try_number: int, told: str) -> None:
+@pytest.mark.parametrize(("try_number", "text"), [(1, "idempotency_namespace"), (2, "has probably sent the email")])
+def test_promise_1_a_conflict_that_the_server_detects(sandbox: Sandbox, try_number: int, text: str) -> None:
     sandbox.settings(idempotency_conflict="conflict")
     sandbox.connect(max_attempts=1)
     sandbox.fail_next("error_after_store")
     assert isinstance(deployments.send(content="Rendered at 10:00").error, FluxomailServerError)
     run = deployments.send(content="Rendered at 10:05", ctx={"try_number": try_number})
     assert run.kind == "AirflowFailException", "a retry cannot fix it"
-    assert told in str(run.error)
+    assert text in str(run.error)
     assert "status 409" in str(run.error)
     sandbox.assert_sent(1)
 
@@ -769,7 +773,7 @@ def by_email(text: str) -> None:
 def test_promise_1_an_authors_own_loop_sends_each_message_once(
     sandbox: Sandbox, running: Any, send: Callable[[str], None], fault: Any
 ) -> None:
-    """The call is repeated until it succeeds; then comes the next message. A retry of the task sends nothing more."""
+    """Each call is repeated until it succeeds, then the next follows. A retry of the task sends nothing more."""
     for try_number in (1, 2):
         running(try_number=try_number)
         for text in ("One", "Two"):
@@ -788,10 +792,10 @@ def test_promise_1_an_authors_own_loop_sends_each_message_once(
 
 
 @pytest.mark.parametrize("send", [by_hook, by_operator, by_batch])
-def test_promise_1_in_doubt_another_text_to_the_same_person_waits_for_the_retry(
+def test_promise_1_after_an_unknown_outcome_another_text_to_the_same_person_waits_for_the_retry(
     sandbox: Sandbox, running: Any, send: Callable[[str], None]
 ) -> None:
-    """It may be the message in doubt, rendered again, or the next one."""
+    """It may be the message of unknown outcome, rendered again, or the next one."""
     sandbox.connect(max_attempts=1)
     sandbox.fail_next("response_lost_after_store")
     running()
@@ -813,7 +817,7 @@ def test_promise_1_in_doubt_another_text_to_the_same_person_waits_for_the_retry(
 
 
 @pytest.mark.parametrize("send", [by_hook, by_operator])
-def test_promise_1_two_texts_to_one_person_in_another_order_are_no_two_mails(
+def test_promise_1_two_texts_to_one_person_in_another_order_are_a_conflict(
     sandbox: Sandbox, running: Any, send: Callable[[str], None]
 ) -> None:
     running()
@@ -854,7 +858,7 @@ def test_promise_1_a_late_retry_of_a_send_that_is_known_sends_nothing(
     sandbox.assert_sent(1)
 
 
-def test_promise_1_a_task_that_keeps_nothing_has_the_key_alone(sandbox: Sandbox, store: Store) -> None:
+def test_promise_1_without_a_record_only_the_key_protects(sandbox: Sandbox, store: Store) -> None:
     sandbox.connect(max_attempts=1)
     sandbox.fail_next("response_lost_after_store")
     assert durable_sends.send(store, durable=False).kind == "FluxomailConnectionError"
@@ -863,7 +867,7 @@ def test_promise_1_a_task_that_keeps_nothing_has_the_key_alone(sandbox: Sandbox,
     sandbox.assert_sent(1)
 
 
-def test_promise_1_the_stored_send_is_read_before_it_is_believed(
+def test_promise_1_the_stored_send_is_checked_before_it_is_trusted(
     sandbox: Sandbox, store: Store, advance_clock: Any
 ) -> None:
     durable_sends.send(store)

@@ -28,7 +28,7 @@ def test_promise_2_a_retry_keeps_the_key_and_a_clear_only_if_not_asked() -> None
 @pytest.mark.skipif(
     importlib.util.find_spec("airflow.models.task_state_store") is None, reason="Airflow has no task state store"
 )
-def test_promise_2_a_task_keeps_its_send_where_airflow_can(dags: DagRuns, sandbox: Sandbox) -> None:
+def test_promise_2_the_send_is_recorded_where_airflow_has_a_state_store(dags: DagRuns, sandbox: Sandbox) -> None:
     run = dags.run("fluxomail_send_and_wait", {"to": "ada@example.org"})
     ((value,),) = dags.query(
         "SELECT value FROM task_state_store WHERE dag_id = ? AND run_id = ? AND task_id = 'send'",

@@ -44,7 +44,7 @@ from tests.support.timing import retry_timing, wait_timing
 from tests.support.watching import Mail, reads, send, timing, until, watching
 from tests.support.ways import MESSAGE, PASSING, TIMELINE, Fault, Try, by_hook, connect
 
-#: A response to a read never has a sendId to miss.
+#: Reads need no sendId in the response.
 FAULTS_OF_A_READ = [fault for fault in PASSING if fault.kind != "missing_send_id"]
 #: What a fault means to a wait depends on its class alone.
 ONE_OF_EACH_CLASS = [
@@ -81,7 +81,7 @@ def test_promise_3_a_wait_survives_a_fault(sandbox: Sandbox, deferrable: bool, f
 @pytest.mark.usefixtures("quick")
 @each_mode
 @pytest.mark.parametrize("fault", ONE_OF_EACH_CLASS, ids=str)
-def test_promise_3_a_wait_ends_though_a_fault_stays(sandbox: Sandbox, deferrable: bool, fault: Fault) -> None:
+def test_promise_3_a_wait_ends_despite_a_lasting_fault(sandbox: Sandbox, deferrable: bool, fault: Fault) -> None:
     connect(sandbox, fault)
     sandbox.fail_next(fault.kind, times=None, path=TIMELINE, **fault.options)
     run = wait(deferrable, timeout=0.5)
@@ -128,7 +128,7 @@ def test_promise_3_no_response_ends_a_wait(sandbox: Sandbox, deferrable: bool, f
 @pytest.mark.parametrize(
     ("owner", "name"), [(Timeline, "parse"), (AsyncFluxomailClient, "get_timeline")], ids=["reading", "transport"]
 )
-async def test_promise_3_what_one_timeline_breaks_is_its_own_waits(
+async def test_promise_3_a_bad_timeline_affects_its_own_wait_only(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> None:
     sent = send(sandbox, 4)
@@ -195,17 +195,17 @@ def test_promise_3_a_lookup_that_fails_after_a_401_ends_no_wait_of_a_worker(
 ) -> None:
     send_id, real = sensors.send(), FluxomailHook.get_connection
     sandbox.fail_next(401, path=TIMELINE)
-    answers = iter([None, AirflowNotFoundException("x"), RuntimeError("API_SERVER_ERROR")])
+    responses = iter([None, AirflowNotFoundException("x"), RuntimeError("API_SERVER_ERROR")])
 
     def get_connection(conn_id: str) -> Any:
-        if error := next(answers, None):
+        if error := next(responses, None):
             raise error
         return real(conn_id)
 
     monkeypatch.setattr(FluxomailHook, "get_connection", staticmethod(get_connection))
     run = Run(sensors.sensor("poke", send_id=send_id))
     assert run.kind == "success", run.error
-    assert next(answers, "used") == "used"
+    assert next(responses, "used") == "used"
 
 
 @each_mode
@@ -222,7 +222,7 @@ def test_promise_3_a_lookup_that_fails_after_a_401_ends_no_wait_of_a_worker(
     ],
     ids=str,
 )
-def test_promise_3_no_response_silences_a_wait(
+def test_promise_3_no_response_stops_the_polls_of_a_wait(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool, fault: dict[str, Any]
 ) -> None:
     retry_timing(monkeypatch, longest_hold=0.3)
@@ -260,8 +260,8 @@ def test_promise_3_the_deadline_covers_all_pages_of_a_timeline(
     max_examples=100, deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 @hypothesis.given(st.lists(st.tuples(st.sampled_from(sorted(watched_waits.SIGNALS)), st.integers(0, 3)), max_size=40))
-def test_promise_3_no_order_of_signals_leaves_a_wait_alone(signals: list[tuple[str, int]]) -> None:
-    """Whatever happens, each wait that has not ended has a poll, and is where its state says."""
+def test_promise_3_no_order_of_signals_leaves_a_wait_without_a_poll(signals: list[tuple[str, int]]) -> None:
+    """Whatever happens, each wait that has not ended has a planned poll, and its state is consistent."""
 
     async def play() -> None:
         # Nothing is judged meanwhile: the order of the signals is all that counts.
@@ -280,7 +280,7 @@ def test_promise_3_no_order_of_signals_leaves_a_wait_alone(signals: list[tuple[s
     asyncio.run(play())
 
 
-def test_promise_3_a_cancellation_that_the_library_has_lost_still_ends_the_task() -> None:
+def test_promise_3_a_cancellation_that_the_library_lost_still_ends_the_task() -> None:
     assert cancelled_reads.read_that_times_out(cancelled=True).cancelled()
 
 
@@ -315,7 +315,7 @@ def test_promise_3_the_first_event_by_time_that_is_target_or_failure_decides(
     assert (outcome.reached if outcome else None) == reached
 
 
-def test_promise_3_poke_reschedule_and_deferrable_end_alike(
+def test_promise_3_poke_reschedule_and_deferrable_have_the_same_outcome(
     dags: DagRuns, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_timing(monkeypatch, not_found_grace=0.5)
@@ -359,7 +359,7 @@ def test_promise_3_wait_for(sandbox: Sandbox, to: str, target: str, kind: str, d
     )
     run = Run(task)
     assert run.kind == kind, run.error
-    # On a slow machine the event may be there at the first look.
+    # On a slow machine the event may be there at the first poll.
     deferred = deferrable and len(sandbox.requests("GET")) > 1
     assert [type(deferral.trigger) for deferral in run.deferrals] == [FluxomailDeliveryTrigger] * deferred
     (mail,) = sandbox.messages()
@@ -374,14 +374,14 @@ def test_promise_3_wait_for(sandbox: Sandbox, to: str, target: str, kind: str, d
 
 @pytest.mark.parametrize("mode", sensors.MODES)
 @pytest.mark.parametrize(
-    ("to", "target", "kind", "told"),
+    ("to", "target", "kind", "expected"),
     [
         ("ops@example.org", "delivered", "success", "delivered"),
         ("opened@example.org", "delivered", "success", "delivered"),
         ("opened@example.org", "opened", "success", "opened"),
         ("clicked@example.org", "clicked", "success", "clicked"),
         ("bounced@example.org", "delivered", "AirflowFailException", "550"),
-        ("complained@example.org", "opened", "AirflowFailException", "complained of"),
+        ("complained@example.org", "opened", "AirflowFailException", "reported as spam"),
         ("complained@example.org", "delivered", "success", "delivered"),
         ("dropped@example.org", "delivered", "AirflowFailException", "was dropped"),
         ("failed@example.org", "delivered", "AirflowFailException", "failed"),
@@ -391,7 +391,7 @@ def test_promise_3_wait_for(sandbox: Sandbox, to: str, target: str, kind: str, d
 )
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_promise_3_the_outcome_table(
-    sandbox: Sandbox, mode: str, to: str, target: str, kind: str, told: str, soft_fail: bool
+    sandbox: Sandbox, mode: str, to: str, target: str, kind: str, expected: str, soft_fail: bool
 ) -> None:
     sandbox.settings(event_delay=0.2)
     timeout = 1 if kind == "AirflowSensorTimeout" else 30
@@ -401,11 +401,11 @@ def test_promise_3_the_outcome_table(
         return
     assert run.kind == kind, run.error
     if kind == "success":
-        assert run.result["event"] == told
+        assert run.result["event"] == expected
         assert run.result["time"].endswith("Z")
     else:
-        assert told in str(run.error)
-    # On a slow machine the event may be there at the first look.
+        assert expected in str(run.error)
+    # On a slow machine the event may be there at the first poll.
     assert bool(run.deferrals) is (mode == "deferrable" and len(sandbox.requests("GET")) > 1)
 
 
@@ -457,7 +457,7 @@ async def test_promise_3_every_fault_of_a_stream(
 
 @pytest.mark.parametrize("fault", [500, 503, "cut_in_body", "malformed_json", "proxy_error_page"])
 @pytest.mark.parametrize("path", [watchers.STREAM, watchers.EVENTS, "/api/v1"])
-async def test_promise_3_an_outage_is_waited_out(sandbox: Sandbox, fault: Any, path: str) -> None:
+async def test_promise_3_a_wait_continues_through_an_outage(sandbox: Sandbox, fault: Any, path: str) -> None:
     sent = send(sandbox, 8)
     mail = Mail(sandbox)
     sandbox.fail_next(fault, path=path, method="GET", times=6)

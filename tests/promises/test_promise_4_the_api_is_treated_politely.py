@@ -48,15 +48,15 @@ async def test_promise_4_a_list_that_fails_is_not_hammered() -> None:
         cursors.trigger_cursor(),
     )
     for _ in range(9):
-        await one.on_part(source.part())
-    assert len(source.asked) == 1
+        await one.on_batch(source.batch())
+    assert len(source.requested) == 1
 
 
 @pytest.mark.parametrize("offset", [-3600.0, 0.3, 12.0])
 @pytest.mark.parametrize("latency", [0.005, 0.8])
 @pytest.mark.parametrize("batches", [1, 2, 4])
 @pytest.mark.parametrize("cap", [60, 600])
-def test_promise_4_a_burst_meets_next_to_no_refusal_and_uses_the_cap(
+def test_promise_4_a_burst_is_hardly_refused_and_uses_the_rate_limit(
     cap: int, batches: int, latency: float, offset: float
 ) -> None:
     windows = 12 if cap == 60 else 6
@@ -71,8 +71,8 @@ def test_promise_4_a_burst_meets_next_to_no_refusal_and_uses_the_cap(
 
 
 @pytest.mark.parametrize(("cap", "batches", "part"), [(60, 8, 0.2), (100, 8, 0.03), (600, 8, 0.001)])
-def test_promise_4_many_senders_do_not_begin_a_window_with_a_burst(cap: int, batches: int, part: float) -> None:
-    """Eight times eight at once are more than a cap of 60; each response shows how many senders there are."""
+def test_promise_4_many_senders_do_not_start_a_window_with_a_burst(cap: int, batches: int, part: float) -> None:
+    """Eight times eight at once are more than a rate limit of 60; each response shows how many senders there are."""
     messages = cap * 8
     for latency in (0.05, 0.8):
         server, _ = paced_senders.run(cap, batches, messages, latency=latency)
@@ -86,15 +86,15 @@ def test_promise_4_many_senders_do_not_begin_a_window_with_a_burst(cap: int, bat
 def test_promise_4_a_share_is_kept_and_used(cap: int, share: float, latency: float, offset: float) -> None:
     server, (used,) = paced_senders.together(cap, [share], 6, latency=latency, offset=offset)
     assert server.refused == 0
-    # What is on its way when a window ends is counted in the next.
+    # Requests in flight when a window ends are counted in the next.
     assert max(used) <= max(1, share * cap) + int(1.5 * latency * share * cap / paced_senders.WINDOW)
-    # One at a time may be on its way: a slow answer is no fault of the pace.
+    # Only one may be in flight: a slow response is not the pacer's fault.
     assert min(used) >= 0.8 * min(share * cap, paced_senders.WINDOW / (1.5 * latency)) - 2, used
 
 
 @pytest.mark.parametrize("cap", [60, 600])
 @pytest.mark.parametrize("shares", [[0.5, 0.5, 1.0], [0.5, 1.0], [0.3, 0.5, 0.9, 1.0]])
-def test_promise_4_shares_and_a_full_sender_together_meet_next_to_no_refusal(cap: int, shares: list[float]) -> None:
+def test_promise_4_shares_and_a_full_sender_together_are_hardly_refused(cap: int, shares: list[float]) -> None:
     server, used = paced_senders.together(cap, shares, 12)
     made = sum(server.counts.values())
     assert server.refused <= 0.01 * made, (server.refused, made)
@@ -138,7 +138,7 @@ def test_promise_4_a_long_wait_frees_the_slot_and_requests_nothing_twice(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.connect(max_wait=0, max_attempts=1)
-    # Far enough apart that what is on its way when the first comes does not meet the second.
+    # Far enough apart that requests in flight during the first do not meet the second.
     sandbox.fail_next(429, times=1, skip=7, retry_after=1.2)
     sandbox.fail_next(429, times=1, skip=18, retry_after=1.2)
     done = batches.run(batches.people(30), deferrable=True, concurrency=2)
@@ -146,14 +146,14 @@ def test_promise_4_a_long_wait_frees_the_slot_and_requests_nothing_twice(
     assert done.result["sent"] == 30
     assert [type(deferral.trigger) for deferral in done.deferrals] == [FluxomailRetryAfterTrigger] * 2
     stored = [request for request in sandbox.requests("POST") if request.status == 200]
-    assert len(stored) == 30, "nothing that was known to be sent is asked for again"
+    assert len(stored) == 30, "nothing that was known to be sent is requested again"
     for deferral in done.deferrals:
         kept = json.dumps(deferral.trigger.serialize())
         assert "example.org" not in kept, "promise 5"
         assert len(kept) < 2000
 
 
-def test_promise_4_the_sandboxes_own_rate_limit_is_waited_out(call: Transport, sandbox: Sandbox) -> None:
+def test_promise_4_the_time_in_retry_after_is_enough(call: Transport, sandbox: Sandbox) -> None:
     sandbox.key("capped", rate_limit_per_minute=1)
     settings = client_calls.with_key(sandbox, "capped", max_attempts=1)
     call(settings, "send", client_calls.MESSAGE, idempotency_key="k1")
@@ -168,7 +168,7 @@ def test_promise_4_the_sandboxes_own_rate_limit_is_waited_out(call: Transport, s
 
 @pytest.mark.parametrize("header", ["Retry-After", "X-RateLimit-Reset"])
 def test_promise_4_waits_by_date_and_by_reset(call: Transport, sandbox: Sandbox, header: str) -> None:
-    """A sandbox whose clock is a day ahead: only the answer's own Date tells how long the wait is."""
+    """A sandbox whose clock is a day ahead: only the response's own Date shows how long the wait is."""
     sandbox.advance(86_400)
     now = sandbox.now()
     value = formatdate(now + 30, usegmt=True) if header == "Retry-After" else str(int(now + 30))
@@ -230,7 +230,7 @@ async def test_promise_4_a_stream_that_is_down_is_not_hammered(
 
 
 @pytest.mark.usefixtures("message_event_streams")
-async def test_promise_4_streams_that_end_at_once_are_not_opened_at_once(
+async def test_promise_4_streams_that_end_together_are_not_reopened_together(
     sandbox: Sandbox, follow: event_streams.Follow
 ) -> None:
     sandbox.settings(stream_life=0.01)
@@ -302,7 +302,7 @@ def test_promise_4_the_gap_between_tries_obeys_retry_after(
     ],
     ids=str,
 )
-def test_promise_4_no_two_calls_wait_alike(
+def test_promise_4_calls_wait_for_different_times(
     sandbox: Sandbox, call: Transport, fault: dict[str, Any], least: float
 ) -> None:
     calls = 5
@@ -335,7 +335,7 @@ def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
     sandbox.fail_next(429, times=9, path=sensors.TIMELINE, retry_after=600)
     started = wait.now()
     trigger = sensors.deferred(sandbox, timeout=9999).trigger
-    assert wait.now() - started < 5, "the worker does not sit it out"
+    assert wait.now() - started < 5, "the worker does not spend the wait"
     assert len(sandbox.requests("GET")) == 1
     assert trigger.next_look == pytest.approx(started + 600, abs=5)
     trigger.next_look = wait.now() + 0.5
@@ -377,10 +377,10 @@ async def test_promise_4_reads_stay_within_the_share(sandbox: Sandbox) -> None:
         waits.start(sent, ago=None, interval=1)
         await until(lambda: reads(sandbox) >= 6)
         await asyncio.sleep(1)
-        answers = sandbox.requests("GET")
-        took = answers[-1].at - answers[0].at
-        assert len(answers) <= 4 + 1.6 * took
-        assert not [one for one in answers if one.status == 429]
+        requests = sandbox.requests("GET")
+        took = requests[-1].at - requests[0].at
+        assert len(requests) <= 4 + 1.6 * took
+        assert not [one for one in requests if one.status == 429]
 
 
 async def test_promise_4_retry_after_holds_the_whole_watcher(sandbox: Sandbox) -> None:
@@ -390,7 +390,7 @@ async def test_promise_4_retry_after_holds_the_whole_watcher(sandbox: Sandbox) -
         waits.start(sent, ago=None, interval=0.1)
         await until(lambda: reads(sandbox) >= 1)
         await asyncio.sleep(1.5)
-        assert reads(sandbox) <= 4, "those that were on their way already"
+        assert reads(sandbox) <= 4, "those that were in flight already"
 
 
 async def test_promise_4_the_connection_is_looked_up_once_for_all(sandbox: Sandbox, lookups: list[str]) -> None:
@@ -407,5 +407,5 @@ async def test_promise_4_the_connection_is_looked_up_once_for_all(sandbox: Sandb
     assert lookups == ["fluxomail_default"]
     assert streams(sandbox) == 1
     assert reads(sandbox) == 0
-    assert not WatcherPool.here()._lookups
-    assert not WatcherPool.here()._watchers
+    assert not WatcherPool.for_running_loop()._lookups
+    assert not WatcherPool.for_running_loop()._watchers

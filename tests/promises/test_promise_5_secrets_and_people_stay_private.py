@@ -82,14 +82,14 @@ MESSAGE: Final[dict[str, Any]] = {
     "attachments": [{"filename": "veiled.txt", "content": "Veiled file"}],
     "extra_fields": {"replyTo": "veiled-reply@example.org", "variables": {"greeting": ["Veiled one"]}},
 }
-#: A server that quotes all that it was given.
+#: A server that quotes everything that it received.
 QUOTE: Final = " | ".join(
     [
         *(KEY, f"Bearer {KEY}", TO, "veiled-2nd@example.org", "Veiled P", "Veiled one", "veiled.txt"),
         *(*MESSAGE["cc"], *MESSAGE["bcc"], *list(MESSAGE.values())[:4]),
     ]
 )
-#: The same of one that answers a read: who reads does not know what was sent, only what an address looks like.
+#: The same for the response to a read: the reader does not know what was sent, only what an address looks like.
 QUOTE_OF_READ: Final = " | ".join([KEY, TO, *MESSAGE["cc"], f"<{TO}>", f'"to": "{TO}"'])
 
 
@@ -117,7 +117,7 @@ def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 
 STORE: Final = Store()
 PEOPLE: Final = [{**MESSAGE, "to": f"Veiled P <veiled-{number}@example.org>"} for number in range(3)]
-#: What a way has no field for goes into fields that it has: the server quotes all of it.
+#: Values that a way has no field for go into fields that it has: the server quotes all of them.
 OF_ALERTS: Final = {"extra_fields": {**MESSAGE["extra_fields"], "file": "veiled.txt"}}
 OF_WAYS: Final[dict[str, dict[str, Any]]] = {
     "email-backend": {"content": f"{MESSAGE['content']} Veiled one veiled-reply@example.org"},
@@ -165,7 +165,7 @@ def sensor(send_id: str | None = None, **fields: Any) -> Run:
 
 
 def quoted(status: int, body: Any = QUOTE, **fields: Any) -> dict[str, Any]:
-    """The fault of a server that quotes what it was given."""
+    """A fault: the server quotes what it received."""
     return {"kind": "status", "status": status, "body": body, **fields}
 
 
@@ -174,7 +174,7 @@ def reading(status: int, body: Any = QUOTE_OF_READ, **fields: Any) -> dict[str, 
     return quoted(status, body, path=TIMELINE, **fields)
 
 
-#: What is run, by what becomes of it.
+#: The scenarios, by their result.
 SCENARIOS: Final[dict[str, dict[str, Callable[[], Run]]]] = {
     "success": {
         "sent again after faults, then a wait": lambda: task(deferrable=True, wait_for="delivered", poll_interval=0.1),
@@ -492,7 +492,7 @@ def test_promise_5_tracebacks_as_rich_prints_them() -> None:
     assert not PERSON.search(printed), printed
 
 
-def test_promise_5_what_is_counted_in_a_tasks_context_names_no_recipient(private: Sandbox) -> None:
+def test_promise_5_positions_in_a_tasks_context_name_no_recipient(private: Sandbox) -> None:
     """Frames of Airflow and of the task hold the context; a traceback with local variables prints it."""
     ctx = context()
     with (
@@ -529,7 +529,7 @@ def test_promise_5_a_whole_dag(private: Sandbox, airflow_db: Path, tmp_path: Pat
     private.fail_next(401, to="veiled-unauthorized*", times=None, body={"error": quote})
     private.fail_next(429, to="veiled-rate_limited*", retry_after=2.1, body={"error": quote})
     private.fail_next(503, path=TIMELINE, to="veiled-waits*", times=2, body=QUOTE_OF_READ)
-    # Wide: a line that is wrapped would hide what is searched.
+    # Wide: a wrapped line would hide what is searched for.
     environment = {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(tmp_path), "COLUMNS": "1000"}
     output = run_dag.in_a_process(airflow_db, "privacy", AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG", **environment)
     dags = DagRuns(airflow_db)
@@ -595,7 +595,7 @@ def test_promise_5_no_error_quotes_a_body_whole_in_part_or_escaped(said: object)
     assert "4711" not in str(error_responses.error(422, said, private=(BODY,)))
 
 
-def test_promise_5_an_error_names_nobody_else_at_the_recipients_domain() -> None:
+def test_promise_5_an_error_hides_other_addresses_at_the_recipients_domain() -> None:
     """The domain is a part of the recipient, and what is left of the address would be a name."""
     found = error_responses.error(
         422, {"message": "bob.miller@mail.example.org is suppressed"}, private=("ada@mail.example.org",)
@@ -606,7 +606,7 @@ def test_promise_5_an_error_names_nobody_else_at_the_recipients_domain() -> None
 
 @pytest.mark.usefixtures("quick_event_triggers", "message_event_triggers")
 @event_triggers.on_airflow_3_3
-async def test_promise_5_nothing_of_key_and_recipient(
+async def test_promise_5_event_triggers_log_no_key_and_no_recipient(
     sandbox: Sandbox,
     triggerers: Callable[..., event_triggers.Triggerer],
     moments: Iterator[int],
@@ -629,9 +629,9 @@ async def test_promise_5_nothing_of_key_and_recipient(
 
 def test_promise_5_metrics_hold_no_person_and_no_key(sandbox: Sandbox, statsd: statsd_server.StatsD) -> None:
     Run(statsd_server.operator(wait_for="delivered", idempotency_key="secret-key"))
-    told = str(statsd.lines())
+    emitted = str(statsd.lines())
     for secret in ("ops", "Hi", "Text", "secret", sandbox.api_key):
-        assert secret not in told
+        assert secret not in emitted
 
 
 class UnspeakableError(Exception):
@@ -675,13 +675,15 @@ def test_promise_5_without_a_masker_no_exception_is_shown(sandbox: Sandbox, monk
     assert "not shown" in mail.content
 
 
-def test_promise_5_the_log_names_nobody(sandbox: Sandbox, way: notifiers.Way, log: pytest.LogCaptureFixture) -> None:
+def test_promise_5_the_log_of_an_alert_names_no_recipient(
+    sandbox: Sandbox, way: notifiers.Way, log: pytest.LogCaptureFixture
+) -> None:
     sandbox.fail_next(400, to="b@example.org", body={"error": "b@example.org is blocked: Secret words"}, times=None)
     way(
         FluxomailNotifier(to=[notifiers.OPS, "b@example.org"], subject="Secret words", content="Secret words"),
         notifiers.context(),
     )
-    accepted, refused = notifiers.told(log, logging.INFO)
+    accepted, refused = notifiers.log_lines(log, logging.INFO)
     assert accepted.startswith("Fluxomail accepted the alert (failure of load.copy) to recipient 1 of 2 as send ")
     assert refused.startswith("Alert (failure of load.copy) to recipient 2 of 2 was not sent: FluxomailValidationError")
     for private in ("example.org", "Secret", "af1:", sandbox.api_key):

@@ -20,7 +20,7 @@ from airflow_provider_fluxomail.asset_events.cursor import Cursor, CursorStore, 
 from airflow_provider_fluxomail.client import addresses
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.watching.wait import Ending, Status
+from airflow_provider_fluxomail.client.watching.wait import Status, WaitOutcome
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
@@ -79,7 +79,7 @@ def test_promise_6_keys_never_change(case: dict[str, Any]) -> None:
     ids=lambda case: case["name"],
 )
 def test_promise_6_the_running_task_gets_the_same_key(case: dict[str, Any]) -> None:
-    """The way from a task to its identity is as much a part of the key as the digest."""
+    """How a task's identity is read is as much a part of the key as the digest."""
     identity = case["identity"]
     generation = identity["generation"]
     ti = {name: identity[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
@@ -226,7 +226,7 @@ def ending(run: Run) -> str:
 
 
 @pytest.mark.parametrize("case", STATES, ids=lambda case: case["name"])
-def test_promise_6_a_retry_knows_what_an_old_version_kept(sandbox: Sandbox, case: dict[str, Any]) -> None:
+def test_promise_6_a_retry_reads_what_an_old_version_stored(sandbox: Sandbox, case: dict[str, Any]) -> None:
     """In Airflow's task state store. The time of the first request lies behind every retention."""
     run = Run(made(case["operator"]), {**context(try_number=2), "task_state_store": Store(case["store"])})
     assert ending(run) == case["ends"], run.error
@@ -259,7 +259,7 @@ def test_promise_6_a_task_resumes_with_what_an_old_trigger_fired(
 def test_promise_6_every_kind_of_event_and_state_is_golden(sandbox: Sandbox) -> None:
     waits = [case["event"] for case in EVENTS if "status" in case["event"]]
     assert {event["status"] for event in waits} == set(get_args(Status))
-    fields = {field.name for field in dataclasses.fields(Ending)}
+    fields = {field.name for field in dataclasses.fields(WaitOutcome)}
     assert all(set(event) == fields | {"result"} for event in waits)
     methods = {path.partition(".")[2] for case in TRIGGERS for path in case["resumes"]}
     assert {resumes for case in EVENTS for resumes in case["resumes"]} == methods

@@ -36,7 +36,7 @@ def test_promise_7_text_must_be_text(field: str, bad: object) -> None:
     assert good_messages.refused(**{field: bad}).startswith(f"{field} must be text")
 
 
-def test_promise_7_bad_rows_are_named_all_together_and_quoted_nowhere(tmp_path: Path) -> None:
+def test_promise_7_all_bad_rows_are_named_and_none_is_quoted(tmp_path: Path) -> None:
     lines = [
         json.dumps(rows.ADA),
         '{"to": "secret@example.org"',
@@ -51,11 +51,11 @@ def test_promise_7_bad_rows_are_named_all_together_and_quoted_nowhere(tmp_path: 
         json.dumps({**rows.ADA, "extra_fields": {"vars": {"secret@example.org": [float("nan")]}}}),
         '{"to": "secret@example.org", "to": "ada@example.org"}',
     ]
-    told = rows.refused(rows.write(tmp_path, "mails.jsonl", "\n".join(lines)))
-    assert "10 messages are invalid, nothing was sent" in told
+    expected = rows.refused(rows.write(tmp_path, "mails.jsonl", "\n".join(lines)))
+    assert "10 messages are invalid, nothing was sent" in expected
     for words in (
         "line 2: is not JSON",
-        "line 3: to is not an e-mail address",
+        "line 3: to is not an email address",
         "line 4: unknown field 'subjet': did you mean 'subject'?",
         "line 5: content is empty",
         "line 7: has the same key as line 6",
@@ -65,12 +65,12 @@ def test_promise_7_bad_rows_are_named_all_together_and_quoted_nowhere(tmp_path: 
         "line 11: extra_fields.vars.(field 1)[0] is a number that JSON does not have",
         "line 12: names a field twice",
     ):
-        assert words in told
-    assert "secret" not in told
+        assert words in expected
+    assert "secret" not in expected
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("ada@example.org,Hi,Text\n", "column 1 in line 1 is no field"),
         ("to,subject,contents\n", "did you mean 'content'?"),
@@ -103,14 +103,14 @@ def test_promise_7_bad_rows_are_named_all_together_and_quoted_nowhere(tmp_path: 
         ('to,content,extra_fields\nada@example.org,Text,"{""a"": 1, ""a"": 2}"\n', "extra_fields names a field twice"),
     ],
 )
-def test_promise_7_bad_csv(tmp_path: Path, text: str | bytes, told: str) -> None:
+def test_promise_7_bad_csv(tmp_path: Path, text: str | bytes, expected: str) -> None:
     said = rows.refused(rows.write(tmp_path, "mails.csv", text))
-    assert told in said
+    assert expected in said
     assert "ada@" not in said
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "expected"),
     [
         ("[{'to': 'ada@example.org'}]", "messages=make.output"),
         ("", "messages is empty"),
@@ -122,14 +122,14 @@ def test_promise_7_bad_csv(tmp_path: Path, text: str | bytes, told: str) -> None
         (b"x", "not bytes"),
     ],
 )
-def test_promise_7_bad_sources(source: Any, told: str) -> None:
+def test_promise_7_bad_sources(source: Any, expected: str) -> None:
     said = rows.refused(source)
-    assert told in said
+    assert expected in said
     assert "ada@" not in said
 
 
 @pytest.mark.parametrize(
-    ("items", "told"),
+    ("items", "expected"),
     [
         (["/no/such/file"], "attachments[0]: there is no file '/no/such/file' on this worker"),
         (["/tmp"], "there is no file '/tmp'"),
@@ -143,14 +143,14 @@ def test_promise_7_bad_sources(source: Any, told: str) -> None:
         (["a"] * 6, "6 files, at most 5"),
     ],
 )
-def test_promise_7_bad_attachments(items: Any, told: str) -> None:
+def test_promise_7_bad_attachments(items: Any, expected: str) -> None:
     with pytest.raises(FluxomailValidationError) as caught:
         read_attachments(items)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ({"on_error": "ignore"}, "on_error must be"),
         ({"concurrency": 0}, "concurrency must be"),
@@ -163,11 +163,11 @@ def test_promise_7_bad_attachments(items: Any, told: str) -> None:
     ],
 )
 def test_promise_7_bad_input_of_a_batch_is_named_and_nothing_is_sent(
-    sandbox: Sandbox, arguments: dict[str, Any], told: str
+    sandbox: Sandbox, arguments: dict[str, Any], expected: str
 ) -> None:
     done = batches.run(**{"messages": batches.people(3), **arguments})
     assert done.kind == "AirflowFailException", "a retry cannot fix it"
-    assert told in str(done.error)
+    assert expected in str(done.error)
     assert sandbox.requests() == []
 
 
@@ -180,7 +180,7 @@ def test_promise_7_a_bad_row_at_the_end_stops_the_first_send(sandbox: Sandbox, t
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"to": ""}, "to is empty"),
         ({"to": None}, "to is empty"),
@@ -203,10 +203,12 @@ def test_promise_7_a_bad_row_at_the_end_stops_the_first_send(sandbox: Sandbox, t
         ({"wait_timeout": "soon"}, "wait_timeout must be"),
     ],
 )
-def test_promise_7_bad_input_is_named_and_nothing_is_sent(sandbox: Sandbox, fields: dict[str, Any], told: str) -> None:
+def test_promise_7_bad_input_is_named_and_nothing_is_sent(
+    sandbox: Sandbox, fields: dict[str, Any], expected: str
+) -> None:
     run = Run(send_operators.operator(**fields))
     assert run.kind == "AirflowFailException", "a retry cannot fix it"
-    assert told in str(run.error)
+    assert expected in str(run.error)
     assert sandbox.requests() == []
 
 
@@ -220,13 +222,13 @@ def test_promise_7_a_template_file_that_is_missing_is_named(tmp_path: Path) -> N
         send_operators.render(send_operators.operator(content="nosuch.html"), tmp_path)
 
 
-# Recipients, whatever sends to them
+# Recipients, for each way to send
 
-#: Each face once: what sends one message of several does not know it under the text that its author wrote.
-EACH_FACE = [way for way in [*TRANSPORTS, *FACES, *ALERTS] if not way.defers and way.name != "decorator-of-many"]
+#: Each way to send once; without lists, which do not send one message as its author wrote it.
+EACH_WAY_ONCE = [way for way in [*TRANSPORTS, *FACES, *ALERTS] if not way.defers and way.name != "decorator-of-many"]
 
 
-@pytest.mark.parametrize("way", EACH_FACE, ids=str)
+@pytest.mark.parametrize("way", EACH_WAY_ONCE, ids=str)
 @pytest.mark.parametrize(
     ("to", "sent"),
     [
@@ -235,20 +237,20 @@ EACH_FACE = [way for way in [*TRANSPORTS, *FACES, *ALERTS] if not way.defers and
         (["Doe, Jane <one@example.org>"], '"Doe, Jane" <one@example.org>'),
     ],
 )
-def test_promise_7_every_face_reads_recipients_alike(sandbox: Sandbox, way: Way, to: Any, sent: str) -> None:
+def test_promise_7_every_way_reads_recipients_in_the_same_way(sandbox: Sandbox, way: Way, to: Any, sent: str) -> None:
     way.send(Try([{**MESSAGE, "to": to, "cc": ["Doe, Jane <two@example.org>"], "bcc": '["three@example.org"]'}]))
     (mail,) = sandbox.assert_sent(1)
     copies = ([], []) if way.alert else (['"Doe, Jane" <two@example.org>'], ["three@example.org"])
     assert (mail.to, (mail.cc, mail.bcc)) == (sent, copies)
 
 
-@pytest.mark.parametrize("way", EACH_FACE, ids=str)
+@pytest.mark.parametrize("way", EACH_WAY_ONCE, ids=str)
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"to": "{'one@example.org': 1}"}, "to "),
-        ({"to": "one@example..org"}, "to is not an e-mail address (it begins or ends with a dot"),
-        ({"to": "o\u200bne@example.org"}, "to is not an e-mail address (it holds ZERO WIDTH SPACE"),
+        ({"to": "one@example..org"}, "to is not an email address (it begins or ends with a dot"),
+        ({"to": "o\u200bne@example.org"}, "to is not an email address (it holds ZERO WIDTH SPACE"),
         ({"to": "None"}, "to came out as None"),
         ({"cc": [" None"]}, "cc[0] came out as None"),
         ({"bcc": ["one@example.org", "None"]}, "bcc[1] came out as None"),
@@ -258,18 +260,18 @@ def test_promise_7_every_face_reads_recipients_alike(sandbox: Sandbox, way: Way,
         ({"html_content": " None ", "content": ""}, "html_content came out as None"),
     ],
 )
-def test_promise_7_every_face_refuses_what_cannot_be_read_for_certain(
-    sandbox: Sandbox, log: pytest.LogCaptureFixture, way: Way, fields: dict[str, Any], told: str
+def test_promise_7_every_way_refuses_ambiguous_input(
+    sandbox: Sandbox, log: pytest.LogCaptureFixture, way: Way, fields: dict[str, Any], expected: str
 ) -> None:
     run = way.send(Try([{**MESSAGE, **fields}])).run
     if not way.alert:
-        assert told in str(run.error)
+        assert expected in str(run.error)
     elif set(fields) & {"subject", "content", "html_content"}:
         assert "using the default text" in log.text
-        assert told in log.text
+        assert expected in log.text
         return
     elif set(fields) & {"to", "extra_fields"}:
-        assert told in log.text
+        assert expected in log.text
     else:
         return
     # The email backend sends the email without the copy.
@@ -278,7 +280,9 @@ def test_promise_7_every_face_refuses_what_cannot_be_read_for_certain(
 
 
 @pytest.mark.parametrize("field", ["to", "cc", "bcc"])
-def test_promise_7_a_template_of_a_list_is_that_list(sandbox: Sandbox, tmp_path: Path, field: str) -> None:
+def test_promise_7_a_list_that_a_template_rendered_is_read_as_a_list(
+    sandbox: Sandbox, tmp_path: Path, field: str
+) -> None:
     fields = {field: "{{ params.people }}"}
     assert (
         Run(send_operators.render(send_operators.operator(**fields), tmp_path, people=["one@example.org"])).error
@@ -289,7 +293,7 @@ def test_promise_7_a_template_of_a_list_is_that_list(sandbox: Sandbox, tmp_path:
 
 
 @pytest.mark.parametrize("field", ["to", "cc", "bcc", "subject", "content", "html_content", "policy_key"])
-def test_promise_7_a_template_of_nothing_is_no_mail(sandbox: Sandbox, tmp_path: Path, field: str) -> None:
+def test_promise_7_a_template_that_renders_to_none_is_an_error(sandbox: Sandbox, tmp_path: Path, field: str) -> None:
     run = Run(send_operators.render(send_operators.operator(**{field: "{{ params.missing }}"}), tmp_path, missing=None))
     assert run.kind == "AirflowFailException"
     assert f"{field} came out as None" in str(run.error)
@@ -329,7 +333,7 @@ def test_promise_7_a_file_name_in_place_of_its_text(sandbox: Sandbox, tmp_path: 
     sandbox.assert_sent(3)
 
 
-def test_promise_7_what_holds_templates_is_rendered(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_promise_7_templates_in_nested_values_are_rendered(sandbox: Sandbox, tmp_path: Path) -> None:
     from pathlib import PurePosixPath
 
     (tmp_path / "rows-1.csv").write_text("id\n")
@@ -394,9 +398,9 @@ NO_JSON: Final[list[tuple[Any, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "told"), NO_JSON)
+@pytest.mark.parametrize(("value", "expected"), NO_JSON)
 def test_promise_7_a_value_without_a_json_form_is_named_before_anything_is_sent(
-    sandbox: Sandbox, value: Any, told: str, caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox, value: Any, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     extra = {"extra_fields": {"v": value}}
     bad = batches.people(3)
@@ -409,7 +413,7 @@ def test_promise_7_a_value_without_a_json_form_is_named_before_anything_is_sent(
     ):
         run = Run(task)
         assert run.kind == "AirflowFailException", "a retry cannot fix it"
-        assert told in str(run.error)
+        assert expected in str(run.error)
     assert sandbox.requests() == []
     # An alert without them is better than none.
     FluxomailNotifier(to="ops@example.org", extra_fields=extra["extra_fields"])(notifiers.context())
@@ -425,7 +429,7 @@ def test_promise_7_a_value_that_contains_itself(sandbox: Sandbox) -> None:
     assert sandbox.message().extra_fields == {}
 
 
-def test_promise_7_what_has_an_obvious_json_form_is_sent_in_it(sandbox: Sandbox) -> None:
+def test_promise_7_values_with_an_obvious_json_form_are_sent(sandbox: Sandbox) -> None:
     class Color(enum.Enum):
         RED = "red"
 
@@ -451,7 +455,7 @@ def test_promise_7_what_has_an_obvious_json_form_is_sent_in_it(sandbox: Sandbox)
     }
 
 
-def test_promise_7_rows_of_others_attach_files_of_the_named_folder_only(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_promise_7_rows_from_elsewhere_attach_files_of_the_named_folder_only(sandbox: Sandbox, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     (folder / "a").mkdir(parents=True)
     secret = tmp_path / "secret"
@@ -497,9 +501,7 @@ def from_task(_: Path, attachments: list[Any], **arguments: Any) -> FluxomailSen
     return task
 
 
-def test_promise_7_an_author_may_attach_any_file_and_no_output_of_a_task_is_an_author(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_promise_7_only_rows_written_in_the_dag_may_attach_any_file(sandbox: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "logo.png"
     path.touch()
     files = {"attachments": [str(path)]}

@@ -163,7 +163,7 @@ def test_promise_8_rows_that_cannot_be_read_to_the_end_are_read_again_by_the_nex
     sandbox.assert_sent(10)
 
 
-def test_promise_8_a_missing_file_is_permanent_and_a_storage_that_says_nothing_is_not(
+def test_promise_8_a_missing_file_is_permanent_and_an_unresponsive_storage_is_not(
     tmp_path: Path, flaky_storage: FlakyStorage
 ) -> None:
     with pytest.raises(FluxomailValidationError, match="there is no file"):

@@ -32,7 +32,7 @@ class Api:
     """Calls over real HTTP; responses are returned as they came."""
 
     def __init__(self, url: str) -> None:
-        # Without TLS settings, which are slow to load and of no use on loopback.
+        # Without TLS settings, which are slow to load and not needed on loopback.
         self.http = httpx.Client(base_url=url, timeout=10, verify=False, trust_env=False)
 
     def __enter__(self) -> Self:

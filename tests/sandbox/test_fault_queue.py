@@ -244,7 +244,7 @@ def test_a_seed_repeats_a_pattern(api: Api) -> None:
     assert len({add_fault(api, chance=0.5)["seed"] for _ in range(5)}) == 5
 
 
-def test_chance_is_what_it_says() -> None:
+def test_chance_meets_that_part_of_requests() -> None:
     queue = FaultQueue(Bounds())
     fault = queue.add(ErrorBeforeStore(kind="error_before_store", chance=0.05, seed=1))
     for _ in range(4_000):

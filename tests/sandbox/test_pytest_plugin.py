@@ -141,7 +141,7 @@ def test_without_the_extra_it_says_what_to_install(pytester: pytest.Pytester) ->
     assert "Traceback" not in result.stdout.str()
 
 
-def test_pytests_start_costs_a_project_without_the_fixture_nothing() -> None:
+def test_the_plugin_does_not_slow_down_pytest_without_the_fixture() -> None:
     code = """if True:
         import json, os, sys, pytest
         before, environ = set(sys.modules), dict(os.environ)

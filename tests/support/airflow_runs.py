@@ -57,7 +57,7 @@ class DagRuns:
 
 
 class DagRunResult:
-    """What became of a Dag run."""
+    """The result of a Dag run."""
 
     def __init__(self, dags: DagRuns, dag_id: str, run_id: str) -> None:
         self._dags, self.dag_id, self.run_id = dags, dag_id, run_id

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from airflow_provider_fluxomail.asset_events.cursor import CursorStore, TriggerCursor
-from airflow_provider_fluxomail.asset_events.source import EventTiming, Mark, Part
+from airflow_provider_fluxomail.asset_events.source import BatchPosition, EventBatch, EventTiming
 from airflow_provider_fluxomail.client.events import EventFilter, EventPage, FeedEvent
 from airflow_provider_fluxomail.client.models import Event
 
@@ -19,40 +19,40 @@ class Source:
 
     def __init__(self, *pages: EventPage | Exception) -> None:
         self.pages = list(pages)
-        self.asked: list[tuple[EventFilter, int, str | None]] = []
+        self.requested: list[tuple[EventFilter, int, str | None]] = []
         self.number = 0
 
     async def read_page(self, wanted: EventFilter, *, since_ms: int, cursor: str | None) -> EventPage:
-        self.asked.append((wanted, since_ms, cursor))
-        answer = self.pages.pop(0) if self.pages else page()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        self.requested.append((wanted, since_ms, cursor))
+        response = self.pages.pop(0) if self.pages else page()
+        if isinstance(response, Exception):
+            raise response
+        return response
 
     def server_ms(self, moment: float) -> int:
         return T * 1000
 
-    def wake_when_safe(self, mark: Mark) -> None: ...
+    def wake_when_confirmed(self, position: BatchPosition) -> None: ...
 
     def wake_in(self, seconds: float) -> None: ...
 
-    def part(
+    def batch(
         self,
         *events: FeedEvent,
         recent: tuple[FeedEvent, ...] = (),
         generation: int = 1,
-        safe: int | None = None,
-    ) -> Part:
-        """Return the next part; all before it are safe, or those up to a number."""
+        confirmed: int | None = None,
+    ) -> EventBatch:
+        """Return the next batch; all before it are confirmed, or those up to a number."""
         self.number += 1
-        safe = self.number - 1 if safe is None else safe
-        return Part(
+        confirmed = self.number - 1 if confirmed is None else confirmed
+        return EventBatch(
             source=cast("Any", self),
-            mark=Mark(self.number, (T + self.number) * 1000),
+            position=BatchPosition(self.number, (T + self.number) * 1000),
             events=events,
             recent=recent or events,
             generation=generation,
-            safe=Mark(safe, (T + safe) * 1000),
+            confirmed=BatchPosition(confirmed, (T + confirmed) * 1000),
         )
 
 

@@ -27,7 +27,7 @@ QUICK = FeedTiming(silence=0.5, overlap=10.0, backoff=1.0)
 
 
 class Following:
-    """A feed that runs, and what it has brought."""
+    """A running feed, and the events that it has received."""
 
     def __init__(self, client: AsyncFluxomailClient, pacer: Pacer, wanted: EventFilter, **how: Any) -> None:
         self.found: list[FeedEvent] = []
@@ -53,7 +53,7 @@ class Following:
         return [int(one.event.time.timestamp()) - T for one in self.found if one.event.time]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that the feed brings, or its end."""
+        """Wait for something that the feed receives, or its end."""
         async with asyncio.timeout(DEADLINE):
             while not condition():
                 self._changed.clear()

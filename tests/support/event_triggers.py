@@ -125,7 +125,7 @@ class Triggerer:
             self._changed.set()
 
     async def _sync(self) -> None:
-        """What the runner and its supervisor tell each other every second, here more often."""
+        """What the runner and its supervisor exchange every second, here more often."""
         while True:
             await asyncio.sleep(0.02)
             if self.persists and self._fired:
@@ -186,7 +186,7 @@ async def triggerers() -> AsyncIterator[Callable[..., Triggerer]]:
 
 @pytest.fixture
 def moments(sandbox: Sandbox) -> Iterator[int]:
-    """Moments from now on, a second apart, to tell events by."""
+    """Times from now on, a second apart, to identify events by."""
     return itertools.count(round(sandbox.now()) + 1)
 
 

@@ -1,4 +1,4 @@
-"""Airflow's failure mails."""
+"""Airflow's failure emails."""
 
 from __future__ import annotations
 

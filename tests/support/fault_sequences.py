@@ -76,7 +76,7 @@ class Expected:
                 return fault
 
     def _call(self, task: Task, faults: object) -> Fault | None:
-        """One call: requests until one succeeds, the policy forbids another, or another is of no use."""
+        """One call: requests until one succeeds, the policy forbids another, or another would not help."""
         fault: Fault | None = None
         for _ in range(task.max_attempts):
             fault = next(faults, None)  # type: ignore[call-overload]

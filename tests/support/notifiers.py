@@ -59,7 +59,7 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> py
     return caplog
 
 
-def told(log: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
+def log_lines(log: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
     return [
         record.getMessage() for record in log.records if record.name == "alerts under test" and record.levelno >= level
     ]

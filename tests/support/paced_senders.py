@@ -42,7 +42,7 @@ class Server:
 
 
 class Sender:
-    """A batch: so many messages, so many at once."""
+    """A batch of this many messages, with this many at once."""
 
     def __init__(self, seed: int, messages: int, concurrency: int, clock: list[float], share: float = 1.0) -> None:
         self.pacer = Pacer(share=share, clock=lambda: clock[0], draw=random.Random(seed).random)
@@ -85,7 +85,7 @@ def simulate(
                 assert sender.in_flight, "only an answer can be waited for"
                 break
             if delay > 0:
-                # One look at a time: each answer would begin another series of them.
+                # One poll at a time: each response would start another series of them.
                 if not clock[0] < sender.looks_at <= clock[0] + delay:
                     sender.looks_at = clock[0] + delay
                     heapq.heappush(events, (sender.looks_at, next(ticket), "look", number))

@@ -20,7 +20,7 @@ def context(**fields: Any) -> Any:
 
 
 def rebuilt(trigger: Any) -> Any:
-    """Make a trigger anew from what is stored of it, as a triggerer does after a restart."""
+    """Make a trigger again from what is stored of it, as a triggerer does after a restart."""
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
     return made_from(getattr(importlib.import_module(module), name), json.loads(json.dumps(kwargs)))
@@ -41,7 +41,7 @@ async def fire(trigger: Any) -> Any:
 
 
 class Run:
-    """What became of a task: result or error, and every deferral on the way."""
+    """The outcome of a task: result or error, and every deferral before it."""
 
     def __init__(self, task: Any, ctx: Any | None = None) -> None:
         ctx = ctx or context()

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from airflow_provider_fluxomail.client.watching.wait import Ending, now
+from airflow_provider_fluxomail.client.watching.wait import WaitOutcome, now
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.watching import Mail, Waits, outcome, send, timing, watching
 
@@ -112,7 +112,7 @@ class Play:
         self.ended: dict[str, list[Any]] = {}
 
     async def until_restart(self, steps: list[Any], *, last: bool) -> None:
-        """One triggerer's life. What the one before it has not ended goes on; its last look is as old as it was."""
+        """One triggerer's life. Waits left by the one before it continue, their last poll as old as it was."""
         when = timing(follow_above=2, follow_below=1, silence=0.5, patience=1.0, retry_events=1.0, reconcile=1.0)
         async with watching(self.sandbox, when, key="capped", share=1.0) as waits:
             for send_id in self.started:
@@ -139,7 +139,7 @@ class Play:
     def check(self) -> None:
         """Every wait has ended once, as the timeline says, or not at all, as nothing decided it."""
         for send_id in self.started:
-            endings = [(one.status, one.event) for one in self.ended.get(send_id, ()) if isinstance(one, Ending)]
+            endings = [(one.status, one.event) for one in self.ended.get(send_id, ()) if isinstance(one, WaitOutcome)]
             assert len(endings) == len(self.ended.get(send_id, ())), self.ended[send_id]
             found = self._outcome(send_id)
             assert endings == ([found] if found else []), send_id

@@ -8,11 +8,11 @@ from typing import Any
 
 from airflow_provider_fluxomail.client.events import FeedEvent
 from airflow_provider_fluxomail.client.models import Event
-from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
+from airflow_provider_fluxomail.client.watching.wait import Wait, WaitOutcome, now
 from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits, WatchTiming
 
 SETTLE = 0.01
-ENDING = Ending(status="timeout", send_id="s1", target="delivered")
+ENDING = WaitOutcome(status="timeout", send_id="s1", target="delivered")
 
 
 def event(kind: str, seconds: float = 0.0) -> FeedEvent:

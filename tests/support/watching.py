@@ -17,12 +17,12 @@ from airflow_provider_fluxomail.client.settings import ClientSettings
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 from airflow_provider_fluxomail.client.timeline import judge
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
-from airflow_provider_fluxomail.client.watching.wait import Ending, Wait, now
+from airflow_provider_fluxomail.client.watching.wait import Wait, WaitOutcome, now
 from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
 from airflow_provider_fluxomail.client.watching.watcher import Watcher
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 
-#: A test waits so long for what must happen, in seconds.
+#: How long a test waits for what must happen, in seconds.
 PATIENCE: Final = 30.0
 
 
@@ -31,7 +31,7 @@ def settings(sandbox: Sandbox, key: str | None = None) -> ClientSettings:
 
 
 def send(sandbox: Sandbox, count: int = 1, to: str = "never@example.org") -> list[str]:
-    """Send so many messages to which nothing happens by itself."""
+    """Send this many messages to which nothing happens by itself."""
     with FluxomailClient(settings(sandbox)) as client:
         message = EmailMessage(to=to, subject="Hi", content="Text", html_content="<p>Hi</p>")
         return [client.send(message, idempotency_key=uuid.uuid4().hex).send_id for _ in range(count)]
@@ -49,11 +49,11 @@ def never_below(**more: Any) -> WatchTiming:
 
 
 class Waits:
-    """Waits that were started, and what became of them."""
+    """Waits that were started, and their outcomes."""
 
     def __init__(self, watcher: Callable[[], Watcher]) -> None:
         self._watcher = watcher
-        self.endings: dict[str, list[Ending | Exception]] = {}
+        self.endings: dict[str, list[WaitOutcome | Exception]] = {}
         self.log: dict[str, list[str]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -69,7 +69,7 @@ class Waits:
     ) -> None:
         """Start waits.
 
-        :param ago: seconds since a worker has looked; ``None`` if none did.
+        :param ago: seconds since a worker has polled; ``None`` if none did.
         """
         for send_id in send_ids:
             began = now() - (ago or 0.0)
@@ -83,8 +83,8 @@ class Waits:
             )
             self._tasks[send_id] = asyncio.create_task(self._wait(wait, interval, hold))
 
-    async def one(self, send_id: str, seen: float) -> Ending:
-        """Start a wait that a worker has looked for at ``seen``, and return its ending."""
+    async def one(self, send_id: str, seen: float) -> WaitOutcome:
+        """Start a wait that a worker has polled at ``seen``, and return its outcome."""
         wait = Wait(send_id, started=seen, deadline=seen + 600.0, seen=seen)
         return await self._watcher().watch(wait, interval=600.0, log=lambda level, text: None)
 
@@ -96,11 +96,13 @@ class Waits:
     async def _wait(self, wait: Wait, interval: float, hold: float) -> None:
         said = self.log.setdefault(wait.send_id, [])
 
-        def tell(level: int, text: str) -> None:
+        def on_log(level: int, text: str) -> None:
             said.append(f"{logging.getLevelName(level)} {text}")
 
         try:
-            ended: Ending | Exception = await self._watcher().watch(wait, interval=interval, log=tell, not_before=hold)
+            ended: WaitOutcome | Exception = await self._watcher().watch(
+                wait, interval=interval, log=on_log, not_before=hold
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, it is how the wait ended
             ended = error
         self.endings.setdefault(wait.send_id, []).append(ended)
@@ -117,12 +119,12 @@ class Waits:
         wanted = list(self._tasks if send_ids is None else send_ids)
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*(self._tasks[send_id] for send_id in wanted))
-        return {send_id: told(self.endings[send_id]) for send_id in wanted}
+        return {send_id: outcome_name(self.endings[send_id]) for send_id in wanted}
 
 
-def told(endings: list[Ending | Exception]) -> str:
+def outcome_name(endings: list[WaitOutcome | Exception]) -> str:
     (ending,) = endings
-    return ending.status if isinstance(ending, Ending) else type(ending).__name__
+    return ending.status if isinstance(ending, WaitOutcome) else type(ending).__name__
 
 
 async def until(true: Callable[[], Any], what: str = "it") -> None:

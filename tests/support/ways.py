@@ -280,7 +280,7 @@ def by_email_backend(sending: Try) -> Sent:
 
 
 def by_notifier(sending: Try, *, asynchronous: bool = False, **fields: Any) -> Sent:
-    """Send an alert. It raises nothing, so the log tells whether it was sent."""
+    """Send an alert. It raises nothing, so the log shows whether it was sent."""
     (message,) = sending.messages
     # An alert has neither copies nor attachments.
     notifier = FluxomailNotifier(
@@ -363,7 +363,7 @@ def deferring(operator: Any, number: int, store: Store | None = None) -> Run:
 
 
 def by_batch(sending: Try, *, deferrable: bool = False) -> Sent:
-    """The report says what became of each message; of those that it does not name, the task's error does."""
+    """The report has the outcome of each message; for those that it does not name, the task's error has."""
     run, report = run_batch(
         [dict(message) for message in sending.messages], sending.number, sending.store, deferrable=deferrable
     )
@@ -494,7 +494,7 @@ def settle(sandbox: FluxomailSandbox) -> None:
 
 
 def check_sent(sandbox: FluxomailSandbox, way: Way, outcomes: list[Outcome], requests: int) -> None:
-    """Each message is stored once, under the key and id that its sender knows, with so many requests."""
+    """Each message is stored once, under the key and id that its sender knows, with this many requests."""
     settle(sandbox)
     assert [one.error for one in outcomes] == [None] * len(way.recipients)
     sandbox.assert_sent(len(way.recipients))

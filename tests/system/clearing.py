@@ -1,4 +1,4 @@
-"""Runs of the Dags in ``dags/clears.py`` on a real Airflow, many at a time, and the mail that came of them."""
+"""Runs of the Dags in ``dags/clears.py`` on a real Airflow, many at a time, and the email that they sent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.system.airflows import Processes
 
 #: The tasks of each Dag: with the default, and with ``resend_on_clear=True``.
 TASKS: Final = ("send", "resend")
-#: Only a hang takes so long; nothing is measured by it.
+#: Only a hang takes this long; nothing is measured by it.
 LIMIT: Final = 240.0
-#: The client makes so many requests in one try of a task.
+#: The client makes this many requests in one try of a task.
 ATTEMPTS: Final = 2
 _LOOK_SECONDS: Final = 0.5
 
@@ -67,17 +67,17 @@ class Run:
 
     # What goes wrong
 
-    def fail(self, *, long_429: int = 0, lost_answers: int = 0, slow_answers: int = 0) -> None:
+    def fail(self, *, long_429: int = 0, lost_responses: int = 0, slow_responses: int = 0) -> None:
         """Let the next requests of both tasks fail, in this order.
 
-        :param long_429: answers that ask for a longer wait than a worker makes.
-        :param lost_answers: messages that are stored, but nobody learns of it; of so many tries.
-        :param slow_answers: messages that are stored at once, and answered after minutes.
+        :param long_429: responses that ask for a longer wait than a worker makes.
+        :param lost_responses: of how many tries the messages are stored, but all responses lost.
+        :param slow_responses: messages that are stored at once, with a response after minutes.
         """
         for task in TASKS:
             self._fault(task, long_429, kind="status", status=429, retry_after=5)
-            self._fault(task, lost_answers * ATTEMPTS, kind="response_lost_after_store")
-            self._fault(task, slow_answers, kind="slow_first_byte", seconds=200)
+            self._fault(task, lost_responses * ATTEMPTS, kind="response_lost_after_store")
+            self._fault(task, slow_responses, kind="slow_first_byte", seconds=200)
 
     def _fault(self, task: str, times: int, **fault: Any) -> None:
         if times:
@@ -121,7 +121,7 @@ class Run:
         return [row["try_number"] for task in TASKS for row in self.instances(task)]
 
     def reused(self) -> list[bool]:
-        """Whether both tasks say that they have sent no further mail."""
+        """Whether both tasks say that they have sent no further email."""
         return [self._xcom(task, "reused") for task in TASKS]
 
     def explained(self, task: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Runs of the Dags in ``dags/crashes.py`` on an Airflow whose processes are killed, and the mail that came of them."""
+"""Runs of the Dags in ``dags/crashes.py`` on an Airflow whose processes are killed, and the email that they sent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TASK: Final = "send"
 #: Where a task halts on its first try: before its request; when its message is stored and not answered; when it has
 #: the answer, which is no XCom yet. How many messages are stored then.
 POINTS: Final = {"before": 0, "stored": 1, "answered": 1}
-#: A try that the test is to kill must not go on by itself.
+#: A try that the test is to kill must not continue by itself.
 _NEVER_SECONDS: Final = 250
-#: How long an answer takes in runs that are killed at random moments: as long as the rest of a try.
+#: How long a response takes in runs that are killed at random moments: as long as the rest of a try.
 _SLOW_SECONDS: Final = 1.5
-#: So many runs at a time are open to random kills.
+#: How many runs at a time are open to random kills.
 _RUNS_AT_ONCE: Final = 8
 
 
@@ -46,7 +46,7 @@ class Scene(Field):
         """Start a run that halts at one of :data:`POINTS`."""
         crash = Crash(self, dag_id, name, halt)
         if halt == "stored":
-            crash.slow_answers(_NEVER_SECONDS, times=1)
+            crash.slow_responses(_NEVER_SECONDS, times=1)
         self.airflow.trigger(dag_id, name, conf={"halt": halt})
         return crash
 
@@ -58,8 +58,8 @@ class Crash(Run):
         super().__init__(scene, dag_id, run_id)
         self.scene, self.halt = scene, halt
 
-    def slow_answers(self, seconds: float, *, times: int | None) -> None:
-        """Let the sandbox store at once and answer late."""
+    def slow_responses(self, seconds: float, *, times: int | None) -> None:
+        """Let the sandbox store at once and respond late."""
         match = {"method": "POST", "path": SEND_PATH, "recipient": self.recipient(TASK)}
         fault = {"kind": "slow_first_byte", "seconds": seconds, "times": times, "match": match}
         self.scene.sandbox.control("POST", "faults", json=fault)
@@ -75,7 +75,7 @@ class Crash(Run):
         return process
 
     def go_on(self) -> None:
-        """Let a halted task go on."""
+        """Let a halted task continue."""
         (self.scene.signs / f"{self.run_id}.go").touch()
 
     @property
@@ -120,7 +120,7 @@ class Crash(Run):
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended; where nobody collects orphans it stays listed."""
+    """Whether a process has ended; where no process collects orphans it stays listed."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -185,7 +185,7 @@ class RandomKills:
             # Some may use up their retries.
             dag_id = "crashes_often" if number % 4 else "crashes_once_retried"
             run = Crash(self._scene, dag_id, f"random-{number}")
-            run.slow_answers(_SLOW_SECONDS, times=None)
+            run.slow_responses(_SLOW_SECONDS, times=None)
             self._scene.airflow.trigger(run.dag_id, run.run_id)
             self.runs.append(run)
 

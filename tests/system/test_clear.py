@@ -26,7 +26,7 @@ Cases = dict[str, concurrent.futures.Future[None]]
 
 
 def at_once(case: Callable[[Field], None]) -> Callable[[Cases], None]:
-    """Make a test of a case that runs beside all others; the test tells how it ended."""
+    """Make a test of a case that runs beside all others; the test reports how it ended."""
 
     def test(cases: Cases) -> None:
         cases[case.__name__].result()
@@ -75,15 +75,15 @@ def cases(request: pytest.FixtureRequest, field: Field) -> Iterator[Cases]:
 
 
 @at_once
-def test_promise_2_a_retry_after_a_lost_answer_sends_no_second_mail(field: Field) -> None:
-    run = field.run("lost-answers", lost_answers=1)
+def test_promise_2_a_retry_after_a_lost_response_sends_no_second_email(field: Field) -> None:
+    run = field.run("lost-responses", lost_responses=1)
     run.ends()
     assert (run.mails(), run.reused(), run.tries()) == ([1, 1], [True, True], [2, 2])
     assert (run.explained("send"), run.explained("resend")) == ([], []), "a retry is no clear"
 
 
 @at_once
-def test_promise_2_a_deferral_sends_no_second_mail(field: Field) -> None:
+def test_promise_2_a_deferral_sends_no_second_email(field: Field) -> None:
     waiting = field.run("delivered-late", "clears_waiting")
     waiting.reaches("deferred")
     assert waiting.mails() == [1, 1]
@@ -109,11 +109,11 @@ def test_promise_2_a_finished_task_that_is_cleared_sends_again_only_if_asked(fie
 
 @at_once
 def test_promise_2_retries_and_deferrals_after_a_clear_send_nothing_more(field: Field) -> None:
-    run = field.run("busy", long_429=1, lost_answers=1)
+    run = field.run("busy", long_429=1, lost_responses=1)
     run.ends()
     assert (run.mails(), run.reused()) == ([1, 1], [True, True])
     assert run.tries() == [2, 2], "the 429 deferred the task, the lost response was retried"
-    run.fail(long_429=1, lost_answers=2)
+    run.fail(long_429=1, lost_responses=2)
     run.clear()
     run.ends()
     assert (run.mails(), run.reused(), run.tries()) == ([1, 2], [True, True], [5, 5])
@@ -121,7 +121,7 @@ def test_promise_2_retries_and_deferrals_after_a_clear_send_nothing_more(field: 
 
 @at_once
 def test_promise_2_a_task_that_is_cleared_while_it_waits_for_its_retry(field: Field) -> None:
-    run = field.run("up-for-retry", "clears_retried_later", lost_answers=1)
+    run = field.run("up-for-retry", "clears_retried_later", lost_responses=1)
     run.reaches("up_for_retry")
     assert run.mails() == [1, 1]
     run.clear()
@@ -132,7 +132,7 @@ def test_promise_2_a_task_that_is_cleared_while_it_waits_for_its_retry(field: Fi
 
 @at_once
 def test_promise_2_a_task_that_is_cleared_while_it_runs_sends_one_more_or_none(field: Field) -> None:
-    run = field.run("running", slow_answers=1)
+    run = field.run("running", slow_responses=1)
     field.until("both are stored and unanswered", lambda: run.mails() == [1, 1])
     run.reaches("running")
     before = run.instances("resend")[0]["max_tries"]
@@ -245,7 +245,7 @@ def test_promise_2_a_backfill_and_the_same_one_again(field: Field) -> None:
 
 
 @at_once
-def test_promise_2_dags_test_is_a_run_of_its_own_but_with_the_same_date_on_airflow_2(field: Field) -> None:
+def test_promise_2_dags_test_makes_a_new_run_except_for_the_same_date_on_airflow_2(field: Field) -> None:
     def test(*date: str) -> str:
         field.airflow.command("dags", "test", "clears_tested", *date, timeout=LIMIT)
         runs = field.airflow.call("GET", "dags/clears_tested/dagRuns")["dag_runs"]
@@ -263,7 +263,7 @@ def test_promise_2_dags_test_is_a_run_of_its_own_but_with_the_same_date_on_airfl
 
 
 def edited(field: Field, dag_id: str, **lines: Any) -> None:
-    """Edit a Dag file and wait until Airflow has read it anew."""
+    """Edit a Dag file and wait until Airflow has read it again."""
     file = field.airflow.dags_folder / f"{dag_id}.py"
     text = file.read_text()
     for name, value in lines.items():
@@ -293,7 +293,7 @@ def test_promise_2_a_dag_with_another_text_between_run_and_clear(field: Field) -
 
 
 def other_retries(field: Field, dag_id: str, retries: int) -> None:
-    run = field.run("other-retries-" + str(retries), dag_id, lost_answers=1)
+    run = field.run("other-retries-" + str(retries), dag_id, lost_responses=1)
     run.reaches("up_for_retry")
     edited(field, dag_id, RETRIES=retries, RETRY_DELAY=1)
     run.ends()

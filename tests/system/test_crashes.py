@@ -32,7 +32,7 @@ HALTED: Final = {
     **{f"last-{point}": ("crashes_no_retries", point) for point in POINTS},
     "triggerer": ("crashes_waiting", None),
 }
-#: All time-outs by which Airflow finds what is dead. The health check of the API server has the same thresholds.
+#: All timeouts by which Airflow finds what is dead. The health check of the API server has the same thresholds.
 TIMEOUTS: Final = TRIGGERER_TIMEOUTS | {
     "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
@@ -124,7 +124,7 @@ def test_promise_1_a_worker_of_the_executor_is_killed(scene: Scene, point: str) 
     crash = scene.begin(f"worker-{point}", halt=point)
     process = crash.halted()
     missing = scene.cluster.kill_worker_of(process)
-    # The task of a LocalExecutor's worker outlives it; nobody watches it any more.
+    # The task of a LocalExecutor's worker outlives it; nothing watches it any more.
     assert gone(process) == scene.celery == bool(missing)
     for name in missing:
         scene.cluster.replace(name)
@@ -141,7 +141,7 @@ def test_promise_1_the_scheduler_is_killed_while_a_task_runs(scene: Scene) -> No
     assert not gone(process)
     scene.cluster.replace(SCHEDULER)
     if scene.celery:
-        # Its worker lives: the new scheduler lets the try go on, once it has found the old one dead.
+        # Its worker lives: the new scheduler lets the try continue, once it has found the old one dead.
         dead = {"job_type": "SchedulerJob", "job_state": "failed"}
         scene.until("the try is adopted", lambda: scene.cluster.call("GET", "jobs", params=dead)["total_entries"])
         assert crash.row["state"] == "running"

@@ -1,4 +1,4 @@
-"""Dags that run when mails bounce, on a real Airflow 3.3: none is lost when the triggerer is killed."""
+"""Dags that run when emails bounce, on a real Airflow 3.3: none is lost when the triggerer is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from scripts.testbed.sandbox import API_KEY, SEND_PATH
 from tests.system.airflows import AIRFLOW, DAGS, RUNNER, TRIGGERER_TIMEOUTS, Processes, connection, home, servers, start
 
-#: Only a hang takes so long; nothing is measured by it.
+#: Only a hang takes this long; nothing is measured by it.
 LIMIT: Final = 300.0
 
 pytestmark = [
@@ -89,7 +89,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
             yield Scene(airflow, sandbox, limit=LIMIT)
 
 
-def test_dags_run_when_mails_bounce_and_a_killed_triggerer_loses_none(scene: Scene) -> None:
+def test_dags_run_when_emails_bounce_and_a_killed_triggerer_loses_none(scene: Scene) -> None:
     first, second, third = (scene.send(f"{name}@example.org") for name in ("ada", "bob", "cyd"))
     scene.until("the triggers have their cursors", lambda: all(scene.cursor(dag_id) for dag_id in ASSETS))
 
@@ -101,7 +101,7 @@ def test_dags_run_when_mails_bounce_and_a_killed_triggerer_loses_none(scene: Sce
     assert scene.streams() == 1, "promise 4: one for both"
 
     scene.airflow.component("triggerer").kill()
-    # While nobody listens.
+    # While no triggerer runs.
     scene.happens(second, "bounced")
     scene.happens(third, "complained")
     scene.airflow.component("triggerer").start()

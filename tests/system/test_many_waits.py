@@ -16,14 +16,14 @@ from scripts.testbed.airflow_runner import FINAL_STATES, AirflowRunner
 from scripts.testbed.sandbox import API_KEY, SEND_PATH, Sandbox
 from tests.system.airflows import DAGS, RUNNER, TRIGGERER_TIMEOUTS, Processes, connection, home, servers, start
 
-#: Only a hang takes so long; nothing is measured by it.
+#: Only a hang takes this long; nothing is measured by it.
 LIMIT: Final = 600.0
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 
 KEY: Final = "fm_capped"
 CAP: Final = 600
-#: What the watcher may ask for besides a look at a part of the waits: a stream, lists, and their repetition.
+#: What the watcher may request besides polling a part of the waits: a stream, lists, and their repetition.
 FEW_REQUESTS: Final = 30
 #: One of so many is read directly, at most: the slow reconciliation, should the test take its time.
 READ_DIRECTLY: Final = 5
@@ -89,12 +89,12 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 def send(sandbox: Sandbox, count: int) -> list[str]:
-    """Send so many messages, to which nothing happens by itself."""
+    """Send this many messages, to which nothing happens by itself."""
     body = {"to": "never@example.org", "subject": "Hello", "content": "Text"}
     headers = {"Authorization": f"Bearer {API_KEY}"}
     with httpx.Client(base_url=sandbox.url, headers=headers, timeout=15.0, trust_env=False) as client:
-        answers = [client.post(SEND_PATH, json=body | {"idempotencyKey": f"wait-{n}"}) for n in range(count)]
-    return [answer.raise_for_status().json()["sendId"] for answer in answers]
+        responses = [client.post(SEND_PATH, json=body | {"idempotencyKey": f"wait-{n}"}) for n in range(count)]
+    return [response.raise_for_status().json()["sendId"] for response in responses]
 
 
 def test_promise_3_and_4_another_triggerer_ends_all_waits_with_few_requests(scene: Scene) -> None:
@@ -107,7 +107,7 @@ def test_promise_3_and_4_another_triggerer_ends_all_waits_with_few_requests(scen
     before = len(scene.reads())
 
     scene.airflow.component("triggerer").kill()
-    # While nobody listens.
+    # While no triggerer runs.
     wanted = scene.end_some(range(count // 2))
     assert set(scene.states()) == {"deferred"}
     scene.airflow.component("triggerer").start()

@@ -102,7 +102,7 @@ def sleeper(tmp_path: Path) -> Iterator[ManagedProcess]:
     process.stop(grace=0)
 
 
-def test_what_a_killed_demo_has_left_is_stopped_by_the_next(tmp_path: Path, sleeper: ManagedProcess) -> None:
+def test_the_next_demo_stops_what_a_killed_one_left(tmp_path: Path, sleeper: ManagedProcess) -> None:
     record = tmp_path / "processes"
     record_in(record)
     sleeper.start()

@@ -138,5 +138,5 @@ def test_every_kind_of_alert_and_all_that_templates_know_of_one_is_documented() 
     callbacks = page.split("## Callbacks")[1].split("\n## ")[0]
     assert [kind for kind in alert.TITLES if f"`{kind}`" not in callbacks] == []
     names = {field.name for field in dataclasses.fields(alert.Alert)} - {"occasion", "question", "body"}
-    templates = page.split("## Words of your own")[1]
+    templates = page.split("## Your own text")[1]
     assert [name for name in names | {"title", "name", "link_text"} if f"`{name}`" not in templates] == []

@@ -100,7 +100,9 @@ def test_the_reason_says_nothing_private() -> None:
 
 
 @each_class
-def test_our_tasks_have_it_unless_the_author_gives_another(kind: type[BaseOperator], arguments: dict[str, Any]) -> None:
+def test_our_tasks_use_the_policy_unless_the_author_sets_another(
+    kind: type[BaseOperator], arguments: dict[str, Any]
+) -> None:
     task: Any = kind(task_id="task", **arguments)
     if not HAS_RETRY_POLICIES:
         assert not hasattr(task, "retry_policy")
@@ -116,7 +118,7 @@ def test_our_tasks_have_it_unless_the_author_gives_another(kind: type[BaseOperat
 
 
 @since_3_3
-def test_mapped_tasks_have_it_too_and_a_dag_with_it_can_be_stored_and_loaded() -> None:
+def test_mapped_tasks_use_the_policy_and_their_dag_can_be_stored_and_loaded() -> None:
     from airflow.serialization.serialized_objects import DagSerialization
 
     with DAG(dag_id="dag", schedule=None, start_date=START) as dag:

@@ -42,7 +42,7 @@ def test_every_face_takes_semicolons(sandbox: Sandbox, send: Callable[..., None]
     assert (sandbox.message().cc, sandbox.message().bcc) == (COPIES, [] if send is backend else COPIES)
 
 
-def test_each_recipient_of_a_text_gets_a_mail(sandbox: Sandbox) -> None:
+def test_each_recipient_of_a_text_gets_an_email(sandbox: Sandbox) -> None:
     to = AS_TEXT + "; CC@example.org"
     FluxomailNotifier(to=to)(context())
     send_email(to, "Hi", "<p>Text</p>")
@@ -82,7 +82,7 @@ def test_inline_images_are_a_warning_that_names_them(
     sandbox.assert_sent(1)
 
 
-def test_inline_images_of_many_mails_are_one_warning(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_inline_images_of_many_emails_are_one_warning(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     people = [f"p{number}@example.org" for number in range(20)]
     FluxomailSendBatchOperator(
         task_id="send", messages=[{"to": person} for person in people], defaults={"subject": "Hi", "html_content": LOGO}

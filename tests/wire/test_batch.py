@@ -204,7 +204,7 @@ def test_what_concerns_single_messages_rejects_these_alone(sandbox: Sandbox) -> 
     sandbox.assert_sent(2)
 
 
-def test_a_server_that_is_down_ends_the_batch_and_a_later_try_goes_on(sandbox: Sandbox) -> None:
+def test_a_server_that_is_down_ends_the_batch_and_a_later_try_continues(sandbox: Sandbox) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         sandbox.connect(host=f"http://127.0.0.1:{nobody.getsockname()[1]}", max_attempts=1)

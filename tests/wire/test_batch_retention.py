@@ -74,7 +74,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_no_row_is_requested_that_fluxomail_may_not_know_any_more(
+def test_no_row_is_requested_whose_key_fluxomail_may_have_forgotten(
     sandbox: Sandbox, store: Store, advance_clock: Any, case: Case
 ) -> None:
     sandbox.connect(max_attempts=1)

@@ -150,7 +150,7 @@ def test_the_example_of_a_suppression_list(
 
 @pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow has retry policies since 3.3")
 def test_the_example_of_the_retry_policy(dags: DagRuns, sandbox: FluxomailSandbox) -> None:
-    """With ``dag.test()`` nobody waits for a delay: the system test sees it obeyed."""
+    """With ``dag.test()`` nothing waits for a delay: the system test sees it obeyed."""
     sandbox.connect(max_wait=0.5)
     sandbox.fail_next(429, to="ops@example.org", retry_after=3, times=2)
     sandbox.fail_next(400, to="data-team@example.org", times=None)
@@ -172,7 +172,7 @@ def test_ops_get_the_report(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> No
     assert mail.event_types == ["sent", "delivered"]
 
 
-def test_a_lost_answer_sends_no_second_mail(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
+def test_a_lost_response_sends_no_second_email(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
     fluxomail_sandbox.fail_next("response_lost_after_store", times=2)
     dag.test(run_conf={"to": "ops@example.org"})
     fluxomail_sandbox.assert_sent(1)
@@ -186,7 +186,7 @@ def test_a_bounce_fails_the_run(dag: Any, fluxomail_sandbox: FluxomailSandbox) -
 
 
 # [START howto_test_an_event]
-def test_the_mail_bounces_later(fluxomail_sandbox: FluxomailSandbox) -> None:
+def test_the_email_bounces_later(fluxomail_sandbox: FluxomailSandbox) -> None:
     fluxomail_sandbox.settings(default_outcome="never")
     send_my_mail()
     mail = fluxomail_sandbox.bounce(reason="mailbox full")

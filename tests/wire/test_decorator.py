@@ -111,7 +111,7 @@ def test_a_list_stops_when_its_task_is_killed(sandbox: Sandbox) -> None:
         pool.submit(kill)
         run = Run(operator)
     assert isinstance(run.error, FluxomailBatchUnfinishedError)
-    assert "was told to end" in str(run.error)
+    assert "was stopped" in str(run.error)
     assert len(sandbox.messages()) < 300
 
 
@@ -156,10 +156,10 @@ def test_what_is_no_message_fails_at_once_and_sends_nothing(sandbox: Sandbox) ->
     wrong: list[tuple[Any, str]] = [
         (None, "returned nothing"),
         ("text", "returned str"),
-        ({**MESSAGE, "to": "nobody"}, "not an e-mail address"),
+        ({**MESSAGE, "to": "nobody"}, "not an email address"),
         ({**MESSAGE, "body": "x"}, "unknown message field 'body'"),
         ({"subject": "x"}, "to is missing"),
-        ([MESSAGE, {**MESSAGE, "to": "nobody"}], r"messages\[1\]: to is not an e-mail address"),
+        ([MESSAGE, {**MESSAGE, "to": "nobody"}], r"messages\[1\]: to is not an email address"),
         ([MESSAGE, None], r"messages\[1\]: is NoneType"),
         ([{**MESSAGE, "key": "a"}, {**MESSAGE, "key": "a"}], "same key"),
     ]

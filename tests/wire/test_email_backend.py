@@ -1,4 +1,4 @@
-"""The e-mail backend, called as Airflow calls it: by ``airflow.utils.email``, and for tasks that fail."""
+"""The email backend, called as Airflow calls it: by ``airflow.utils.email``, and for tasks that fail."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_bad_headers_are_refused(sandbox: Sandbox) -> None:
     assert sandbox.requests() == []
 
 
-def test_a_mail_of_an_image_alone(sandbox: Sandbox) -> None:
+def test_an_email_of_an_image_alone(sandbox: Sandbox) -> None:
     airflows_send_email(PEOPLE[0], "", "<img src='https://example.org/x.png'>")
     assert sandbox.message().subject == sandbox.message().content == "(no subject)"
 
@@ -130,7 +130,7 @@ def test_the_connection(
     sandbox.assert_sent(1)
 
 
-def test_a_mail_that_was_accepted_before_is_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_email_that_was_accepted_before_is_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "airflow_provider_fluxomail.email_backend")
     for _ in range(2):
         send_email(PEOPLE[0], "News", "<p>Text</p>")
@@ -143,8 +143,8 @@ def test_a_mail_that_was_accepted_before_is_logged(sandbox: Sandbox, caplog: pyt
 @pytest.mark.parametrize(
     "fields", [{"to": PEOPLE[0]}, {"subject": "Could not send News"}, {"cc": "lead@example.org"}], ids=str
 )
-def test_another_mail_about_an_error_is_sent(sandbox: Sandbox, fields: dict[str, Any]) -> None:
-    """A user's code may write to those who got the mail that others did not."""
+def test_another_email_about_an_error_is_sent(sandbox: Sandbox, fields: dict[str, Any]) -> None:
+    """A user's code may tell those who got the email that others did not."""
     everybody = [*PEOPLE, "refused@example.org"]
     sandbox.fail_next(400, to="refused@example.org")
     try:
@@ -154,7 +154,7 @@ def test_another_mail_about_an_error_is_sent(sandbox: Sandbox, fields: dict[str,
     assert "Other text" in [mail.content for mail in sandbox.messages(PEOPLE[0])]
 
 
-def test_an_error_of_one_recipient_is_raised_once_the_others_have_their_mail(sandbox: Sandbox) -> None:
+def test_an_error_of_one_recipient_is_raised_once_the_others_have_their_email(sandbox: Sandbox) -> None:
     sandbox.fail_next(400, to=PEOPLE[0])
     with pytest.raises(FluxomailValidationError, match="400"):
         send_email([*PEOPLE, "no address"], "News", "<p>Text</p>")
@@ -193,7 +193,7 @@ CC: Final[dict[str, Any]] = {"cc": "copy@example.org", "bcc": ["blind@example.or
         # A copy to a recipient, or twice to one person.
         ({"cc": [BOB.upper(), "Copy <copy@example.org>"], "bcc": "Bob <bob@example.org>; copy@example.org"}, None, None,
          {ADA: (["Copy <copy@example.org>"], []), BOB: ([], [])}),
-        # A copy that the server refuses costs nobody an email.
+        # A copy that the server refuses does not stop the email.
         (CC, {"status": 400, "times": 2}, "cc.0.: Fluxomail refuses", {ADA: ([], []), BOB: ([], [])}),
         # It is unknown whether the copies went out with the first email: they must not go out twice.
         (CC, {"status": 503, "to": ADA, "times": None}, "503", {BOB: ([], [])}),

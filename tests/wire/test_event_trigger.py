@@ -228,7 +228,7 @@ async def test_what_was_fired_and_not_stored_comes_again(world: World) -> None:
     await triggerer.until(lambda: len(triggerer._fired) == 1)
     second = world.bounce()
     await triggerer.until(lambda: len(triggerer._fired) == 2)
-    # Parts go on, and with them the chances to move the cursor too far.
+    # Batches continue, and with them the chances to move the cursor too far.
     writes = store.writes
     world.sandbox.open(at=second + 5)
     await asyncio.sleep(1.0)
@@ -245,7 +245,7 @@ async def test_what_was_fired_and_not_stored_comes_again(world: World) -> None:
 
 
 async def test_one_that_lags_behind_holds_no_other_ones_cursor_too_far(world: World) -> None:
-    """Two on one stream: each goes on from its own cursor, also the one that joins late."""
+    """Two on one stream: each continues from its own cursor, also the one that joins late."""
     one, two = Stores(), Stores()
     triggerer = world.start(one, two)
     await live(triggerer, one)

@@ -1,4 +1,4 @@
-"""The event feed against every fault of a stream: nothing is lost, and nobody is hammered."""
+"""The event feed against every fault of a stream: nothing is lost, and the server is not hammered."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def sent_id(sandbox: Sandbox) -> str:
 
 
 @pytest.mark.parametrize("status", [None, 400, 404, 410])
-async def test_it_goes_on_from_the_last_event_unless_the_server_has_forgotten_it(
+async def test_it_continues_from_the_last_event_unless_the_server_has_forgotten_it(
     sandbox: Sandbox, follow: Follow, status: int | None
 ) -> None:
     following = follow()

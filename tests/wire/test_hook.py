@@ -195,7 +195,7 @@ def test_test_connection_does_not_take_another_server_for_fluxomail(
 def test_a_gateways_404_says_nothing_of_the_send(
     serve: Callable[[Handler], RawServer], sandbox: Sandbox, call: Callable[..., Any]
 ) -> None:
-    """A wait goes on, and a replay check is made again by the next try."""
+    """A wait continues, and the next try repeats a replay check."""
     body = b'{"message":"no Route matched with those values"}'
     sandbox.connect("probe", host=serve(answers(head("404 Not Found", Content_Length=len(body)) + body)).url)
     with pytest.raises(FluxomailResponseError, match="does not come from Fluxomail") as caught:

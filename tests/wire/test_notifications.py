@@ -1,4 +1,4 @@
-"""Alerts over the wire: each callback with the context that Airflow gives it, and what goes wrong on the way."""
+"""Alerts over the wire: each callback with the context that Airflow gives it, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sending.send_once import asend_once
 from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, TASKS_HAVE_A_LOG_URL
 from tests.support.airflow_runs import DagRuns
-from tests.support.notifiers import AIRFLOW_3, OPS, URL, Way, base_url_notifiers, by_await, context, log, told, way
+from tests.support.notifiers import AIRFLOW_3, OPS, URL, Way, base_url_notifiers, by_await, context, log, log_lines, way
 
 __all__ = ["base_url_notifiers", "log", "way"]
 pytestmark = pytest.mark.usefixtures("base_url_notifiers", "log")
@@ -182,7 +182,7 @@ def test_a_notifier_that_a_function_calls_guesses_its_kind(sandbox: Sandbox, fie
 
 
 def test_what_makes_two_alerts(sandbox: Sandbox) -> None:
-    """Each difference between two events, two notifiers and two deployments is a mail of its own."""
+    """Each difference between two events, two notifiers and two deployments is an email of its own."""
     events: list[dict[str, Any]] = [
         *({}, {"try_number": 2}, {"state": "up_for_retry"}, {"task_id": "b"}, {"dag_id": "b"}, {"map_index": 0}),
         *({"reason": "task_failure", "dag_run": SimpleNamespace(clear_number=number)} for number in (0, 1)),
@@ -291,7 +291,7 @@ def test_where_airflow_gives_no_states_the_alert_names_at_most_the_task_that_fai
     assert ("Failed tasks" in content) is bool(name and AIRFLOW_VERSION >= (3, 2))
 
 
-def test_the_words_of_the_default_mail(sandbox: Sandbox) -> None:
+def test_the_words_of_the_default_email(sandbox: Sandbox) -> None:
     FluxomailNotifier(to=OPS)(
         context(map_index=3, try_number=2, rendered_map_index="emea", exception=ValueError("Rows:\n  none <b>"))
     )
@@ -338,7 +338,7 @@ def test_template_files(sandbox: Sandbox, tmp_path: Path, log: pytest.LogCapture
         ("failed", "<p>load.copy</p>"),
         ("Report.html is late", "<p>load</p>"),
     ]
-    assert told(log) == []
+    assert log_lines(log) == []
 
 
 def test_an_alert_in_other_words_is_better_than_none(sandbox: Sandbox, log: pytest.LogCaptureFixture) -> None:
@@ -353,7 +353,7 @@ def test_an_alert_in_other_words_is_better_than_none(sandbox: Sandbox, log: pyte
         mail = sandbox.messages()[-1]
         assert mail.subject == MISSED
         assert "Deadline missed" in mail.content
-        assert ["using the default text" in line for line in told(log)] == [True] * len(fields)
+        assert ["using the default text" in line for line in log_lines(log)] == [True] * len(fields)
     sandbox.assert_sent(len(wrong))
 
 
@@ -432,16 +432,16 @@ def test_whatever_a_context_lacks(sandbox: Sandbox) -> None:
 # Recipients
 
 
-def test_each_recipient_gets_a_mail_and_one_that_is_refused_keeps_it_from_nobody(
+def test_each_recipient_gets_an_email_and_one_that_is_refused_keeps_it_from_nobody(
     sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixture
 ) -> None:
     sandbox.fail_next(400, to="refused@example.org", times=None)
     people = [f"p{number}@example.org" for number in range(7)]
     way(FluxomailNotifier(to=["refused@example.org", "not an address", str(people[:3]), *people[2:]]), context())
     assert sorted(mail.to for mail in sandbox.messages()) == people
-    assert ["FluxomailValidationError" in line for line in told(log)] == [True, True]
-    assert "recipient 1 of 9" in told(log)[0]
-    assert "recipient 2 of 9" in told(log)[1]
+    assert ["FluxomailValidationError" in line for line in log_lines(log)] == [True, True]
+    assert "recipient 1 of 9" in log_lines(log)[0]
+    assert "recipient 2 of 9" in log_lines(log)[1]
 
 
 def test_an_unexpected_error_of_one_recipient_is_that_ones(
@@ -459,7 +459,7 @@ def test_an_unexpected_error_of_one_recipient_is_that_ones(
     monkeypatch.setattr(sending, "asend_once", fails)
     way(FluxomailNotifier(to=["bad@example.org", OPS]), context())
     sandbox.assert_sent(1)
-    (line,) = told(log)
+    (line,) = log_lines(log)
     assert "recipient 1 of 2 was not sent: FluxomailError: unexpected UnprintableError in test_notifications.py" in line
 
 
@@ -480,7 +480,7 @@ def test_it_never_raises(sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixtu
     for fields, reason in wrong:
         log.clear()
         way(FluxomailNotifier(**{"to": OPS, **fields}), context())
-        (line,) = told(log)
+        (line,) = log_lines(log)
         assert "not sent" in line
         assert reason in line
     sandbox.connect(max_attempts=1)
@@ -488,7 +488,7 @@ def test_it_never_raises(sandbox: Sandbox, way: Way, log: pytest.LogCaptureFixtu
         log.clear()
         sandbox.fail_next(status)
         way(FluxomailNotifier(to=OPS), context())
-        (line,) = told(log)
+        (line,) = log_lines(log)
         assert "not sent" in line
         assert f"status {status}" in line
     sandbox.assert_sent(0)
@@ -508,7 +508,7 @@ def test_a_slow_server_holds_nobody(
     sandbox.connect(timeout=2 * HANGS, max_wait=2 * HANGS)
     sandbox.fail_next(kind, times=None, to="slow@example.org", **options)
     way(FluxomailNotifier(to=["slow@example.org", OPS], time_limit=0.7), context())
-    (line,) = told(log)
+    (line,) = log_lines(log)
     assert "recipient 1 of 2" in line
     sandbox.message(OPS)
 
@@ -537,7 +537,7 @@ def test_a_name_that_is_looked_up_for_ever_holds_nobody(
     way(Released(to=OPS, time_limit=0.7), context())
     over.set()
     assert began.is_set()
-    (line,) = told(log)
+    (line,) = log_lines(log)
     assert "timed out after time_limit" in line
     if way is not by_await:
         assert lookups[0].daemon, "a process that ends would wait for any other thread"
@@ -547,9 +547,9 @@ def test_a_time_limit_that_is_none(sandbox: Sandbox, log: pytest.LogCaptureFixtu
     limits: list[Any] = [0, -1, float("nan"), float("inf"), "30", None, True]
     for number, limit in enumerate(limits, 1):
         FluxomailNotifier(to=OPS, time_limit=limit, part=str(number))(context())
-        assert "time_limit" in told(log)[-1]
+        assert "time_limit" in log_lines(log)[-1]
         sandbox.assert_sent(number)
-    assert len(told(log)) == len(limits)
+    assert len(log_lines(log)) == len(limits)
 
 
 def test_the_thread_that_sends_has_the_callers_context(sandbox: Sandbox, log: pytest.LogCaptureFixture) -> None:

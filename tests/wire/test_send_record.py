@@ -49,7 +49,7 @@ def test_a_request_that_stored_nothing_is_no_use_of_the_key(sandbox: Sandbox, st
     sandbox.assert_sent(1)
 
 
-def test_a_clear_while_the_mail_goes_out_is_no_error(
+def test_a_clear_while_the_email_goes_out_is_no_error(
     sandbox: Sandbox, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     written = store.set

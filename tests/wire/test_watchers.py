@@ -25,7 +25,7 @@ async def test_connections_with_equal_settings_share_a_watcher(sandbox: Sandbox,
         await until(lambda: streams(sandbox) == 1)
         async with waits(sent[40:42], fluxomail_conn_id="third", seen=None):
             await until(lambda: reads(sandbox) == 2)
-            assert len(WatcherPool.here()._watchers) == 2
+            assert len(WatcherPool.for_running_loop()._watchers) == 2
     assert sorted(lookups) == ["fluxomail_default", "other", "third"]
 
 
@@ -74,12 +74,12 @@ async def test_a_key_that_stays_refused_ends_all_waits(sandbox: Sandbox, lookups
 def test_each_event_loop_has_its_own_and_leaves_nothing(sandbox: Sandbox) -> None:
     async def wait_for(send_id: str) -> WatcherPool:
         assert (await fire(trigger(send_id, seen=None)))["status"] == "reached"
-        return WatcherPool.here()
+        return WatcherPool.for_running_loop()
 
-    before = len(WatcherPool._of_loops)
+    before = len(WatcherPool._by_loop)
     pools = [asyncio.run(wait_for(send_id)) for send_id in send(sandbox, 4, to="ops@example.org")]
     assert len({id(pool) for pool in pools}) == 4
     assert all(not pool._lookups and not pool._watchers for pool in pools)
     gc.collect()
     # asgiref keeps the loop that ran last in a thread.
-    assert len(WatcherPool._of_loops) <= before + 1
+    assert len(WatcherPool._by_loop) <= before + 1

@@ -1,4 +1,4 @@
-"""Tasks that run beside the waits of a watcher, until it closes."""
+"""Background tasks of a watcher, which run until it closes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 class BackgroundTasks:
-    """Starts tasks, and ends them all.
+    """Starts background tasks, and cancels all of them at the end.
 
-    :param on_failure: called with the error of a task that has failed.
+    :param on_failure: called with the error of a task that failed.
     """
 
     def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
@@ -19,14 +19,14 @@ class BackgroundTasks:
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something, in no context of a trigger's: its lines belong to no task's log."""
+        """Start a task outside of any trigger's context: its log lines belong to no single task."""
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._running.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def cancel(self) -> None:
-        """Cancel all tasks but the one that calls this, and wait until they have ended."""
+        """Cancel all tasks except the caller's, and wait until they have ended."""
         pending = self._running - {asyncio.current_task()}
         while pending:
             for task in pending:

@@ -1,4 +1,4 @@
-"""Reads the organization's events across breaks of the stream: what a break has missed is read from the list.
+"""Reads the organization's events: reopens the stream when it breaks, and reads what it missed from the events list.
 
 https://docs.fluxomail.com/api-reference/fluxomail/events
 """
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A stream that lived this long, in seconds, resets the count of failures. An event alone does not: a stream may close
-#: after each.
-_GOOD: Final = 10.0
-#: While events come, they are collected for this long at most every other time. Seconds.
-_GATHER: Final = 0.1
-#: How a server may refuse an id or a filter that it does not know.
+#: A stream that stayed open for this long, in seconds, resets the count of failures. Receiving an event does not: a
+#: stream may close after each event.
+_STABLE_AFTER: Final = 10.0
+#: Events that arrive close together are collected for this long, in seconds, and read in one go.
+_COLLECT_FOR: Final = 0.1
+#: Errors by which a server may refuse an event id or a filter that it does not know.
 _REFUSALS: Final = (FluxomailValidationError, FluxomailRequestError, FluxomailNotFoundError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeedTiming:
-    """How patient a feed is. Times in seconds.
+    """Timeouts and limits of a feed. Times in seconds.
 
-    :param silence: a stream that brings no byte for this long counts as broken. Fluxomail documents no heartbeat; if
-        there is none, the stream is reopened this often.
-    :param overlap: how much of the time before a break the list repeats: events become visible a little late.
+    :param silence: a stream without a byte for this long counts as broken. Fluxomail documents no heartbeat; if there
+        is none, the stream is reopened this often.
+    :param overlap: how far before a break the list is read again: events become visible with a delay.
     :param backoff: longest wait between two attempts to open the stream.
-    :param gap_pages: pages that are read at most to close one gap.
+    :param gap_pages: most pages of the list that are read to close one gap.
     """
 
     silence: float = 45.0
@@ -56,9 +56,9 @@ class FeedTiming:
 
 
 class EventFeed:
-    """Reads the organization's events, from the stream and the list. An event may come twice, and out of order.
+    """Reads the organization's events, from the stream and the list. An event may be received twice, and out of order.
 
-    :param client: shows its responses to the pacer of ``turns``.
+    :param client: passes its responses to the pacer of ``turns``.
     :param on_change: called after :attr:`live` has changed.
     :param since_ms: where to begin, in milliseconds of Fluxomail's clock; by default when the stream opens.
     """
@@ -74,7 +74,7 @@ class EventFeed:
         since_ms: int | None = None,
         timing: FeedTiming | None = None,
     ) -> None:
-        #: May be replaced while the feed does not run, after its key was replaced.
+        #: May be replaced while the feed is not running, for example after its key was replaced.
         self.client = client
         self._wanted = wanted
         self._turns = turns
@@ -83,17 +83,17 @@ class EventFeed:
         self._timing = timing or FeedTiming()
         self._last_id: str | None = None
         self._failures = 0
-        #: Every event until this moment has been received. Milliseconds of Fluxomail's clock.
+        #: Every event up to this time has been received. Milliseconds of Fluxomail's clock.
         self.reached_ms = since_ms
         #: Whether a stream is open and nothing is missing before it.
         self.live = False
-        #: Raised when events may have been missed for good: only the timelines have them. 0 before the first stream.
+        #: Incremented when events may have been lost, so that only timelines have them. 0 before the first stream.
         self.generation = 0
         #: Fluxomail's clock minus this machine's, seconds.
         self.clock_offset = 0.0
 
     async def run(self) -> None:
-        """Read the events until cancelled, across outages of any length; raise permanent errors (401, 402, 403...)."""
+        """Read events until cancelled, across outages of any length; raise permanent errors (401, 402, 403...)."""
         while True:
             began = time.monotonic()
             retry_after = 0.0
@@ -101,7 +101,7 @@ class EventFeed:
                 await self._follow()
             except Exception as failure:
                 error = as_response_error(failure)
-                if isinstance(error, _REFUSALS) and self._request_less():
+                if isinstance(error, _REFUSALS) and self._drop_refused_option():
                     continue
                 if error.permanent:
                     raise
@@ -111,14 +111,14 @@ class EventFeed:
                 log.info("The event stream is interrupted: %s", error)
             finally:
                 self._set_live(live=False)
-            self._failures = 0 if time.monotonic() - began >= _GOOD else self._failures + 1
+            self._failures = 0 if time.monotonic() - began >= _STABLE_AFTER else self._failures + 1
             backoff = Backoff(first=0.5, longest=self._timing.backoff, jitter=0.8)
             await asyncio.sleep(backoff.seconds(self._failures, at_least=retry_after))
 
     async def read_back(self, since_ms: int, pages: int) -> int:
-        """Receive what the list has since a moment, newest first, from this many pages at most.
+        """Receive the events of the list since a given time, newest first, from at most ``pages`` pages.
 
-        :return: the moment since which everything was read: ``since_ms``, or later if there are more pages.
+        :return: the time since which everything was read: ``since_ms``, or later if there are more pages.
         """
         cursor: str | None = None
         seen: set[str] = set()
@@ -128,7 +128,7 @@ class EventFeed:
                 page = await self.client.list_events(self._wanted, since_ms=since_ms, cursor=cursor, max_attempts=1)
             self._receive(page.events)
             times = [int(event.event.time.timestamp() * 1000) for event in page.events if event.event.time]
-            # A server that starts with the oldest, or pages in circles, must not make it read without end.
+            # Do not read forever from a server that lists the oldest events first or repeats a cursor.
             if not page.cursor or page.cursor in seen or (times and max(times) < since_ms):
                 return since_ms
             seen.add(page.cursor)
@@ -149,16 +149,16 @@ class EventFeed:
                     self.reached_ms = max(self.reached_ms or 0, self.server_ms(time.time()))
                     if events:
                         self._receive(events)
-                        # What comes during a pause is read in one go: waking up costs more than an event. Then no pause
-                        # for a while, because each turn reads only one chunk of what has come.
-                        if time.monotonic() > paused_at + 2 * _GATHER:
+                        # Events that arrive during a pause are read in one go: waking up costs more than an event. No
+                        # second pause right after it, because each iteration reads only one chunk.
+                        if time.monotonic() > paused_at + 2 * _COLLECT_FOR:
                             paused_at = time.monotonic()
-                            await asyncio.sleep(_GATHER)
+                            await asyncio.sleep(_COLLECT_FOR)
             finally:
                 self._last_id = stream.last_id
 
     async def _close_gap(self, stream: EventStream) -> None:
-        """Read the list while the stream's first events are in the socket, so that they come after the list's."""
+        """Read missed events from the list. The stream's first events wait in the socket, so they come after these."""
         self.clock_offset = stream.opened_at - time.time()
         opened_ms = int(stream.opened_at * 1000)
         complete = True
@@ -171,14 +171,14 @@ class EventFeed:
         self._set_live(live=True)
 
     def server_ms(self, moment: float) -> int:
-        """Convert a moment of this machine's clock, epoch seconds, to milliseconds of Fluxomail's."""
+        """Convert a time of this machine's clock, epoch seconds, to milliseconds of Fluxomail's clock."""
         return int((moment + self.clock_offset) * 1000)
 
-    def _request_less(self) -> bool:
-        """Leave out what the server may have refused; return whether there was anything.
+    def _drop_refused_option(self) -> bool:
+        """Drop a request option that the server may have refused; return False if there is none left.
 
-        First the id to continue from, which it may have forgotten (the list has what came after it), then the filter by
-        type, which not every server may know.
+        First the event id to continue from, which the server may have forgotten (the list has what came after it), then
+        the filter by type, which not every server may know.
         """
         if self._last_id is not None:
             self._last_id = None

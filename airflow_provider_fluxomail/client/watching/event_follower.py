@@ -1,6 +1,6 @@
 """Follows the organization's event stream for the waits of a watcher.
 
-A wait relies on the stream only once every event since its last poll is known: from those that were kept, or from the
+A wait relies on the stream only once every event since its last poll is known, from the recent events or from the
 list.
 """
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The list is read from this long before a wait's last poll: clocks of machines differ. Seconds.
+#: How far before a wait's last poll the list is read: the clocks of machines differ. Seconds.
 CLOCK_MARGIN: Final = 30.0
-#: The list is not read for what is older: polling a timeline takes one request. Seconds.
+#: The list is not read further back than this: polling a timeline takes only one request. Seconds.
 LONGEST_BACK: Final = 3600.0
-#: One more page of the list may be read for this many waits that join.
+#: Number of joining waits for which one more page of the list may be read.
 _WAITS_PER_PAGE: Final = 5
 
 
 class EventFollower:
-    """Follows the events while there are many waits, and moves the waits from polling to the stream and back.
+    """Follows the event stream while there are many waits; moves waits from polling to the stream and back.
 
-    :param client: shows its responses to the pacer of ``turns``.
+    :param client: passes its responses to the pacer of ``turns``.
     :param allowed: whether the stream may be followed at all.
     """
 
@@ -61,17 +61,17 @@ class EventFollower:
         self._timing = timing
         self._task: asyncio.Task[None] | None = None
         self._feed: EventFeed | None = None
-        # Epoch seconds: when to request the events, again if they were not available.
+        # Epoch seconds before which the stream is not requested, or not requested again.
         self._not_before = 0.0 if allowed else math.inf
         self._down_since: float | None = None
-        #: Raised when events may have been missed for good. 0 until a stream has been up.
+        #: Incremented when events may have been lost. 0 until a stream has been up.
         self.generation = 0
         self._feed_generation = 0
         self._recent = RecentEvents()
         self._catching_up: asyncio.Task[None] | None = None
 
     def adjust(self) -> None:
-        """Follow the events or not, by the number of waits; give up a stream that is down for too long."""
+        """Start or stop following events, by the number of waits; poll instead if the stream is down for too long."""
         waits = len(self._waits)
         if waits > self._timing.follow_above and self._task is None and now() >= self._not_before:
             self._feed = EventFeed(
@@ -90,7 +90,7 @@ class EventFollower:
             self._waits.stream_down()
 
     def join(self, watched: WatchedWait, *, polled_in: int | None = None) -> None:
-        """Let a wait follow the stream, once nothing since its last poll, in generation ``polled_in``, is missing."""
+        """Let a wait follow the stream, once every event since its last poll (in generation ``polled_in``) is known."""
         if self._feed is None or not self._waits.stream_is_up or watched.wait.seen is None:
             return
         known_ms = self._recent.complete_since_ms
@@ -142,13 +142,13 @@ class EventFollower:
                 self._waits.on_event(received)
 
     def _joins_at_ms(self, feed: EventFeed, watched: WatchedWait) -> int:
-        """Return the moment since which a wait must know every event."""
+        """Return the time since which every event must be known before a wait may follow the stream."""
         return feed.server_ms((watched.wait.seen or 0.0) - CLOCK_MARGIN)
 
     async def _catch_up(self) -> None:
-        """Read from the list what happened between the last polls of the waits that join and the stream."""
+        """Read from the list what happened between the last polls of the joining waits and the start of the stream."""
         while self._waits.joining and (feed := self._feed):
-            # Waits that join together are read for together.
+            # One read of the list serves all waits that join at about the same time.
             await asyncio.sleep(self._timing.settle)
             if not feed.live:
                 continue
@@ -170,7 +170,7 @@ class EventFollower:
                 reached_ms = feed.server_ms(now())
             if generation == self.generation:
                 if known_ms is not None and known_ms == self._recent.complete_since_ms:
-                    # Else there were so many events that some were dropped again.
+                    # Otherwise there were so many events that some were dropped again.
                     self._recent.complete_since_ms = min(known_ms, reached_ms)
                 for watched in list(self._waits.joining):
                     if reached_ms <= self._joins_at_ms(feed, watched):

@@ -1,7 +1,7 @@
 """Poll queue: which pending wait is polled next when the rate limit does not allow polling all that are due.
 
-A wait is due when its interval is over. New waits go first: most mail is delivered within a minute, and a wait that has
-lasted a day can spare ten minutes. No wait starves, because the time for which it has been due counts as well.
+A wait is due when its interval has passed. New waits go first: most email is delivered within a minute, and a wait that
+has lasted a day can spare ten minutes. No wait starves, because the time for which it has been due counts as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow_provider_fluxomail.client.watching.wait import Wait, now
 
 #: A wait is new for this long, in seconds; from then on it gives way to newer ones in proportion to its age.
 NEW: Final = 60.0
-#: How many intervals an old wait gives way at most.
+#: The most intervals by which an old wait gives way.
 MOST_YIELDED: Final = 10.0
 #: Outdated entries are removed once there are this many more entries than waits.
 _OUTDATED: Final = 256
@@ -36,7 +36,7 @@ W = TypeVar("W", bound=Polled)
 
 
 class PollQueue(Generic[W]):
-    """The polls that are planned and those that are due. Each wait has one at most."""
+    """The planned and the due polls: at most one for each wait."""
 
     def __init__(self) -> None:
         # A poll moves from the first heap, by time, to the second, by rank, when it becomes due. Entries whose time is
@@ -47,7 +47,7 @@ class PollQueue(Generic[W]):
         self._changed = asyncio.Event()
 
     def plan(self, watched: W, due: float) -> None:
-        """Plan the next poll of a wait, in place of the one before; at its deadline at the latest."""
+        """Plan the next poll of a wait, at the latest at its deadline. Replaces an earlier plan."""
         due = min(max(due, now()), watched.wait.deadline)
         if watched.due != due:
             watched.due = due
@@ -55,7 +55,7 @@ class PollQueue(Generic[W]):
             self._changed.set()
 
     def remove(self, watched: W, waits: int) -> None:
-        """Cancel the poll of a wait that has left; ``waits`` are left."""
+        """Cancel the poll of a wait that was removed; ``waits`` is the number of remaining waits."""
         watched.due = 0.0
         if len(self._planned) + len(self._due) > 2 * waits + _OUTDATED:
             self._planned = [item for item in self._planned if item[0] == item[-1].due]
@@ -73,7 +73,7 @@ class PollQueue(Generic[W]):
         return watched
 
     def is_due(self, moment: float) -> bool:
-        """Tell whether a poll is due."""
+        """Return whether a poll is due."""
         while self._planned and (self._planned[0][0] <= moment or self._planned[0][0] != self._planned[0][-1].due):
             due, _, watched = heapq.heappop(self._planned)
             if due == watched.due:
@@ -87,7 +87,7 @@ class PollQueue(Generic[W]):
         while not self.is_due(moment := now()):
             self._changed.clear()
             try:
-                # At most a minute: when a machine sleeps, the event loop's clock stops and the calendar's does not.
+                # At most a minute: while a machine sleeps, the event loop's clock stops, but the wall clock does not.
                 async with asyncio.timeout(min(self._planned[0][0] - moment, 60.0) if self._planned else None):
                     await self._changed.wait()
             except TimeoutError:
@@ -95,7 +95,7 @@ class PollQueue(Generic[W]):
 
 
 def _rank(watched: Polled, moment: float) -> float:
-    """Lower is sooner: when it was due, and later the older the wait is. Last polls, at the deadline, come first."""
+    """Return the sort key: when the poll was due, later for older waits. Last polls, at the deadline, come first."""
     if moment >= watched.wait.deadline:
         return 0.0
     yielded = min(MOST_YIELDED, watched.age / NEW)

@@ -1,4 +1,4 @@
-"""The last events of the stream, kept for the waits that join after them."""
+"""The last events of the stream, kept for the waits that join later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.events import FeedEvent
     from airflow_provider_fluxomail.client.models import Event
 
-#: A wait takes seconds from its worker's last poll to the triggerer, minutes when Airflow is busy.
+#: A wait reaches the triggerer seconds after its worker's last poll, or minutes if Airflow is busy.
 KEEP_SECONDS: Final = 300.0
 KEEP_EVENTS: Final = 10_000
 
@@ -37,7 +37,7 @@ class RecentEvents:
             if not self._by_send[send_id]:
                 del self._by_send[send_id]
             if self.complete_since_ms is not None:
-                # An event without a time may belong to any moment, so nothing before now is certain.
+                # An event without a time may have happened at any time, so nothing before now is certain.
                 moment = event.time.timestamp() if event.time else time.time()
                 self.complete_since_ms = max(self.complete_since_ms, int(moment * 1000) + 1)
 

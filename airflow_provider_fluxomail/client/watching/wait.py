@@ -29,16 +29,16 @@ class WaitTiming:
 
     :param not_found_grace: a send that was just accepted may not be readable yet: a 404 counts as an error only this
         long after the first poll.
-    :param least_interval: the shortest interval between polls, whatever the task asks for.
-    :param least_poll: time for the pages of a timeline, also if the deadline comes first: the last poll is there.
-    :param worker_polls: when a task polls before it defers, counted from the first poll. Most mail is delivered by the
+    :param least_interval: the shortest interval between polls, whatever the task requests.
+    :param least_poll: least time for reading all pages of a timeline: the last poll starts at the deadline.
+    :param worker_polls: when a task polls before it defers, counted from the first poll. Most email is delivered by the
         last of them, and a deferral costs Airflow about 3 s and a second worker process.
-    :param resume_after: a task that resumes sooner than this after it deferred is at times killed by Airflow's
-        scheduler, which still sees the old process.
-    :param rate_limit_wait: the wait after a 429 that names no time. The API's rate limits are per minute.
+    :param resume_after: least time from the deferral of a task to its resumption. Airflow's scheduler may still see the
+        old process, and then may kill a task that resumes sooner.
+    :param rate_limit_wait: the wait after a 429 without a wait time. The API's rate limits are per minute.
     :param rate_limit_spread: tasks that were refused in the same second resume spread over at least this time.
-    :param failed_lookup: for how long a failed lookup of a connection counts for the other waits as well.
-    :param restart: longest pause before a wait goes on after a failed lookup, or after its watcher crashed.
+    :param failed_lookup: for how long other waits reuse the error of a failed connection lookup.
+    :param restart: longest pause before a wait continues after a failed lookup, or after its watcher crashed.
     """
 
     not_found_grace: float = 60.0
@@ -71,8 +71,8 @@ Status = Literal["reached", "failed", "timeout", "error"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a wait ended. Travels from the triggerer to the worker as JSON; holds no recipient and no secret.
+class WaitOutcome:
+    """How a wait ended. Passed from the triggerer to the worker as JSON; holds no recipient and no secret.
 
     :param status: ``reached`` (the target), ``failed`` (a failure event), ``timeout``, or ``error`` (the timeline
         cannot be read).
@@ -89,18 +89,18 @@ class Ending:
     message: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The ending as a trigger event's payload."""
+        """The outcome as a trigger event's payload."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, payload: object) -> Ending:
+    def from_json(cls, payload: object) -> WaitOutcome:
         """Read a trigger event's payload.
 
-        :raises ValueError: it is not from this package's trigger: a task must not succeed because of it.
+        :raises ValueError: it is not from this package's trigger, so the task must not succeed.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(payload, Mapping) or payload.get("status") not in get_args(Status):
-            raise ValueError(f"the trigger came back with {payload!r}, which is not the outcome of a wait")
+            raise ValueError(f"the trigger returned {payload!r}, which is not the outcome of a wait: clear the task")
         return cls(**{name: value for name, value in payload.items() if name in names})
 
     @property
@@ -111,7 +111,7 @@ class Ending:
 
 @dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Wait:
-    """One wait for one send: takes timelines and errors, and returns an :class:`Ending` once one of them decides.
+    """One wait for one send: takes timelines and errors, and returns a :class:`WaitOutcome` once one of them decides.
 
     :param target: the event to wait for, see :data:`~.event_types.TARGETS`.
     :param fail_on: events that end the wait as a failure.
@@ -128,14 +128,14 @@ class Wait:
     deadline: float
     seen: float | None = None
     #: The error of the last poll, ``None`` if it succeeded.
-    trouble: FluxomailError | None = dataclasses.field(default=None, init=False)
+    last_error: FluxomailError | None = dataclasses.field(default=None, init=False)
     #: Whether the last poll failed in another way than the one before. Only then is the error logged.
-    trouble_is_new: bool = dataclasses.field(default=False, init=False)
+    error_is_new: bool = dataclasses.field(default=False, init=False)
     _last_event: str = dataclasses.field(default="nothing on its timeline", init=False)
 
-    def on_timeline(self, timeline: Timeline) -> Ending | None:
+    def on_timeline(self, timeline: Timeline) -> WaitOutcome | None:
         """Judge a timeline, or the new events of one; return ``None`` if the wait continues."""
-        self.trouble, self.trouble_is_new = None, False
+        self.last_error, self.error_is_new = None, False
         if timeline.events:
             last = timeline.events[-1]
             self._last_event = f"last event: {last.type}{f' at {_iso(last.time)}' if last.time else ''}"
@@ -155,13 +155,13 @@ class Wait:
         )
         return self._end("failed", event=event.type, time=when, message=str(error))
 
-    def on_error(self, error: FluxomailError, now: float) -> Ending | None:
+    def on_error(self, error: FluxomailError, now: float) -> WaitOutcome | None:
         """Judge the error of a poll; return ``None`` if the wait continues.
 
         Past the deadline a 404 counts like a timeline without events: the wait times out, in every mode.
         """
-        self.trouble_is_new = type(error) is not type(self.trouble)
-        self.trouble = error
+        self.error_is_new = type(error) is not type(self.last_error)
+        self.last_error = error
         if isinstance(error, FluxomailNotFoundError):
             grace = timing().not_found_grace
             if now - self.started < grace or now >= self.deadline:
@@ -172,11 +172,11 @@ class Wait:
             return None
         return self._end("error", message=f"cannot read the timeline: {error}")
 
-    def timed_out(self) -> Ending:
+    def timed_out(self) -> WaitOutcome:
         """End the wait at its deadline."""
-        trouble = f"; the last poll failed: {self.trouble}" if self.trouble else ""
+        why = f"; the last poll failed: {self.last_error}" if self.last_error else ""
         waited = f"not {self.target} within {self.deadline - self.started:.0f} s"
-        return self._end("timeout", message=f"{waited}; {self._last_event}{trouble} (send id {self.send_id})")
+        return self._end("timeout", message=f"{waited}; {self._last_event}{why} (send id {self.send_id})")
 
     def delay(self, interval: float, now: float, draw: Callable[[], float] = random.random) -> float:
         """Return the seconds until the next poll: ``interval`` with jitter, but never before the server allows it.
@@ -184,23 +184,23 @@ class Wait:
         The last poll is at the deadline, so that an event just before it still counts.
         """
         spread = jittered(max(interval, timing().least_interval), draw=draw)
-        return max(0.0, min(max(spread, self.asked), self.deadline - now))
+        return max(0.0, min(max(spread, self.requested_wait), self.deadline - now))
 
     @property
-    def asked(self) -> float:
-        """Seconds that the server asked to wait in its last response, as far as it is obeyed; 0 if it did not."""
-        return hold_seconds(self.trouble.retry_after if self.trouble else None)
+    def requested_wait(self) -> float:
+        """Seconds that the server asked to wait in its last response, as far as that is obeyed; 0 if it did not."""
+        return hold_seconds(self.last_error.retry_after if self.last_error else None)
 
     def poll_seconds(self, now: float) -> float:
         """Return how long a poll may take, all pages of the timeline together."""
         return max(self.deadline - now, timing().least_poll)
 
-    def _end(self, status: Status, **facts: Any) -> Ending:
-        return Ending(status=status, send_id=self.send_id, target=self.target, **facts)
+    def _end(self, status: Status, **facts: Any) -> WaitOutcome:
+        return WaitOutcome(status=status, send_id=self.send_id, target=self.target, **facts)
 
 
-#: How an error names a failure, where its own name is no verb.
-_PHRASES: Final = {"complained": "was complained of as spam", "dropped": "was dropped"}
+#: How an error names a failure event whose type does not fit into the sentence.
+_PHRASES: Final = {"complained": "was reported as spam", "dropped": "was dropped"}
 
 
 def _iso(moment: datetime) -> str:
@@ -213,5 +213,5 @@ def format_time(moment: float) -> str:
 
 
 def now() -> float:
-    """Return epoch seconds. Deadlines pass between processes and machines, so a monotonic clock is of no use."""
+    """Return epoch seconds. Not a monotonic clock, because deadlines are passed between processes and machines."""
     return time.time()

@@ -1,4 +1,4 @@
-"""The states of a wait that a watcher looks after, and what moves it from one to the next.
+"""The states of a watched wait, and what moves it from one to the next.
 
 ::
 
@@ -19,15 +19,15 @@ POLLED
 JOINING
     Polled as before, while the list is read for what happened between the last poll and the start of the stream.
 FOLLOWING
-    Every event since the last poll is known and the next ones come by the stream. Polled seldom, in case one is lost.
+    Every event since the last poll is known and the next ones come on the stream. Polled rarely, in case one is lost.
 SETTLING
-    As FOLLOWING, with an event that is judged in a moment: an earlier one may be right behind it.
+    As FOLLOWING, with an event that is judged after a short delay: an earlier one may come right after it.
 ENDED
-    The wait has its ending.
+    The wait has its outcome.
 
-The way of an event: :class:`.EventFeed` reads it from the stream; :class:`.EventFollower` keeps it and passes it to
+The path of an event: :class:`.EventFeed` reads it from the stream; :class:`.EventFollower` keeps it and passes it to
 :meth:`WatchedWaits.on_event`, which moves the wait to SETTLING; :meth:`.Wait.on_timeline` judges it;
-:meth:`WatchedWaits.end` wakes :meth:`.Watcher.watch`, and that returns the ending to the task's trigger.
+:meth:`WatchedWaits.end` wakes :meth:`.Watcher.watch`, and that returns the outcome to the task's trigger.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from airflow_provider_fluxomail.client.watching.wait import now
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.errors import FluxomailError
     from airflow_provider_fluxomail.client.events import FeedEvent
-    from airflow_provider_fluxomail.client.watching.wait import Ending, Wait
+    from airflow_provider_fluxomail.client.watching.wait import Wait, WaitOutcome
 
 FOLLOWING_EVENTS: Final = "Following the organization's event stream."
 POLLING: Final = "Polling the send's timeline every %g s, within poll_share of the rate limit."
@@ -60,12 +60,12 @@ _LEAST_GAP: Final = 5.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WatchTiming:
-    """When a watcher does what. All but the counts are in seconds.
+    """Thresholds and intervals of a watcher. All but the counts are in seconds.
 
     :param follow_above: more waits than these follow the event stream.
     :param follow_below: fewer than these are polled again.
     :param reconcile: least time between two polls of a wait that follows the stream.
-    :param settle: from an event to its judgement: an earlier one may be right behind it.
+    :param settle: from receiving an event to judging it: an earlier one may come right after it.
     :param patience: for how long the stream may be down before its waits are polled.
     :param retry_events: time until a stream that is not available (402, 403, 404) is requested again.
     :param list_pages: pages of the list that are read for waits that join, at least.
@@ -86,7 +86,7 @@ class WatchTiming:
 
 
 class State(enum.Enum):
-    """Where a wait is; the module's docstring shows what moves it."""
+    """The state of a wait; the module's docstring shows the transitions."""
 
     POLLED = "polled"
     JOINING = "joining"
@@ -95,7 +95,7 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
-#: Which states follow which.
+#: The allowed transitions.
 NEXT: Final = {
     State.POLLED: {State.JOINING, State.FOLLOWING, State.ENDED},
     State.JOINING: {State.POLLED, State.FOLLOWING, State.ENDED},
@@ -121,11 +121,11 @@ class WatchedWait:
     due: float = 0.0
     #: Events that were received and not judged yet.
     events: tuple[Event, ...] = ()
-    ending: Ending | FluxomailError | None = None
+    ending: WaitOutcome | FluxomailError | None = None
     lines: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     woken: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
-    async def until_ended(self) -> Ending | FluxomailError | None:
+    async def until_ended(self) -> WaitOutcome | FluxomailError | None:
         """Log what happens until the wait has ended; return the ending."""
         while True:
             while self.lines:
@@ -136,7 +136,7 @@ class WatchedWait:
             self.woken.clear()
 
     def note(self, level: int, text: str) -> None:
-        """Write a line to the task's log, in the task's own context."""
+        """Queue a line for the task's log, which is written in the task's own context."""
         self.lines.append((level, text))
         self.woken.set()
 
@@ -161,7 +161,7 @@ class WatchedWaits:
         self.stream_is_up = False
         self._by_send: dict[str, list[WatchedWait]] = {}
         self._count = 0
-        # Those in these states, in the order in which they came to them; of those that settle, when each is judged.
+        # The waits in these states, in the order in which they entered them; with SETTLING, when each is judged.
         self.joining: dict[WatchedWait, None] = {}
         self._settling: dict[WatchedWait, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -170,11 +170,11 @@ class WatchedWaits:
         return self._count
 
     def __iter__(self) -> Iterator[WatchedWait]:
-        """Those that have not ended."""
+        """Iterate over the waits that have not ended."""
         return (watched for waits in self._by_send.values() for watched in waits if watched.state is not State.ENDED)
 
     def add(self, watched: WatchedWait) -> None:
-        """Look after one more wait."""
+        """Add a wait."""
         self._by_send.setdefault(watched.wait.send_id, []).append(watched)
         self._count += 1
         if watched.wait.seen is None:
@@ -183,7 +183,7 @@ class WatchedWaits:
             self.plan_next(watched)
 
     def remove(self, watched: WatchedWait) -> None:
-        """Let go of a wait; one that has not ended was cancelled."""
+        """Remove a wait; one that has not ended was cancelled."""
         self.end(watched, None)
         waits = self._by_send[watched.wait.send_id]
         waits.remove(watched)
@@ -193,11 +193,11 @@ class WatchedWaits:
         self.queue.remove(watched, self._count)
 
     def mode(self, watched: WatchedWait) -> str:
-        """Describe how a wait is looked after."""
+        """Describe for the log how a wait learns of its event."""
         return FOLLOWING_EVENTS if self.stream_is_up else POLLING % watched.interval
 
     def plan_next(self, watched: WatchedWait) -> None:
-        """Plan the next poll, as the state of the wait asks for."""
+        """Plan the next poll, as the state of the wait requires."""
         if watched.follows:
             delay = jittered(max(self._timing.reconcile, watched.age / 6))
         else:
@@ -225,7 +225,7 @@ class WatchedWaits:
                     self._move(watched, State.POLLED)
 
     def poll(self, watched: WatchedWait, within: float = 0.0) -> None:
-        """Poll the wait at some moment of the next seconds: events are not enough."""
+        """Poll the wait again, at a random time ``within`` seconds: events are not enough."""
         self._move(watched, State.POLLED)
         self.queue.plan(watched, max(watched.not_before, now() + random.uniform(0, within)))
 
@@ -242,7 +242,7 @@ class WatchedWaits:
         self.plan_next(watched)
 
     def on_event(self, received: FeedEvent) -> None:
-        """Take an event of the stream or the list."""
+        """Handle an event of the stream or the list."""
         for watched in self._by_send.get(received.send_id, ()):
             watched.events += (received.event,)
             if watched.state is State.FOLLOWING:
@@ -250,7 +250,7 @@ class WatchedWaits:
             elif watched.state is State.POLLED and self.stream_is_up:
                 self.queue.plan(watched, max(watched.not_before, now() + self._timing.settle))
 
-    def end(self, watched: WatchedWait, ending: Ending | FluxomailError | None) -> None:
+    def end(self, watched: WatchedWait, ending: WaitOutcome | FluxomailError | None) -> None:
         """End the wait, once."""
         if watched.state is not State.ENDED:
             self._move(watched, State.ENDED)
@@ -258,7 +258,7 @@ class WatchedWaits:
             watched.woken.set()
 
     def _settle(self, watched: WatchedWait) -> None:
-        """Judge what was received in a moment."""
+        """Judge the received events after a short delay."""
         if watched.events and watched.state is State.FOLLOWING:
             self._move(watched, State.SETTLING)
             self._settling[watched] = asyncio.get_running_loop().time() + self._timing.settle
@@ -267,7 +267,7 @@ class WatchedWaits:
     def _judge_later(self) -> None:
         if self._timer is None and self._settling:
             due = next(iter(self._settling.values()))
-            # In no context of a task's: its log is not for the others.
+            # Outside of any task's context: its log is not for the lines of the others.
             self._timer = asyncio.get_running_loop().call_at(due, self._judge, context=contextvars.Context())
 
     def _judge(self) -> None:
@@ -282,7 +282,7 @@ class WatchedWaits:
         self._judge_later()
 
     def _move(self, watched: WatchedWait, state: State) -> None:
-        """Change a state: the only place that does."""
+        """Change a wait's state. Nothing else does."""
         if state is watched.state:
             return
         if state not in NEXT[watched.state]:

@@ -1,7 +1,7 @@
 """One watcher for all waits of an event loop on one key: few requests, however many waits.
 
 Few waits are polled, within a share of the key's rate limit. Many follow the organization's event stream together, and
-their timelines are polled only seldom, in case the stream has lost an event. Where the events are not available (402,
+their timelines are polled only rarely, in case the stream has lost an event. Where the events are not available (402,
 403, 404), many waits are polled too. :mod:`.watched_wait` has the states of a wait.
 """
 
@@ -24,7 +24,14 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
 from airflow_provider_fluxomail.client.watching.event_follower import EventFollower
-from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, READABLE_AGAIN, Ending, Wait, format_time, now
+from airflow_provider_fluxomail.client.watching.wait import (
+    CANNOT_READ,
+    READABLE_AGAIN,
+    Wait,
+    WaitOutcome,
+    format_time,
+    now,
+)
 from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits, WatchTiming
 
 if TYPE_CHECKING:
@@ -38,7 +45,7 @@ REQUESTS_AT_ONCE: Final = 4
 
 
 class Watcher:
-    """Looks after waits until the last of them has left. Belongs to one event loop.
+    """Watches waits until the last of them has ended. Belongs to one event loop.
 
     ::
 
@@ -46,7 +53,7 @@ class Watcher:
 
     :param share: the part of the key's rate limit that it may use.
     :param follow: whether many waits may follow the event stream.
-    :param on_end: called once it takes no more waits.
+    :param on_end: called once it accepts no more waits.
     """
 
     def __init__(
@@ -61,7 +68,7 @@ class Watcher:
         self.settings = settings
         #: Whether Fluxomail has accepted the key at least once.
         self.accepted = False
-        #: Whether it takes no more waits.
+        #: Whether it accepts no more waits.
         self.ended = False
         self._timing = timing or WatchTiming()
         self._on_end = on_end
@@ -78,14 +85,14 @@ class Watcher:
 
     async def watch(
         self, wait: Wait, *, interval: float, log: Callable[[int, str], None], not_before: float = 0.0
-    ) -> Ending:
-        """Look after a wait until it ends; may be cancelled.
+    ) -> WaitOutcome:
+        """Watch a wait until it ends; may be cancelled.
 
         :param interval: seconds between polls of its timeline.
         :param log: writes a line to the log of the waiting task: level, text.
         :param not_before: epoch seconds before which its timeline is not polled.
         :raises FluxomailAuthError: the key is not accepted.
-        :raises FluxomailWatcherError: this watcher has crashed; another one can go on with the wait.
+        :raises FluxomailWatcherError: this watcher has crashed; another one can continue the wait.
         """
         if self.ended:
             raise RuntimeError("this watcher has ended")
@@ -106,16 +113,16 @@ class Watcher:
             if not len(self._waits):
                 self._end()
             if self.ended and self._main is not None:
-                # The last wait leaves nothing behind, not even for a moment.
+                # When the last wait returns, everything is closed.
                 await asyncio.shield(self._main)
         if isinstance(ending, FluxomailError):
             # A copy: a thousand waits that raise the same one would make its traceback grow.
             raise copy.copy(ending)
-        assert ending is not None, "only a wait that leaves has no ending"
+        assert ending is not None, "only a cancelled wait has no ending"
         return ending
 
     def _end(self, error: FluxomailError | None = None) -> None:
-        """Take no more waits; those that are left end with ``error``."""
+        """Accept no more waits; the remaining ones end with ``error``."""
         if not self.ended:
             self.ended = True
             self._on_end(self)
@@ -149,7 +156,7 @@ class Watcher:
         """Read one timeline, within a turn that was acquired."""
         wait = watched.wait
         # The stream has every event from here on; should it break, what it misses is read from the list.
-        generation, began, trouble = self._follower.generation, now(), wait.trouble
+        generation, began, error_before = self._follower.generation, now(), wait.last_error
         try:
             within = wait.poll_seconds(began)
             timeline = await self._client.get_timeline(wait.send_id, max_attempts=1, within=within)
@@ -160,12 +167,12 @@ class Watcher:
             error = as_response_error(failure)
             self._turns.on_error(error)
             ending = wait.on_error(error, now())
-            if wait.trouble_is_new:
+            if wait.error_is_new:
                 watched.note(logging.WARNING, CANNOT_READ % error)
         else:
             self._turns.on_success()
             wait.seen = began
-            if trouble:
+            if error_before:
                 watched.note(logging.INFO, READABLE_AGAIN)
         finally:
             self._turns.release()
@@ -174,7 +181,7 @@ class Watcher:
         if ending is not None:
             self._waits.end(watched, ending)
         if watched.state is not State.ENDED:
-            if wait.trouble is None:
+            if wait.last_error is None:
                 self._follower.join(watched, polled_in=generation)
             if not watched.due:
                 self._waits.plan_next(watched)
@@ -184,7 +191,7 @@ class Watcher:
             await asyncio.sleep(1.0)
             moment = now()
             if self._waits.queue.is_due(moment):
-                # The rate limit, or an outage, holds the polls.
+                # The rate limit, or an outage, delays the polls.
                 for watched in list(self._waits):
                     if moment > watched.wait.deadline + self._timing.last_poll:
                         self._waits.end(watched, watched.wait.timed_out())
@@ -192,7 +199,7 @@ class Watcher:
             self._report()
 
     def _report(self) -> None:
-        """Report how many waits there are, if it has changed: not for each of a thousand that come at once."""
+        """Report the number of waits if it has changed: once, not for each of a thousand that start together."""
         state = len(self._waits), self._waits.stream_is_up
         if state != self._reported and not self.ended:
             self._reported = state
@@ -203,7 +210,7 @@ class Watcher:
         self.accepted = self.accepted or (response.status != 401 and response.status < 500)
 
     def _on_failure(self, error: BaseException) -> None:
-        """Let go of all waits with the error of a task: none must hang. Their triggers start another watcher."""
+        """End all waits with the error of a background task, so that none hangs. Their triggers start a new watcher."""
         if isinstance(error, FluxomailAuthError):
             self._end(error)
         else:

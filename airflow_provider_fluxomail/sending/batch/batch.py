@@ -21,7 +21,7 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.sending.batch.rows import Row
-from airflow_provider_fluxomail.sending.batch.sender import Flight, Outcome, Sender
+from airflow_provider_fluxomail.sending.batch.sender import Flight, MessageOutcome, Sender
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.settings import ClientSettings
@@ -65,9 +65,9 @@ class Batch:
         self._sleep = sleep
         self._pacer = Pacer(clock=clock)
         self._sender = Sender(settings, self._pacer)
-        self._flights: dict[concurrent.futures.Future[Outcome], Flight] = {}
+        self._flights: dict[concurrent.futures.Future[MessageOutcome], Flight] = {}
         # Those of them that are done: checking each one would take as long as everything else here.
-        self._landed: queue.SimpleQueue[concurrent.futures.Future[Outcome]] = queue.SimpleQueue()
+        self._landed: queue.SimpleQueue[concurrent.futures.Future[MessageOutcome]] = queue.SimpleQueue()
 
     def stop(self) -> None:
         """Make :meth:`run` end soon. May be called from anywhere, a signal handler too."""
@@ -92,7 +92,7 @@ class Batch:
                 outcomes.fail(error)
                 self._collect()
             except BaseException:
-                # Told to end: wait for the outstanding responses, and start nothing more.
+                # The task is being stopped: wait for the outstanding responses, and start nothing more.
                 self._sender.ended.set()
                 with contextlib.suppress(FluxomailError):
                     self._abandon()
@@ -133,7 +133,7 @@ class Batch:
             ) from error
 
     def _wait_for_turn(self) -> bool:
-        """Wait until one more message may start; ``False``: the batch ends."""
+        """Wait until one more message may start; return ``False`` if the batch ends instead."""
         held = 0.0
         while True:
             self._take_landed(0.0)

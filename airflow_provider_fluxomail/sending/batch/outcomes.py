@@ -17,7 +17,7 @@ from airflow_provider_fluxomail.client.errors import (
 )
 from airflow_provider_fluxomail.sending.batch.progress import Progress, RowDigest
 from airflow_provider_fluxomail.sending.batch.requested import Requested
-from airflow_provider_fluxomail.sending.batch.sender import Outcome
+from airflow_provider_fluxomail.sending.batch.sender import MessageOutcome
 from airflow_provider_fluxomail.sending.send_record import recipient_digest
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Outcomes:
         self._settled_at_start = self.counts.settled
 
     def wants(self, flight: Flight) -> bool:
-        """Return whether a message must be requested. Each is asked about once, in order."""
+        """Return whether a message must be requested. Call it once for each message, in order."""
         # Includes the recipient: a row's own key may belong to another recipient than in an earlier try.
         digest = recipient_digest(flight.identity.key, flight.row.message.to)
         if not self.progress.wants(flight.position, digest):
@@ -143,7 +143,7 @@ class Outcomes:
             return False
         if error := self._requested.refusal(flight.position, flight.identity.key):
             self._in_doubt += 1
-            self.settle(flight, Outcome("rejected", error=error))
+            self.settle(flight, MessageOutcome("rejected", error=error))
             return False
         return True
 
@@ -152,7 +152,7 @@ class Outcomes:
         if self._requested.start(flight.position):
             self._announce(self.state(ended=False))
 
-    def settle(self, flight: Flight, outcome: Outcome) -> None:
+    def settle(self, flight: Flight, outcome: MessageOutcome) -> None:
         error, sent, row = outcome.error, outcome.sent, flight.row
         nothing = error is not None and not error.ambiguous and not isinstance(error, FluxomailUnknownOutcomeError)
         self._requested.finish(flight.position, sent=sent is not None, stored_nothing=nothing)
@@ -193,7 +193,7 @@ class Outcomes:
         counts = self.counts
         self.fail(
             FluxomailBatchUnfinishedError(
-                f"the task was told to end when {counts.settled} of {counts.total} messages were done", counts=counts
+                f"the task was stopped when {counts.settled} of {counts.total} messages were done", counts=counts
             )
         )
 

@@ -22,7 +22,7 @@ MAX_RANGES: Final = 400
 class Progress:
     """Tracks the outcome of each message of one task.
 
-    :param state: an earlier result of :meth:`state`; anything else counts as none, as the same keys are safe again.
+    :param state: an earlier result of :meth:`state`; anything else is ignored, which is safe with the same keys.
     :param same_try: whether it is from the same try of the task. A new try requests rejected messages again: the cause
         may have been fixed.
     :ivar known: the position below which messages were requested earlier.

@@ -27,7 +27,7 @@ _PRECISION: Final = 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Asked:
+class _StoredRequests:
     """What is stored. The names of the fields never change.
 
     :param scope: changes when all keys do, as after a clear with ``resend_on_clear``.
@@ -50,7 +50,7 @@ class _Asked:
     open: list[list[float]]
 
     @classmethod
-    def read(cls, state: Mapping[str, Any]) -> _Asked | None:
+    def read(cls, state: Mapping[str, Any]) -> _StoredRequests | None:
         try:
             asked = cls(**state["asked"])
             numbers = [asked.since, asked.done, asked.until, asked.at, asked.checked]
@@ -72,13 +72,13 @@ class Requested:
     def __init__(self, state: Mapping[str, Any], *, scope: str = "", retention: Retention | None = None) -> None:
         self._scope = scope
         self._retention = retention or Retention()
-        earlier = _Asked.read(state)
+        earlier = _StoredRequests.read(state)
         self._earlier = earlier if earlier and earlier.scope == scope else None
         self._since = self._earlier.since if self._earlier else None
         self._open: dict[int, float] = {}
         for first, last, asked in self._earlier.open if self._earlier else ():
             self._open |= dict.fromkeys(range(int(first), int(last) + 1), asked)
-        # What may have been requested has changed until its digest shows the contrary.
+        # Assume that rows which may have been requested changed, until their digest shows the contrary.
         self._changed = self._earlier is not None
         self._hash = hashlib.sha256()
         self._digests: dict[int, str] = {}
@@ -141,7 +141,7 @@ class Requested:
         elif self._earlier and self._earlier.until > done:
             until, at = max(until, self._earlier.until), self._earlier.at
         checked = min((until + BLOCK - 1) // BLOCK * BLOCK, self._total)
-        asked = _Asked(
+        asked = _StoredRequests(
             scope=self._scope,
             account=self._earlier.account if self._earlier else self._retention.account,
             since=self._since,

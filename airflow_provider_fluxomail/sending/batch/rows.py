@@ -41,7 +41,7 @@ MAX_NAMED: Final = 20
 class Row:
     """One message of a batch.
 
-    :param where: its name for people: ``line 7`` of a file, ``messages[7]`` of a list.
+    :param where: its position, for people: ``line 7`` of a file, ``messages[7]`` of a list.
     :param message: the message.
     :param key: the name that its author gave it, ``None`` if it is identified by its recipient.
     :param part: distinguishes it in an idempotency key, the same in every try and in any order.
@@ -215,7 +215,7 @@ def given_fields(fields: Mapping[str, Any], *, folder: object = None) -> dict[st
 
 
 def _is_absent(value: object) -> bool:
-    """Tell whether a table has no value: ``None``, or what pandas has for it, NaN, NaT and NA."""
+    """Return whether a table has no value: ``None``, or what pandas has for it, NaN, NaT and NA."""
     if value is None or type(value).__name__ == "NAType":
         return True
     # Of all scalars, only these are not equal to themselves.

@@ -32,7 +32,7 @@ class Flight:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class MessageOutcome:
     """The outcome of one message; without a ``kind``, the error concerns all messages, and this one has no outcome."""
 
     kind: Kind | None
@@ -58,15 +58,15 @@ class Sender:
         self.ended = threading.Event()
         self.redirected = 0
 
-    def send(self, flight: Flight) -> Outcome:
+    def send(self, flight: Flight) -> MessageOutcome:
         """Send a message once."""
         try:
             sent = send_once(flight.row.message, flight.identity, self._client())
         except Exception as caught:  # noqa: BLE001 - about this message only, unless it says otherwise
             error = unexpected(caught)
             kind: Kind = "rejected" if error.permanent else "unknown"
-            return Outcome(kind if error.concerns_one_message else None, error=error)
-        return Outcome("replayed" if is_foreign(sent) else "sent", sent)
+            return MessageOutcome(kind if error.concerns_one_message else None, error=error)
+        return MessageOutcome("replayed" if is_foreign(sent) else "sent", sent)
 
     def close(self) -> None:
         """Close the open connections."""
@@ -93,4 +93,4 @@ class Sender:
 
     def _sleep(self, seconds: float) -> None:
         if self.ended.wait(seconds):
-            raise FluxomailConnectionError("the task was told to end before the message was retried")
+            raise FluxomailConnectionError("the task was stopped before the message was retried")

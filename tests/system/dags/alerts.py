@@ -18,7 +18,7 @@ DEFAULTS: dict[str, Any] = {"schedule": None, "start_date": datetime(2026, 1, 1,
 
 
 class Task(BaseOperator):
-    """Ends as it is told."""
+    """Ends as its parameter says."""
 
     def __init__(self, *, how: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

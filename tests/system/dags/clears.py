@@ -50,7 +50,7 @@ with DAG("clears_upstream", **DEFAULTS):
 
     @task
     def prepare() -> None:
-        """Something that the mail is about."""
+        """Something that the email is about."""
 
     prepare() >> sends()
 
@@ -64,7 +64,7 @@ with DAG("clears_remapped", **DEFAULTS):
 
     @task
     def people(name: str) -> list[str]:
-        """Who gets mail; in another order once the task is cleared."""
+        """Who gets an email; in another order once the task is cleared."""
         context = get_current_context()
         order = [0, 1, 2] if context["ti"].try_number == 1 else [2, 1, 0]
         return [address(context["run_id"], name, index) for index in order]

@@ -22,7 +22,7 @@ def address(run_id: str, task_id: str) -> str:
 
 
 class HaltingOperator(FluxomailSendOperator):
-    """On its first try, says where it is and goes on only when it may."""
+    """On its first try, says where it is and continues only when it may."""
 
     def pre_execute(self, context: Any) -> None:
         """Halt before anything is sent."""

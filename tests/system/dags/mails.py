@@ -1,4 +1,4 @@
-"""Airflow's own mails, by ``[email] email_backend``: of tasks that fail, and of code that calls ``send_email``."""
+"""Airflow's own emails, by ``[email] email_backend``: of tasks that fail, and of code that calls ``send_email``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with DAG(
 
     @task(email=["quiet@example.org"], email_on_retry=False, email_on_failure=True, retries=1)
     def recovers(ti: Any = None) -> None:
-        """Fail once, of which nobody wants to know."""
+        """Fail once, with no email about it."""
         if ti.try_number == 1:
             raise ValueError("no rows")
 

@@ -1,4 +1,4 @@
-"""Tasks that meet a rate limit, or what no retry mends: with what every supported Airflow has."""
+"""Tasks that meet a rate limit, or an error that no retry fixes: with what every supported Airflow has."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def fail_once(context: Any, _: Any = None) -> None:
 
 
 def mail(to: str) -> dict[str, Any]:
-    """A message to somebody."""
+    """A message to one recipient."""
     return {"to": f"{to}@example.org", "subject": "Reminder", "content": "Friday at noon."}
 
 

@@ -1,4 +1,4 @@
-"""One Airflow, one sandbox and one StatsD for all tests of this folder, and the runs that they look at."""
+"""One Airflow, one sandbox and one StatsD for all tests of this folder, and the runs that they check."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from scripts.testbed.sandbox import SEND_PATH, Sandbox
 from tests.system.airflows import AIRFLOW_2, DAGS, Processes, connection
 from tests.system.shared.statsd import Statsd
 
-#: Only a hang takes so long; nothing is measured by it.
+#: Only a hang takes this long; nothing is measured by it.
 LIMIT: Final = 300.0
 RUN_ID: Final = "run"
-#: Its run goes on until somebody answers a question.
+#: Its run continues until a person responds.
 UNENDING: Final = "alerts_late"
 #: Each Dag runs once.
 DAG_IDS: Final = (
@@ -93,7 +93,7 @@ class Scene(Processes):
     # What happens
 
     def a_worker_has_died(self) -> bool:
-        """Wait until a task's process and the worker that looks after it are killed; whether they still ran."""
+        """Wait until a task's process and the worker that supervises it are killed; whether they still ran."""
         return self._kill.result()
 
     def waits_have_ended(self) -> dict[str, str]:
@@ -150,11 +150,11 @@ class Scene(Processes):
     # What the sandbox says
 
     def mails(self, to: str) -> list[dict[str, Any]]:
-        """All mails to somebody."""
+        """All emails to one recipient."""
         return self.sandbox.stored(to=to)[1]
 
     def subjects(self, to: str) -> list[str]:
-        """The subjects of all mails to somebody, in the order of the alphabet."""
+        """The subjects of all emails to one recipient, in alphabetical order."""
         return sorted(row["subject"] for row in self.mails(to))
 
     def asked(self, key: str) -> int:

@@ -19,8 +19,8 @@ WRONG_KEY: Final = "fm_a_key_that_nobody_has"
 
 def on_the_api_server(scene: Scene, connection: dict[str, Any]) -> tuple[bool, str]:
     """What the button of the UI does."""
-    answer = scene.airflow.call("POST", "connections/test", json={"connection_id": "probe", **connection})
-    return answer["status"], answer["message"]
+    response = scene.airflow.call("POST", "connections/test", json={"connection_id": "probe", **connection})
+    return response["status"], response["message"]
 
 
 def on_a_worker(scene: Scene, connection: dict[str, Any]) -> tuple[bool, str]:
@@ -42,22 +42,22 @@ def test_the_button(scene: Scene, button: Callable[[Scene, dict[str, Any]], tupl
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     good: dict[str, Any] = {"conn_type": "fluxomail", "host": scene.sandbox.url, "password": API_KEY}
-    answers = {
+    responses = {
         "good": button(scene, good),
         "wrong key": button(scene, {**good, "password": WRONG_KEY}),
         "unreachable": button(scene, {**good, "host": closed, "extra": '{"timeout": 2}'}),
         "misspelt": button(scene, {**good, "extra": '{"redirect_too": "staging@example.org"}'}),
     }
-    assert answers["good"] == (True, "The API key is accepted, and may read sends.")
+    assert responses["good"] == (True, "The API key is accepted, and may read sends.")
     for name, words in [
         ("wrong key", "The API key is not accepted"),
         ("unreachable", "Fluxomail cannot be reached"),
         ("misspelt", "did you mean 'redirect_to'?"),
     ]:
-        ok, text = answers[name]
+        ok, text = responses[name]
         assert not ok
         assert words in text, (name, text)
-    for _, text in answers.values():
+    for _, text in responses.values():
         assert API_KEY not in text
         assert WRONG_KEY not in text
     assert scene.logs_with(WRONG_KEY) == []

@@ -58,7 +58,7 @@ def test_a_success_ends_without_a_worker_where_it_can(scene: Scene) -> None:
 
 
 def link(scene: Scene, task: str) -> str | None:
-    """The task's link, as Airflow's UI asks for it."""
+    """The task's link, as Airflow's UI requests it."""
     answer: Any = scene.airflow.call("GET", f"dags/{DAG_ID}/dagRuns/{RUN_ID}/taskInstances/{task}/links")
     found: str | None = answer.get("extra_links", answer).get("Fluxomail timeline")
     return found

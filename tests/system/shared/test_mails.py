@@ -1,4 +1,4 @@
-"""``[email] email_backend``: the mails that Airflow sends itself, and a connection that keeps mail from strangers."""
+"""``[email] email_backend``: the emails that Airflow sends itself, and a connection that keeps email from strangers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def alert(task_id: str, state: str, try_number: int, *, dag_id: str = DAG_ID) ->
     return f"Airflow alert: {dag_id}.{task_id} {RUN_ID} [{state}] try {try_number}"
 
 
-def test_failure_and_retry_are_one_mail_each_to_each_recipient(scene: Scene) -> None:
+def test_failure_and_retry_are_one_email_each_to_each_recipient(scene: Scene) -> None:
     scene.ended(DAG_ID)
     wanted = [alert("fails", "failed", 2), alert("fails", "up_for_retry", 1)]
     assert scene.subjects("owner@example.org") == wanted
@@ -38,7 +38,7 @@ def test_failure_and_retry_are_one_mail_each_to_each_recipient(scene: Scene) -> 
     assert scene.mails("owner@customer.example") == []
 
 
-def test_promise_1_a_task_that_crashed_is_one_mail_though_airflow_2_asks_for_more(scene: Scene) -> None:
+def test_promise_1_a_task_that_crashed_sends_one_email_although_airflow_2_requests_more(scene: Scene) -> None:
     assert scene.a_worker_has_died()
     scene.ended("alerts_dead")
     (mail,) = scene.mails("crashes@example.org")
@@ -51,22 +51,22 @@ def test_promise_1_a_task_that_crashed_is_one_mail_though_airflow_2_asks_for_mor
         assert scene.asked(mail["idempotency_key"]) >= 2
 
 
-def test_a_retry_of_which_nobody_wants_to_know_sends_nothing(scene: Scene) -> None:
+def test_a_retry_with_email_on_retry_off_sends_nothing(scene: Scene) -> None:
     scene.ended(DAG_ID)
     assert scene.last_tries(DAG_ID)["recovers"].try_number == 2
     assert scene.mails("quiet@example.org") == []
 
 
-def test_a_recipient_that_is_refused_keeps_the_mail_from_nobody_else(scene: Scene) -> None:
+def test_a_refused_recipient_does_not_keep_the_email_from_the_others(scene: Scene) -> None:
     scene.ended(DAG_ID)
-    # Airflow 2 takes the error for one about its words, and calls the backend again with others.
+    # Airflow 2 treats the error as a template error, and calls the backend again with another text.
     (mail,) = scene.mails("half@example.org")
     assert mail["subject"] == alert("half", "failed", 1)
     assert "no rows" in mail["content"]
     assert scene.mails("half-refused@example.org") == []
 
 
-def test_promise_1_equal_mails_of_a_task_are_sent_once_each_though_it_is_retried(scene: Scene) -> None:
+def test_promise_1_equal_emails_of_a_retried_task_are_sent_once_each(scene: Scene) -> None:
     scene.ended(DAG_ID)
     assert scene.last_tries(DAG_ID)["tells"].try_number == 2
     for to in ("told-1@example.org", "told-2@example.org"):
@@ -76,7 +76,7 @@ def test_promise_1_equal_mails_of_a_task_are_sent_once_each_though_it_is_retried
     assert all("was for to: told@customer.example]\n\nRows: 7" in row["content"] for row in redirected)
 
 
-def test_a_guarded_connection_sends_to_its_own_address_and_says_for_whom_it_was(scene: Scene) -> None:
+def test_a_guarded_connection_redirects_and_names_the_original_recipients(scene: Scene) -> None:
     scene.ended(DAG_ID)
     (mail,) = [row for row in scene.mails(STAGING) if row["subject"] == "Invoice"]
     assert mail["content"] == "[redirected by Airflow; was for to: guarded@customer.example]\n\nText"

@@ -34,7 +34,7 @@ def all_have_ended(scene: Scene) -> None:
         scene.until("a late alert", lambda to=to: scene.mails(to))  # type: ignore[misc]
 
 
-def test_every_mail_is_counted_once_whatever_process_has_sent_it(scene: Scene) -> None:
+def test_every_email_is_counted_once_whatever_process_has_sent_it(scene: Scene) -> None:
     all_have_ended(scene)
     scene.until("all are counted", lambda: counted(scene, "sent") >= scene.sandbox.stored()[0])
     assert counted(scene, "sent") == scene.sandbox.stored()[0]
@@ -53,7 +53,7 @@ def test_errors_and_caps_are_counted(scene: Scene) -> None:
     assert counted(scene, "rate_limited") == limited
 
 
-def test_a_triggerer_tells_of_its_waits(scene: Scene) -> None:
+def test_a_triggerer_reports_its_waits(scene: Scene) -> None:
     all_have_ended(scene)
     scene.until("nothing waits any longer", lambda: gauge(scene)[-1:] == [0])
     assert 1 <= max(gauge(scene)) <= len(WAITS)

@@ -1,4 +1,4 @@
-"""``@task.fluxomail_send``: a task that fails after it has sent, and is retried, has sent one mail of each."""
+"""``@task.fluxomail_send``: a task that fails after it has sent, and is retried, has sent one email of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DAG_ID: Final = "taskflow"
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 
 
-def test_promise_1_one_message_is_one_mail(scene: Scene) -> None:
+def test_promise_1_one_message_is_one_email(scene: Scene) -> None:
     assert scene.ended(DAG_ID) == "success"
     assert scene.last_tries(DAG_ID)["single"].try_number == 2
     (mail,) = scene.mails("single@example.org")
@@ -22,7 +22,7 @@ def test_promise_1_one_message_is_one_mail(scene: Scene) -> None:
     assert scene.xcom(DAG_ID, "single", "reused") is True
 
 
-def test_promise_1_each_message_of_a_list_is_one_mail(scene: Scene) -> None:
+def test_promise_1_each_message_of_a_list_is_one_email(scene: Scene) -> None:
     scene.ended(DAG_ID)
     assert scene.last_tries(DAG_ID)["several"].try_number == 2
     stored = [scene.mails(f"several-{number}@example.org") for number in (3, 2, 1)]
@@ -32,7 +32,7 @@ def test_promise_1_each_message_of_a_list_is_one_mail(scene: Scene) -> None:
     assert all(result["reused"] for result in results)
 
 
-def test_promise_1_each_of_mapped_tasks_sends_one_mail(scene: Scene) -> None:
+def test_promise_1_each_of_mapped_tasks_sends_one_email(scene: Scene) -> None:
     scene.ended(DAG_ID)
     mapped = [task for task in scene.airflow.tasks(DAG_ID, RUN_ID) if task.task_id == "each"]
     assert [(task.state, task.try_number) for task in mapped] == [("success", 2)] * 3
@@ -41,7 +41,7 @@ def test_promise_1_each_of_mapped_tasks_sends_one_mail(scene: Scene) -> None:
         assert scene.xcom(DAG_ID, "each", "send_id", map_index=index) == mail["send_id"]
 
 
-def test_promise_1_what_a_list_still_owes_is_sent_by_the_next_try(scene: Scene) -> None:
+def test_promise_1_the_next_try_sends_what_is_missing_of_a_list(scene: Scene) -> None:
     scene.ended(DAG_ID)
     assert scene.last_tries(DAG_ID)["some"].try_number == 2
     assert [len(scene.mails(f"some-{number}@example.org")) for number in (1, 2, 3)] == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""The asynchronous client, where what happens cannot be had over the wire at will."""
+"""The asynchronous client, in situations that cannot be produced over the wire."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_every_status_in_every_form(status: int) -> None:
         (422, {"code": "idempotency_mismatch"}, errors.FluxomailIdempotencyConflictError, ""),
     ],
 )
-def test_bodies_that_tell_errors_of_one_status_apart(
+def test_bodies_that_distinguish_errors_of_one_status(
     status: int, payload: object, kind: type[FluxomailError], shown: str
 ) -> None:
     found = error(status, payload)

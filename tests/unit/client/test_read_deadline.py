@@ -47,9 +47,7 @@ def test_a_head_in_parts_is_late_although_each_part_is_in_time(connect: Connect,
         session.get(server.url, timeout=TIMEOUT)
 
 
-def test_a_body_has_a_timeout_of_its_own_and_is_late_although_each_part_is_in_time(
-    connect: Connect, session: requests.Session
-) -> None:
+def test_a_body_has_its_own_timeout_even_if_each_part_is_in_time(connect: Connect, session: requests.Session) -> None:
     assert session.get(connect(in_parts(head(Content_Length=1), b"a")).url, timeout=TIMEOUT).content == b"a"
     with pytest.raises(requests.exceptions.ConnectionError, match="timed out"):
         session.get(connect(in_parts(head(Content_Length=3), b"a", b"b", b"c")).url, timeout=TIMEOUT)

@@ -20,7 +20,7 @@ def frames(*chunks: bytes) -> list[str]:
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 def test_every_line_end_cut_at_every_byte(end: bytes) -> None:
     wire = end.join([b": hello", b"id: 1", b"data: a", b"data: b", b"", b"data", b"", b"data:c", b"", b""])
-    # The last line break may still become CRLF, which only the next byte tells.
+    # The last line break may still become CRLF, which only the next byte shows.
     wire += b":" + end
     for size in range(1, len(wire) + 1):
         chunks = [wire[at : at + size] for at in range(0, len(wire), size)]

@@ -21,7 +21,7 @@ from airflow_provider_fluxomail.configuration.old_arguments import (
     NOTIFIER,
     OLD_ARGUMENTS,
     OPERATOR,
-    Face,
+    ArgumentNames,
 )
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -67,14 +67,14 @@ def mapped_decorator(**arguments: Any) -> None:
     task.fluxomail_send(**arguments)(send).expand(to=["a@example.org"])
 
 
-FACES: dict[Callable[..., None], Face] = {
+FACES: dict[Callable[..., None], ArgumentNames] = {
     operator: OPERATOR, mapped: OPERATOR, batch: BATCH, mapped_batch: BATCH, notifier: NOTIFIER,
     decorator: DECORATOR, mapped_decorator: DECORATOR,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("make", FACES)
-def test_every_face_names_what_to_write_instead(make: Callable[..., None]) -> None:
+def test_every_class_names_what_to_write_instead(make: Callable[..., None]) -> None:
     with DAG("d", schedule=None, start_date=START) as dag:
         for name in {**OLD_ARGUMENTS, **FACES[make].refused}:
             with pytest.raises(TypeError) as caught:
@@ -127,11 +127,11 @@ def test_none_of_them_is_an_argument_of_ours_or_of_airflow() -> None:
         assert not airflows & {*OLD_ARGUMENTS, *face.refused}
     classes: list[Any] = [FluxomailSendOperator, FluxomailSendBatchOperator, FluxomailNotifier]
     for cls in classes:
-        assert not parameters(cls.__init__) & {*OLD_ARGUMENTS, *cls.face.refused}
+        assert not parameters(cls.__init__) & {*OLD_ARGUMENTS, *cls.argument_names.refused}
     assert set(MESSAGE_FIELDS) == set(EmailMessage.__dataclass_fields__)
 
 
-def test_what_airflow_takes_and_default_args_of_other_tasks_are_left_alone() -> None:
+def test_arguments_of_airflow_and_default_args_of_other_tasks_are_accepted() -> None:
     defaults = {"conn_id": "http_default", "files": ["x"], "retries": 2}
     with DAG("d", schedule=None, start_date=START, default_args=defaults), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Airflow 3 deprecates the email of an operator

@@ -54,7 +54,7 @@ def test_two_firings_have_one_key_whatever_the_case_of_the_recipient() -> None:
 
 
 def test_keys_of_alerts_do_not_depend_on_the_process() -> None:
-    """The order of a mapping, or where an object lies in memory, must not send a second mail."""
+    """The order of a mapping, or where an object lies in memory, must not send a second email."""
     one, same = (
         notification_key(**GOLDEN_ALERTS[0]["identity"] | {"configuration": value})
         for value in ({"a": object(), "b": 1}, {"b": 1, "a": object()})

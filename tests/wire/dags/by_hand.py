@@ -39,7 +39,7 @@ def alert_of_error(context: Any) -> None:
 
 
 class Twice(FluxomailSendOperator):
-    """Sends two mails."""
+    """Sends two emails."""
 
     def execute(self, context: Any) -> Any:
         super().execute(context)

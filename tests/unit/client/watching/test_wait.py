@@ -6,16 +6,16 @@ import pytest
 
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.models import Timeline
-from airflow_provider_fluxomail.client.watching.wait import Ending
+from airflow_provider_fluxomail.client.watching.wait import WaitOutcome
 from tests.support.single_waits import MS, timeline, wait
 
 
-def test_it_goes_on_until_something_decides() -> None:
+def test_a_wait_continues_until_something_decides() -> None:
     one = wait()
     assert one.on_timeline(timeline()) is None
     assert one.on_timeline(timeline("sent")) is None
     ending = one.on_timeline(timeline("sent", "delivered"))
-    assert ending == Ending(
+    assert ending == WaitOutcome(
         status="reached", send_id="s1", target="delivered", event="delivered", time="2026-01-01T00:00:12.346Z"
     )
     assert ending.result == {"send_id": "s1", "event": "delivered", "time": "2026-01-01T00:00:12.346Z"}
@@ -23,7 +23,7 @@ def test_it_goes_on_until_something_decides() -> None:
 
 @pytest.mark.parametrize(
     ("event", "said"),
-    [("bounced", "bounced"), ("complained", "complained of"), ("dropped", "was dropped"), ("failed", "failed")],
+    [("bounced", "bounced"), ("complained", "reported as spam"), ("dropped", "was dropped"), ("failed", "failed")],
 )
 def test_a_failure_names_event_time_reason_and_send_id(event: str, said: str) -> None:
     row = {"type": event, "ts": MS, "reason": "550 no such user"}
@@ -52,7 +52,7 @@ def test_not_found_is_tolerated_for_a_minute_from_the_first_poll() -> None:
     assert "60 s" in (ending.message or "")
 
 
-def test_a_timeout_says_what_was_seen_last_and_what_was_in_the_way() -> None:
+def test_a_timeout_names_the_last_event_and_the_last_error() -> None:
     one = wait()
     assert "nothing on its timeline" in (one.timed_out().message or "")
     one.on_timeline(timeline("sent"))
@@ -71,9 +71,9 @@ def test_polls_are_spread_and_end_at_the_deadline() -> None:
 
 
 def test_an_ending_survives_the_way_through_airflow() -> None:
-    ending = Ending(status="failed", send_id="s1", target="delivered", event="bounced", message="m")
-    assert Ending.from_json({**ending.to_json(), "result": {"more": 1}}) == ending
+    ending = WaitOutcome(status="failed", send_id="s1", target="delivered", event="bounced", message="m")
+    assert WaitOutcome.from_json({**ending.to_json(), "result": {"more": 1}}) == ending
     other: list[object] = [None, {}, "reached", {"status": "success"}, {"status": None}, []]
     for event in other:
         with pytest.raises(ValueError, match="is not the outcome of a wait"):
-            Ending.from_json(event)
+            WaitOutcome.from_json(event)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from airflow_provider_fluxomail.client.watching.wait import Ending, now
+from airflow_provider_fluxomail.client.watching.wait import WaitOutcome, now
 from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits
 from tests.support import watched_waits
 from tests.support.watched_waits import ENDED, FOLLOWING, JOINING, POLLED, SETTLE, SETTLING, event, new, watched
@@ -53,7 +53,7 @@ async def test_each_signal_in_each_state(signal: str, states: tuple[State | None
 
 async def ending_of(one: WatchedWait) -> tuple[str, str | None]:
     ending = await asyncio.wait_for(one.until_ended(), 10)
-    assert isinstance(ending, Ending)
+    assert isinstance(ending, WaitOutcome)
     return ending.status, ending.event
 
 
@@ -98,7 +98,7 @@ async def test_an_event_brings_the_poll_of_a_polled_wait_forward_but_not_before_
     assert held.due == held.not_before
 
 
-async def test_a_wait_that_leaves_is_forgotten_whatever_its_state() -> None:
+async def test_a_removed_wait_is_forgotten_in_any_state() -> None:
     for state in State:
         waits = new()
         one = in_state(waits, state)

@@ -41,7 +41,7 @@ def test_a_new_try_requests_what_is_not_known_to_be_sent() -> None:
     assert vars(second.counts(10)) == {"total": 10, "sent": 8, "replayed": 1, "rejected": 1, "unknown": 0}
 
 
-def test_the_same_try_goes_on_where_it_stopped() -> None:
+def test_the_same_try_continues_where_it_stopped() -> None:
     first = Progress()
     leg(first, 10, {2: "rejected", 4: "unknown", 6: None}, stop=8)
     second = again(first, same_try=True)
@@ -49,7 +49,7 @@ def test_the_same_try_goes_on_where_it_stopped() -> None:
     assert vars(second.counts(10)) == {"total": 10, "sent": 8, "replayed": 0, "rejected": 1, "unknown": 1}
 
 
-def test_a_leg_that_stops_before_it_has_passed_what_is_known_loses_nothing() -> None:
+def test_a_leg_that_stops_before_the_known_positions_loses_nothing() -> None:
     first = Progress()
     leg(first, 10, {2: None, 7: "unknown"}, stop=9)
     second = again(first, same_try=False)
