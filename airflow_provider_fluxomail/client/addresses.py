@@ -168,7 +168,10 @@ def _items(value: object, field: str) -> list[Any]:
         return [_trimmed(part) for part in _LISTED.findall(value) if part.strip()]
     if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
-    return [_trimmed(item) if isinstance(item, str) else item for item in _flat(value)]
+    try:
+        return [_trimmed(item) if isinstance(item, str) else item for item in _flat(value)]
+    except RecursionError:
+        raise FluxomailValidationError(f"{field} is nested too deeply: give a list of addresses") from None
 
 
 def _unwrapped(value: object) -> object:

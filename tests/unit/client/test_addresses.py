@@ -53,6 +53,13 @@ def test_each_recipient_is_one_and_none_costs_another_the_message(value: Any, fo
     assert addresses.recipients(value) == found
 
 
+def test_a_list_that_contains_itself() -> None:
+    people: list[Any] = ["a@x.org"]
+    people.append(people)
+    for field in ("to", "cc"):
+        assert refused(**{field: people}) == f"{field} is nested too deeply: give a list of addresses"
+
+
 @pytest.mark.parametrize("value", [5, {"a@x.org": 1}, b"a@x.org", True])
 def test_what_is_no_list_of_addresses(value: Any) -> None:
     for read in (addresses.recipients, lambda value: addresses.addresses(value, "to")):
