@@ -140,10 +140,10 @@ def with_template_file(text: str, field: str, environment: Environment) -> str:
     # Only workers render.
     from jinja2 import TemplateNotFound
 
-    from airflow_provider_fluxomail.client.text_fields import names_file
+    from airflow_provider_fluxomail.client.text_fields import may_name_file, names_file
 
     name = text.strip()
-    if not names_file(name, with_blanks=True):
+    if not may_name_file(name):
         return text
     path = Path(name)
     if path.is_absolute() and path.is_file():
@@ -153,7 +153,7 @@ def with_template_file(text: str, field: str, environment: Environment) -> str:
             raise TemplateNotFound(name)  # noqa: TRY301
         environment.get_template(name)
     except TemplateNotFound:
-        if not names_file(name, with_blanks=field == "html_content"):
+        if not names_file(name, field):
             return text
         raise FluxomailValidationError(
             f"{field}: there is no template file {name!r} in the folder of the Dag or its template_searchpath"

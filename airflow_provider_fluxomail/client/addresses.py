@@ -4,9 +4,10 @@
 
     addresses("ada@example.org; Bob <bob@example.org>", "cc")  # ("ada@example.org", "Bob <bob@example.org>")
 
-Operators, decorator, batch rows, notifier, email backend and client all read their recipients here. Commas and
-semicolons separate the addresses of a text, except within a quoted display name. An item of a list is one address and
-never split. The text that a template makes of a list is read as that list. What cannot be read for certain is an error.
+Operators, decorator, batch rows, notifier, email backend and client all read their recipients here. Commas, semicolons
+and line breaks separate the addresses of a text, except within a quoted display name. An item of a list is one address
+and never split. The text that a template makes of a list is read as that list. What cannot be read for certain is an
+error.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from typing import Any, Final
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.text_fields import CAME_OUT_AS_NONE, header_text
 
-_QUOTED: Final = r'"(?:\\.|[^"\\])*"'
+#: Of limited length: looking from each quote for the one that closes it would take quadratic time.
+_QUOTED: Final = r'"(?:\\.|[^"\\]){0,500}"'
 #: Most addresses: nothing is around them. Saves time in a large batch.
 _PLAIN: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", re.ASCII)
 # A quote that is never closed is an ordinary character: the address that contains it is refused later.
-_LISTED: Final = re.compile(rf"(?:{_QUOTED}|[^,;])+")
-_NAMED: Final = re.compile(rf'(?P<name>\s*{_QUOTED}\s*|[^"<>@]*)<(?P<address>[^<>]+)>\s*')
+_LISTED: Final = re.compile(rf"(?:{_QUOTED}|[^,;\r\n])+")
+_NAMED: Final = re.compile(rf'(?P<name>(?:{_QUOTED}|[^"<>@])*)<(?P<address>[^<>]+)>\s*')
 #: What nobody sees: Unicode's default ignorable code points, and blanks that are not white space.
 _UNSEEN: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
@@ -46,7 +48,7 @@ _NOT_IN_ADDRESS: Final = re.compile(rf"""[\s@,;:<>()\[\]{{}}"\\{_UNSEEN}]|\A[{_Q
 #: Changes the direction of the text that follows: in a display name, it disguises the address.
 _TURNING: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 #: Characters of a display name that mean something else to a server unless they are quoted.
-_SPECIAL: Final = re.compile(r"[,;:()\[\]\\]")
+_SPECIAL: Final = re.compile(r"[\",;:()\[\]\\]")
 _DOMAIN: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _TO_MANY: Final = (
     "one message goes to one address. To send one each to many, map the task: "
@@ -57,7 +59,7 @@ _TO_MANY: Final = (
 def one_address(value: object) -> str:
     """Return ``value`` (text, or a list of one) as the recipient of a message; an error says how to send to many."""
     value = _unwrapped(value)
-    items = _items(value, "to", one_line=True)
+    items = _items(value, "to")
     if len(items) > 1:
         count = "more than one address" if isinstance(value, str) else f"{len(items)} addresses"
         raise FluxomailValidationError(f"to holds {count}: {_TO_MANY}")
@@ -68,7 +70,7 @@ def one_address(value: object) -> str:
 
 def addresses(value: object, field: str) -> tuple[str, ...]:
     """Return the addresses of a text or a list, each of them checked; an error names the item of ``field``."""
-    items = _items(value, field, one_line=True)
+    items = _items(value, field)
     return tuple(
         _checked(item, f"{field}[{index}]", cure="give each an item of its own") for index, item in enumerate(items)
     )
@@ -103,12 +105,14 @@ def bare_address(text: str) -> str:
 
 
 def header_form(text: str) -> str:
-    """Return a checked address as every server reads it: with its display name in quotes if that holds a comma."""
+    """Return a checked address as every server reads it: its display name in quotes if it holds a comma or a quote."""
     named = _NAMED.fullmatch(text)
     name = named["name"].strip() if named else ""
     if not name:
         return bare_address(text)
-    return text if name.startswith('"') or not _SPECIAL.search(name) else f'"{quote(name)}" <{bare_address(text)}>'
+    if re.fullmatch(_QUOTED, name) or not _SPECIAL.search(name):
+        return text
+    return f'"{quote(name)}" <{bare_address(text)}>'
 
 
 def normalised(text: str) -> str:
@@ -155,20 +159,19 @@ def idna_domain(text: str) -> str:
     return text if _DOMAIN.fullmatch(text) else ""
 
 
-def _items(value: object, field: str, *, one_line: bool = False) -> list[Any]:
-    """Return the addresses of a text, or the items of a list, nested ones included.
-
-    :param one_line: refuse line breaks in a text.
-    """
+def _items(value: object, field: str) -> list[Any]:
+    """Return the addresses of a text, or the items of a list, nested ones included."""
     value = _unwrapped(value)
     if value is None:
         return []
     if isinstance(value, str):
-        listed: Iterable[Any] = _LISTED.findall(header_text(value, field) if one_line and value.strip() else value)
-        return [_trimmed(part) for part in listed if part.strip()]
+        return [_trimmed(part) for part in _LISTED.findall(value) if part.strip()]
     if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise FluxomailValidationError(f"{field} must be an address or a list of addresses")
-    return [_trimmed(item) if isinstance(item, str) else item for item in _flat(value)]
+    try:
+        return [_trimmed(item) if isinstance(item, str) else item for item in _flat(value)]
+    except RecursionError:
+        raise FluxomailValidationError(f"{field} is nested too deeply: give a list of addresses") from None
 
 
 def _unwrapped(value: object) -> object:
@@ -244,6 +247,6 @@ def _checked(value: object, field: str, *, cure: str) -> str:
     elif local and domain:
         # It may be read again, as by dataclasses.replace(), where a comma would split it.
         return header_form(text) if re.search("[,;]", text) else text
-    if text.count("@") > 1 and (re.search("[,;]", text) or (re.search(r"\s", text) and "<" not in text)):
+    if len(re.findall(r"[^\s@]@[^\s@]", text)) > 1 and ("<" not in text or re.search("[,;]", text)):
         raise FluxomailValidationError(f"{field} holds more than one address: {cure}")
     raise FluxomailValidationError(f"{field} is not an email address{why}: give name@example.com")

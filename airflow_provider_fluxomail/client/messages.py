@@ -11,13 +11,13 @@ import dataclasses
 import functools
 import mimetypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from airflow_provider_fluxomail.client.addresses import addresses, header_form, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.html_text import text_from_html
 from airflow_provider_fluxomail.client.json_values import json_value
-from airflow_provider_fluxomail.client.private import private
+from airflow_provider_fluxomail.client.private import private, private_init
 from airflow_provider_fluxomail.client.text_fields import (
     CAME_OUT_AS_NONE,
     UNSAFE_IN_HEADER,
@@ -31,18 +31,11 @@ MAX_ATTACHMENTS: Final = 5
 #: Total size of a message's attachments, before encoding, at most. Bytes.
 MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
 
-_T = TypeVar("_T")
-
 # Documented fields; if extra_fields could repeat them, it could bypass the recipient guard.
 _WIRE_FIELDS = frozenset(
     {"to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey"}
 )
 _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
-
-
-def _private_init(made: type[_T]) -> type[_T]:
-    setattr(made, "__init__", private(made.__init__))  # noqa: B010 - type checkers take it for a mistake
-    return made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +87,7 @@ class Attachment:
         }
 
 
-@_private_init
+@private_init
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class EmailMessage:
     """One message to one recipient. Checked when created.

@@ -76,6 +76,12 @@ def private(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return wrapped
 
 
+def private_init(made: type[_T]) -> type[_T]:
+    """Keep the values that a class is created with out of the tracebacks of errors in them."""
+    setattr(made, "__init__", private(made.__init__))  # noqa: B010 - type checkers take it for a mistake
+    return made
+
+
 def place_of(error: BaseException) -> str:
     """Return the file and line where an error was raised, with a space before; empty if that is unknown."""
     frames = traceback.extract_tb(error.__traceback__)

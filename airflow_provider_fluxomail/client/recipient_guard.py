@@ -10,7 +10,7 @@ from typing import Any, Final
 from airflow_provider_fluxomail.client.addresses import domain_of, idna_domain, one_address
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage, texts_in
-from airflow_provider_fluxomail.client.private import private
+from airflow_provider_fluxomail.client.private import private, private_init
 from airflow_provider_fluxomail.client.text_fields import field_name
 
 _RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personalizations"})
@@ -18,6 +18,7 @@ _RECIPIENT_FIELDS: Final = frozenset({"to", "cc", "bcc", "recipients", "personal
 _SENDER_FIELDS: Final = frozenset({"fromEmail", "fromName", "replyTo"})
 
 
+@private_init
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipientGuard:
     """Keeps the email of a staging system from reaching people.

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.observer import Observer
-from airflow_provider_fluxomail.client.private import Secret
+from airflow_provider_fluxomail.client.private import Secret, private_init
 from airflow_provider_fluxomail.client.proxies import Proxy, check_proxies, proxy_for
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 
@@ -25,6 +25,7 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 
 
+@private_init
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClientSettings:
     """Where Fluxomail is and how to talk to it. Checked when created, so that a mistake fails before a request.

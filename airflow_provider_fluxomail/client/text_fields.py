@@ -25,6 +25,8 @@ CAME_OUT_AS_NONE: Final = (
 )
 #: One line that ends like a text or template file, without markup, template or URL in it.
 _FILE_NAME: Final = re.compile(r"[^\r\n<>{}]{1,250}\.(x?html?|te?xt|md|markdown|j2|jinja2?|tmpl|tpl)", re.IGNORECASE)
+#: A sentence that ends with the name of a file: five words or more, or punctuation between two of them.
+_SENTENCE: Final = re.compile(r"(?:\S+\s+){4}|.*[,;:.!?]\s")
 #: The name of a field that an error may quote: anything else may be an address, or text.
 _QUOTABLE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
@@ -48,7 +50,7 @@ def body_text(value: object, field: str) -> str | None:
     if not isinstance(value, str):
         raise FluxomailValidationError(_not_text(value, field))
     not_none(value, field)
-    if names_file(value, with_blanks=field == "html_content"):
+    if names_file(value, field):
         raise FluxomailValidationError(
             f"{field} is the name of a file, not a text: give the text itself. Operators and notifiers read template "
             "files if the name is written in the Dag"
@@ -56,15 +58,18 @@ def body_text(value: object, field: str) -> str | None:
     return unicode_text(value, field) if value.strip() else None
 
 
-def names_file(text: object, *, with_blanks: bool) -> bool:
-    """Return whether a text looks like the name of a text or template file, and like nothing else.
+def may_name_file(text: object) -> bool:
+    """Return whether a text may be the name of a text or template file: a worker looks for that file."""
+    return isinstance(text, str) and bool(_FILE_NAME.fullmatch(text := text.strip())) and "://" not in text
 
-    :param with_blanks: also one that has blanks. A line of plain text may be a sentence that ends with the name of a
-        file, HTML without any markup is none.
+
+def names_file(text: str, field: str) -> bool:
+    """Return whether a body can only be the name of a file, even if there is none: one word that ends like it.
+
+    HTML may have blanks too, unless it reads like a sentence: HTML without any markup is rarely meant.
     """
-    if not isinstance(text, str) or not _FILE_NAME.fullmatch(text := text.strip()) or "://" in text:
-        return False
-    return with_blanks or not re.search(r"\s", text)
+    blanks = _SENTENCE.match(text.strip()) if field == "html_content" else re.search(r"\s", text.strip())
+    return may_name_file(text) and not blanks
 
 
 def field_name(name: object, number: int) -> str:

@@ -172,11 +172,11 @@ class FluxomailSendOperator(RefusesOldArguments, RendersMessages, BaseOperator):
     def _check_constant_message(self, constants: tasks.Constants) -> None:
         # Costs about 2 ms, only in Dags that have such a task.
         from airflow_provider_fluxomail.client.messages import check_bodies, check_fields
-        from airflow_provider_fluxomail.client.text_fields import names_file
+        from airflow_provider_fluxomail.client.text_fields import may_name_file
 
         fields = {name: value for name, value in self.message_fields().items() if name in constants}
         for name in BODIES:
-            if names_file(fields.get(name), with_blanks=True):
+            if may_name_file(fields.get(name)):
                 # Only a worker reads template files.
                 del fields[name]
         check_fields(fields)

@@ -19,8 +19,9 @@ SHORT_REFUSES: Final = ("cc", "bcc", "attachments")
 
 _TEXTS: Final = ("to", "subject", "content", "htmlContent", "policyKey")
 _KNOWN: Final = frozenset((*_TEXTS, *SHORT_REFUSES, "idempotencyKey"))
-_BARE = r"[^\s@,;<>\"]+@[^\s@,;<>\"]+"
-_ADDRESS = re.compile(rf"\s*(?P<bare>{_BARE})\s*|(?:\"[^\"]*\"\s*|[^@<>\",;]*)<(?P<named>{_BARE})>\s*")
+_QUOTED = r'"(?:\\.|[^"\\])*"'
+_BARE = rf'(?:{_QUOTED}|[^\s@,;<>"]+)@[^\s@,;<>"]+'
+_ADDRESS = re.compile(rf'\s*(?P<bare>{_BARE})\s*|(?:{_QUOTED}\s*|[^@<>",;]*)<(?P<named>{_BARE})>\s*')
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,16 @@ def test_promise_7_all_bad_rows_are_named_and_none_is_quoted(tmp_path: Path) -> 
         ),
         (f"{HEADER}ada@example.org,Hi,mails/child.html\n", "line 2: content is the name of a file"),
         ('to,content,extra_fields\nada@example.org,Text,"{""a"": 1, ""a"": 2}"\n', "extra_fields names a field twice"),
+        # The first row ends in the cell, and the second begins in it.
+        (
+            'subject,content,to\nHi,"Text,ada@example.org\nHi,Text",bob@example.org\n',
+            "line 2: content holds a line that",
+        ),
+        (f"{HEADER}ada@example.org,#REF!,Text\n", "line 2: subject is an error of a spreadsheet's formula"),
+        ("'to','subject','content'\n'ada@example.org','Hi','Text'\n", "line 1 has single quotes around its cells"),
+        (",to,subject\n0,ada@example.org,Hi\n", "column 1 in line 1 is no field"),
+        ("to,subject,content,\nada@example.org,Hi,Text,x\n", "line 2: has a value in column 4, which has no name"),
+        (f"{HEADER}ada@example.org,Hello, Ada,\n", "line 2: has 4 cells, and the first line 3"),
     ],
 )
 def test_promise_7_bad_csv(tmp_path: Path, text: str | bytes, expected: str) -> None:
@@ -212,9 +222,16 @@ def test_promise_7_bad_input_is_named_and_nothing_is_sent(
     assert sandbox.requests() == []
 
 
-@pytest.mark.parametrize("text", ["https://example.org/report.html", "See report.html", "Two\nlines.txt"])
+@pytest.mark.parametrize(
+    "text",
+    ["https://example.org/report.html", "See report.html", "Two\nlines.txt", "Done. See report.md", "See: a.txt, b.txt",
+     "Loaded 5 rows into data.txt"],
+)  # fmt: skip
 def test_promise_7_a_body_that_ends_like_a_file_name_is_a_body(tmp_path: Path, text: str) -> None:
     assert send_operators.render(send_operators.operator(content=text), tmp_path).content == text
+    if text != "See report.html":
+        assert send_operators.render(send_operators.operator(html_content=text), tmp_path).html_content == text
+        assert good_messages.message(html_content=text).html_content == text
 
 
 def test_promise_7_a_template_file_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -235,6 +252,8 @@ EACH_WAY_ONCE = [way for way in [*TRANSPORTS, *FACES, *ALERTS] if not way.defers
         ("['one@example.org']", "one@example.org"),
         ('\u200b"one@example.org"', "one@example.org"),
         (["Doe, Jane <one@example.org>"], '"Doe, Jane" <one@example.org>'),
+        ('Jane "J, J" Doe <one@example.org>\n', r'"Jane \"J, J\" Doe" <one@example.org>'),
+        ('"one two"@example.org', '"one two"@example.org'),
     ],
 )
 def test_promise_7_every_way_reads_recipients_in_the_same_way(sandbox: Sandbox, way: Way, to: Any, sent: str) -> None:

@@ -116,10 +116,19 @@ def test_wrong_field(api: Api, fields: dict[str, Any], text: str) -> None:
     assert api.count() == 0
 
 
-@pytest.mark.parametrize("to", ['"Doe, Ann" <ann@example.org>', "<ann@example.org>", " ann@example.org "])
+@pytest.mark.parametrize(
+    "to",
+    ['"Doe, Ann" <ann@example.org>', r'"Ann \"A\" Doe" <ann@example.org>', "<ann@example.org>", " ann@example.org "],
+)
 def test_address_with_a_name(api: Api, to: str) -> None:
     assert api.send(to=to).status_code == 200
     assert api.count(to="ann@example.org") == 1
+
+
+@pytest.mark.parametrize("address", ['"ann doe"@example.org', r'"a\"b@c"@example.org'])
+def test_address_with_a_quoted_local_part(api: Api, address: str) -> None:
+    assert api.send(to=f"Ann <{address}>").status_code == 200
+    assert api.count(to=address) == 1
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ MAX_CELL: Final = 2**24
 
 #: Cells of a CSV file that contain JSON.
 _JSON_CELLS: Final = frozenset({"attachments", "extra_fields"})
-#: What pandas writes for a missing value.
-_MISSING: Final = frozenset({"", "nan", "nat", "<na>"})
+#: What pandas, spreadsheets and databases write for a missing value.
+_MISSING: Final = frozenset({"", "nan", "nat", "<na>", "#n/a", "null", "[null]", "\\n"})
+#: What a spreadsheet writes for a formula that failed.
+_FAILED_FORMULA: Final = re.compile(r"\s*#(?:REF!|VALUE!|DIV/0!|NUM!|NAME\?|NULL!|SPILL!|CALC!)\s*")
 #: What spreadsheets write between cells. The names of the fields show which.
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _DECLARED_DELIMITER: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
@@ -84,7 +86,7 @@ def csv_rows(lines: Iterable[str]) -> Source:
 
 def _header(line: str, delimiters: Sequence[str], where: str) -> tuple[list[str], str]:
     """Return the names of the columns and the delimiter: the one with which the most columns are fields."""
-    found: list[tuple[int, list[str], str]] = []
+    found: list[tuple[int, list[str], str, int]] = []
     why = ""
     for delimiter in delimiters:
         try:
@@ -93,11 +95,15 @@ def _header(line: str, delimiters: Sequence[str], where: str) -> tuple[list[str]
             why = _csv_error(error)
             continue
         names = [_BY_LETTERS.get(_letters(cell), "") for cell in cells]
-        found.append((sum(map(bool, names)), names, delimiter))
+        # Spreadsheets write columns without names after the last one; a row must have nothing there.
+        named = max((number for number, cell in enumerate(cells, start=1) if cell.strip()), default=len(cells))
+        found.append((sum(map(bool, names)), names, delimiter, named))
     if not found:
         raise FluxomailValidationError(f"messages: {where} is not CSV: {why}")
-    _, names, delimiter = max(found, key=lambda one: one[0])
-    for number, name in enumerate(names, start=1):
+    _, names, delimiter, named = max(found, key=lambda one: one[0])
+    if any(cell.strip().startswith("'") for cell in line.split(delimiter)):
+        raise FluxomailValidationError(f"messages: {where} has single quotes around its cells: use double quotes")
+    for number, name in enumerate(names[:named], start=1):
         if not name:
             # Not quoted: without a header, the first line contains an address.
             cell = line.split(delimiter)[number - 1] if len(names) == line.count(delimiter) + 1 else ""
@@ -105,7 +111,7 @@ def _header(line: str, delimiters: Sequence[str], where: str) -> tuple[list[str]
                 f"messages: column {number} in {where} is no field: {meant(cell)} (the first line holds the names of "
                 f"the fields, with one of these between them: {' '.join(map(_shown_delimiter, delimiters))})"
             )
-    if len(set(names)) != len(names):
+    if len(set(names[:named])) != named:
         raise FluxomailValidationError(f"messages: {where} names a column twice")
     return names, delimiter
 
@@ -117,6 +123,10 @@ def _cells(where: str, names: list[str], cells: list[str], delimiter: str) -> di
     for column, (name, cell) in enumerate(zip(names, cells, strict=True)):
         if cell.strip().lower() in _MISSING:
             continue
+        if not name:
+            return BadRow(where, f"has a value in column {column + 1}, which has no name in the first line")
+        if _FAILED_FORMULA.fullmatch(cell):
+            return BadRow(where, f"{name} is an error of a spreadsheet's formula: fix it in the spreadsheet")
         if "to" in names and _holds_a_row(cell, column, names, delimiter):
             return BadRow(
                 where,
@@ -134,14 +144,18 @@ def _cells(where: str, names: list[str], cells: list[str], delimiter: str) -> di
 
 def _holds_a_row(cell: str, column: int, names: list[str], delimiter: str) -> bool:
     """Tell whether a quote that was not closed made the next rows part of a cell: some later quote closed it."""
-    lines = cell.splitlines()[1:]
+    first, *lines = cell.splitlines()
     to = names.index("to")
+    rest = first.split(delimiter)
+    if lines and to > column and len(rest) == len(names) - column and _PERSON.fullmatch(rest[to - column]):
+        # The rest of this row, if the last line is the start of another.
+        return len(lines[-1].split(delimiter)) == column + 1
     for number, line in enumerate(lines, start=1):
         if "@" in line:
             parts = line.split(delimiter)
             # The rest of the last one has become further cells.
             expected = column + 1 if number == len(lines) else len(names)
-            if len(parts) in (expected, len(names)) and to < len(parts) and _PERSON.fullmatch(parts[to]):
+            if len(parts) == expected and to < len(parts) and _PERSON.fullmatch(parts[to]):
                 return True
     return False
 

@@ -22,7 +22,9 @@ LISTS: list[tuple[Any, list[Any]]] = [
     ({"a@x.org": 1, "b@x.org": 2}.keys(), ["a@x.org", "b@x.org"]),
     ("['a@x.org', 'b@x.org']", ["a@x.org", "b@x.org"]),
     (["Doe, Jane <j@x.org>", "b@x.org"], ["Doe, Jane <j@x.org>", "b@x.org"]),
-    (" ; ,", []),
+    ("a@x.org\nb@x.org;\r\n c@x.org\n", ["a@x.org", "b@x.org", "c@x.org"]),
+    ('Jo "J, K" Doe <a@x.org>; b@x.org', ['Jo "J, K" Doe <a@x.org>', "b@x.org"]),
+    (" ; ,\n", []),
     (None, []),
 ]
 
@@ -51,6 +53,13 @@ def test_each_recipient_is_listed_once_and_a_bad_one_does_not_affect_the_others(
     assert addresses.recipients(value) == found
 
 
+def test_a_list_that_contains_itself() -> None:
+    people: list[Any] = ["a@x.org"]
+    people.append(people)
+    for field in ("to", "cc"):
+        assert refused(**{field: people}) == f"{field} is nested too deeply: give a list of addresses"
+
+
 @pytest.mark.parametrize("value", [5, {"a@x.org": 1}, b"a@x.org", True])
 def test_what_is_no_list_of_addresses(value: Any) -> None:
     for read in (addresses.recipients, lambda value: addresses.addresses(value, "to")):
@@ -67,7 +76,10 @@ def test_what_is_no_list_of_addresses(value: Any) -> None:
         ("a@x.org; nobody", "cc[1] is not an email address"),
         (["a@x.org", ""], "cc[1] is empty"),
         (["a@x.org", None], "cc[1] must be text"),
-        ("a@x.org;\nb@x.org", "cc holds a line break"),
+        ("a@x.org\r\nBcc: b@x.org", "cc[1] is not an e-mail address (it holds COLON"),
+        (["a@x.org\nb@x.org"], "cc[0] holds a line break"),
+        *((["a@x.org" + mark + "b@x.org"], "cc[0] holds more than one address") for mark in "|/&\uff0c\uff1b\u3001"),
+        (["a@@x.org"], "cc[0] is not an e-mail address (it holds COMMERCIAL AT"),
     ],
 )
 def test_a_copy_that_is_not_an_address(value: Any, told: str) -> None:
@@ -126,7 +138,7 @@ ONE: list[tuple[Any, str]] = [
     *((value, "one@x.org") for value in (
         "\u200bone@x.org\ufeff", "\u202eone@x.org\u202c", "\u00a0one@x.org\u3164", ["one@x.org\n"], "mailto:one@x.org",
         "MAILTO:one@x.org", "<one@x.org>", "<mailto:one@x.org>", "'one@x.org'", '"one@x.org"', "`one@x.org`",
-        "\u201cone@x.org\u201d", "'\u200bmailto:one@x.org'", "one@x.org.", ["one@x.org,"],
+        "\u201cone@x.org\u201d", "'\u200bmailto:one@x.org'", "one@x.org.", ["one@x.org,"], "\n one@x.org\n",
     )),
     ("Ops <\u200bone@x.org >", "Ops <one@x.org>"),
     ("Ops <mailto:one@x.org>", "Ops <one@x.org>"),
@@ -138,6 +150,9 @@ ONE: list[tuple[Any, str]] = [
     (['"Doe, Jane" <one@x.org>'], '"Doe, Jane" <one@x.org>'),
     (["Doe; Jane (Ops): \\ <one@x.org>"], r'"Doe; Jane (Ops): \\" <one@x.org>'),
     (["[ops] <one@x.org>"], '"[ops]" <one@x.org>'),
+    ('Jane "JJ" Doe <one@x.org>', r'"Jane \"JJ\" Doe" <one@x.org>'),
+    ('"Jane" "JJ" <one@x.org>', r'"\"Jane\" \"JJ\"" <one@x.org>'),
+    ('Jane "one@y.org" <one@x.org>', r'"Jane \"one@y.org\"" <one@x.org>'),
     ("J. O'Neil <one@x.org>", "J. O'Neil <one@x.org>"),
     ("o'neil@x.org", "o'neil@x.org"),
     ('"a, b"@x.org', '"a, b"@x.org'),
@@ -173,7 +188,7 @@ def test_one_address_in_every_field(value: Any, header: str) -> None:
         ("Ops \u202e <one@x.org>", "RIGHT-TO-LEFT OVERRIDE, U+202E"),
         ("one @x.org", "SPACE"),
         ("\\one@x.org", "REVERSE SOLIDUS"),
-        ("['one@x.org' 'two@x.org']", "COMMERCIAL AT"),
+        ("['one@x.org' 'two@x.org']", "more than one address"),
         *((value, "give name@example.com") for value in ("null", "nan", "one\uff20x.org", "<<one@x.org>>")),
         *((value, "must be text, not") for value in ([{"email": "one@x.org"}], [5], [b"one@x.org"], "[5]", "[{}]")),
         *((value, "must be an address or a list") for value in ("{'one@x.org': 1}", '{"email": "one@x.org"}', "(5)")),
@@ -195,7 +210,14 @@ def test_the_items_of_a_set_are_in_the_same_order_in_every_process() -> None:
 
 
 def test_reading_takes_linear_time() -> None:
-    for text in (" " * 200_000 + "x", "x" + " " * 200_000 + "<", "," * 200_000 + "x", "[" * 100_000, "'" * 100_000):
+    for text in (
+        " " * 200_000 + "x",
+        "x" + " " * 200_000 + "<",
+        "," * 200_000 + "x",
+        "[" * 100_000,
+        "'" * 100_000,
+        '"\\' * 20_000,
+    ):
         assert refused(to=text).startswith("to ")
 
 

@@ -30,7 +30,14 @@ def test_required_fields(value: str | None) -> None:
     assert "content as well" in refused(content=value, html_content="<img src='x'>")
 
 
-@pytest.mark.parametrize("field", ["to", "subject", "cc", "bcc", "policy_key"])
+@pytest.mark.parametrize("field", ["to", "cc", "bcc"])
+def test_nothing_but_addresses_in_a_field_of_addresses(field: str) -> None:
+    for evil in ("\r\nBcc: x@example.org", "\r\nx", "\nX: y", "\x00", "\x85x", "\u2028x"):
+        for value in (f"ops@example.org{evil}", [f"ops@example.org{evil}"]):
+            assert refused(**{field: value}).startswith(field)
+
+
+@pytest.mark.parametrize("field", ["subject", "policy_key"])
 def test_no_line_break_in_any_header_field(field: str) -> None:
     for evil in ("\n", "\r", "\r\nBcc: x@example.org", "\x00", "\x0b", "\x85", "\u2028", "\u2029"):
         text = refused(**{field: f"ops@example.org{evil}"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -70,9 +71,13 @@ def test_bad_base_urls(given: str, shown: str) -> None:
         ({"proxies": {"https": "socks5://fm_secret@proxy:1"}}, "SOCKS is not supported"),
         ({"proxies": {"https": "http://fm_secret@"}}, "proxies must be URLs"),
         ({"user_agent": "a\rb"}, "user_agent must be printable"),
+        ({"base_url": "https://user:fm_secret@api.fluxomail.com"}, "no credentials"),
     ],
 )
 def test_bad_settings(fields: dict[str, Any], shown: str) -> None:
     with pytest.raises(FluxomailValidationError, match=shown) as caught:
         ClientSettings(**{"api_key": "k", **fields})
-    assert "fm_secret" not in str(caught.value)
+    # With the variables of each frame but this test's own, as some formatters print them.
+    frames = caught.value.__traceback__.tb_next  # type: ignore[union-attr]
+    told = traceback.TracebackException(FluxomailValidationError, caught.value, frames, capture_locals=True)
+    assert "fm_secret" not in "".join(told.format())

@@ -117,6 +117,28 @@ def test_what_spreadsheets_write(tmp_path: Path, head: str, ends: str) -> None:
     assert row.where == f"line {len(head.splitlines()) + 1}"
 
 
+def test_columns_without_a_name_that_hold_nothing(tmp_path: Path) -> None:
+    lines = ["to;subject;content;; ", "ada@example.org;Hi;Text;;", "bob@example.org;Hi;Text; ;NULL", ";;;;"]
+    assert [row.message.to for row in read(write(tmp_path, "m.csv", "\r\n".join(lines)))] == [
+        "ada@example.org",
+        "bob@example.org",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["> bob@example.org,wrote\nyes", "Hello, ada@example.org\nBye", "Bye\n\nAda, CEO, ada@example.org", '5" disk'],
+)
+def test_lines_of_a_cell_that_are_no_row(tmp_path: Path, text: str) -> None:
+    quoted = '"{}"'.format(text.replace('"', '""'))
+    for lines in (
+        ["subject,content,to", f"Hi,{quoted},a@example.org"],
+        ["to,subject,content", f"a@example.org,Hi,{quoted}"],
+    ):
+        (row,) = read(write(tmp_path, "m.csv", "\n".join(lines)))
+        assert row.message.content == text
+
+
 def test_names_of_fields_in_the_spelling_of_spreadsheets(tmp_path: Path) -> None:
     names = "To,Subject,HTML Content,htmlContent"
     assert "names a column twice" in refused(write(tmp_path, "mails.csv", names))
@@ -148,8 +170,9 @@ def test_what_a_table_has_for_a_missing_value_is_absent(missing: Any) -> None:
     assert "content is empty" in refused([{**row, "content": missing}], defaults={"subject": "S"})
 
 
-def test_what_pandas_writes_for_a_missing_value_is_absent(tmp_path: Path) -> None:
-    lines = ["to,subject,content", *(f"p@example.org,{word},Text" for word in ("nan", "NaN", "<NA>", "NaT", " "))]
+def test_what_is_written_for_a_missing_value_is_absent(tmp_path: Path) -> None:
+    words = ("nan", "NaN", "<NA>", "NaT", " ", "#N/A", "NULL", "[NULL]", "\\N")
+    lines = ["to,subject,content", *(f"p@example.org,{word},Text" for word in words)]
     assert {
         row.message.subject for row in read(write(tmp_path, "m.csv", "\n".join(lines)), defaults={"subject": "S"})
     } == {"S"}
