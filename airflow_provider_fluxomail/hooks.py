@@ -72,8 +72,8 @@ class FluxomailHook(BaseHook):
             for several messages to one recipient also their position (first, second, ...) in this try. A call that
             repeats one that failed, with the same message, has its position.
         :param resend_on_clear: derive another key after a person cleared the task.
-        :raises FluxomailValidationError: the message, the key or the part is invalid, or there is no key outside of a
-            task.
+        :raises FluxomailValidationError: the message, the key or the part is invalid, there is no key outside of a
+            task, or the task sent another text with this subject to the recipient and this one has no ``part``.
         :raises FluxomailIdempotencyConflictError: the key belongs to another message.
         :raises FluxomailConnectionError: also if it is unknown whether this try sent another message to the recipient,
             and this one has no ``part``.

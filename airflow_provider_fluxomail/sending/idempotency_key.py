@@ -128,7 +128,8 @@ def part_in_task(message: EmailMessage, part: str | None) -> tuple[str, Context,
     # An on_execute_callback of Airflow 3: each try has its own messages.
     prefix = f"callback:execute:{context['ti'].try_number}:" if runs_execute_callback() else ""
     if part is None:
-        position = claim(context, prefix + recipient_part(message.to, 0), content_digest(message))
+        name = prefix + recipient_part(message.to, 0)
+        position = claim(context, name, content_digest(message), subject=message.subject)
         return prefix + recipient_part(message.to, position.ordinal), context, position
     if not isinstance(part, str) or not part.strip():
         raise FluxomailValidationError("part came out empty: give each message of the task its own, or leave it out")
@@ -197,17 +198,6 @@ def recipient_part(recipient: str, ordinal: int) -> str:
 def named_part(name: str) -> str:
     """Return the ``part`` of a message that its author named; never equal to a :func:`recipient_part`."""
     return f"key:{name}"
-
-
-def row_part(message: EmailMessage, ordinal: int) -> str:
-    """Return the ``part`` of a batch's row without a key that shares its recipient with another one.
-
-    Its content tells it apart: by their position, two rows would change their keys when their order changes.
-
-    :param ordinal: 0 for the first row of this content, 1 for the second.
-    """
-    said = [content_digest(message), message.policy_key, message.extra_fields]
-    return f"row:{_digest(said)}:{ordinal}"
 
 
 def content_part(message: EmailMessage) -> tuple[str, Position] | None:

@@ -12,7 +12,11 @@ from collections import defaultdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailIdempotencyConflictError
+from airflow_provider_fluxomail.client.errors import (
+    FluxomailConnectionError,
+    FluxomailIdempotencyConflictError,
+    FluxomailValidationError,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.airflow_compat import Context
@@ -31,15 +35,32 @@ class Position:
     :ivar ordinal: 0 for the first message of its name in this try.
     :ivar of_task: whether the message is the running task's own, whose key names no position.
     :ivar another_subject: whether Fluxomail has stored another subject under the position's key.
+    :ivar recorded: the content that an earlier try recorded for the position; empty if unknown.
     """
 
-    def __init__(self, ordinal: int, content: object) -> None:
+    def __init__(self, ordinal: int, content: object, subject: str | None = None) -> None:
         self.ordinal = ordinal
+        self.recorded = ""
         self.of_task = False
         self.another_subject = False
         self.in_doubt = False
         self._content = content
+        self._subject = subject
         self._failed = False
+
+    @property
+    def content(self) -> str:
+        """A digest of the message; empty for a batch, and for the task's own message."""
+        return self._content if isinstance(self._content, str) and not self.of_task else ""
+
+    def took_place_of(self, content: object) -> bool:
+        """Return whether an earlier try sent a message with this content here, and this try another one."""
+        return bool(self.recorded and self.content and self.recorded != self.content) and self.recorded == content
+
+    def looks_like(self, content: object, subject: str | None) -> bool:
+        """Return whether another message may have been sent here, and nothing that Fluxomail says tells them apart."""
+        certainly_not_sent = self._failed and not self.in_doubt
+        return not certainly_not_sent and self._content != content and subject is not None and self._subject == subject
 
     def __enter__(self) -> Position:
         return self
@@ -73,16 +94,26 @@ class _Positions(defaultdict[str, list[Position]]):
         self.of_task: Position | None = None
 
 
-def claim(context: Context, name: str, content: object, *, of_task: object = None, resumed: bool = False) -> Position:
+def claim(
+    context: Context,
+    name: str,
+    content: object,
+    *,
+    subject: str | None = None,
+    of_task: object = None,
+    resumed: bool = False,
+) -> Position:
     """Return the position of a call among those of the same name.
 
     :param name: such as the recipient. Only its digest is kept: tracebacks with local variables show the context.
     :param content: equal if a second call repeats the first.
+    :param subject: if given, another message of the name must have another one: nothing else shows a changed order.
     :param of_task: the running task, if it sends itself: its first message has the task's own key.
     :param resumed: whether the task was deferred before it had sent this message.
     :raises FluxomailConnectionError: it is unknown whether the last message of the name was sent, and this may be the
         same one with another content. A retry of the task sends both at their positions.
     :raises FluxomailIdempotencyConflictError: the messages of the name came in another order in an earlier try.
+    :raises FluxomailValidationError: another message of the name has the same ``subject``.
     """
     with _CLAIMING:
         values: dict[str, Any] = context  # type: ignore[assignment]
@@ -107,9 +138,15 @@ def claim(context: Context, name: str, content: object, *, of_task: object = Non
                 f"at once, {_NAME_THEM}",
                 ambiguous=False,
             )
-        if any(position.another_subject for position in positions):
+        if any(position.another_subject or position.took_place_of(content) for position in positions):
             raise several_in_another_order()
-        position = Position(len(positions), content)
+        digest = None if subject is None else hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()
+        if any(position.looks_like(content, digest) for position in positions):
+            raise FluxomailValidationError(
+                "this task sent another text with this subject to this recipient: a retry could not tell the two "
+                f"apart, so this one was not sent: {_NAME_THEM}"
+            )
+        position = Position(len(positions), content, digest)
         positions.append(position)
         if of_task is not None and known.of_task is None:
             known.of_task = position
@@ -121,7 +158,7 @@ def several_in_another_order(**facts: Any) -> FluxomailIdempotencyConflictError:
     """Return the error of a message whose position another message had in an earlier try."""
     return FluxomailIdempotencyConflictError(
         "this task sends several messages to one recipient, and in an earlier try the message at this position had "
-        "another subject: their order changed, or their subjects. Which of them were sent is unknown, so this one was "
-        f"not sent: {_NAME_THEM}",
+        "another subject or text: their order changed, or their texts. Which of them were sent is unknown, so this one "
+        f"was not sent: {_NAME_THEM}",
         **facts,
     )
