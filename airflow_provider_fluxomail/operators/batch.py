@@ -32,8 +32,8 @@ class FluxomailSendBatchOperator(RefusesOldArguments, RendersMessages, BaseOpera
     ... )
     <Task(FluxomailSendBatchOperator): invite>
 
-    A message's idempotency key is derived from the task and from the message's own ``key``, or else its recipient (and
-    its content, if the recipient gets others), so the rows may come in another order in the next try. All rows are
+    A message's idempotency key is derived from the task and from the message's own ``key``, or else its recipient, so
+    the rows may come in another order in the next try. Different messages to one recipient need keys. All rows are
     checked before the first is sent. Several messages are sent at a time, as fast as the rate limit of the API key
     allows. If that requires a wait longer than the connection's ``max_wait``, a ``deferrable`` task frees its worker
     slot, and continues later where it stopped.

@@ -187,8 +187,10 @@ def send_batch(
                 send_record.save(store, name, state, required=required)
 
         state = (resumed or {}).get("state") or {}
-        if resumed is None and store is not None:
-            state = send_record.load(store, name, required=not is_first_try(context))
+        if not state and store is not None:
+            # Also if the trigger of a deferral returned without it.
+            required = resumed is not None or not is_first_try(context)
+            state = send_record.load(store, name, required=required)
         outcomes = Outcomes(
             Progress(state, same_try=resumed is not None),
             Report(task.report_path or None, fresh=is_first_try(context) and resumed is None),

@@ -199,17 +199,6 @@ def named_part(name: str) -> str:
     return f"key:{name}"
 
 
-def row_part(message: EmailMessage, ordinal: int) -> str:
-    """Return the ``part`` of a batch's row without a key that shares its recipient with another one.
-
-    Its content tells it apart: by their position, two rows would change their keys when their order changes.
-
-    :param ordinal: 0 for the first row of this content, 1 for the second.
-    """
-    said = [content_digest(message), message.policy_key, message.extra_fields]
-    return f"row:{_digest(said)}:{ordinal}"
-
-
 def content_part(message: EmailMessage) -> tuple[str, Position] | None:
     """Return the ``part`` of a message that is identified by its content, ``None`` if no task is running.
 

@@ -31,15 +31,26 @@ class Position:
     :ivar ordinal: 0 for the first message of its name in this try.
     :ivar of_task: whether the message is the running task's own, whose key names no position.
     :ivar another_subject: whether Fluxomail has stored another subject under the position's key.
+    :ivar recorded: the content that an earlier try recorded for the position; empty if unknown.
     """
 
     def __init__(self, ordinal: int, content: object) -> None:
         self.ordinal = ordinal
+        self.recorded = ""
         self.of_task = False
         self.another_subject = False
         self.in_doubt = False
         self._content = content
         self._failed = False
+
+    @property
+    def content(self) -> str:
+        """A digest of the message; empty for a batch, and for the task's own message."""
+        return self._content if isinstance(self._content, str) and not self.of_task else ""
+
+    def took_place_of(self, content: object) -> bool:
+        """Return whether an earlier try sent a message with this content here, and this try another one."""
+        return bool(self.recorded and self.content and self.recorded != self.content) and self.recorded == content
 
     def __enter__(self) -> Position:
         return self
@@ -107,7 +118,7 @@ def claim(context: Context, name: str, content: object, *, of_task: object = Non
                 f"at once, {_NAME_THEM}",
                 ambiguous=False,
             )
-        if any(position.another_subject for position in positions):
+        if any(position.another_subject or position.took_place_of(content) for position in positions):
             raise several_in_another_order()
         position = Position(len(positions), content)
         positions.append(position)
@@ -121,7 +132,7 @@ def several_in_another_order(**facts: Any) -> FluxomailIdempotencyConflictError:
     """Return the error of a message whose position another message had in an earlier try."""
     return FluxomailIdempotencyConflictError(
         "this task sends several messages to one recipient, and in an earlier try the message at this position had "
-        "another subject: their order changed, or their subjects. Which of them were sent is unknown, so this one was "
-        f"not sent: {_NAME_THEM}",
+        "another subject or text: their order changed, or their texts. Which of them were sent is unknown, so this one "
+        f"was not sent: {_NAME_THEM}",
         **facts,
     )

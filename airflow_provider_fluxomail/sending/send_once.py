@@ -138,9 +138,19 @@ def send_flow(message: EmailMessage, identity: Identity, client: BaseClient) -> 
     """Send a message once, as a step of a longer flow that ``client`` runs."""
     guard = client.settings.guard
     # The guarded message is in no variable: a traceback with local variables would show its recipient.
-    record = SendRecord(identity.store, identity.key, guard.apply(message).to, name=identity.record_name)
+    position = identity.position
+    record = SendRecord(
+        identity.store,
+        identity.key,
+        guard.apply(message).to,
+        name=identity.record_name,
+        content=position.content if position else "",
+    )
     retention = Retention.of(client.settings, identity.retention)
-    if send_id := record.begin(wait.now(), retention=retention, first_try=bool(identity.first_try)):
+    send_id = record.begin(wait.now(), retention=retention, first_try=bool(identity.first_try))
+    if position:
+        position.recorded = record.recorded_content
+    if send_id:
         if retention.is_other(record.account):
             log.warning(
                 "Not sending: an earlier try did, with another host or API key of the connection. If that belongs to "

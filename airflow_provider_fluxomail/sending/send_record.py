@@ -116,14 +116,20 @@ class StoredRecord:
 class SendRecord:
     """The record of one send, ``name`` among those of its task. Without a store it does nothing.
 
+    :param content: a digest of the message, if its position among others is part of its key.
     :ivar account: of the first request with the key, see :class:`.Retention`.
+    :ivar recorded_content: of an earlier try; empty if unknown.
     """
 
-    def __init__(self, store: StateStore | None, key: str, recipient: str, *, name: str | None = None) -> None:
+    def __init__(
+        self, store: StateStore | None, key: str, recipient: str, *, name: str | None = None, content: str = ""
+    ) -> None:
         self._store = store
         self._name = f"{_NAME}_{name}" if name else _NAME
         self._stored = StoredRecord(key=key, recipient=recipient_digest(key, recipient), asked=0.0)
         self.account = ""
+        self.recorded_content = ""
+        self._content = content
         self._used_before = False
 
     def begin(self, now: float, *, retention: Retention, first_try: bool) -> str | None:
@@ -146,6 +152,9 @@ class SendRecord:
                 send_id=earlier.send_id,
             )
         self._used_before = earlier is not None
+        if earlier:
+            self.recorded_content = str(value.get("content") or "")
+            self._content = self.recorded_content
         self._stored = earlier or dataclasses.replace(self._stored, asked=now)
         account = value.get("account") if earlier else None
         self.account = account if isinstance(account, str) and account else retention.account
@@ -163,6 +172,8 @@ class SendRecord:
     def _save(self, *, required: bool = False) -> None:
         if self._store is not None:
             value = {**dataclasses.asdict(self._stored), "account": self.account}
+            if self._content:
+                value["content"] = self._content
             save(self._store, self._name, value, required=required)
 
     def accepted(self, send_id: str) -> None:

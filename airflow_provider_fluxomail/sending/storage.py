@@ -6,7 +6,7 @@ import contextlib
 import errno
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -24,6 +24,8 @@ _LASTING: Final = (
     PermissionError,
 )  # fmt: skip
 _LASTING_CODES: Final = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS})
+#: Of S3, for which its library raises ``PermissionError``: credentials are renewed, and a clock is set.
+_PASSING_CODES: Final = frozenset({"ExpiredToken", "RequestExpired", "RequestTimeTooSkewed"})
 
 
 @contextlib.contextmanager
@@ -38,10 +40,17 @@ def storage_errors(field: str, path: object, verb: str = "read") -> Iterator[Non
     except FluxomailError:
         raise
     except Exception as error:
-        lasting = isinstance(error, _LASTING) or getattr(error, "errno", None) in _LASTING_CODES
         why = getattr(error, "strerror", None) or f"{type(error).__name__}: {redact(str(error))}"
-        kind = FluxomailValidationError if lasting else FluxomailStorageError
+        kind = FluxomailValidationError if _is_lasting(error) else FluxomailStorageError
         raise kind(f"{field}: cannot {verb} {shown(path)!r}: {why}") from error
+
+
+def _is_lasting(error: Exception) -> bool:
+    response = getattr(error.__cause__, "response", None)
+    details = response.get("Error") if isinstance(response, Mapping) else None
+    if isinstance(details, Mapping) and details.get("Code") in _PASSING_CODES:
+        return False
+    return isinstance(error, _LASTING) or getattr(error, "errno", None) in _LASTING_CODES
 
 
 def shown(path: object) -> str:

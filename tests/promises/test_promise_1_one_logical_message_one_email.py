@@ -829,20 +829,95 @@ def test_promise_1_two_texts_to_one_person_in_another_order_are_a_conflict(
     sandbox.assert_sent(1)
 
 
+def by_hook_with_one_subject(text: str, part: str | None = None) -> None:
+    with contextlib.closing(FluxomailHook()) as hook:
+        hook.send({"to": deployments.ADA, "subject": "Invoice", "content": text}, part=part)
+
+
+def test_promise_1_texts_with_one_subject_by_hook_are_messages_of_their_own(sandbox: Sandbox, running: Any) -> None:
+    for number in (1, 2):
+        running(try_number=number)
+        for text in ("One", "Two", "Three"):
+            by_hook_with_one_subject(text)
+    running(try_number=3)
+    # A part holds for any order.
+    by_hook_with_one_subject("Four", part="four")
+    by_hook_with_one_subject("One")
+    assert [mail.content for mail in sandbox.messages()] == ["One", "Two", "Three", "Four"]
+
+
+def test_promise_1_a_text_in_place_of_one_that_was_refused_needs_no_part(sandbox: Sandbox, running: Any) -> None:
+    running()
+    sandbox.fail_next(400)
+    with pytest.raises(FluxomailValidationError, match="status 400"):
+        by_hook_with_one_subject("One")
+    by_hook_with_one_subject("Shorter")
+    assert [mail.content for mail in sandbox.messages()] == ["Shorter"]
+
+
+@pytest.mark.parametrize("sent", [["One"], ["One", "Two"]], ids=str)
+def test_promise_1_texts_with_one_subject_by_operators_in_another_order_are_no_two_mails(
+    sandbox: Sandbox, store: Store, sent: list[str]
+) -> None:
+    def send(text: str, **ctx: Any) -> None:
+        arguments: dict[str, Any] = {"to": deployments.ADA, "subject": "Invoice", "content": text}
+        FluxomailSendOperator(task_id="by_hand", **arguments).execute(contexts[ctx["try_number"]])
+
+    contexts: Any = {n: {**context(try_number=n), "task_state_store": store} for n in (1, 2, 3)}
+    for text in sent:
+        send(text, try_number=1)
+    send("Two", try_number=2)
+    with pytest.raises(AirflowFailException, match="their order changed"):
+        send("One", try_number=2)
+    assert [mail.content for mail in sandbox.messages()] == sent
+    for text in ("One", "Two"):
+        send(text, try_number=3)
+    assert sorted(mail.content for mail in sandbox.messages()) == ["One", "Two"]
+
+
+def rows_task(task: Any, rows: list[dict[str, Any]]) -> Any:
+    return task((lambda: rows) if task is decorated_tasks.decorated else rows)
+
+
+ONE, TWO, NAMED = (
+    {**MESSAGE, "content": "One"},
+    {**MESSAGE, "content": "Two"},
+    {**MESSAGE, "content": "Two", "key": "2"},
+)
+
+
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("task", [batches.operator, decorated_tasks.decorated])
-def test_promise_1_two_rows_to_one_person_in_another_order_are_each_sent_once(
-    sandbox: Sandbox, store: Store, task: Any, kept: bool
+@pytest.mark.parametrize(
+    "then", [[ONE, NAMED], [NAMED, ONE], [ONE], [NAMED]], ids=["same", "moved", "removed", "first"]
+)
+@pytest.mark.parametrize("first", [[ONE, NAMED], [ONE], [NAMED]], ids=["both", "one", "two"])
+def test_promise_1_rows_to_one_person_are_each_sent_once_however_they_change(
+    sandbox: Sandbox, store: Store, task: Any, first: Any, then: Any, kept: bool
 ) -> None:
-    rows = [{**MESSAGE, "content": text} for text in ("One", "Two")]
     sandbox.connect(max_attempts=1)
-    sandbox.fail_next(503, skip=1)
-    for number in (1, 2):
-        given = rows[::-1] if number == 2 else rows
+    sandbox.fail_next(503)
+    for number, rows in enumerate([first, then, then], start=1):
         ctx = {**context(try_number=number), "task_state_store": store if kept else None}
-        run = Run(task((lambda: given) if task is decorated_tasks.decorated else given), ctx)  # noqa: B023
+        run = Run(rows_task(task, rows), ctx)
     assert run.kind == "success", run.error
-    assert sorted(mail.content for mail in sandbox.messages()) == ["One", "Two"]
+    sent = Counter(mail.content for mail in sandbox.messages())
+    assert set(sent) >= {row["content"] for row in then}
+    assert set(sent.values()) == {1}
+
+
+@pytest.mark.parametrize("task", [batches.operator, decorated_tasks.decorated])
+@pytest.mark.parametrize(
+    "other", [{"content": "Two"}, {"subject": "Two"}, {"extra_fields": {"n": 2}}, {"cc": "cc@example.org"}], ids=str
+)
+def test_promise_1_rows_that_differ_need_keys(sandbox: Sandbox, task: Any, other: dict[str, Any]) -> None:
+    """By their positions or contents, they would be taken for each other once a row is added, removed or moved."""
+    run = Run(rows_task(task, [ONE, {**ONE, "to": "dev@example.org"}, {**ONE, **other}]))
+    assert run.kind == "AirflowFailException"
+    assert "messages[2]: has the recipient of messages[0] and another content: give it a 'key'" in str(run.error)
+    assert sandbox.requests() == []
+    assert Run(rows_task(task, [ONE, ONE])).kind == "success", "equal ones are told apart by their position"
+    sandbox.assert_sent(2)
 
 
 def test_promise_1_a_late_retry_of_a_send_that_is_known_sends_nothing(

@@ -19,7 +19,6 @@ from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION
 from airflow_provider_fluxomail.asset_events.cursor import Cursor, CursorStore, digest
 from airflow_provider_fluxomail.client import addresses
 from airflow_provider_fluxomail.client.errors import FluxomailError
-from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.watching.wait import Status, WaitOutcome
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.operators import FluxomailSendBatchOperator, FluxomailSendOperator
@@ -32,7 +31,6 @@ from airflow_provider_fluxomail.sending.idempotency_key import (
     notification_key,
     operator_part,
     recipient_part,
-    row_part,
     task_key,
 )
 from airflow_provider_fluxomail.sending.position import Position
@@ -103,15 +101,13 @@ def test_promise_6_parts_never_change(case: dict[str, Any]) -> None:
     assert part == case["part"]
 
 
-def test_promise_6_parts_of_operators_that_run_by_hand_and_of_differing_rows_never_change() -> None:
+def test_promise_6_parts_of_operators_that_run_by_hand_never_change() -> None:
     task, position = made("FluxomailSendOperator"), Position(2, None)
     assert operator_part(task, position, recipient="Ops <OPS@example.org>") == "operator:task:to:ops@example.org:2"
     assert operator_part(task, position, "to:ops@example.org:0") == "operator:task:2:to:ops@example.org:0"
     position.of_task = True
     assert operator_part(task, position, recipient="ops@example.org") == ""
     assert operator_part(task, position, "key:a") == "key:a"
-    message = EmailMessage(**MESSAGE, policy_key="p", extra_fields={"replyTo": "a@example.org"})
-    assert row_part(message, 1) == "row:ec935a0265bd0a80264dc60651bd5139:1"
 
 
 @pytest.mark.parametrize("case", golden_keys.GOLDEN_ALERTS, ids=lambda case: case["name"])

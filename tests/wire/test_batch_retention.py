@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_fluxomail.client.errors import FluxomailBatchUnfinishedError
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending.batch import requested
-from tests.support.batches import people, posts, quick_batches, run
+from tests.support.batches import operator, people, posts, quick_batches, run
 from tests.support.durable_sends import HOUR, advance_clock, store
-from tests.support.running import Run
+from tests.support.running import Run, context
 from tests.support.state_store import StateError, Store
 from tests.support.timing import batch_timing
 
@@ -142,6 +143,19 @@ def test_a_store_that_is_out_of_order_ends_the_batch_before_it_sends(
                 assert len(sandbox.messages()) == before
         advance_clock(25 * HOUR)
     run(ROWS, store=store, ctx={"try_number": 3})
+    sandbox.assert_sent(12)
+
+
+def test_a_trigger_that_loses_the_state_does_not_lose_what_was_requested(
+    sandbox: Sandbox, store: Store, advance_clock: Any
+) -> None:
+    sandbox.connect(max_attempts=1)
+    sandbox.fail_next(LOST, to=ROWS[0]["to"])
+    run(ROWS, store=store)
+    advance_clock(25 * HOUR)
+    ctx: Any = {**context(), "task_state_store": store}
+    with pytest.raises(FluxomailBatchUnfinishedError, match="1 with unknown outcome"):
+        operator(ROWS).send_after_rate_limit(ctx, None)
     sandbox.assert_sent(12)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_fluxomail.airflow_compat import lines_of
-from airflow_provider_fluxomail.client.addresses import one_address
-from airflow_provider_fluxomail.client.errors import FluxomailValidationError
-from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
+from airflow_provider_fluxomail.client.errors import FluxomailStorageError, FluxomailValidationError
+from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.client.private import private
 from airflow_provider_fluxomail.client.text_fields import field_name
 from airflow_provider_fluxomail.client.unexpected import unexpected
@@ -25,7 +22,7 @@ from airflow_provider_fluxomail.sending.batch.row_files import (
     format_of,
     unknown_field,
 )
-from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part, row_part
+from airflow_provider_fluxomail.sending.idempotency_key import named_part, recipient_part
 from airflow_provider_fluxomail.sending.storage import check_is_file, open_path, shown, storage_errors
 
 if TYPE_CHECKING:
@@ -82,7 +79,6 @@ class Rows:
         self.source = source
         self._defaults = _checked_defaults(defaults, None if own_defaults else attachment_folder or NO_PATHS)
         self._items: Iterable[Any] = ()
-        self._differing: set[str] | None = None
         self._path: Path | ObjectStoragePath | None = None
         if file_format:
             check_format(file_format)
@@ -99,8 +95,6 @@ class Rows:
         self._folder = attachment_folder or (None if own_rows else NO_PATHS)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
-        if self._differing is None:
-            self._differing = self._find_differing()
         seen: Counter[str] = Counter()
         for where, fields in self._raw():
             if isinstance(fields, BadRow):
@@ -111,41 +105,19 @@ class Rows:
             except FluxomailValidationError as error:
                 yield BadRow(where, error.message)
                 continue
+            except FluxomailStorageError as error:
+                # About the storage, not about the row.
+                raise FluxomailStorageError(f"{where}: {error.message}") from error
             except OSError:
                 raise
             except Exception as error:  # noqa: BLE001 - about this row only
                 yield BadRow(where, unexpected(error).message)
                 continue
-            if key is not None:
-                part = named_part(key)
-            else:
-                name = recipient_part(message.to, 0)
-                name = row_part(message, 0) if name in self._differing else name
-                part = (
-                    row_part(message, seen[name]) if name.startswith("row:") else recipient_part(message.to, seen[name])
-                )
-                seen[name] += 1
+            part = recipient_part(message.to, 0) if key is None else named_part(key)
+            if key is None:
+                seen[part] += 1
+                part = recipient_part(message.to, seen[part] - 1)
             yield Row(where, message, key, part)
-
-    def _find_differing(self) -> set[str]:
-        """Return the parts of recipients that rows without a key share although they differ in more than their order.
-
-        Such rows are told apart by their content: the first of them must know of the others.
-        """
-        seen: dict[str, int] = {}
-        differing: set[str] = set()
-        for _, fields in self._raw():
-            given = vars(fields) if isinstance(fields, EmailMessage) else fields
-            if not isinstance(given, Mapping) or given.get("key") is not None:
-                continue
-            # A row that cannot be read is named later.
-            with contextlib.suppress(FluxomailValidationError, ValueError, TypeError, RecursionError):
-                values = {**self._defaults, **{name: value for name, value in given.items() if not _is_absent(value)}}
-                part = recipient_part(one_address(values.pop("to", None)), 0)
-                content = hash(json.dumps(values, sort_keys=True, default=_comparable))
-                if seen.setdefault(part, content) != content:
-                    differing.add(part)
-        return differing
 
     @private
     def check(self) -> Iterator[Row]:
@@ -153,13 +125,13 @@ class Rows:
         bad: list[str] = []
         count = 0
         keys: dict[str, str] = {}
+        unnamed: dict[str, tuple[int, str]] = {}
         for row in self:
             if isinstance(row, Row):
-                first = row.where if row.key is None else keys.setdefault(row.key, row.where)
-                if first == row.where:
+                why = _not_told_apart(row, keys, unnamed)
+                if why is None:
                     yield row
                     continue
-                why = f"has the same key as {first}: give each message its own"
             else:
                 why = row.why
             count += 1
@@ -202,8 +174,24 @@ class Rows:
                 ) from None
 
 
-def _comparable(value: object) -> object:
-    return vars(value) if isinstance(value, Attachment) else repr(value)
+def _not_told_apart(row: Row, keys: dict[str, str], unnamed: dict[str, tuple[int, str]]) -> str | None:
+    """Return why a row could be taken for an earlier one in another try, ``None`` if it cannot.
+
+    :param keys: position of the row that has each key.
+    :param unnamed: by recipient, the first row without a key: its content and position.
+    """
+    if row.key is not None:
+        first = keys.setdefault(row.key, row.where)
+        return None if first == row.where else f"has the same key as {first}: give each message its own"
+    # By their position, such rows would take each other's idempotency keys when one is added, removed or moved.
+    message = row.message
+    files = [(file.filename, file.data, file.content_type) for file in message.attachments]
+    texts = (message.subject, message.content, message.html_content, message.policy_key)
+    content = hash((*texts, *message.cc, "", *message.bcc, *files, repr(message.extra_fields)))
+    known, first = unnamed.setdefault(recipient_part(message.to, 0), (content, row.where))
+    if known == content:
+        return None
+    return f"has the recipient of {first} and another content: give it a 'key' of its own, the same in every try"
 
 
 def given_fields(fields: Mapping[str, Any], *, folder: object = None) -> dict[str, Any]:

@@ -64,7 +64,7 @@ with DAG(dag_id="by_hand", schedule=None, start_date=START, catchup=False):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for name in ("batch", "batch", "hand"):
-                rows = [{**fields(f"{name} {number}")} for number in range(2)]
+                rows = [{**fields(f"{name} {number}"), "key": str(number)} for number in range(2)]
                 FluxomailSendBatchOperator(task_id=name, messages=rows).execute(context)
             FluxomailSendDecoratedOperator(task_id="hand", python_callable=lambda: fields("decorator")).execute(context)
         FluxomailHook().send(fields("hook"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_fluxomail.client.errors import FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import Attachment, EmailMessage
 from airflow_provider_fluxomail.sending.batch.rows import MAX_NAMED
 from tests.support.rows import ADA, read, refused, write
@@ -42,27 +43,28 @@ FILES = [[Attachment("a.txt", data)] for data in (b"1", b"2")]
     ],
 )
 @pytest.mark.parametrize("kind", [dict, EmailMessage])
-def test_rows_to_one_person_are_told_apart_by_their_content(
-    one: dict[str, Any], two: dict[str, Any], kind: Any
-) -> None:
-    rows = [kind(**{**ADA, **one}), kind(**{**ADA, "to": "A <ADA@example.org>", **two}), kind(**{**ADA, **one})]
-    others = [{**ADA, "to": "bob@example.org"}, {**ADA, "key": "mine"}]
-    first, second, third, *rest = (row.part for row in read([*rows, *others]))
-    assert [row.part for row in read([*others, *reversed(rows)])] == [*rest, first, second, third]
-    assert len({first, second, third}) == 3
-    assert rest == ["to:bob@example.org:0", "key:mine"], "keys of other rows stay as they are"
+def test_rows_to_one_person_that_differ_need_keys(one: dict[str, Any], two: dict[str, Any], kind: Any) -> None:
+    bob = {**ADA, "to": "bob@example.org"}
+    rows = [kind(**{**ADA, **one}), bob, kind(**{**ADA, "to": "A <ADA@example.org>", **two}), kind(**{**ADA, **one})]
+    with pytest.raises(FluxomailValidationError) as caught:
+        read(rows)
+    assert "1 message is invalid, nothing was sent: messages[2]: has the recipient of messages[0]" in str(caught.value)
+    del rows[2]
+    assert [row.part for row in read(rows)] == ["to:ada@example.org:0", "to:bob@example.org:0", "to:ada@example.org:1"]
+    named = [{**ADA, "key": "mine"}, *rows]
+    assert next(row.part for row in read(named)) == "key:mine"
 
 
 def test_defaults(tmp_path: Path) -> None:
     note = write(tmp_path, "note.txt", "x")
-    rows = read([{"to": "ada@example.org"}, ADA], defaults={"subject": "S", "content": "C", "attachments": [str(note)]})
+    rows = read([{"to": "bob@example.org"}, ADA], defaults={"subject": "S", "content": "C", "attachments": [str(note)]})
     assert [(row.message.subject, row.message.content) for row in rows] == [("S", "C"), ("Hi", "Text")]
     assert all(row.message.attachments[0].data == b"x" for row in rows)
 
 
 @pytest.mark.parametrize("name", ["mails.jsonl", "mails.ndjson", "MAILS.JSONL"])
 def test_json_lines(tmp_path: Path, name: str) -> None:
-    with_nulls = {"to": ADA["to"], "subject": None, "cc": None, "key": None}
+    with_nulls = {"to": "bob@example.org", "subject": None, "cc": None, "key": None}
     text = "\n".join([json.dumps({**ADA, "cc": ["x@example.org"]}), "", json.dumps(with_nulls)])
     first, second = read(str(write(tmp_path, name, text)), defaults={"subject": "Ho", "content": "Text"})
     assert (first.where, second.where) == ("line 1", "line 3")
