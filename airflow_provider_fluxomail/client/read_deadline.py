@@ -136,7 +136,7 @@ class _HTTPConnection(HTTPConnection):
         """Whether a proxy was reached. urllib3 forgets it when the connection closes: a request whose response does not
         come would count as one that the proxy never got, and the message as not sent.
         """
-        return self._was_connected
+        return self._was_connected or super().has_connected_to_proxy
 
     @property
     def is_connected(self) -> bool:
