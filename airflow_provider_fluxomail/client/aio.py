@@ -292,14 +292,25 @@ def _response(response: httpx.Response, body: bytes) -> Response:
 
 
 def _sent_more(response: httpx.Response) -> bool:
-    """Return whether bytes follow the response: the next request on the connection would take them for its own.
-
-    httpcore has no public name for them.
-    """
+    """Return whether bytes follow the response: the next request on the connection would take them for its own."""
+    # What h11 has received. httpcore has no public name for it; where it has another, only TLS is looked at.
     part: Any = response.stream
     for name in ("_httpcore_stream", "_stream", "_connection", "_h11_state", "trailing_data"):
         part = getattr(part, name, None)
-    return bool(part and part[0])
+    if isinstance(part, tuple) and part[0]:
+        return True
+    network: Any = response.extensions.get("network_stream")
+    tls: ssl.SSLObject | None = network and network.get_extra_info("ssl_object")
+    if tls is None:
+        return False
+    try:
+        # Reads what was received and not decrypted yet, and nothing else.
+        tls.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 @functools.lru_cache(maxsize=8)

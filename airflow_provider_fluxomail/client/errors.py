@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Final
 from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 from airflow_provider_fluxomail.client.redaction import identifier, redact, without_markup
 
+#: Of a response, in an error. Characters.
+MAX_BODY: Final = 4096
+
 
 class FluxomailError(Exception):
     """Base of every error of this package.
@@ -32,8 +35,8 @@ class FluxomailError(Exception):
     :param request_id: quote it to Fluxomail's support.
     :param idempotency_key: the key that was sent, if one was.
     :param send_id: the send it is about, where known.
-    :param details: the response's ``details``.
-    :param preview: the response's ``preview`` (402: what the plan lacks).
+    :param details: the response's ``details``, unless the response is larger than 4096 characters.
+    :param preview: the response's ``preview`` (402: what the plan lacks), likewise.
     :param body: the raw response, cut; never printed.
     :param retry_after: seconds that the server asked to wait.
     :param concerns_one_message: replaces the class's default.
@@ -334,6 +337,8 @@ def error_from_response(
         message += f"; details: {redact(json.dumps(details, ensure_ascii=False, default=str), private)}"
     fix = _FIXES.get(kind)
     inner_id = details.get("sendId") if isinstance(details, dict) else None
+    # Each of many waits keeps its last error.
+    small = len(raw) <= MAX_BODY
     return kind(
         f"Fluxomail returned {status}: {message}" + (f"; {fix}" if fix else ""),
         status=status,
@@ -341,9 +346,9 @@ def error_from_response(
         request_id=request_id,
         idempotency_key=idempotency_key,
         send_id=identifier(payload.get("sendId")) or identifier(inner_id),
-        details=details,
-        preview=payload.get("preview", inner.get("preview")),
-        body=raw[:4096],
+        details=details if small else None,
+        preview=payload.get("preview", inner.get("preview")) if small else None,
+        body=raw[:MAX_BODY],
         retry_after=retry_after,
         concerns_one_message=_is_about_its_fields(status, kind, code, text, optional_fields) or None,
     )

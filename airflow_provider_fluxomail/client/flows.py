@@ -25,7 +25,7 @@ from airflow_provider_fluxomail.client import wire
 from airflow_provider_fluxomail.client.errors import FluxomailConnectionError, FluxomailError
 from airflow_provider_fluxomail.client.inline_images import InlineImageWarning
 from airflow_provider_fluxomail.client.messages import EmailMessage
-from airflow_provider_fluxomail.client.models import Request, Response, SendResult, Timeline
+from airflow_provider_fluxomail.client.models import MAX_EVENTS, Request, Response, SendResult, Timeline
 from airflow_provider_fluxomail.client.retries import retry_options
 from airflow_provider_fluxomail.client.settings import ClientSettings
 
@@ -66,6 +66,8 @@ def call(
 def timeline(send_id: str, *, within: float | None = None) -> Flow[Timeline]:
     """Read all pages of a send's timeline, until a cursor is repeated: a server may page in circles.
 
+    More than :data:`MAX_TIMELINE_PAGES` pages, or :data:`.MAX_EVENTS` events, are not read.
+
     :param within: seconds after which no further page is requested.
     """
     until = time.monotonic() + (math.inf if within is None else within)
@@ -73,6 +75,8 @@ def timeline(send_id: str, *, within: float | None = None) -> Flow[Timeline]:
     whole = yield from call(wire.timeline_request(send_id), read)
     cursors: set[str] = set()
     while (cursor := whole.next_cursor) and cursor not in cursors and len(cursors) < MAX_TIMELINE_PAGES:
+        if len(whole.events) > MAX_EVENTS:
+            break
         cursors.add(cursor)
         if time.monotonic() > until:
             raise FluxomailConnectionError(

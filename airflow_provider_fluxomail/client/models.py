@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.client import headers
 from airflow_provider_fluxomail.client.event_types import STAGES, without_prefix
 from airflow_provider_fluxomail.client.redaction import identifier, redact
 
-#: Most events of one page: parsing more would block the event loop.
+#: Most events of one page, and of a timeline before another page is read: parsing more would block the event loop.
 MAX_EVENTS: Final = 10_000
 #: Longest cursor, which becomes part of the URL. Characters.
 MAX_CURSOR: Final = 4096
@@ -168,7 +168,7 @@ class Timeline:
             recipient=_text(head.get("toEmail")),
             subject=_text(head.get("subject")),
             status=identifier(head.get("status")),
-            idempotency_key=_text(head.get("idempotencyKey")),
+            idempotency_key=identifier(head.get("idempotencyKey")),
             created=parse_time(head.get("createdAt")),
             next_cursor=read_cursor(payload),
         )

@@ -145,7 +145,9 @@ class Pacer:
                 self._probing = False
             if window.limit is None or window.remaining is None or window.reset is None or window.reset_after is None:
                 return
-            if self._window is None or window.reset > self._window:
+            # Once a window has ended, an earlier one is new too: it was named by a clock that was wrong.
+            over = now >= self._ends_at and window.reset != self._window
+            if self._window is None or window.reset > self._window or over:
                 self._window, self._left = window.reset, window.remaining
                 self._ends_at = now + window.reset_after
                 self._next_at = 0.0

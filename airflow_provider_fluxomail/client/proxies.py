@@ -40,6 +40,9 @@ class Proxy:
             parts = urlsplit(text.strip())
             if parts.scheme not in _PORTS or not parts.hostname or parts.port == 0:
                 return None
+            # One HTTP library refuses such a host for good, and the other waits for it to appear.
+            if not parts.hostname.encode("idna").strip(b".") or re.search(r"[\s\x00-\x1f]", parts.hostname):
+                return None
         except ValueError:
             return None
         headers: dict[str, str] = {}

@@ -12,6 +12,8 @@ from __future__ import annotations
 import http.client
 import http.cookiejar
 import io
+import socket
+import ssl
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,6 +23,8 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HeaderParsingError
+from urllib3.util.response import assert_header_parsing
 
 from airflow_provider_fluxomail.client.proxies import Proxy
 from airflow_provider_fluxomail.client.wire import MAX_RESPONSE_BYTES
@@ -105,6 +109,11 @@ class _Response(http.client.HTTPResponse):
         if len(set(lengths.split(","))) > 1:
             # Here, because urllib3 raises an error that leaves the connection open.
             raise http.client.HTTPException("the response has several lengths")
+        try:
+            assert_header_parsing(self.headers)
+        except HeaderParsingError:
+            # urllib3 only logs a warning that quotes the lines, and ignores the headers after them.
+            raise http.client.HTTPException("the response has lines that are no headers") from None
         self._reader.allow(MAX_RESPONSE_BYTES)
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -115,10 +124,32 @@ class _Response(http.client.HTTPResponse):
 
 class _HTTPConnection(HTTPConnection):
     response_class = _Response
+    _was_connected = False
+
+    def connect(self) -> None:
+        self._was_connected = False
+        super().connect()
+        self._was_connected = True
+
+    @property
+    def has_connected_to_proxy(self) -> bool:
+        """Whether a proxy was reached. urllib3 forgets it when the connection closes: a request whose response does not
+        come would count as one that the proxy never got, and the message as not sent.
+        """
+        return self._was_connected or super().has_connected_to_proxy
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection can be used again: not if TLS has received more than the response, which does not show
+        on the socket. TLS within that of a proxy does not tell.
+        """
+        known = isinstance(self.sock, socket.socket)
+        more = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+        return known and not more and super().is_connected
 
 
-class _HTTPSConnection(HTTPSConnection):
-    response_class = _Response
+class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

@@ -29,18 +29,22 @@ class FrameReader:
         #: The id from which a new stream continues.
         self.last_id: str | None = None
         self._id: str | None = None
-        self._rest = b""
+        # Grows in place: a line may come byte by byte.
+        self._rest = bytearray()
         self._data: list[str] = []
         self._size = 0
         self._fresh = True
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         """Add bytes; yield the data of each frame that they complete. A frame that is too large is a ValueError."""
-        text = self._rest + chunk
-        # A line break of two characters may be cut in the middle.
-        whole = len(text) - 1 if text.endswith(b"\r") else len(text)
-        lines = text[:whole].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._rest = lines.pop() + text[whole:]
+        lines: list[bytearray] = []
+        breaks = b"\n" in chunk or b"\r" in chunk or self._rest.endswith(b"\r")
+        self._rest += chunk
+        if breaks:
+            # A line break of two characters may be cut in the middle.
+            whole = len(self._rest) - 1 if self._rest.endswith(b"\r") else len(self._rest)
+            lines = self._rest[:whole].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+            self._rest = lines.pop() + self._rest[whole:]
         if self._size + len(self._rest) > MAX_FRAME:
             raise ValueError("a frame of the event stream is too large")
         for raw in lines:

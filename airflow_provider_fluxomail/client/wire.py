@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_fluxomail.client import headers
 from airflow_provider_fluxomail.client.errors import (
+    MAX_BODY,
     FluxomailConnectionError,
     FluxomailResponseError,
     FluxomailValidationError,
@@ -130,7 +131,7 @@ def response_error(request: Request, response: Response, why: str) -> FluxomailR
     return FluxomailResponseError(
         f"{why}: it does not come from Fluxomail. Check the connection's host, and any proxies in between",
         **_facts(request, response),
-        body=response.content[:4096].decode("utf-8", "replace"),
+        body=response.content[:MAX_BODY].decode("utf-8", "replace"),
     )
 
 

@@ -128,7 +128,10 @@ class FluxomailDeliveryTrigger(BaseTrigger):
         while True:
             try:
                 watcher = await WatcherPool.for_running_loop().get(
-                    self.fluxomail_conn_id, instead_of=refused, used_before=used_before
+                    self.fluxomail_conn_id,
+                    instead_of=refused,
+                    used_before=used_before,
+                    within=wait.poll_seconds(now()),
                 )
                 used_before = True
                 if watcher.ended:

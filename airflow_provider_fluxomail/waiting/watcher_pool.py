@@ -34,11 +34,19 @@ class WatcherPool:
         """Return the pool of the running event loop. The key is the loop itself, because ids are reused."""
         return cls._by_loop.setdefault(asyncio.get_running_loop(), cls())
 
-    async def get(self, conn_id: str, *, instead_of: Watcher | None = None, used_before: bool = False) -> Watcher:
+    async def get(
+        self,
+        conn_id: str,
+        *,
+        instead_of: Watcher | None = None,
+        used_before: bool = False,
+        within: float | None = None,
+    ) -> Watcher:
         """Return the watcher for a connection, which is looked up once for as long as the watcher lives.
 
         :param instead_of: a watcher whose key was refused: look the connection up again, unless another wait did.
         :param used_before: see :func:`.outages`.
+        :param within: seconds after which a lookup that hangs counts as failed.
         """
         lookup = self._lookups.get(conn_id)
         if lookup is None or self._is_stale(lookup, conn_id, instead_of):
@@ -46,7 +54,8 @@ class WatcherPool:
             lookup = asyncio.get_running_loop().create_task(self._find(conn_id), context=contextvars.Context())
             self._lookups[conn_id] = lookup
         with connection.outages(conn_id, used_before=used_before):
-            return await asyncio.shield(lookup)
+            async with asyncio.timeout(within):
+                return await asyncio.shield(lookup)
 
     def _is_stale(self, lookup: asyncio.Task[Watcher], conn_id: str, instead_of: Watcher | None) -> bool:
         if not lookup.done():

@@ -174,6 +174,20 @@ async def test_promise_3_a_lookup_that_fails_once_ends_none_of_many_waits(
     assert caplog.text.count("Airflow cannot return connection 'fluxomail_default'") == 20, "in each task's own log"
 
 
+async def test_promise_3_a_lookup_that_hangs_holds_no_wait_past_its_deadline(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(conn_id: str) -> Any:
+        await asyncio.Event().wait()
+
+    wait_timing(monkeypatch, restart=0.1, least_poll=0.1)
+    monkeypatch.setattr(connection, "read_connection", hang)
+    async with watcher_pools.waits(["s1", "s2"], deadline=now() + 0.5) as tasks:
+        ended = await asyncio.wait_for(asyncio.gather(*tasks), 30)
+    assert [one["status"] for one in ended] == ["timeout"] * 2
+    assert "Airflow cannot return connection 'fluxomail_default'" in ended[0]["message"]
+
+
 async def test_promise_3_a_lookup_that_fails_after_a_401_ends_no_wait(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

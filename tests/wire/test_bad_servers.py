@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.wire import MAX_RESPONSE_BYTES
 from tests.support.bad_servers import MESSAGE, Serve, answers, head, settings
-from tests.wire.conftest import Transport
+from tests.wire.conftest import Handler, Transport, read_request
 
 BODY = b'{"sendId": "s1"}'
+ACCEPTS_NOTHING = head(Content_Length=14) + b'{"events": []}'
 ACCEPTS = answers(head(Content_Length=len(BODY)) + BODY)
 
 
@@ -191,6 +192,29 @@ def test_what_cannot_be_reached_is_not_ambiguous(call: Transport, monkeypatch: p
         assert "proxy_password" not in str(caught.value)
 
 
+def close(connection: socket.socket, request: bytes) -> None:
+    """Send nothing."""
+
+
+def reset(connection: socket.socket, request: bytes) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+@pytest.mark.parametrize("handler", [close, reset, answers(b"garbage\r\n\r\n"), answers(head(Content_Length=9))])
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_request_that_was_sent_is_ambiguous_behind_a_proxy_too(
+    call: Transport, serve: Serve, handler: Handler, proxied: bool
+) -> None:
+    """Promise 1: without a key it is not repeated, although the proxy fails."""
+    server = serve(handler)
+    proxies = {"all": server.url} if proxied else {}
+    url = "http://mail.example" if proxied else server.url
+    with pytest.raises(errors.FluxomailConnectionError) as caught:
+        call(settings(url, proxies=proxies, allow_http=True, max_attempts=3), "send", MESSAGE)
+    assert caught.value.ambiguous
+    assert len(server.seen) == 1
+
+
 def test_a_host_that_no_library_can_use(call: Transport) -> None:
     with pytest.raises((errors.FluxomailValidationError, errors.FluxomailConnectionError)):
         call(settings("https://xn--ls8h=.la"), "send", MESSAGE, idempotency_key="k")
@@ -240,6 +264,40 @@ def test_verify_is_a_bundle_or_off(call: Transport, serve: Serve, tls_url: str, 
     for verify in (True, False):
         with pytest.raises(errors.FluxomailConnectionError):
             call(settings(without_tls, verify=verify), "send", MESSAGE, idempotency_key="k")
+
+
+FIRST, STALE = (b'{"events": [], "nextCursor": "c"}', b'{"events": [{"type": "delivered", "ts": 1}]}')
+
+
+@pytest.mark.parametrize("size", [0, 9000, 20_000])
+@pytest.mark.parametrize("records", [1, 2])
+@pytest.mark.parametrize("tls", [False, True])
+def test_what_follows_a_response_is_not_taken_for_the_next_one(
+    call: Transport, serve: Serve, certificate: str, tls: bool, records: int, size: int
+) -> None:
+    """Within TLS it does not show on the socket: it is in a buffer of the library, or not decrypted yet."""
+    seen: list[bytes] = []
+    first, stale = (
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body for body in (FIRST + b" " * size, STALE)
+    )
+
+    def too_much(connection: socket.socket, request: bytes) -> None:
+        while request:
+            seen.append(request)
+            if b"cursor=" in request:
+                connection.sendall(ACCEPTS_NOTHING)
+            elif records == 1 or not tls:
+                connection.sendall(first + stale)
+            else:
+                connection.sendall(first)
+                connection.sendall(stale)
+            request = read_request(connection)
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    url = serve(too_much, context if tls else None).url.replace("http://", "https://" if tls else "http://")
+    assert call(settings(url, verify=certificate, timeout=10), "get_timeline", "s1").events == ()
+    assert [b"cursor=c" in request for request in seen] == [False, True]
 
 
 def test_the_environments_bundle_counts_for_both_transports(call: Transport, tls_url: str, certificate: str) -> None:

@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.models import Event, Timeline, in_order
 from airflow_provider_fluxomail.client.retries import jittered
+from airflow_provider_fluxomail.client.timeline import judge
 from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
 from airflow_provider_fluxomail.client.watching.poll_queue import PollQueue
 from airflow_provider_fluxomail.client.watching.wait import now
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 FOLLOWING_EVENTS: Final = "Following the organization's event stream."
 POLLING: Final = "Polling the send's timeline every %g s, within poll_share of the rate limit."
+#: Events of a wait that are kept until they are judged; of more, only the one that decides so far is.
+MOST_EVENTS: Final = 100
 #: New waits are polled sooner: after half their age, but at least this many seconds apart.
 _LEAST_GAP: Final = 5.0
 
@@ -134,6 +137,14 @@ class WatchedWait:
                 return self.ending
             await self.woken.wait()
             self.woken.clear()
+
+    def add(self, *events: Event) -> None:
+        """Keep events until they are judged, not without bound: a server may repeat them for ever."""
+        self.events += events
+        if len(self.events) > MOST_EVENTS:
+            timeline = Timeline(send_id=self.wait.send_id, events=in_order(self.events))
+            outcome = judge(timeline, self.wait.target, self.wait.fail_on)
+            self.events = (outcome.event,) if outcome else ()
 
     def note(self, level: int, text: str) -> None:
         """Queue a line for the task's log, which is written in the task's own context."""
@@ -237,14 +248,14 @@ class WatchedWaits:
         """Let the wait follow the stream: with the ``known`` events, nothing since its last poll is missing."""
         if not watched.follows:
             self._move(watched, State.FOLLOWING)
-        watched.events += known
+        watched.add(*known)
         self._settle(watched)
         self.plan_next(watched)
 
     def on_event(self, received: FeedEvent) -> None:
         """Handle an event of the stream or the list."""
         for watched in self._by_send.get(received.send_id, ()):
-            watched.events += (received.event,)
+            watched.add(received.event)
             if watched.state is State.FOLLOWING:
                 self._settle(watched)
             elif watched.state is State.POLLED and self.stream_is_up:

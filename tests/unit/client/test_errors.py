@@ -54,6 +54,10 @@ def test_what_an_error_keeps_of_the_body() -> None:
     assert error(402, {"code": "plan_required", "preview": {"plan": "pro"}}).preview == {"plan": "pro"}
     assert error(500, {"error": "x", "sendId": "sends_1"}).send_id == "sends_1"
     assert error(500, {"error": "x", "details": {"sendId": "sends_2"}}).send_id == "sends_2"
+    # A thousand waits keep their last error.
+    huge = error(422, {"error": "x", "details": {"sendId": "sends_2", "to": ["wrong"] * 5000}, "preview": [{}] * 5000})
+    assert (huge.details, huge.preview, huge.send_id, len(huge.body or "")) == (None, None, "sends_2", 4096)
+    assert "wrong" in str(huge)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,20 @@ def test_pages_in_a_circle_end() -> None:
     assert len(drive(flows.timeline("s1"), *endless)[1]) == flows.MAX_TIMELINE_PAGES + 1
 
 
+def test_the_events_of_all_pages_together_are_bounded() -> None:
+    pages = [
+        {"events": [{"type": "sent", "ts": n, "id": f"{page}.{n}"} for n in range(4000)], "nextCursor": str(page)}
+        for page in range(20)
+    ]
+    timeline, paths = drive(flows.timeline("s1"), *pages)
+    assert (len(timeline.events), len(paths)) == (12_000, 3)
+
+
+def test_what_a_timeline_shows_is_bounded() -> None:
+    page = {"events": [], "send": {"idempotencyKey": "k" * 10_000, "status": "s" * 10_000}}
+    assert len(repr(drive(flows.timeline("s1"), page)[0])) < 200
+
+
 def test_a_timeline_without_events_is_not_fluxomails() -> None:
     with pytest.raises(FluxomailResponseError, match="list of events"):
         drive(flows.timeline("s1"), {"send": {}})

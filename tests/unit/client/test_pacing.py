@@ -196,6 +196,23 @@ async def test_a_hold_delays_new_turns_and_waiting_ones() -> None:
     await third
 
 
+def test_a_wrong_clock_of_the_server_does_not_hide_the_windows_after_it() -> None:
+    clock, pacer, _ = pacing()
+
+    def respond(server_time: float) -> None:
+        limit = {"limit": "60", "remaining": "0", "reset": f"{server_time + 30:.0f}"}
+        headers = {"date": formatdate(server_time, usegmt=True), **{f"x-ratelimit-{k}": v for k, v in limit.items()}}
+        pacer.on_response(Response(status=200, headers=headers, content=b""))
+
+    respond(START + 86400 * 365)
+    assert pacer.delay(0) == pytest.approx(30, abs=1)
+    clock[0] += 60
+    assert pacer.delay(0) == 0
+    pacer.started()
+    respond(START)
+    assert pacer.delay(0) == pytest.approx(30, abs=1)
+
+
 @pytest.mark.parametrize("which", [2, 3, 4], ids=["first in line", "in the middle", "last in line"])
 async def test_a_waiter_that_is_cancelled_leaves_nothing(which: int) -> None:
     queue = uncapped(most=2)

@@ -87,7 +87,11 @@ def test_which_proxy(
 
 
 @pytest.mark.parametrize(
-    "url", ["socks5://a:1", "socks4a://a", "ftp://a", "a:1", "http://", "http://a:0", "http://a:x", "http://["]
+    "url",
+    [
+        *("socks5://a:1", "socks4a://a", "ftp://a", "a:1", "http://", "http://a:0", "http://a:x", "http://["),
+        *("http://a b:1", "http://a\x00b:1", "http://.:1", "http://..:1", "http://a..b:1", f"http://{'a' * 64}:1"),
+    ],
 )
 def test_what_is_no_proxy_is_refused_at_once(url: str) -> None:
     with pytest.raises(FluxomailValidationError, match="proxies must be URLs like"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -107,6 +108,12 @@ def test_a_frame_that_never_ends_is_bounded(endless: bytes) -> None:
     many = itertools.repeat(endless, 10 * (sse.MAX_FRAME // len(endless) + 2))
     with pytest.raises(ValueError, match="too large"):
         frames(*many)
+
+
+def test_a_long_line_that_comes_byte_by_byte_takes_linear_time() -> None:
+    began = time.process_time()
+    assert len(frames(b"data: ", *[b"x"] * 150_000, b"\n", b"\n")[0]) == 150_000
+    assert time.process_time() - began < 2
 
 
 def test_many_frames_are_not_one_large_one() -> None:

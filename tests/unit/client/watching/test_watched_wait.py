@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from airflow_provider_fluxomail.client.watching.wait import WaitOutcome, now
-from airflow_provider_fluxomail.client.watching.watched_wait import State, WatchedWait, WatchedWaits
+from airflow_provider_fluxomail.client.watching.watched_wait import MOST_EVENTS, State, WatchedWait, WatchedWaits
 from tests.support import watched_waits
 from tests.support.watched_waits import ENDED, FOLLOWING, JOINING, POLLED, SETTLE, SETTLING, event, new, watched
 
@@ -85,6 +85,20 @@ async def test_events_before_the_stream_counts_are_judged_once_nothing_is_missin
     waits.follow(one)
     assert one.state is SETTLING
     assert await ending_of(one) == ("reached", "delivered")
+
+
+@pytest.mark.parametrize("first", ["delivered", "bounced"])
+async def test_however_many_events_come_before_the_stream_counts_the_first_decides(first: str) -> None:
+    waits = new()
+    one = in_state(waits, JOINING)
+    for number in range(3000):
+        waits.on_event(event("complained", 3000 - number))
+        if number == 1000:
+            waits.on_event(event(first, 0.5))
+        waits.on_event(event("opened", 5000 + number))
+        assert len(one.events) <= MOST_EVENTS
+    waits.follow(one)
+    assert await ending_of(one) == ("failed" if first == "bounced" else "reached", first)
 
 
 async def test_an_event_brings_the_poll_of_a_polled_wait_forward_but_not_before_the_server_allows_it() -> None:
