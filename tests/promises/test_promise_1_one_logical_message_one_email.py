@@ -205,7 +205,8 @@ def test_promise_1_a_refused_connection_is_not_ambiguous(call: Transport) -> Non
 
 
 def test_promise_1_the_order_may_change_between_tries(sandbox: Sandbox) -> None:
-    rows = [*batches.people(10), *batches.people(3, subject="Second"), {**batches.people(1)[0], "key": "extra"}]
+    second = [{**row, "key": f"second {n}"} for n, row in enumerate(batches.people(3, subject="Second"))]
+    rows = [*batches.people(10), *batches.people(1), *second]
     assert batches.run(rows).kind == "success"
     assert batches.run(rows[::-1], ctx={"try_number": 2}).result["replayed"] == 14
     sandbox.assert_sent(14)

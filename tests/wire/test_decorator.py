@@ -69,7 +69,8 @@ def test_events_of_outlets_name_every_message_of_a_list(sandbox: Sandbox) -> Non
 
 
 def test_many_have_the_keys_of_the_batch(sandbox: Sandbox) -> None:
-    twice = [*MANY, {**MESSAGE, "subject": "2nd", "to": PEOPLE[0]}, {**MESSAGE, "subject": "3rd", "key": "third"}]
+    more = [{**MESSAGE, "subject": subject, "to": PEOPLE[0], "key": subject} for subject in ("2nd", "3rd")]
+    twice = [*MANY, *more]
     operator = decorated(lambda: twice)
     run = Run(operator)
     assert not operator.multiple_outputs, "Airflow refuses a list otherwise"

@@ -76,10 +76,10 @@ def test_what_is_no_list_of_addresses(value: Any) -> None:
         ("a@x.org; nobody", "cc[1] is not an email address"),
         (["a@x.org", ""], "cc[1] is empty"),
         (["a@x.org", None], "cc[1] must be text"),
-        ("a@x.org\r\nBcc: b@x.org", "cc[1] is not an e-mail address (it holds COLON"),
+        ("a@x.org\r\nBcc: b@x.org", "cc[1] is not an email address (it holds COLON"),
         (["a@x.org\nb@x.org"], "cc[0] holds a line break"),
         *((["a@x.org" + mark + "b@x.org"], "cc[0] holds more than one address") for mark in "|/&\uff0c\uff1b\u3001"),
-        (["a@@x.org"], "cc[0] is not an e-mail address (it holds COMMERCIAL AT"),
+        (["a@@x.org"], "cc[0] is not an email address (it holds COMMERCIAL AT"),
     ],
 )
 def test_a_copy_that_is_not_an_address(value: Any, told: str) -> None:
