@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_fluxomail.airflow_compat import BaseNotifier, NotifierRenderMixin
-from airflow_provider_fluxomail.alerts.alert import TIME_LIMIT
+from airflow_provider_fluxomail.alerts import TIME_LIMIT
 from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.configuration.old_arguments import NOTIFIER, RefusesOldArguments
 

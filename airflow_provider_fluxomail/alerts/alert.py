@@ -32,8 +32,6 @@ TONES: Final = {
     **dict.fromkeys(("retry", "input"), "warning"),
     **dict.fromkeys(("success", "dag_success"), "good"),
 }
-#: Default of a notifier's ``time_limit``, in seconds.
-TIME_LIMIT: Final = 30.0
 #: Most characters of a subject, of an exception, and of the body of a question to a person.
 MAX_SUBJECT: Final = 240
 MAX_EXCEPTION: Final = 2_000

@@ -18,7 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from airflow_provider_fluxomail.airflow_compat import BaseHook, get_async_connection
-from airflow_provider_fluxomail.alerts.alert import TIME_LIMIT, Alert
+from airflow_provider_fluxomail.alerts import TIME_LIMIT
+from airflow_provider_fluxomail.alerts.alert import Alert
 from airflow_provider_fluxomail.alerts.draft import Draft, Outgoing, format_error
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.errors import FluxomailIdempotencyConflictError

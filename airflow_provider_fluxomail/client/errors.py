@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 from airflow_provider_fluxomail.client.redaction import identifier, redact, without_markup
+
+if TYPE_CHECKING:
+    from airflow_provider_fluxomail.client.batch_counts import BatchCounts
 
 #: Of a response, in an error. Characters.
 MAX_BODY: Final = 4096
@@ -267,6 +269,8 @@ class FluxomailBatchError(FluxomailError):
     permanent = True
 
     def __init__(self, message: str, *, counts: BatchCounts | None = None, **facts: Any) -> None:
+        from airflow_provider_fluxomail.client.batch_counts import BatchCounts
+
         super().__init__(message, **facts)
         self.counts = counts or BatchCounts()
 

@@ -20,11 +20,12 @@ MAX_ID: Final = 512
 _QUOTE: Final = 12
 #: Shorter private strings are not hidden: they occur in ordinary words.
 _SHORTEST: Final = 4
+# Both are compiled on first use: a Dag parse imports the errors.
 # A match begins where a word does: looking for one from each character would take quadratic time.
-_ADDRESS: Final = re.compile(r"""(?<![^\s<>"'(),;:\[\]])[^\s<>"'(),;:\[\]]+@[^\s<>"'(),;\[\]]+""")
+_ADDRESS: Final = r"""(?<![^\s<>"'(),;:\[\]])[^\s<>"'(),;:\[\]]+@[^\s<>"'(),;\[\]]+"""
 
 #: Control characters, halves of characters, and characters that change the direction of text.
-_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE: Final = "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def redact(text: str, private: Iterable[str] = ()) -> str:
@@ -32,14 +33,14 @@ def redact(text: str, private: Iterable[str] = ()) -> str:
     text = text[: 4 * MAX_TEXT]
     hidden = _quotations(text, private)
     if any(hidden):
-        for address in _ADDRESS.finditer(text):
+        for address in re.finditer(_ADDRESS, text):
             # Hiding only the quoted domain of another person's address would leave the name.
             start, end = address.span()
             if any(hidden[start:end]):
                 hidden[start:end] = b"\1" * (end - start)
         runs = itertools.groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
         text = "".join("***" if is_hidden else "".join(character for character, _ in run) for is_hidden, run in runs)
-    text = _UNPRINTABLE.sub("?", " ".join(without_addresses(text).split()))
+    text = re.sub(_UNPRINTABLE, "?", " ".join(without_addresses(text).split()))
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
@@ -53,7 +54,7 @@ def identifier(value: object, longest: int = MAX_ID) -> str | None:
 
 def without_addresses(text: str) -> str:
     """Return ``text`` with ``<address>`` in place of each address."""
-    return _ADDRESS.sub("<address>", text)
+    return re.sub(_ADDRESS, "<address>", text)
 
 
 def without_markup(raw: str) -> str:

@@ -157,10 +157,6 @@ class Scene(Processes):
         """The subjects of all emails to one recipient, in alphabetical order."""
         return sorted(row["subject"] for row in self.mails(to))
 
-    def asked(self, key: str) -> int:
-        """How many requests there were with a key."""
-        return len(self.sandbox.control("GET", "requests", params={"idempotency_key": key})["requests"])
-
     def asked_by(self, dag_id: str, task_id: str) -> list[dict[str, Any]]:
         """The requests to send that a task has made."""
         rows: list[dict[str, Any]] = self.sandbox.control("GET", "requests", params={"method": "POST"})["requests"]
