@@ -13,7 +13,7 @@ from pydantic import Field
 from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
 
-_TRACKING_URL = r"^https?://[^/?#\s\"'<>@]+(/[^?#\s\"'<>]*[^?#\s\"'<>/])?$"
+_TRACKING_URL = r"^https?://[A-Za-z0-9._~:\[\]-]+(/[A-Za-z0-9._~%!$&()*+,;=:-]+)*$"
 TrackingUrl = Annotated[str, Field(pattern=_TRACKING_URL, max_length=500)]
 
 

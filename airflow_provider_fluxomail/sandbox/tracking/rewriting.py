@@ -22,7 +22,8 @@ _MARK: Final = f"m{secrets.token_hex(6)}"
 """The name of numbers in the copy: an attribute and an element. One per process: libxml2 keeps every name it sees."""
 _IN_VALUE: Final = re.compile(rf" {_MARK}=\d+ ")
 """A number within a value, where it is text."""
-_HREF: Final = re.compile(rb"""href(?=\s*=\s*("[^"]*"|'[^']*'|[^\s"'>][^\s>]*))""")
+_HREF: Final = re.compile(rb"href(?=\s*=)")
+_VALUE: Final = re.compile(rb"""\s*=\s*("[^"]*"|'[^']*'|[^\s"'>][^\s>]*)""")
 _END_TAG: Final = re.compile(rb"</(?:body|html)(?=[\s/>])")
 _LINKS: Final = ("a", "area")
 _LABEL_BYTES: Final = 300
@@ -37,14 +38,13 @@ Target = Callable[[str, str], str | None]
 class _Place(NamedTuple):
     """A place that may be a link or the end of the body.
 
-    :param at: where the number goes; ``start`` and ``end`` enclose the value of the link, quotes included.
-    :param name: of the attribute; empty for an end tag, whose name ``end`` follows.
+    :param start: where the number goes; ``end`` is the end of the name.
+    :param name: of the attribute; empty for an end tag.
     """
 
-    at: int
-    name: str
     start: int
     end: int
+    name: str
 
 
 def rewritten(html: str, target: Target, tail: str) -> str:
@@ -61,11 +61,15 @@ def rewritten(html: str, target: Target, tail: str) -> str:
     parts, done, end = [], 0, _end(lowered, [places[number] for number, _ in found if not places[number].name])
     for number, attributes in found:
         place = places[number]
-        if place.name and (url := _url(source, place, attributes[place.name])) is not None:
-            label = lowered[place.end : max(place.end, lowered.find(b"</a", place.end, place.end + _LABEL_BYTES))]
+        # Only here: the values of what are attributes do not overlap, so that this takes no longer than the document.
+        value = _VALUE.match(source, place.end) if place.name else None
+        url = None if value is None else _url(value[1], attributes[place.name])
+        if value is not None and url is not None:
+            start, stop = value.span(1)
+            label = lowered[stop : max(stop, lowered.find(b"</a", stop, stop + _LABEL_BYTES))]
             other = target(url, label.decode(errors="replace"))
             if other is not None:
-                parts.append((place.start, place.end, f'"{escape(other)}"'.encode()))
+                parts.append((start, stop, f'"{escape(other)}"'.encode()))
     made = []
     # The parser reports a tag where it ends, which is in the order of the source.
     for start, stop, text in sorted([*parts, (end, end, tail.encode())]):
@@ -82,22 +86,22 @@ def _attributes(lowered: bytes) -> Iterator[_Place]:
             at, name = at - 6, "xlink:href"
         # An attribute follows white space, a value in quotes, or the name of the tag.
         if (at and lowered[at - 1] in b" \t\r\n\f\"'") or lowered.endswith((b"<a/", b"<area/"), 0, at):
-            yield _Place(at, name, *match.span(1))
+            yield _Place(at, match.end(), name)
 
 
 def _end_tags(lowered: bytes) -> Iterator[_Place]:
     for match in _END_TAG.finditer(lowered):
-        yield _Place(match.start(), "", *match.span())
+        yield _Place(*match.span(), "")
 
 
 def _numbered(source: bytes, places: list[_Place]) -> bytes:
     """The copy. The end tags are not in it: libxml2 would take what follows them for something else."""
     pieces, done = [], 0
     for number, place in enumerate(places):
-        pieces.append(source[done : place.at])
+        pieces.append(source[done : place.start])
         if place.name:
             pieces.append(f" {_MARK}={number} ".encode())
-            done = place.at
+            done = place.start
         else:
             pieces.append(f"<{_MARK} {_MARK}={number}></{_MARK}".encode())
             done = place.end
@@ -135,18 +139,22 @@ def _read(copy: bytes) -> list[tuple[int, dict[str, str]]]:
 
 def _end(lowered: bytes, tags: list[_Place]) -> int:
     """The last end of a body, else that of the document."""
-    bodies = [tag.at for tag in tags if lowered.startswith(b"</body", tag.at)]
-    return max(bodies or [tag.at for tag in tags], default=len(lowered))
+    bodies = [tag.start for tag in tags if lowered.startswith(b"</body", tag.start)]
+    return max(bodies or [tag.start for tag in tags], default=len(lowered))
 
 
-def _url(source: bytes, place: _Place, value: str) -> str | None:
-    """The URL of a link, if it is one of the web; None if what the parser read is not in this place."""
+def _url(source: bytes, value: str) -> str | None:
+    """The URL of a link, if it is one of the web; None if what the parser read is not what is in this place.
+
+    :param source: its value in the source, quotes included.
+    :param value: the value that the parser read.
+    """
     url = _clean(_IN_VALUE.sub("", value) if _MARK in value else value)
-    raw = source[place.start : place.end].decode()
-    raw = raw[1:-1] if raw[0] in "\"'" else raw
-    if _WEB.match(url) is None or ("&" not in raw and raw != url and _clean(raw) != url):
+    if _WEB.match(url) is None:
         return None
-    return url
+    raw = source.decode()
+    raw = raw[1:-1] if raw[0] in "\"'" else raw
+    return url if "&" in raw or raw == url or _clean(raw) == url else None
 
 
 def _clean(url: str) -> str:
