@@ -534,6 +534,8 @@ def test_any_recipient_and_body_have_a_source(api: Api, to: str) -> None:
     raw = api.http.get(f"/_sandbox/messages/{send_id}/source").content
     assert all(len(line) <= 998 for line in raw.split(b"\r\n"))
     mail = source(api, send_id)
+    # Encoded words are no addresses (RFC 2047): beyond ASCII, an address is written as it is.
+    assert to.isascii() or f"\r\nTo: {to}\r\n".encode() in raw
     (address,) = mail["To"].addresses
     assert address.addr_spec.encode(errors="surrogateescape").decode() == to.rpartition("<")[2].rstrip(">")
     assert mail["Subject"].replace(" ", "") == "s" * 2_000

@@ -39,7 +39,7 @@ class Suppressions:
         """Suppress an address from a time on."""
         self._db.execute(
             "INSERT INTO suppressions VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET since_ms = min(since_ms, excluded.since_ms)",
+            "ON CONFLICT (organization, address, reason) DO UPDATE SET since_ms = min(since_ms, excluded.since_ms)",
             (organization, address, reason, at_ms),
         )
         newest = "(SELECT max(rowid) FROM suppressions)"
