@@ -49,6 +49,10 @@ def source(api: Api, send_id: str) -> EmailMessage:
     return message_from_bytes(response.content, policy=policy.default)
 
 
+def raw_source(api: Api, send_id: str) -> bytes:
+    return api.http.get(f"/_sandbox/messages/{send_id}/source").content
+
+
 def of_type(api: Api, send_id: str, kind: str) -> list[dict[str, Any]]:
     return [event for event in record(api, send_id)["events"] if event["type"] == kind]
 
@@ -315,6 +319,8 @@ def test_unsubscribe(api: Api, value: str, expected: tuple[bool, bool]) -> None:
         if expected[0]:
             assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
             url = mail["List-Unsubscribe"]
+            # In one line and not encoded, which mail programs would not take for a URL.
+            assert f"\r\nList-Unsubscribe: {url}\r\n".encode() in raw_source(api, send_id)
             assert (url[0], url[-1]) == ("<", ">")
             if footer:
                 assert url[1:-1] == api.url + track(api, send_id, "unsubscribe")
