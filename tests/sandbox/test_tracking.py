@@ -541,13 +541,13 @@ def test_any_recipient_and_body_have_a_source(api: Api, to: str) -> None:
     assert all(len(line) <= 998 for line in raw.split(b"\r\n"))
     mail = source(api, send_id)
     # Encoded words are no addresses (RFC 2047): beyond ASCII, an address is written as it is.
-    assert to.isascii() or f"\r\nTo: {to}\r\n".encode() in raw
+    assert to.isascii() or raw.count(f"\r\nTo: {to}\r\n".encode()) == 1
     (address,) = mail["To"].addresses
     assert address.addr_spec.encode(errors="surrogateescape").decode() == to.rpartition("<")[2].rstrip(">")
     assert mail["Subject"].replace(" ", "") == "s" * 2_000
     html = mail.get_body(("html",))
     assert html is not None
-    assert "x" * 200_000 in html.get_content()
+    assert html.get_content().count("x") > 200_000
 
 
 def test_there_is_no_source_of_an_unknown_message(api: Api) -> None:
