@@ -84,8 +84,8 @@ def _attributes(lowered: bytes) -> Iterator[_Place]:
         at, name = match.start(), "href"
         if lowered.endswith(b"xlink:", 0, at):
             at, name = at - 6, "xlink:href"
-        # An attribute follows white space, a value in quotes, or the name of the tag.
-        if (at and lowered[at - 1] in b" \t\r\n\f\"'") or lowered.endswith((b"<a/", b"<area/"), 0, at):
+        # An attribute follows white space, or a value in quotes.
+        if at and lowered[at - 1] in b" \t\r\n\f\"'":
             yield _Place(at, match.end(), name)
 
 
