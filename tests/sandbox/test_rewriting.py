@@ -118,6 +118,8 @@ def test_a_link(html: str, url: str, expected: str) -> None:
         "<!-- <a href='https://example.org/'>",
         "<a title=\"<a href='https://example.org/'>\">",
         "<a-b href='https://example.org/'>",
+        # A quote in a value without quotes: the copy would have another URL here.
+        '<a href=https://example.org/"href=1>',
         "href='https://example.org/'",
         '<a href="https://example.org/>',
         "<" * 10_000,
