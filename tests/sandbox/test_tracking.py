@@ -460,6 +460,8 @@ def test_an_address_that_names_its_outcome_keeps_it(api: Api) -> None:
     # Unless the recipient unsubscribes.
     api.http.post(leave_url(api, api.send_id(to="delivered@example.org")))
     assert api.types(api.send_id(to="delivered@example.org")) == ["sent", "dropped"]
+    api.add_event(api.send_id(to="opened@example.org"), "unsubscribed")
+    assert api.types(api.send_id(to="opened@example.org")) == ["sent", "dropped"]
 
 
 def test_the_suppression_list_is_bounded() -> None:
