@@ -185,3 +185,9 @@ def test_lxml_is_imported_for_html_with_links_only() -> None:
         "assert 'lxml.etree' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_link_after_eleven_megabytes() -> None:
+    """Without its switch for large documents, libxml2 gives up after ten."""
+    found, _ = rewrite(f"<p>{'x' * 11_000_000}</p><a href=https://example.org>")
+    assert found == ["https://example.org"]
