@@ -452,6 +452,14 @@ def test_a_bounce_suppresses_from_its_time_on(api: Api) -> None:
     ]
 
 
+def test_the_first_bounce_counts(api: Api) -> None:
+    send_id, now = api.quiet(to="ops@example.org"), api.advance(0)
+    api.add_event(send_id, "bounced", now + 600)
+    assert api.get("suppressions")["count"] == 0
+    api.add_event(send_id, "bounced")
+    assert api.get("suppressions")["count"] == 1
+
+
 def test_an_address_that_names_its_outcome_keeps_it(api: Api) -> None:
     api.control("settings", event_delay=0)
     for _ in range(2):
