@@ -132,7 +132,9 @@ class Inbox:
         kind, reason = (form.get(name, [""])[0].strip() for name in ("type", "reason"))
         if kind not in EVENT_TYPES:
             return self._message(request, send, 400, f"The type of an event is one of {', '.join(EVENT_TYPES)}.")
-        data = details(kind, send.html) | ({"reason": reason[:_MAX_REASON]} if reason else {})
+        data = details(kind, send.address, self._sandbox.store.deliveries.get(send).links) | (
+            {"reason": reason[:_MAX_REASON]} if reason else {}
+        )
         try:
             added = self._sandbox.add_event(send, PlannedEvent(kind, self._sandbox.clock.now_ms(), data))
         except StoreFullError as error:

@@ -36,6 +36,7 @@ TONES: Final = {
     "delayed": "warning",
     "bounced": "bad",
     "complained": "bad",
+    "unsubscribed": "warning",
     "dropped": "bad",
     "failed": "bad",
 }
