@@ -214,7 +214,9 @@ class SandboxServer:
 
     def _run(self, app: object, listener: socket.socket) -> None:
         try:
-            with asyncio.Runner() as runner:
+            from airflow_provider_fluxomail.sandbox.realtime import RealTimeLoop
+
+            with asyncio.Runner(loop_factory=RealTimeLoop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._serve(app, listener))
         except BaseException as error:  # noqa: BLE001  start() raises it in the other thread
