@@ -1,8 +1,8 @@
 """Real time, also while a test of this process has frozen it with freezegun or time-machine.
 
-The sandbox stands for a service elsewhere: its events, timeouts and rate limits go on whatever time the code under test
-sees. freezegun replaces the functions of the module ``time`` but for ``clock_gettime``; time-machine replaces what reads
-the wall clock, ``clock_gettime`` included, and offers the true ones.
+The sandbox stands for a service elsewhere: its events, timeouts and rate limits go on whatever time the code under
+test sees. freezegun replaces the functions of the module ``time`` but for ``clock_gettime``; time-machine replaces
+what reads the wall clock, ``clock_gettime`` included, and offers the true functions.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ def monotonic() -> float:
 
 def wall() -> float:
     """Seconds since the epoch."""
-    time_machine = sys.modules.get("time_machine")
-    if time_machine is None:
-        return time.clock_gettime(time.CLOCK_REALTIME)
-    return float(time_machine.escape_hatch.time.time())
+    if (time_machine := sys.modules.get("time_machine")) is not None:
+        try:
+            return float(time_machine.escape_hatch.time.time())
+        except ValueError:
+            pass  # It is not at work now.
+    return time.clock_gettime(time.CLOCK_REALTIME)
 
 
 class RealTimeLoop(asyncio.SelectorEventLoop):

@@ -230,9 +230,14 @@ class SandboxServer:
     async def _serve(self, app: object, listener: socket.socket) -> None:
         import uvicorn
 
+        from airflow_provider_fluxomail.sandbox.intake import RECEIVED_AT_ONCE, protocol_class
+
+        assert self._sandbox is not None
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
-            http=self._http,
+            http=protocol_class(self._http, self._sandbox.intake),
+            # Above our own bound, which has a better response.
+            h11_max_incomplete_event_size=self._bounds.header_bytes + 2 * RECEIVED_AT_ONCE,
             ws="none",
             lifespan="off",
             interface="asgi3",
