@@ -172,9 +172,9 @@ class Body:
         if self.refused is not None:
             return
         if len(self.content) + len(data) > self._limit:
-            self.refuse(413, f"Request body larger than {self._limit} bytes")
+            self.refuse(413, f"the body must be at most {self._limit} bytes")
         elif not self._intake.acquire(len(data)):
-            self.refuse(503, "The request bodies in flight are too large together: retry later")
+            self.refuse(503, "too many requests are in flight for another body: retry later")
         else:
             self.content += data
 
@@ -206,7 +206,7 @@ async def read_body(receive: Receive, intake: Intake, limit: int) -> Body | None
                 if not message.get("more_body", False):
                     return body
     except TimeoutError:
-        body.refuse(408, f"The request body must arrive within {intake.bounds.read_seconds:g} s")
+        body.refuse(408, f"the body must arrive within {intake.bounds.read_seconds:g} s")
         return body
     except BaseException:
         body.release()

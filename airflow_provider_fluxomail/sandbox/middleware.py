@@ -171,7 +171,7 @@ class SandboxMiddleware:
         if status == 413 and not has_key:
             return ApiError(401)
         headers = {408: {"Connection": "close"}, 503: {"Retry-After": "1"}}.get(status)
-        return ApiError(status, text, headers=headers)
+        return ApiError(status, f"{text[:1].upper()}{text[1:]}", headers=headers)
 
     async def _read(self, receive: Receive, send: Send, limit: int) -> Body | None:
         """The whole body. Stopping the server closes the connection: half a request does not hold it up."""

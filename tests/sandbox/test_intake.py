@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 SEND = "POST /api/v1/emails/send HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-ANY_HTTP: Any = pytest.mark.parametrize("http", ["httptools", "h11"])
+ANY_HTTP: pytest.MarkDecorator = pytest.mark.parametrize("http", ["httptools", "h11"])
 
 
 @contextmanager

@@ -35,6 +35,18 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"{_SCOPE} must be one of {', '.join(_SCOPES)}, not {config.getini(_SCOPE)!r}")
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Import the server before a test freezes the clock: not all modules can be imported under freezegun."""
+    if any(_NAME in getattr(item, "fixturenames", ()) for item in session.items):
+        try:
+            from airflow_provider_fluxomail.sandbox.app import openapi_document
+
+            # Building it once is what imports everything, pydantic's lazy modules too.
+            openapi_document()
+        except ImportError:
+            pass  # The fixture says what to install.
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse a marker that would change nothing: the sandbox may be older than the test."""
     scope = item.config.getini(_SCOPE)

@@ -386,7 +386,7 @@ def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _local_server(host: str) -> str | None:
@@ -394,7 +394,7 @@ def _local_server(host: str) -> str | None:
     url = host if "://" in host else f"http://{host}"
     try:
         parts = urlsplit(url)
-        local = parts.port is not None and is_loopback(parts.hostname or "") and not set(url) & set("@ \t\n")
+        local = is_loopback(parts.hostname or "") and not set(url) & set("@ \t\n")
     except ValueError:
         return None
     return url if local else None
