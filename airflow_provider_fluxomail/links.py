@@ -21,7 +21,7 @@ XCOM_KEY: Final = "_link_FluxomailTimelineLink"
 
 
 class FluxomailTimelineLink(BaseOperatorLink):
-    """Links to the message and its timeline: in the sandbox's inbox, or by the template ``[fluxomail] inbox_link``::
+    """Links to the message and its timeline: by the template ``[fluxomail] inbox_link``, or in a sandbox's inbox::
 
         [fluxomail]
         inbox_link = https://mail.example.org/sends/{send_id}
@@ -59,11 +59,13 @@ def keep_link(
 
 
 def timeline_url(base_url: str, send_id: str) -> str | None:
-    """Return the URL of a send's page; ``None`` without one.
+    """Return the URL of a send's page, by ``inbox_link`` if it is set; ``None`` without one.
+
+    A browser may not know the sandbox by the name that workers use, so ``inbox_link`` wins over its address.
 
     :param base_url: with ``http://`` a sandbox, which has its inbox there: Fluxomail itself uses ``https://`` only.
     """
     part = quote(send_id, safe="")
-    if base_url.startswith("http://"):
-        return f"{base_url}/inbox/{part}"
-    return airflow_cfg.inbox_link().replace(airflow_cfg.SEND_ID, part) or None
+    if template := airflow_cfg.inbox_link():
+        return template.replace(airflow_cfg.SEND_ID, part)
+    return f"{base_url}/inbox/{part}" if base_url.startswith("http://") else None

@@ -168,7 +168,7 @@ class AsyncFluxomailClient(BaseClient):
         """Send a request and return its response, of which only the head was read."""
         import httpx
 
-        settings = self.settings
+        settings, url = self.settings, self.settings.url(request.path)
         timeouts = httpx.Timeout(settings.timeout, read=read_timeout or settings.timeout)
         try:
             if self._http is None:
@@ -183,7 +183,7 @@ class AsyncFluxomailClient(BaseClient):
                 )
             prepared = httpx.Request(
                 request.method,
-                settings.base_url + request.path,
+                url,
                 headers=wire.request_headers(settings, request),
                 content=request.content,
                 extensions={"timeout": timeouts.as_dict()},

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import logging
 import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from airflow_provider_fluxomail.client import defaults
 from airflow_provider_fluxomail.client.errors import FluxomailValidationError
@@ -18,8 +20,13 @@ from airflow_provider_fluxomail.client.private import Secret, private_init
 from airflow_provider_fluxomail.client.proxies import Proxy, check_proxies, proxy_for
 from airflow_provider_fluxomail.client.recipient_guard import RecipientGuard
 
+log = logging.getLogger(__name__)
+
 DEFAULT_BASE_URL = "https://api.fluxomail.com"
 API_PREFIX = "/api/v1"
+
+TEST_SERVER_VARIABLE: Final = "FLUXOMAIL_TEST_SERVER_URL"
+"""Environment variable that keeps every client of a process, and of its subprocesses, on a test server."""
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -33,6 +40,9 @@ class ClientSettings:
     ::
 
         ClientSettings(api_key="fm_sandbox", base_url="http://127.0.0.1:8026", max_wait=20)
+
+    In a test, the environment variable ``FLUXOMAIL_TEST_SERVER_URL`` replaces ``base_url``, ``api_key`` and
+    ``proxies``: see :class:`TestServer`.
 
     .. seealso:: :doc:`/guides/client`
 
@@ -89,6 +99,25 @@ class ClientSettings:
         if isinstance(self.verify, str) and not Path(self.verify).exists():
             raise FluxomailValidationError(f"verify names {self.verify!r}, which does not exist on this machine")
         put(self, "base_url", normalise_base_url(self.base_url, allow_http=self.allow_http))
+        server = TestServer.from_environment()
+        if server is not None and not server.serves(self.base_url):
+            server.warn(self.base_url)
+            for name, value in {"base_url": server.urls[0], "api_key": server.api_key, "proxies": {}}.items():
+                put(self, name, value)
+
+    def url(self, path: str) -> str:
+        """Return the URL of a path, for one request.
+
+        :raises FluxomailValidationError: a test server was set after these settings were created for another server.
+        """
+        server = TestServer.from_environment()
+        if server is not None and not server.serves(self.base_url):
+            raise FluxomailValidationError(
+                f"{TEST_SERVER_VARIABLE} is set, and this client was created before, for {self.base_url}: no request "
+                "was made. Create the client, or the hook, inside the test",
+                concerns_one_message=False,
+            )
+        return self.base_url + path
 
     @property
     def trusted(self) -> bool | str:
@@ -104,6 +133,82 @@ class ClientSettings:
     def proxy(self) -> Proxy | None:
         """Return the proxy for requests to Fluxomail: the connection's, or that of the environment."""
         return proxy_for(self.base_url, self.proxies)
+
+
+@dataclasses.dataclass(frozen=True)
+class TestServer:
+    """The server that ``FLUXOMAIL_TEST_SERVER_URL`` names, which every client uses in place of its own.
+
+    ::
+
+        FLUXOMAIL_TEST_SERVER_URL='http://fm_sandbox@127.0.0.1:8026'
+
+    So a test cannot reach Fluxomail, wherever its connections come from: a client for another server uses this one,
+    with this key and without the proxies of its connection, and logs a warning. Further URLs, separated by spaces, are
+    servers whose clients stay as they are. Only this machine is accepted: with another host, no client can be created.
+
+    .. seealso:: :doc:`/guides/sandbox`
+
+    :param urls: base URLs; the first is the one that replaces others.
+    :param api_key: the key for it.
+    """
+
+    __test__ = False  # pytest: not a test
+
+    urls: tuple[str, ...]
+    api_key: Secret
+
+    @classmethod
+    def from_environment(cls) -> TestServer | None:
+        """Read the variable; ``None`` if it is not set.
+
+        :raises FluxomailValidationError: it is wrong. No request is made then.
+        """
+        named = os.environ.get(TEST_SERVER_VARIABLE, "").split()
+        if not named:
+            return None
+        urls: list[str] = []
+        keys: list[str] = []
+        for url in named:
+            scheme, _, rest = url.rpartition("://")
+            key, _, address = rest.rpartition("@")
+            try:
+                host = urlsplit(f"{scheme}://{address}").hostname or ""
+                if scheme not in ("http", "https") or not _is_loopback(host):
+                    raise FluxomailValidationError("not a server of this machine")
+                urls.append(normalise_base_url(f"{scheme}://{address}"))
+            except ValueError:
+                keys = []
+                break
+            keys.append(unquote(key))
+        if not keys or not _VISIBLE.fullmatch(keys[0]):
+            # Does not print it: it holds a key.
+            raise FluxomailValidationError(
+                f"{TEST_SERVER_VARIABLE} must be http://API_KEY@127.0.0.1:PORT: a server on this machine, for tests. "
+                "Unset it to use Fluxomail",
+                concerns_one_message=False,
+            )
+        return cls(tuple(urls), Secret(keys[0]))
+
+    def serves(self, base_url: str) -> bool:
+        """Return whether a client for this base URL may make requests."""
+        return any(f"{base_url}/".startswith(f"{url}/") for url in self.urls)
+
+    def warn(self, base_url: str) -> None:
+        """Log, once in each process, that clients for this base URL use the test server."""
+        seen = (os.getpid(), base_url)
+        if seen not in _warned:
+            _warned.add(seen)
+            log.warning(
+                "%s is set: requests for %s go to the test server %s, and no email is sent. Unset it outside tests.",
+                TEST_SERVER_VARIABLE,
+                base_url,
+                self.urls[0],
+            )
+
+
+_warned: set[tuple[int, str]] = set()
+"""Process ids and base URLs: a process that is forked logs its own warning."""
 
 
 def normalise_base_url(url: str, *, allow_http: bool = False) -> str:

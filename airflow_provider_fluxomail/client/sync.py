@@ -122,11 +122,12 @@ class FluxomailClient(BaseClient):
 
         from airflow_provider_fluxomail.client.read_deadline import ResponseTooLargeError
 
-        settings, session = self.settings, self._session
+        settings, url = self.settings, self.settings.url(request.path)
+        session = self._session
         try:
             prepared = requests.Request(
                 request.method,
-                settings.base_url + request.path,
+                url,
                 headers=wire.request_headers(settings, request),
                 data=request.content,
             ).prepare()

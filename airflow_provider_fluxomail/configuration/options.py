@@ -156,7 +156,7 @@ OPTIONS: Final[dict[str, Option]] = {
         "text",
         "",
         "The page that the link 'Fluxomail timeline' of tasks opens: a URL with {send_id} for the id of the send. "
-        "Connections to a sandbox need none: it has a page of its own.",
+        "Without it, the link of a connection to a sandbox (http://) opens the sandbox's own page.",
         unit="URL",
         example="https://mail.example.com/sends/{send_id}",
     ),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 
+from airflow_provider_fluxomail.sandbox import realtime
 from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
 
 
@@ -16,7 +16,7 @@ class Clock:
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return min(time.time() + self.offset, MAX_CLOCK_SECONDS)
+        return min(realtime.wall() + self.offset, MAX_CLOCK_SECONDS)
 
     def now_ms(self) -> int:
         return int(self.now() * 1000)
@@ -29,11 +29,11 @@ class Stopwatch:
     """
 
     def __init__(self) -> None:
-        self._epoch = time.time() - time.monotonic()
+        self._epoch = realtime.wall() - realtime.monotonic()
 
     def now(self) -> float:
         """Seconds since the epoch: the time at the start plus what has passed since."""
-        return self._epoch + time.monotonic()
+        return self._epoch + realtime.monotonic()
 
 
 def iso(at_ms: int) -> str:

@@ -22,10 +22,12 @@ CODES: Final[dict[int, str]] = {
     403: "missing_scope",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     409: "idempotency_conflict",
     413: "validation_error",
     422: "validation_error",
     429: "rate_limited",
+    431: "headers_too_large",
 }
 """The code of a status; any other is ``internal_error``."""
 

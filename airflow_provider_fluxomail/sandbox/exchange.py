@@ -163,23 +163,6 @@ def _deeper(value: object, levels: int) -> bool:
 # Body and connection
 
 
-async def read_body(receive: Receive, limit: int) -> bytearray | None:
-    """The whole body; None if the client has gone.
-
-    A body above the limit is read to its end, because an early response would be lost while the client still writes.
-    Only its first bytes are kept: enough to see that it is too long.
-    """
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        if len(body) <= limit:
-            body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return body
-
-
 def replay_body(body: bytes | bytearray, receive: Receive) -> Receive:
     """A ``receive`` that returns the body that was read once more, then what the server sends next."""
     pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]

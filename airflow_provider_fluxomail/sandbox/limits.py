@@ -56,8 +56,13 @@ class Bounds:
     :param faults: pending faults.
     :param events: events of one message.
     :param streams: event streams that are open at the same time.
-    :param body_bytes: one request body of the API; a longer one gets a 413.
+    :param body_bytes: one request body of the API; a longer one gets a 413. Without a valid key, the bound is that of
+        ``keyless_body_bytes``.
+    :param keyless_body_bytes: one request body of the API without a valid key; a longer one gets a 401.
     :param control_body_bytes: one request body of the control API.
+    :param in_flight_bytes: requests without a response yet, together; further ones get a 503. At least ``body_bytes``.
+    :param header_bytes: request line and headers of one request; longer ones get a 431.
+    :param read_seconds: for the headers of a request to arrive, and again for its body; a slower one gets a 408.
     :raises ValueError: one of them is less than 1.
     """
 
@@ -70,7 +75,11 @@ class Bounds:
     events: int = 200
     streams: int = 1_000
     body_bytes: int = 32 * 1024 * 1024
+    keyless_body_bytes: int = 64 * 1024
     control_body_bytes: int = 1024 * 1024
+    in_flight_bytes: int = 128 * 1024 * 1024
+    header_bytes: int = 64 * 1024
+    read_seconds: int = 60
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -6,8 +6,10 @@ and can cut the connection beneath the HTTP server.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
+from collections.abc import Iterable
 from email.utils import formatdate
 from functools import partial
 from urllib.parse import parse_qs
@@ -15,7 +17,7 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_fluxomail.sandbox.control.browser_guard import check_origin
+from airflow_provider_fluxomail.sandbox.control.browser_guard import check_host, check_origin, is_from_browser
 from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError
 from airflow_provider_fluxomail.sandbox.exchange import (
     API_PREFIX,
@@ -27,7 +29,6 @@ from airflow_provider_fluxomail.sandbox.exchange import (
     header_credential,
     is_header_value,
     parse_json,
-    read_body,
     replay_body,
     transport_of,
 )
@@ -35,6 +36,8 @@ from airflow_provider_fluxomail.sandbox.faults import models as faults
 from airflow_provider_fluxomail.sandbox.faults.queue import QueuedFault, Subject
 from airflow_provider_fluxomail.sandbox.faults.responses import HeldResponse, replacement
 from airflow_provider_fluxomail.sandbox.inbox import pages
+from airflow_provider_fluxomail.sandbox.intake import Body, read_body
+from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY
 from airflow_provider_fluxomail.sandbox.message import parse_body, recipient_forms
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
@@ -65,15 +68,19 @@ class SandboxMiddleware:
         async def dated(message: Message) -> None:
             await send(self._with_headers(message, {}))
 
+        body: Body | None = None
         try:
+            check_headers(scope["headers"], self._sandbox.bounds.header_bytes)
             check_origin(scope["method"], scope["headers"], self._sandbox.names)
-            limit = self._sandbox.bounds.control_body_bytes
-            body = check_body(await self._read(receive, send, limit), limit, is_json=not is_page)
+            body = await self._read(receive, send, self._sandbox.bounds.control_body_bytes)
+            content = check_body(body, is_json=not is_page)
+            await self._handle(scope if is_page else _as_json(scope), replay_body(content, receive), dated)
         except ControlError as error:
             refusal = pages.refusal(error) if is_page else error.response()
             await refusal(scope, receive, dated)
-            return
-        await self._handle(scope if is_page else _as_json(scope), replay_body(body, receive), dated)
+        finally:
+            if body is not None:
+                body.release()
 
     async def _public(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The routes for recipients. Their mail program may be anywhere, so there is no guard."""
@@ -94,10 +101,30 @@ class SandboxMiddleware:
         method, path = scope["method"], scope["path"]
         entry = sandbox.requests.add(sandbox.stopwatch.now(), method, path, scope["query_string"], scope["headers"])
         interrupted = sandbox.interrupted
+        has_key = self._has_key(scope)
+        limit = sandbox.bounds.body_bytes if has_key else sandbox.bounds.keyless_body_bytes
         # Read first: a client that gives up during a delay has still sent its message, as in real life.
-        body = await self._read(receive, send, sandbox.bounds.body_bytes)
+        body = await self._read(receive, send, limit)
         if body is None:
             return
+        try:
+            refused = self._refusal(scope, body, has_key=has_key)
+            await self._respond(scope, receive, send, entry, interrupted, body.content, refused)
+        finally:
+            body.release()
+
+    async def _respond(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        entry: LoggedRequest,
+        interrupted: asyncio.Event,
+        body: bytearray,
+        refusal: ApiError | None,
+    ) -> None:
+        sandbox = self._sandbox
+        method, path = scope["method"], scope["path"]
         subject = Subject(
             method,
             path,
@@ -115,6 +142,10 @@ class SandboxMiddleware:
                 entry.status = message["status"]
             await send(self._with_headers(message, exchange.headers))
 
+        if refusal is not None and refusal.status != 413:
+            # Not a request that a fault is meant for.
+            await refusal.response(sandbox.switches)(scope, receive, respond)
+            return
         delay, fault = sandbox.faults.acquire(subject)
         for acquired in (delay, fault):
             if acquired is not None:
@@ -128,20 +159,43 @@ class SandboxMiddleware:
                 await exchange.cut()
             else:
                 await refused(scope, receive, respond)
-        elif len(body) > sandbox.bounds.body_bytes:
-            error = ApiError(413, f"Request body larger than {sandbox.bounds.body_bytes} bytes")
-            await error.response(sandbox.switches)(scope, receive, respond)
+        elif refusal is not None:
+            await refusal.response(sandbox.switches)(scope, receive, respond)
         elif fault is None:
             await self._handle(scope, replay_body(body, receive), respond)
         else:
             await self._handle_with_fault(fault, scope, replay_body(body, receive), respond)
 
-    async def _read(self, receive: Receive, send: Send, limit: int) -> bytearray | None:
+    def _has_key(self, scope: Scope) -> bool:
+        key = self._sandbox.store.keys.get(_credential(scope) or "")
+        return key is not None and key.alive(self._sandbox.clock.now_ms())
+
+    def _refusal(self, scope: Scope, body: Body, *, has_key: bool) -> ApiError | None:
+        """Why the request is refused before anything looks at it.
+
+        A name that was made to point at this machine (DNS rebinding) must not lead a browser here. A page may know the
+        default key, and a browser does not always say that it is one.
+        """
+        try:
+            check_headers(scope["headers"], self._sandbox.bounds.header_bytes)
+            if is_from_browser(scope["headers"]) or _credential(scope) == DEFAULT_API_KEY:
+                check_host(scope["headers"], self._sandbox.names)
+        except ControlError as error:
+            return ApiError(error.status, str(error), code="host_not_allowed" if error.status == 403 else None)
+        if body.refused is None:
+            return None
+        status, text = body.refused
+        if status == 413 and not has_key:
+            return ApiError(401)
+        headers = {408: {"Connection": "close"}, 503: {"Retry-After": "1"}}.get(status)
+        return ApiError(status, f"{text[:1].upper()}{text[1:]}", headers=headers)
+
+    async def _read(self, receive: Receive, send: Send, limit: int) -> Body | None:
         """The whole body. Stopping the server closes the connection: half a request does not hold it up."""
         abort = getattr(transport_of(send), "abort", lambda: None)
         self._sandbox.unread.add(abort)
         try:
-            return await read_body(receive, limit)
+            return await read_body(receive, self._sandbox.intake, limit)
         finally:
             self._sandbox.unread.discard(abort)
 
@@ -219,18 +273,28 @@ def _credential(scope: Scope) -> str | None:
     return credential
 
 
-def check_body(body: bytearray | None, limit: int, *, is_json: bool) -> bytes:
+def check_headers(headers: Iterable[tuple[bytes, bytes]], limit: int) -> None:
+    """Refuse headers that came too fast to be refused before they were complete.
+
+    :raises ControlError: 431.
+    """
+    if sum(len(name) + len(value) for name, value in headers) > limit:
+        raise ControlError(f"the headers must be at most {limit} bytes", 431)
+
+
+def check_body(body: Body | None, *, is_json: bool) -> bytes:
     """The body of a request to the control API or the inbox; for JSON, no body counts as an empty object.
 
-    :raises ControlError: 413, or 400 if it is incomplete or is not a JSON object.
+    :raises ControlError: 408, 413, 503, or 400 if it is incomplete or is not a JSON object.
     """
     if body is None:
         raise ControlError("the call ended in the middle of its body")
-    if len(body) > limit:
-        raise ControlError(f"the body must be at most {limit} bytes", 413)
+    if body.refused is not None:
+        raise ControlError(body.refused.text, body.refused.status)
+    content = bytes(body.content)
     if not is_json:
-        return bytes(body)
-    content = bytes(body) or b"{}"
+        return content
+    content = content or b"{}"
     try:
         value = parse_json(content)
     except ValueError as error:

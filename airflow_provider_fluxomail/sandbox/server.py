@@ -214,7 +214,9 @@ class SandboxServer:
 
     def _run(self, app: object, listener: socket.socket) -> None:
         try:
-            with asyncio.Runner() as runner:
+            from airflow_provider_fluxomail.sandbox.realtime import RealTimeLoop
+
+            with asyncio.Runner(loop_factory=RealTimeLoop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._serve(app, listener))
         except BaseException as error:  # noqa: BLE001  start() raises it in the other thread
@@ -228,9 +230,14 @@ class SandboxServer:
     async def _serve(self, app: object, listener: socket.socket) -> None:
         import uvicorn
 
+        from airflow_provider_fluxomail.sandbox.intake import RECEIVED_AT_ONCE, protocol_class
+
+        assert self._sandbox is not None
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
-            http=self._http,
+            http=protocol_class(self._http, self._sandbox.intake),
+            # Above our own bound, which has a better response.
+            h11_max_incomplete_event_size=self._bounds.header_bytes + 2 * RECEIVED_AT_ONCE,
             ws="none",
             lifespan="off",
             interface="asgi3",

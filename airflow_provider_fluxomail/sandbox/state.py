@@ -12,6 +12,7 @@ from airflow_provider_fluxomail.sandbox.api.rate_limit import RateWindows
 from airflow_provider_fluxomail.sandbox.api.remembered_errors import RememberedErrors
 from airflow_provider_fluxomail.sandbox.clock import Clock, Stopwatch
 from airflow_provider_fluxomail.sandbox.faults.queue import FaultQueue
+from airflow_provider_fluxomail.sandbox.intake import Intake
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, Bounds
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.store.database import Store
@@ -57,6 +58,7 @@ class Sandbox:
         self.faults = FaultQueue(bounds)
         self.requests = RequestLog(bounds)
         self.remembered_errors = RememberedErrors(bounds)
+        self.intake = Intake(bounds)
         self.stopping = asyncio.Event()
         self.unread: set[Callable[[], None]] = set()
         """Functions that close the connections whose request is not complete yet."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_fluxomail.sandbox import SandboxServer
+from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
 from airflow_provider_fluxomail.sandbox.control.browser_guard import check_origin
 from airflow_provider_fluxomail.sandbox.errors import ControlError
-from airflow_provider_fluxomail.sandbox.exchange import read_body
+from airflow_provider_fluxomail.sandbox.intake import Intake, read_body
 from airflow_provider_fluxomail.sandbox.middleware import check_body
 
 from .helpers import BASE, KEY, Api, read_all
@@ -233,14 +233,53 @@ def test_a_host_or_origin_that_is_missing_wrong_or_repeated(server_on_each_http:
     assert b'"messages"' not in received
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_api_needs_its_key_and_nothing_else(named: SandboxServer, page: str) -> None:
-    """A client may reach it by any name, through any proxy."""
-    headers = PAGES[page] | {"x-api-key": KEY}
-    status, response = request(named, "POST", "/api/v1/emails/send", headers, BASE)
-    assert status == 200
-    assert request(named, "GET", f"/api/v1/sends/{response['sendId']}", headers)[0] == 200
-    assert request(named, "POST", "/api/v1/emails/send", PAGES[page], BASE)[0] == 401
+BY_NAME: dict[str, dict[str, str | None]] = {"as a program": {"Host": "evil.example"}, **PAGES}
+
+
+@pytest.mark.parametrize("page", BY_NAME)
+@pytest.mark.parametrize("key", [KEY, "own"])
+def test_who_may_call_the_api_by_another_name(named: SandboxServer, page: str, key: str) -> None:
+    """A program with a key of its own by any name, through any proxy; a page of another origin by the right one."""
+    with Api(named.url) as api:
+        api.control("reset")
+        api.control("keys", key="own")
+        send_id = api.send_id()
+        browser = "Origin" in BY_NAME[page]
+        good_host = str(BY_NAME[page]["Host"]).startswith("127.0.0.1")
+        allowed = good_host or (key == "own" and not browser)
+        for sent in ({"x-api-key": key}, {"Authorization": f"Bearer {key}"}, {"authorization": f"bearer  {key} "}):
+            headers = BY_NAME[page] | sent
+            status, response = request(named, "POST", "/api/v1/emails/send", headers, BASE)
+            assert status == (200 if allowed else 403)
+            if not allowed:
+                assert response["code"] == "host_not_allowed"
+                assert "start the sandbox with --allow-host" in response["message"]
+            read = request(named, "GET", f"/api/v1/sends/{send_id}", headers)
+            assert read[0] == (200 if allowed else 403)
+            assert ("ops@example.org" in str(read[1])) is allowed
+            if not allowed:
+                assert request(named, "GET", "/api/v1/events", headers)[0] == 403
+                assert request(named, "GET", "/api/v1/events/stream", headers)[0] == 403
+        assert api.count() == (4 if allowed else 1)
+        assert request(named, "POST", "/api/v1/emails/send", BY_NAME[page], BASE)[0] == (
+            403 if browser and not good_host else 401
+        )
+
+
+@pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site", "Sec-Fetch-Mode", "sec-fetch-dest"])
+def test_what_shows_that_a_browser_calls_the_api(named: SandboxServer, header: str) -> None:
+    with Api(named.url) as api:
+        api.control("reset")
+        api.control("keys", key="own")
+        api.control("faults", kind="status", status=418)
+        headers: dict[str, str | None] = {"Host": "evil.example", "x-api-key": "own", header: "x"}
+        assert request(named, "POST", "/api/v1/emails/send", headers, BASE)[0] == 403
+        assert api.count() == 0
+        assert api.get("faults")["faults"][0]["met"] == 0, "a fault is not for such a request"
+        assert [row[1] for row in api.log()] == [403]
+        for host in ("Sandbox:8026", "localhost", "[::1]:8026"):
+            api.control("faults", kind="status", status=418)
+            assert request(named, "POST", "/api/v1/emails/send", headers | {"Host": host}, BASE)[0] == 418
 
 
 def test_a_call_that_ends_in_mid_body_is_not_made() -> None:
@@ -250,7 +289,7 @@ def test_a_call_that_ends_in_mid_body_is_not_made() -> None:
         async def receive() -> dict[str, Any]:
             return next(pending)
 
-        return check_body(await read_body(receive, 100), 100, is_json=True)
+        return check_body(await read_body(receive, Intake(Bounds()), 100), is_json=True)
 
     assert asyncio.run(read({"type": "http.request"})) == b"{}"
     parts = ({"type": "http.request", "body": part, "more_body": part != b"}"} for part in (b"{", b"", b"}"))

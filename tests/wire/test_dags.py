@@ -16,9 +16,9 @@ from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION
 from tests.support.airflow_runs import DagRunResult, DagRuns
-from tests.support.whole_dags import dag, quick_whole_dags
+from tests.support.whole_dags import quick_whole_dags
 
-__all__ = ["dag", "quick_whole_dags"]
+__all__ = ["quick_whole_dags"]
 pytestmark = pytest.mark.usefixtures("quick_whole_dags")
 
 
@@ -158,43 +158,3 @@ def test_the_example_of_the_retry_policy(dags: DagRuns, sandbox: FluxomailSandbo
     assert run.states == {"by_operator": "success", "by_hand": "success", "refused": "failed"}
     assert (run.tries("by_operator") + run.tries("by_hand"), run.tries("refused")) == (4, 1)
     sandbox.assert_sent(2)
-
-
-# Tests as a user of the package would write them: docs/guides/sandbox.md quotes them.
-
-
-# [START howto_test_a_dag]
-def test_ops_get_the_report(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
-    run = dag.test(run_conf={"to": "ops@example.org"})
-    assert run.state == "success"
-    mail = fluxomail_sandbox.message(to="ops@example.org")
-    assert mail.subject == "Nightly load finished"
-    assert mail.event_types == ["sent", "delivered"]
-
-
-def test_a_lost_response_sends_no_second_email(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
-    fluxomail_sandbox.fail_next("response_lost_after_store", times=2)
-    dag.test(run_conf={"to": "ops@example.org"})
-    fluxomail_sandbox.assert_sent(1)
-    assert len(fluxomail_sandbox.requests("POST")) == 3
-
-
-def test_a_bounce_fails_the_run(dag: Any, fluxomail_sandbox: FluxomailSandbox) -> None:
-    run = dag.test(run_conf={"to": "bounced@example.org"})
-    assert run.state == "failed"
-    # [END howto_test_a_dag]
-
-
-# [START howto_test_an_event]
-def test_the_email_bounces_later(fluxomail_sandbox: FluxomailSandbox) -> None:
-    fluxomail_sandbox.settings(default_outcome="never")
-    send_my_mail()
-    mail = fluxomail_sandbox.bounce(reason="mailbox full")
-    assert mail.event_types == ["sent", "bounced"]
-    # [END howto_test_an_event]
-
-
-def send_my_mail() -> None:
-    hook = FluxomailHook()
-    hook.send({"to": "ops@example.org", "subject": "Hi", "content": "Text"}, idempotency_key="k")
-    hook.close()

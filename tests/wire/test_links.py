@@ -75,9 +75,19 @@ def test_elsewhere_the_configuration_says_where(monkeypatch: pytest.MonkeyPatch)
     assert timeline_url("https://api.fluxomail.com", "s1") is None
     configure(monkeypatch, TEMPLATE)
     assert timeline_url("https://api.fluxomail.com", "s1") == "https://mail.example.com/sends/s1?tab=timeline"
-    assert timeline_url("http://127.0.0.1:8026", "s1") == "http://127.0.0.1:8026/inbox/s1", "a sandbox has its own"
     url = timeline_url("https://api.fluxomail.com", "../a?b=c")
     assert url == "https://mail.example.com/sends/..%2Fa%3Fb%3Dc?tab=timeline"
+
+
+def test_the_configuration_wins_over_a_sandboxes_address(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers may know a sandbox by a name that a browser cannot open."""
+    assert timeline_url("http://sandbox:8026", "s1") == "http://sandbox:8026/inbox/s1"
+    configure(monkeypatch, f"{sandbox.url.replace('127.0.0.1', 'localhost')}/inbox/{{send_id}}")
+    ctx = context()
+    run = Run(FluxomailSendOperator(task_id="task", **MAIL), ctx)
+    link = ctx["ti"].pushed[links.XCOM_KEY]
+    assert link == f"{sandbox.url.replace('127.0.0.1', 'localhost')}/inbox/{run.result['send_id']}"
+    assert httpx.get(link).status_code == 200
 
 
 def test_nothing_about_a_link_fails_a_task(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,6 +102,7 @@ def test_nothing_about_a_link_fails_a_task(monkeypatch: pytest.MonkeyPatch, capl
     def broken(**_: Any) -> None:
         raise RuntimeError("no database")
 
+    configure(monkeypatch, "")
     ctx["ti"].xcom_push = broken
     keep_link(task, ctx, "http://127.0.0.1:8026", "s1")
     assert "no database" in caplog.text

@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.pacing import Pacer
+from airflow_provider_fluxomail.client.settings import TEST_SERVER_VARIABLE
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -239,6 +240,7 @@ def servers_that_are_not_fluxomail(scene: Scene) -> None:
 @scenario
 def environment(scene: Scene) -> None:
     scene.sandbox.connect(host="https://mail.example")
+    scene.monkeypatch.delenv(TEST_SERVER_VARIABLE)  # no request is made
     scene.monkeypatch.setenv("HTTPS_PROXY", "socks5h://proxy:1080")
     scene.send()
     scene.monkeypatch.setenv("AIRFLOW_CONN_FLUXOMAIL_DEFAULT", '{"conn_type": "smtp", "host": "localhost"}')

@@ -1,7 +1,8 @@
-"""The guard of the control API and the inbox against web pages.
+"""The guard against web pages.
 
-Both have no password. A page in a developer's browser must not drive them, neither by a request across origins nor
-through a name that was made to point at 127.0.0.1 (DNS rebinding).
+The control API and the inbox have no password, and the API's default key is well known. A page in a developer's browser
+must not drive them, neither by a request across origins nor through a name that was made to point at 127.0.0.1 (DNS
+rebinding). The API itself may be called across origins.
 """
 
 from __future__ import annotations
@@ -20,13 +21,28 @@ _READS: Final = frozenset(("GET", "HEAD"))
 
 
 def check_origin(method: str, raw: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> None:
-    """Refuse a request that a web page of another origin has made.
+    """Refuse a request that a web page of another origin has made, see also :func:`check_host`.
 
-    ``Host`` must be an address, which DNS cannot forge, ``localhost``, or an allowed name. An ``Origin`` must be that
-    of the sandbox's own pages.
+    An ``Origin`` must be that of the sandbox's own pages.
 
     :param raw: the headers, names in lower case.
     :param allowed: further names of this sandbox, in lower case.
+    :raises ControlError: 403.
+    """
+    headers = check_host(raw, allowed)
+    host = headers["host"].lower()
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
+        raise ControlError(f"control calls from pages of {origin!r} are refused", 403)
+    if method not in _READS and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise ControlError("control calls from pages of another site are refused", 403)
+
+
+def check_host(raw: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> dict[str, str]:
+    """Refuse a request to a name that is not the sandbox's: ``Host`` must be an address, which DNS cannot forge,
+    ``localhost``, or an allowed name.
+
+    :return: the headers by name.
     :raises ControlError: 403.
     """
     headers: dict[str, str] = {}
@@ -38,13 +54,15 @@ def check_origin(method: str, raw: Iterable[tuple[bytes, bytes]], allowed: Colle
     match = _AUTHORITY.fullmatch(host)
     if match is None or not (_is_local(match[1]) or match[1].rstrip(".") in allowed):
         raise ControlError(
-            f"host {host!r} is not allowed: use 127.0.0.1 or localhost, or start the sandbox with --allow-host", 403
+            f"host {host[:200]!r} is not allowed: use 127.0.0.1 or localhost, or start the sandbox with --allow-host",
+            403,
         )
-    origin = headers.get("origin")
-    if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
-        raise ControlError(f"control calls from pages of {origin!r} are refused", 403)
-    if method not in _READS and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise ControlError("control calls from pages of another site are refused", 403)
+    return headers
+
+
+def is_from_browser(raw: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a browser says that it makes the request for a page."""
+    return any(name == b"origin" or name.startswith(b"sec-fetch-") for name, _ in raw)
 
 
 def _is_local(name: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPConnection
-from types import EllipsisType
+from ipaddress import ip_address
+from types import EllipsisType, MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -24,6 +25,9 @@ _SENDS: Final = {"method": "POST", "path": "/api/v1/emails"}
 _STREAMS: Final = {"path": "/api/v1/events/stream"}
 _PAGE: Final = 1_000
 _TIMEOUT: Final = 30
+
+TEST_SERVER_VARIABLE: Final = "FLUXOMAIL_TEST_SERVER_URL"
+"""Read by the client, which is apart from the sandbox: ``client/settings.py`` says what it does."""
 
 
 class FluxomailSandbox:
@@ -44,13 +48,22 @@ class FluxomailSandbox:
     :param url: base URL of the server.
     :param api_key: the key that exists from the start, with all scopes and no rate limit.
     :param setenv: sets an environment variable until the end of the test.
+    :param switches: those of each fresh start, besides the server's own.
     """
 
-    def __init__(self, url: str, api_key: str, setenv: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        setenv: Callable[[str, str], None],
+        switches: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.url = url
         self.api_key = api_key
         self._address = urlsplit(url)
         self._setenv = setenv
+        self._switches = dict(switches)
+        self._servers = [f"{self._address.scheme}://{quote(api_key, safe='')}@{self._address.netloc}"]
 
     def connect(
         self, conn_id: str = "fluxomail_default", *, key: str | None = None, host: str | None = None, **extras: Any
@@ -58,12 +71,26 @@ class FluxomailSandbox:
         """Define or redefine an Airflow connection in the environment.
 
         :param key: the API key, which need not exist; default :attr:`api_key`.
-        :param host: base URL; default the sandbox's.
+        :param host: base URL; default the sandbox's. Of another server of this machine, which the test has started:
+            requests to any other host go to the sandbox, see :meth:`isolate`.
         :param extras: extras of the connection, such as ``max_wait``. The default of ``timeout`` is 2 seconds.
         """
         password, host = self.api_key if key is None else key, self.url if host is None else host
+        if host != self.url and (server := _local_server(host)):
+            self.isolate(server)
         value = {"conn_type": "fluxomail", "host": host, "password": password, "extra": {"timeout": 2, **extras}}
         self._setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(value))
+
+    def isolate(self, *others: str) -> None:
+        """Keep every Fluxomail client of this process, and of its subprocesses, on this sandbox.
+
+        A client or a connection for another server uses the sandbox, with :attr:`api_key`, and logs a warning; a client
+        that was created before makes no request. The fixture does this first.
+
+        :param others: base URLs of servers of this machine that clients may reach too.
+        """
+        self._servers += others
+        self._setenv(TEST_SERVER_VARIABLE, " ".join(self._servers))
 
     # What was sent
 
@@ -327,6 +354,8 @@ class FluxomailSandbox:
     def reset(self) -> None:
         """Back to a fresh start, with only :attr:`api_key`; the fixture does this before each test."""
         self._post("reset", {})
+        if self._switches:
+            self.settings(**self._switches)
 
     # Inside
 
@@ -365,3 +394,22 @@ class FluxomailSandbox:
                 text = content.decode(errors="replace")
             raise ValueError(text)
         return content
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it is an address, or the name, of this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _local_server(host: str) -> str | None:
+    """The URL of a server of this machine; None for any other."""
+    url = host if "://" in host else f"http://{host}"
+    try:
+        parts = urlsplit(url)
+        local = is_loopback(parts.hostname or "") and not set(url) & set("@ \t\n")
+    except ValueError:
+        return None
+    return url if local else None
