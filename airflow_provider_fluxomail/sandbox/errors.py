@@ -26,6 +26,7 @@ CODES: Final[dict[int, str]] = {
     413: "validation_error",
     422: "validation_error",
     429: "rate_limited",
+    501: "not_implemented",
 }
 """The code of a status; any other is ``internal_error``."""
 

@@ -107,7 +107,7 @@ def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int
     for name in ("to", "subject"):
         if re.search(r"[\r\n\x00]", given[name]):
             raise _invalid(f"{name} must be a single line", name)
-    address = _bare(given["to"])
+    address = bare_address(given["to"])
     if address is None:
         raise _invalid("to must be exactly one email address", "to")
     unkeyed = {name: given.get(name, value) for name, value in fields.items() if name != "idempotencyKey"}
@@ -132,10 +132,11 @@ def recipient_forms(to: object) -> list[str]:
     """A ``to`` as it was sent and as a bare address; nothing if it names no single recipient."""
     if isinstance(to, list) and len(to) == 1:
         to = to[0]
-    return [to, _bare(to) or to] if isinstance(to, str) else []
+    return [to, bare_address(to) or to] if isinstance(to, str) else []
 
 
-def _bare(to: str) -> str | None:
+def bare_address(to: str) -> str | None:
+    """The address of a text that is one address, bare or with a display name."""
     match = _ADDRESS.fullmatch(to)
     return None if match is None else match["bare"] or match["named"]
 

@@ -6,11 +6,11 @@ The defaults are what the documentation makes most likely; nothing here was meas
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds
+from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
 
 
@@ -96,7 +96,7 @@ class Switches(Input):
     # Timelines and events
 
     timeline_form: Literal["docs", "spec", "raw", "by_version"] = Field(
-        default="docs",
+        default="by_version",
         description="`docs` has short rows, `spec` envelopes and pages, `raw` is `spec` with `rawEvents` alone; "
         "`by_version` is `spec` for a request with a `Fluxomail-Version` and `docs` for one without.",
     )
@@ -131,4 +131,19 @@ class Switches(Input):
         ge=0.01,
         le=MAX_DELAY_SECONDS,
         description="Seconds after which the server closes a stream; null for never.",
+    )
+
+    # Contacts, preferences, metrics
+
+    contacts_max_rows: int = Field(default=500, ge=1, le=10_000, description="Most contacts of one `contacts/sync`.")
+    preferences_auth: Literal["required", "optional"] = Field(
+        default="required",
+        description="Whether preferences by `email` need a key; those by `token` never do.",
+    )
+    preference_categories: Annotated[list[Text], Field(max_length=100)] = Field(
+        default=["transactional", "marketing"],
+        description="Categories of each organization, besides those that contacts were synced with.",
+    )
+    metrics_scan_limit: int = Field(
+        default=1_000, ge=1, le=1_000_000, description="Most sends that the metrics count: the newest ones."
     )

@@ -84,7 +84,9 @@ def _values(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "`true`, `false`"
     kinds = get_args(field.annotation) or (field.annotation,)
-    return ("seconds" if float in kinds else "number") + (", `null`" if type(None) in kinds else "")
+    if get_origin(field.annotation) is list:
+        return "list of names"
+    return ("text" if str in kinds else "seconds" if float in kinds else "number") + (", `null`" if type(None) in kinds else "")
 
 
 def _shown(value: object) -> str:

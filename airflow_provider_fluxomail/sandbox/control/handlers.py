@@ -42,6 +42,7 @@ class Control:
             "POST settings": self.put_settings,
             "POST clock": self.advance,
             "GET messages": self.messages,
+            "GET contacts": self.contacts,
             "POST messages/{send_id}/events": self.add_event,
             "GET messages/{send_id}/attachments/{position}": self.attachment,
             "GET faults": self.get_faults,
@@ -118,6 +119,11 @@ class Control:
             models.Message.of(send, store.attachments(send), store.event_log.of_send(send, now_ms)) for send in sends
         ]
         return models.Messages(count=count, messages=shown)
+
+    async def contacts(self, query: Annotated[models.ContactsQuery, Query()]) -> models.Contacts:
+        """Contacts that were synced, or whose preferences were read, the last changed first."""
+        count, found = self._sandbox.store.contacts.page(query.organization, limit=query.limit, offset=query.offset)
+        return models.Contacts(count=count, contacts=[models.Contact.model_validate(one) for one in found])
 
     async def add_event(self, send_id: str, body: models.EventInput) -> models.AddedEvent:
         """Let something happen to a message, now or at a time; further fields become fields of the event."""

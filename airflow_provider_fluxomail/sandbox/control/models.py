@@ -84,6 +84,16 @@ class MessagesQuery(Input):
     offset: int = Field(default=0, ge=0, le=1_000_000_000)
 
 
+class ContactsQuery(Input):
+    """Which contacts."""
+
+    model_config = ConfigDict(strict=False)
+
+    organization: Text | None = None
+    limit: int = Field(default=1_000, ge=0, le=1_000)
+    offset: int = Field(default=0, ge=0, le=1_000_000_000)
+
+
 class RequestsQuery(Input):
     """Which requests. Texts are globs."""
 
@@ -190,6 +200,28 @@ class Messages(BaseModel):
 
     count: int = Field(description="How many match, on all pages.")
     messages: list[Message]
+
+
+class Contact(BaseModel):
+    """A contact of an organization."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    contact_id: str
+    organization: str
+    email: str
+    token: str = Field(description="Identifies the contact at `/api/v1/preferences` without a key.")
+    subscribed: bool = Field(description="False after a global unsubscribe.")
+    deleted: bool
+    subscriptions: dict[str, bool] = Field(description="By category; others are subscribed.")
+    fields: dict[str, Any] = Field(description="Further fields, as they were synced.")
+
+
+class Contacts(BaseModel):
+    """Contacts, the last changed first."""
+
+    count: int = Field(description="How many match, on all pages.")
+    contacts: list[Contact]
 
 
 class Faults(BaseModel):

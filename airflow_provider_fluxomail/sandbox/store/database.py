@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from os import PathLike
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 from airflow_provider_fluxomail.sandbox.limits import Bounds
 from airflow_provider_fluxomail.sandbox.message import Message
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+from airflow_provider_fluxomail.sandbox.store.contacts import Contacts
 from airflow_provider_fluxomail.sandbox.store.event_log import EventLog
 from airflow_provider_fluxomail.sandbox.store.keys import Keys
 from airflow_provider_fluxomail.sandbox.store.mailbox import Mailbox
@@ -25,6 +27,7 @@ from airflow_provider_fluxomail.sandbox.store.records import (
 )
 from airflow_provider_fluxomail.sandbox.store.schema import open_database, scalar, transaction
 
+_CONTACT_TABLES: Final = ("contacts", "contact_events", "contact_syncs")
 _JSON_COLUMNS: Final = ("cc", "bcc", "extra")
 _COLUMNS: Final = [field.name for field in fields(StoredSend)]
 _SELECT_SEND: Final = f"SELECT {', '.join(_COLUMNS)} FROM sends WHERE "  # noqa: S608  constants
@@ -47,6 +50,7 @@ class Store:
         self.event_log = EventLog(self._db)
         self.mailbox = Mailbox(self._db)
         self.keys = Keys(self._db, bounds)
+        self.contacts = Contacts(self._db, bounds)
 
     def close(self) -> None:
         self._db.close()
@@ -60,9 +64,13 @@ class Store:
 
     def clear(self) -> None:
         with transaction(self._db):
-            for table in ("idempotency", "events", "attachments", "sends", "keys", "paused", "meta"):
+            for table in (*_CONTACT_TABLES, "idempotency", "events", "attachments", "sends", "keys", "paused", "meta"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
         self._count = self._bytes = 0
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Commit what the block changes, all or nothing."""
+        return transaction(self._db)
 
     # Messages
 
