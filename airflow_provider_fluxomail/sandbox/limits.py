@@ -57,6 +57,7 @@ class Bounds:
     :param request_bytes: approximate characters of the request log.
     :param keys: API keys; also paused organizations.
     :param contacts: contacts, and ``eventId``s of contacts that were seen.
+    :param deliveries: webhooks, sent or pending; further events wait in the store.
     :param faults: pending faults.
     :param events: events of one message.
     :param streams: event streams that are open at the same time.
@@ -71,6 +72,7 @@ class Bounds:
     request_bytes: int = 32 * 1024 * 1024
     keys: int = 1_000
     contacts: int = 10_000
+    deliveries: int = 1_000
     faults: int = 100
     events: int = 200
     streams: int = 1_000

@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.sandbox.store.database import Store
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend, StoreError
 from airflow_provider_fluxomail.sandbox.store.request_log import RequestLog
 from airflow_provider_fluxomail.sandbox.switches import Switches
+from airflow_provider_fluxomail.sandbox.webhooks.sender import WebhookSender
 
 
 class Sandbox:
@@ -56,6 +57,7 @@ class Sandbox:
         self.faults = FaultQueue(bounds)
         self.requests = RequestLog(bounds)
         self.remembered_errors = RememberedErrors(bounds)
+        self.webhooks = WebhookSender(self.store, self.clock, self.event_bus, bounds, lambda: self.switches)
         self.stopping = asyncio.Event()
         self.unread: set[Callable[[], None]] = set()
         """Functions that close the connections whose request is not complete yet."""
@@ -77,6 +79,7 @@ class Sandbox:
         self.requests.clear()
         self.remembered_errors.clear()
         self.event_bus.close_all()
+        self.webhooks.reset()
         self.interrupted.set()
         self.interrupted = asyncio.Event()
 

@@ -7,11 +7,24 @@ The defaults are what the documentation makes most likely; nothing here was meas
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
+
+WebhookType = Literal[
+    "email.sent",
+    "email.delivered",
+    "email.delayed",
+    "email.opened",
+    "email.clicked",
+    "email.bounced",
+    "email.complained",
+    "email.dropped",
+    "email.failed",
+]
 
 
 class Switches(Input):
@@ -147,3 +160,54 @@ class Switches(Input):
     metrics_scan_limit: int = Field(
         default=1_000, ge=1, le=1_000_000, description="Most sends that the metrics count: the newest ones."
     )
+
+    # Webhooks
+
+    webhook_url: str | None = Field(
+        default=None,
+        max_length=2_000,
+        description="Where events of the start key's organization are sent, as an http or https URL; null for nowhere.",
+    )
+    webhook_secret: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+        default="whsec_sandbox", description="The secret that signs webhooks."
+    )
+    webhook_types: list[WebhookType] = Field(
+        default=["email.sent", "email.delivered", "email.bounced", "email.complained", "email.opened", "email.clicked"],
+        max_length=20,
+        description="The types of events that are sent.",
+    )
+    webhook_body: Literal["event", "list", "events"] = Field(
+        default="event", description='The body of a webhook: one event, a list of them, or `{"events": [...]}`.'
+    )
+    webhook_send_id: bool = Field(
+        default=False, description="Whether the data of a webhook have `sendId` besides `messageId`."
+    )
+    webhook_signature_header: Literal["both", "x-fluxomail-signature", "fluxomail-signature"] = Field(
+        default="both", description="The header or headers that carry the signature."
+    )
+    webhook_signature_form: Literal["hex", "sha256"] = Field(
+        default="hex", description="The signature: `hex` is bare, `sha256` has `sha256=` before it."
+    )
+    webhook_attempts: int = Field(default=5, ge=1, le=100, description="Most attempts of a webhook.")
+    webhook_backoff: Seconds = Field(
+        default=10.0,
+        description="Seconds of the sandbox clock before the second attempt of a webhook; doubled for each further "
+        "one, up to an hour.",
+    )
+    webhook_timeout: float = Field(
+        default=10.0, ge=0.01, le=600, description="Seconds of real time that the endpoint of webhooks may take."
+    )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _has_a_host(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            address = urlsplit(value)
+            good = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        except ValueError:
+            good = False
+        if not good or not value.isprintable() or " " in value:
+            raise ValueError("must be an http or https URL, or null")
+        return value

@@ -86,7 +86,9 @@ def _values(field: FieldInfo) -> str:
     kinds = get_args(field.annotation) or (field.annotation,)
     if get_origin(field.annotation) is list:
         return "list of names"
-    return ("text" if str in kinds else "seconds" if float in kinds else "number") + (", `null`" if type(None) in kinds else "")
+    return ("text" if str in kinds else "seconds" if float in kinds else "number") + (
+        ", `null`" if type(None) in kinds else ""
+    )
 
 
 def _shown(value: object) -> str:

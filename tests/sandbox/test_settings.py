@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_fluxomail.sandbox.switches import Switches
 
 # Imported for the switches that they name in each_value().
-from . import test_contacts, test_idempotency, test_timeline  # noqa: F401
+from . import test_contacts, test_idempotency, test_timeline, test_webhooks  # noqa: F401
 from .helpers import KEY, SWITCHES, Api, each_value
 from .test_openapi import SEND, TIMELINE, provoke
 

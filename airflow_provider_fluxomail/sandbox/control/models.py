@@ -16,6 +16,7 @@ from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, MAX_
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, StoredEvent, StoredSend
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
+from airflow_provider_fluxomail.sandbox.webhooks.deliveries import Delivery
 
 Epoch = Annotated[float, Field(description="Seconds since the epoch, by the sandbox clock.")]
 Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)]
@@ -222,6 +223,13 @@ class Contacts(BaseModel):
 
     count: int = Field(description="How many match, on all pages.")
     contacts: list[Contact]
+
+
+class Webhooks(BaseModel):
+    """The delivery log of webhooks, oldest first."""
+
+    count: int
+    deliveries: list[Delivery]
 
 
 class Faults(BaseModel):
