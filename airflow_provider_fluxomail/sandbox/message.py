@@ -20,7 +20,7 @@ SHORT_REFUSES: Final = ("cc", "bcc", "attachments")
 _TEXTS: Final = ("to", "subject", "content", "htmlContent", "policyKey")
 _KNOWN: Final = frozenset((*_TEXTS, *SHORT_REFUSES, "idempotencyKey"))
 _BARE = r"[^\s@,;<>\"]+@[^\s@,;<>\"]+"
-_ADDRESS = re.compile(rf"\s*(?P<bare>{_BARE})\s*|(?:\"[^\"]*\"\s*|[^@<>\",;]*)<(?P<named>{_BARE})>\s*")
+_ADDRESS = re.compile(rf"\s*(?P<bare>{_BARE})\s*|(?:\s*\"[^\"]*\"\s*|[^@<>\",;]*)<(?P<named>{_BARE})>\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,12 @@ def idempotency_key_of(header: str | None, fields: dict[str, Any]) -> str | None
 
     :raises ApiError: 400, not a string or too long.
     """
-    key = header or fields.get("idempotencyKey")
-    if key is None or key == "":
-        return None
-    if not isinstance(key, str) or len(key) > MAX_IDEMPOTENCY_KEY_CHARS:
-        text = f"idempotencyKey must be a string of at most {MAX_IDEMPOTENCY_KEY_CHARS} characters"
-        raise _invalid(text, "idempotencyKey")
-    return key
+    for key in (header, fields.get("idempotencyKey")):
+        # The body's too where the header wins: it is a mistake all the same.
+        if key is not None and (not isinstance(key, str) or len(key) > MAX_IDEMPOTENCY_KEY_CHARS):
+            text = f"idempotencyKey must be a string of at most {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+            raise _invalid(text, "idempotencyKey")
+    return header or fields.get("idempotencyKey") or None
 
 
 def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int, switches: Switches) -> Message:
