@@ -25,7 +25,7 @@ Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)
 class KeyInput(Input):
     """A key to create or replace."""
 
-    key: Text = Field(description="Printable ASCII without spaces.")
+    key: Text = Field(description="Printable ASCII without spaces.", json_schema_extra={"pattern": "^[!-~]+$"})
     scopes: Annotated[list[Text], Field(max_length=100)] | None = Field(
         default=None, description="null for all of them; with an empty list, the key may only send."
     )
