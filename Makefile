@@ -113,6 +113,16 @@ $(BENCH): $(SYSTEM)
 bench: $(BENCH) ## waits, sends and imports against their peers, as ratios (CASE=name for one; BENCH_JSON=file)
 	@$(BIN)/python -m benchmarks $(CASE)
 
+# A plugin of pytest comes with it, which no test should load.
+SCHEMATHESIS := $(VENV)/.schemathesis
+$(SCHEMATHESIS): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --group schemathesis
+	@touch $(SCHEMATHESIS)
+
+.PHONY: schemathesis
+schemathesis: $(SCHEMATHESIS) ## the sandbox's APIs against their OpenAPI document, with generated requests (EXAMPLES=25)
+	@$(BIN)/python -P scripts/schemathesis_run.py
+
 .PHONY: lint
 lint: $(STAMP) ## ruff (rules and format), mypy, import-linter
 	$(BIN)/python -m ruff check $(UNCHECKED) .

@@ -28,6 +28,7 @@ _OPTIONS = {
     "messages": "--max-messages",
     "requests": "--max-requests",
     "streams": "--max-streams",
+    "webhook_url": "--webhook-url",
 }
 """The options of arguments, as errors name them."""
 
@@ -55,6 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--event-delay", metavar="SECONDS", type=float, default=DEFAULT_EVENT_DELAY, help=text)
     text = "a host name for control calls and the inbox, besides addresses and localhost; can be repeated"
     parser.add_argument("--allow-host", metavar="NAME", action="append", default=[], help=text)
+    text = "where signed webhooks are sent, as an http or https URL"
+    parser.add_argument("--webhook-url", metavar="URL", help=text)
+    parser.add_argument("--webhook-secret", metavar="SECRET", help="what signs webhooks; whsec_sandbox without it")
     for name, default, text in (
         ("messages", bounds.messages, "messages kept"),
         ("requests", bounds.requests, "logged requests kept"),
@@ -92,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             port=options.port,
             bounds=Bounds(messages=options.max_messages, requests=options.max_requests, streams=options.max_streams),
             allow_hosts=options.allow_host,
+            webhook_url=options.webhook_url,
+            webhook_secret=options.webhook_secret,
         )
         with server:
             return _serve(server, stop)

@@ -28,6 +28,7 @@ CODES: Final[dict[int, str]] = {
     422: "validation_error",
     429: "rate_limited",
     431: "headers_too_large",
+    501: "not_implemented",
 }
 """The code of a status; any other is ``internal_error``."""
 

@@ -95,6 +95,11 @@ class Exchange:
         self.entry.fault = (self.entry.fault or "").rpartition("+")[0] or None
 
 
+def has_head(path: str) -> bool:
+    """Whether HEAD works where GET does: a stream has no end, and so no head alone."""
+    return path != STREAM_PATH
+
+
 def header_credential(headers: Headers) -> str | None:
     """The API key in the headers: the Bearer token, else ``x-api-key``."""
     scheme, _, token = headers.get("authorization", "").partition(" ")

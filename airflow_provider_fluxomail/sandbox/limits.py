@@ -32,6 +32,9 @@ MAX_CLOCK_SECONDS: Final = MAX_EPOCH_SECONDS - 366 * 24 * 3600.0
 
 MAX_DELAY_SECONDS: Final = 366 * 24 * 3600.0
 
+MAX_CONTACT_CHARS: Final = 8 * 1024
+"""Characters of one contact as JSON."""
+
 API_VERSION: Final = "2025-09-01"
 """The only value of ``Fluxomail-Version`` that the documentation knows."""
 
@@ -53,6 +56,8 @@ class Bounds:
     :param requests: entries of the request log.
     :param request_bytes: approximate characters of the request log.
     :param keys: API keys; also paused organizations.
+    :param contacts: contacts, and ``eventId``s of contacts that were seen.
+    :param deliveries: webhooks, sent or pending; further events wait in the store.
     :param faults: pending faults.
     :param events: events of one message.
     :param streams: event streams that are open at the same time.
@@ -71,6 +76,8 @@ class Bounds:
     requests: int = 20_000
     request_bytes: int = 32 * 1024 * 1024
     keys: int = 1_000
+    contacts: int = 10_000
+    deliveries: int = 1_000
     faults: int = 100
     events: int = 200
     streams: int = 1_000

@@ -21,7 +21,7 @@ _TEXTS: Final = ("to", "subject", "content", "htmlContent", "policyKey")
 _KNOWN: Final = frozenset((*_TEXTS, *SHORT_REFUSES, "idempotencyKey"))
 _QUOTED = r'"(?:\\.|[^"\\])*"'
 _BARE = rf'(?:{_QUOTED}|[^\s@,;<>"]+)@[^\s@,;<>"]+'
-_ADDRESS = re.compile(rf'\s*(?P<bare>{_BARE})\s*|(?:{_QUOTED}\s*|[^@<>",;]*)<(?P<named>{_BARE})>\s*')
+_ADDRESS = re.compile(rf'\s*(?P<bare>{_BARE})\s*|(?:\s*{_QUOTED}\s*|[^@<>",;]*)<(?P<named>{_BARE})>\s*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,12 @@ def idempotency_key_of(header: str | None, fields: dict[str, Any]) -> str | None
 
     :raises ApiError: 400, not a string or too long.
     """
-    key = header or fields.get("idempotencyKey")
-    if key is None or key == "":
-        return None
-    if not isinstance(key, str) or len(key) > MAX_IDEMPOTENCY_KEY_CHARS:
-        text = f"idempotencyKey must be a string of at most {MAX_IDEMPOTENCY_KEY_CHARS} characters"
-        raise _invalid(text, "idempotencyKey")
-    return key
+    for key in (header, fields.get("idempotencyKey")):
+        # The body's too where the header wins: it is a mistake all the same.
+        if key is not None and (not isinstance(key, str) or len(key) > MAX_IDEMPOTENCY_KEY_CHARS):
+            text = f"idempotencyKey must be a string of at most {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+            raise _invalid(text, "idempotencyKey")
+    return header or fields.get("idempotencyKey") or None
 
 
 def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int, switches: Switches) -> Message:
@@ -108,7 +107,7 @@ def parse_message(fields: dict[str, Any], idempotency_key: str | None, size: int
     for name in ("to", "subject"):
         if re.search(r"[\r\n\x00]", given[name]):
             raise _invalid(f"{name} must be a single line", name)
-    address = _bare(given["to"])
+    address = bare_address(given["to"])
     if address is None:
         raise _invalid("to must be exactly one email address", "to")
     unkeyed = {name: given.get(name, value) for name, value in fields.items() if name != "idempotencyKey"}
@@ -133,10 +132,11 @@ def recipient_forms(to: object) -> list[str]:
     """A ``to`` as it was sent and as a bare address; nothing if it names no single recipient."""
     if isinstance(to, list) and len(to) == 1:
         to = to[0]
-    return [to, _bare(to) or to] if isinstance(to, str) else []
+    return [to, bare_address(to) or to] if isinstance(to, str) else []
 
 
-def _bare(to: str) -> str | None:
+def bare_address(to: str) -> str | None:
+    """The address of a text that is one address, bare or with a display name."""
     match = _ADDRESS.fullmatch(to)
     return None if match is None else match["bare"] or match["named"]
 

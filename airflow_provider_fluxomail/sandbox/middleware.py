@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from airflow_provider_fluxomail.sandbox.api import cors
 from airflow_provider_fluxomail.sandbox.control.browser_guard import check_host, check_origin, is_from_browser
 from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError
 from airflow_provider_fluxomail.sandbox.exchange import (
@@ -26,6 +27,7 @@ from airflow_provider_fluxomail.sandbox.exchange import (
     STREAM_PATH,
     Exchange,
     cut_connection,
+    has_head,
     header_credential,
     is_header_value,
     parse_json,
@@ -135,6 +137,7 @@ class SandboxMiddleware:
         cut = partial(cut_connection, receive, send)
         exchange = scope[EXCHANGE] = Exchange(entry, subject, cut, interrupted)
         self._set_request_id(exchange)
+        exchange.headers |= cors.HEADERS
 
         async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -146,7 +149,8 @@ class SandboxMiddleware:
             # Not a request that a fault is meant for.
             await refusal.response(sandbox.switches)(scope, receive, respond)
             return
-        delay, fault = sandbox.faults.acquire(subject)
+        # What a browser requests before the call that a fault is meant for meets none.
+        delay, fault = (None, None) if method == "OPTIONS" else sandbox.faults.acquire(subject)
         for acquired in (delay, fault):
             if acquired is not None:
                 exchange.note_fault(acquired.spec.kind)
@@ -226,6 +230,9 @@ class SandboxMiddleware:
 
         Left to uvicorn, the exception would also close a connection that the client expects to stay open.
         """
+        if scope["method"] == "HEAD" and has_head(scope["path"]):
+            # The server sends no body to a HEAD.
+            scope = {**scope, "method": "GET"}
         try:
             await self._app(scope, receive, send)
         except Exception:

@@ -64,6 +64,8 @@ class SandboxServer:
     :param bounds: what is kept at most.
     :param allow_hosts: host names for control calls and the inbox, besides addresses, ``localhost`` and ``host``.
     :param http: uvicorn's HTTP implementation; ``auto`` uses the faster one that is installed.
+    :param webhook_url: where signed webhooks are sent; the switch of that name.
+    :param webhook_secret: what signs them; the switch of that name.
     :raises ValueError: an argument is out of range.
     """
 
@@ -78,6 +80,8 @@ class SandboxServer:
         bounds: Bounds | None = None,
         allow_hosts: Collection[str] = (),
         http: Literal["auto", "h11", "httptools"] = "auto",
+        webhook_url: str | None = None,
+        webhook_secret: str | None = None,
     ) -> None:
         if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
             raise ValueError("api_key must be printable ASCII without spaces, and not empty")
@@ -96,6 +100,7 @@ class SandboxServer:
         self._bounds = bounds or Bounds()
         self._names = (host, *allow_hosts)
         self._http = http
+        self._webhooks = {"webhook_url": webhook_url, "webhook_secret": webhook_secret}
         self._address: tuple[str, int] | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,12 +164,17 @@ class SandboxServer:
                 "The Fluxomail sandbox needs FastAPI, Jinja2 and uvicorn: "
                 "pip install 'airflow-provider-fluxomail[sandbox]'"
             ) from error
+        webhooks = {name: value for name, value in self._webhooks.items() if value is not None}
+        try:
+            switches = Switches.model_validate({"event_delay": self._event_delay} | webhooks)
+        except ValueError as error:
+            raise SandboxStartError("webhook_url must be an http or https URL, webhook_secret not empty") from error
         listener = _listen(self.host, self._port)
         try:
             self._sandbox = Sandbox(
                 self.api_key,
                 data=self._data,
-                switches=Switches(event_delay=self._event_delay),
+                switches=switches,
                 bounds=self._bounds,
                 names=self._names,
             )
@@ -253,11 +263,13 @@ class SandboxServer:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        ready = self._ready
+        ready, sandbox = self._ready, self._sandbox
 
         class AnnouncedServer(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
+                if sandbox is not None:
+                    sandbox.webhooks.apply()
                 ready.set()
 
         server = self._server = AnnouncedServer(config)

@@ -20,6 +20,7 @@ from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend,
 from airflow_provider_fluxomail.sandbox.store.request_log import RequestLog
 from airflow_provider_fluxomail.sandbox.switches import Switches
 from airflow_provider_fluxomail.sandbox.tracking.source import File, source
+from airflow_provider_fluxomail.sandbox.webhooks.sender import WebhookSender
 
 
 class Sandbox:
@@ -59,6 +60,7 @@ class Sandbox:
         self.requests = RequestLog(bounds)
         self.remembered_errors = RememberedErrors(bounds)
         self.intake = Intake(bounds)
+        self.webhooks = WebhookSender(self.store, self.clock, self.event_bus, bounds, lambda: self.switches)
         self.stopping = asyncio.Event()
         self.unread: set[Callable[[], None]] = set()
         """Functions that close the connections whose request is not complete yet."""
@@ -80,6 +82,7 @@ class Sandbox:
         self.requests.clear()
         self.remembered_errors.clear()
         self.event_bus.close_all()
+        self.webhooks.reset()
         self.interrupted.set()
         self.interrupted = asyncio.Event()
 

@@ -7,14 +7,26 @@ The defaults are what the documentation makes most likely; nothing here was meas
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds
+from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
 
 _TRACKING_URL = r"^https?://[A-Za-z0-9._~:\[\]-]+(/[A-Za-z0-9._~%!$&()*+,;=:-]+)*$"
 TrackingUrl = Annotated[str, Field(pattern=_TRACKING_URL, max_length=500)]
+WebhookType = Literal[
+    "email.sent",
+    "email.delivered",
+    "email.delayed",
+    "email.opened",
+    "email.clicked",
+    "email.bounced",
+    "email.complained",
+    "email.dropped",
+    "email.failed",
+]
 
 
 class Switches(Input):
@@ -124,7 +136,7 @@ class Switches(Input):
     # Timelines and events
 
     timeline_form: Literal["docs", "spec", "raw", "by_version"] = Field(
-        default="docs",
+        default="by_version",
         description="`docs` has short rows, `spec` envelopes and pages, `raw` is `spec` with `rawEvents` alone; "
         "`by_version` is `spec` for a request with a `Fluxomail-Version` and `docs` for one without.",
     )
@@ -160,3 +172,69 @@ class Switches(Input):
         le=MAX_DELAY_SECONDS,
         description="Seconds after which the server closes a stream; null for never.",
     )
+
+    # Contacts, preferences, metrics
+
+    contacts_max_rows: int = Field(default=500, ge=1, le=10_000, description="Most contacts of one `contacts/sync`.")
+    preferences_auth: Literal["required", "optional"] = Field(
+        default="required",
+        description="Whether preferences by `email` need a key; those by `token` never do.",
+    )
+    preference_categories: Annotated[list[Text], Field(max_length=100)] = Field(
+        default=["transactional", "marketing"],
+        description="Categories of each organization, besides those that contacts were synced with.",
+    )
+    metrics_scan_limit: int = Field(
+        default=1_000, ge=1, le=1_000_000, description="Most sends that the metrics count: the newest ones."
+    )
+
+    # Webhooks
+
+    webhook_url: str | None = Field(
+        default=None,
+        max_length=2_000,
+        description="Where events of the start key's organization are sent, as an http or https URL; null for nowhere.",
+    )
+    webhook_secret: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+        default="whsec_sandbox", description="The secret that signs webhooks."
+    )
+    webhook_types: list[WebhookType] = Field(
+        default=["email.sent", "email.delivered", "email.bounced", "email.complained", "email.opened", "email.clicked"],
+        max_length=20,
+        description="The types of events that are sent.",
+    )
+    webhook_body: Literal["event", "list", "events"] = Field(
+        default="event", description='The body of a webhook: one event, a list of them, or `{"events": [...]}`.'
+    )
+    webhook_send_id: bool = Field(
+        default=False, description="Whether the data of a webhook have `sendId` besides `messageId`."
+    )
+    webhook_signature_header: Literal["both", "x-fluxomail-signature", "fluxomail-signature"] = Field(
+        default="both", description="The header or headers that carry the signature."
+    )
+    webhook_signature_form: Literal["hex", "sha256"] = Field(
+        default="hex", description="The signature: `hex` is bare, `sha256` has `sha256=` before it."
+    )
+    webhook_attempts: int = Field(default=5, ge=1, le=100, description="Most attempts of a webhook.")
+    webhook_backoff: Seconds = Field(
+        default=10.0,
+        description="Seconds of the sandbox clock before the second attempt of a webhook; doubled for each further "
+        "one, up to an hour.",
+    )
+    webhook_timeout: float = Field(
+        default=10.0, ge=0.01, le=600, description="Seconds of real time that the endpoint of webhooks may take."
+    )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _has_a_host(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            address = urlsplit(value)
+            good = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        except ValueError:
+            good = False
+        if not good or not value.isprintable() or " " in value:
+            raise ValueError("must be an http or https URL, or null")
+        return value

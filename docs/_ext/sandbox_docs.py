@@ -84,6 +84,8 @@ def _values(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "`true`, `false`"
     kinds = get_args(field.annotation) or (field.annotation,)
+    if get_origin(field.annotation) is list:
+        return "list of names"
     if any(kind is str or get_origin(kind) is Annotated for kind in kinds):
         return "text, `null`"
     return ("seconds" if float in kinds else "number") + (", `null`" if type(None) in kinds else "")

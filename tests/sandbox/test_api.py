@@ -349,3 +349,22 @@ def test_an_unexpected_error_has_a_response_too(
     # The same connection goes on; by its next response the log has been written.
     assert api.send().status_code == 200
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("to", ['  "Ops"<ops@example.org>  ', "  Ops <ops@example.org>", " ops@example.org "])
+def test_spaces_around_a_recipient(api: Api, to: str) -> None:
+    assert api.send(to=to).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["x" * 257, 5, ["k"]])
+def test_a_bad_key_in_the_body_is_refused_with_a_good_one_in_the_header(api: Api, key: object) -> None:
+    response = api.send(idempotency_key="good", idempotencyKey=key)
+    assert (response.status_code, response.json()["details"]) == (400, {"fields": ["idempotencyKey"]})
+    assert api.count() == 0
+
+
+@pytest.mark.parametrize("query", [{"limit": "x"}, {"limit": "-1"}, {"cursor": "x"}])
+@pytest.mark.parametrize("version", [{}, {"Fluxomail-Version": "2025-09-01"}])
+def test_bad_parameters_of_a_timeline(api: Api, query: dict[str, str], version: dict[str, str]) -> None:
+    response = api.read(api.send_id(), version, **query)
+    assert (response.status_code, response.json()["details"]) == (400, {"fields": list(query)})

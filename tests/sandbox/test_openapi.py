@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 
 from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
+from airflow_provider_fluxomail.sandbox.api.not_imitated import NOT_IMITATED
 from airflow_provider_fluxomail.sandbox.app import _build_routes, openapi_document
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.switches import Switches
@@ -22,6 +26,14 @@ OPERATIONS = [(method, path) for path, item in DOCUMENT["paths"].items() for met
 SEND, GLOBAL = ("post", "/api/v1/emails/send"), ("post", "/api/v1/emails/send-global")
 TIMELINE, EVENTS = ("get", "/api/v1/sends/{send_id}"), ("get", "/api/v1/events")
 STREAM = ("get", "/api/v1/events/stream")
+SYNC, METRICS = ("post", "/api/v1/contacts/sync"), ("get", "/api/v1/metrics")
+PREFERENCES, UPDATE = ("get", "/api/v1/preferences"), ("post", "/api/v1/preferences")
+BODIES_OF_API: dict[tuple[str, str], dict[str, Any]] = {
+    SEND: BASE,
+    GLOBAL: BASE,
+    SYNC: {"contacts": [{"email": "ops@example.org", "eventId": "e1"}, {"email": "nobody", "eventId": "e2"}]},
+    UPDATE: {"email": BASE["to"], "subscriptions": [{"categoryKey": "marketing", "subscribed": False}]},
+}
 #: A body of this many bytes is too large for the server of these tests.
 BODY_BYTES = 2_000
 
@@ -71,9 +83,19 @@ def test_every_route_is_described() -> None:
         sandbox.close()
     pages = {(method, path) for method, path in mounted if path in ("/", "/inbox") or path.startswith("/inbox/")}
     assert len(pages) == 10
+    others = {(method, path) for method, path in mounted if path in NOT_IMITATED}
+    assert len(others) == 5 * len(NOT_IMITATED)
     # What the links of a message lead to is no API.
     links = {("get", f"/api/{path}") for path in ("track/open", "track/click", "unsubscribe")}
-    assert mounted - pages - links - {("post", "/api/unsubscribe")} - {("get", "/openapi.json")} == set(OPERATIONS)
+    links.add(("post", "/api/unsubscribe"))
+    assert mounted - pages - others - links - {("get", "/openapi.json")} == set(OPERATIONS)
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+    del (broken := json.loads(json.dumps(DOCUMENT)))["paths"][TIMELINE[1]]["get"]["parameters"]
+    with pytest.raises(OpenAPIValidationError, match="send_id"):
+        OpenAPIV31SpecValidator(broken).validate()
 
 
 def call(api: Api, operation: tuple[str, str], key: str = KEY, **options: Any) -> httpx.Response:
@@ -81,7 +103,9 @@ def call(api: Api, operation: tuple[str, str], key: str = KEY, **options: Any) -
     method, path = operation
     options.setdefault("headers", {"Authorization": f"Bearer {key}"})
     if method == "post":
-        options.setdefault("json", BASE)
+        options.setdefault("json", BODIES_OF_API[operation])
+    if operation == PREFERENCES:
+        options.setdefault("params", {"email": BASE["to"]})
     if "{send_id}" in path:
         path = path.format(send_id=options.pop("send_id", None) or api.send_id())
     if operation != STREAM:
@@ -97,6 +121,12 @@ def provoke(api: Api, operation: tuple[str, str], status: int) -> httpx.Response
     if status == 400:
         api.control("settings", timeline_form="spec")
         bad: dict[Any, dict[str, Any]] = {SEND: {"json": {}}, GLOBAL: {"json": {}}, STREAM: {"params": {"since": "x"}}}
+        bad |= {
+            SYNC: {"json": {}},
+            UPDATE: {"json": {}},
+            PREFERENCES: {"params": {}},
+            METRICS: {"params": {"since": "x"}},
+        }
         return call(api, operation, **bad.get(operation, {"params": {"limit": "x"}}))
     if status == 401:
         return call(api, operation, "wrong")
@@ -106,22 +136,26 @@ def provoke(api: Api, operation: tuple[str, str], status: int) -> httpx.Response
         body: dict[str, Any] = {"json": BASE | {"attachments": files}} if operation[0] == "post" else {}
         return call(api, operation, **body)
     if status == 403:
-        api.control("keys", key="other", scopes=["contacts_write"])
+        api.control("keys", key="other", scopes=["templates_write"])
         return call(api, operation, "other")
+    if status == 404 and operation in (PREFERENCES, UPDATE):
+        return call(api, operation)
     if status == 404:
         return call(api, operation, send_id="unknown")
     if status == 409:
         api.control("settings", idempotency_conflict="conflict")
         headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "k"}
         call(api, operation, headers=headers)
-        return call(api, operation, headers=headers, json=BASE | {"subject": "Other"})
+        return call(api, operation, headers=headers, json=BODIES_OF_API[operation] | {"subject": "Other"})
     if status == 413:
-        return call(api, operation, json=BASE | {"content": "x" * BODY_BYTES})
+        return call(api, operation, json=BODIES_OF_API[operation] | {"content": "x" * BODY_BYTES})
     if status == 429:
         api.enter_window()
         api.control("keys", key="capped", rate_limit_per_minute=1)
         call(api, operation, "capped")
         return call(api, operation, "capped")
+    if status == 200:
+        api.send_id()
     if status == 500:
         api.control("faults", kind="error_before_store", match={"path": operation[1].partition("{")[0].rstrip("/")})
     return call(api, operation)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.requests import Request
 
+from airflow_provider_fluxomail.sandbox.api.cors import is_page_of_others
 from airflow_provider_fluxomail.sandbox.api.rate_limit import NOMINAL_LIMIT, Allowance
 from airflow_provider_fluxomail.sandbox.errors import ApiError
 from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, Exchange, header_credential
-from airflow_provider_fluxomail.sandbox.limits import API_VERSION
+from airflow_provider_fluxomail.sandbox.limits import API_VERSION, DEFAULT_API_KEY
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Access:
 
         :raises ApiError: 401.
         """
-        return self._authenticated(header_credential(request.headers))
+        return self._authenticated(request, header_credential(request.headers))
 
     def allow(self, request: Request, key: ApiKey, scope: str | None, *, blocked_by_pause: bool = False) -> ApiKey:
         """The checks of :meth:`admit` that come after the key is known."""
@@ -78,7 +79,9 @@ class Access:
         rule = self._sandbox.switches.stream_auth
         secret = None if rule == "token" else header_credential(request.headers)
         in_query = secret is None and rule != "bearer"
-        key = self._authenticated(request.query_params.get("token") if in_query else secret, in_query=in_query)
+        if in_query:
+            secret = request.query_params.get("token")
+        key = self._authenticated(request, secret, in_query=in_query)
         self.allow(request, key, None)
         self.require_events_plan()
         return StreamCredential(key, in_query)
@@ -98,10 +101,16 @@ class Access:
         if not self._sandbox.switches.events_in_plan:
             raise plan_required("Events API not enabled", "events")
 
-    def _authenticated(self, secret: str | None, *, in_query: bool = False) -> ApiKey:
+    def _authenticated(self, request: Request, secret: str | None, *, in_query: bool = False) -> ApiKey:
         key = self._find(secret, in_query=in_query)
         if key is None:
             raise ApiError(401, "Invalid API key")
+        if key.key == DEFAULT_API_KEY and is_page_of_others(
+            request.headers.get("origin"), request.headers.get("host", ""), self._sandbox.names
+        ):
+            # Every page knows this key, and CORS lets it read what it gets.
+            text = f"The key {key.key} is not for web pages of other hosts: create a key of your own for them"
+            raise ApiError(403, text, code="permission_denied")
         return key
 
     def _find(self, secret: str | None, *, in_query: bool) -> ApiKey | None:

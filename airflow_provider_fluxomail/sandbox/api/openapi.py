@@ -11,8 +11,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from airflow_provider_fluxomail import __version__
-from airflow_provider_fluxomail.sandbox.api.models import EventsResponse, SendInput, SendResponse, TimelineResponse
+from airflow_provider_fluxomail.sandbox.api.metrics import WINDOWS
+from airflow_provider_fluxomail.sandbox.api.models import (
+    ContactsSyncInput,
+    ContactsSyncResponse,
+    EventsResponse,
+    MetricsResponse,
+    PreferencesInput,
+    PreferencesResponse,
+    PreferencesUpdated,
+    SendInput,
+    SendResponse,
+    TimelineResponse,
+)
 from airflow_provider_fluxomail.sandbox.errors import ErrorResponse
+from airflow_provider_fluxomail.sandbox.limits import MAX_IDEMPOTENCY_KEY_CHARS
 
 _REF: Final = "#/components/schemas/"
 _DESCRIPTION: Final = """\
@@ -47,8 +60,8 @@ _MEANINGS: Final = {
     401: "The key is missing or unknown.",
     402: "The plan lacks this.",
     403: "The key lacks the scope, or the organization is paused.",
-    404: "No such send.",
-    409: "The key was used with another message; only with the switch `idempotency_conflict`.",
+    404: "No such send or contact.",
+    409: "The idempotency key was used with another request; for sends, only with the switch `idempotency_conflict`.",
     413: "The body is too large.",
     429: "The rate limit is exceeded.",
     500: "A server error; here, from a fault.",
@@ -56,14 +69,36 @@ _MEANINGS: Final = {
 
 
 def _parameter(name: str, place: str, description: str, schema: dict[str, Any] = _TEXT) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": False, "description": description, "schema": schema}
+    required = place == "path"
+    return {"name": name, "in": place, "required": required, "description": description, "schema": schema}
 
 
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    """A request body; :func:`document` adds the schemas of :data:`_INPUTS`."""
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": f"{_REF}{model.__name__}"}}}}
+
+
+_INPUTS: Final = (SendInput, ContactsSyncInput, PreferencesInput)
+_KEY: Final = {"type": "string", "maxLength": MAX_IDEMPOTENCY_KEY_CHARS}
+_MOMENT: Final = {
+    "anyOf": [{"type": "string", "pattern": "^[0-9]{0,15}$"}, {"type": "string", "format": "date-time"}],
+}
 _VERSION: Final = _parameter("Fluxomail-Version", "header", "`2025-09-01`.")
 _REQUEST_ID: Final = _parameter("X-Request-Id", "header", "An id of the client.")
-_LIMIT: Final = _parameter("limit", "query", "Rows at most; a page has at most `page_size`.", _WHOLE)
-_CURSOR: Final = _parameter("cursor", "query", "`nextCursor` of the page before, or a moment: older rows.")
-_TYPES: Final = {"type": "array", "items": _TEXT}
+_LIMIT: Final = _parameter(
+    "limit",
+    "query",
+    "Rows at most; a page has at most `page_size`. Empty for no limit of its own.",
+    {"type": "string", "pattern": "^[0-9]{0,12}$"},
+)
+_CURSOR: Final = _parameter(
+    "cursor",
+    "query",
+    "`nextCursor` of the page before, or a moment: older rows.",
+    {"anyOf": [*_MOMENT["anyOf"], {"type": "string", "pattern": "^[0-9]{1,15}:[0-9]{1,18}$"}]},
+)
+_SINCE: Final = {"anyOf": [*_MOMENT["anyOf"], {"type": "string", "pattern": "^.+:[0-9]{1,15}$"}]}
+_TYPES: Final = {"type": "array", "maxItems": 100, "items": {"type": "string", "maxLength": 100}}
 _FILTERS: Final = [
     _parameter("types", "query", "Such as `email.bounced` or `email.*`; can be repeated.", _TYPES),
     _parameter("domain", "query", "The recipient's domain."),
@@ -109,18 +144,18 @@ SEND: Final = _operation(
     SendResponse,
     (400, 401, 402, 403, 409, 413, 429, 500),
     [
-        _parameter("Idempotency-Key", "header", "Unique per logical message; at most 256 characters."),
+        _parameter("Idempotency-Key", "header", "Unique per logical message.", _KEY),
         _REQUEST_ID,
         _VERSION,
     ],
     headers=_IDEMPOTENCY | _RATES,
-    requestBody={"required": True, "content": {"application/json": {"schema": {"$ref": f"{_REF}SendInput"}}}},
+    requestBody=_body(SendInput),
 )
 TIMELINE: Final = _operation(
     "The timeline.",
     TimelineResponse,
     (400, 401, 403, 404, 429, 500),
-    [_LIMIT, _CURSOR, _REQUEST_ID, _VERSION],
+    [_parameter("send_id", "path", "Of the send."), _LIMIT, _CURSOR, _REQUEST_ID, _VERSION],
 )
 EVENTS: Final = _operation(
     "A page of events.",
@@ -128,7 +163,7 @@ EVENTS: Final = _operation(
     (400, 401, 402, 429, 500),
     [
         *_FILTERS,
-        _parameter("since", "query", "Not before this moment: ISO 8601, or ms since the epoch."),
+        _parameter("since", "query", "Not before this moment: ISO 8601, or ms since the epoch.", _MOMENT),
         *(_LIMIT, _CURSOR, _REQUEST_ID, _VERSION),
     ],
 )
@@ -138,11 +173,58 @@ STREAM: Final = _operation(
     (400, 401, 402, 429, 500),
     [
         *_FILTERS,
-        _parameter("since", "query", "The id of the last event that was seen, or a moment; wins over the header."),
-        _parameter("Last-Event-ID", "header", "The same."),
+        _parameter(
+            "since", "query", "The id of the last event that was seen, or a moment; wins over the header.", _SINCE
+        ),
+        _parameter("Last-Event-ID", "header", "The same.", _SINCE),
         _REQUEST_ID,
     ],
     token=True,
+)
+
+
+CONTACTS_SYNC: Final = _operation(
+    "What became of the contacts, or the first result again.",
+    ContactsSyncResponse,
+    (400, 401, 403, 409, 413, 429, 500),
+    [
+        _parameter(
+            "Idempotency-Key", "header", "Unique per request. Without it, every contact needs an `eventId`.", _KEY
+        ),
+        _REQUEST_ID,
+        _VERSION,
+    ],
+    headers=_IDEMPOTENCY | _RATES,
+    requestBody=_body(ContactsSyncInput),
+)
+PREFERENCES: Final = _operation(
+    "The subscriptions of a contact.",
+    PreferencesResponse,
+    (400, 401, 403, 404, 429, 500),
+    [
+        _parameter("token", "query", "Of the contact; wins over `email`, and needs no key."),
+        _parameter("email", "query", "Of the contact."),
+        _REQUEST_ID,
+        _VERSION,
+    ],
+)
+PREFERENCES_UPDATE: Final = _operation(
+    "The subscriptions were changed.",
+    PreferencesUpdated,
+    (400, 401, 403, 404, 413, 429, 500),
+    [_REQUEST_ID, _VERSION],
+    requestBody=_body(PreferencesInput),
+)
+METRICS: Final = _operation(
+    "Metrics of the newest sends.",
+    MetricsResponse,
+    (400, 401, 403, 429, 500),
+    [
+        _parameter("window", "query", "Default `7d`.", {"type": "string", "enum": list(WINDOWS)}),
+        _parameter("since", "query", "A moment; wins over `window`.", _MOMENT),
+        _REQUEST_ID,
+        _VERSION,
+    ],
 )
 
 
@@ -150,9 +232,10 @@ def document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     """The document of FastAPI's routes."""
     made = get_openapi(title="Fluxomail sandbox", version=__version__, description=_DESCRIPTION, routes=list(routes))
     components = made.setdefault("components", {})
-    send_input = SendInput.model_json_schema(ref_template=_REF + "{model}")
     known = components.setdefault("schemas", {})
-    known |= send_input.pop("$defs") | {"SendInput": send_input}
+    for model in _INPUTS:
+        schema = model.model_json_schema(ref_template=_REF + "{model}")
+        known |= schema.pop("$defs", {}) | {model.__name__: schema}
     components["schemas"] = dict(sorted(known.items()))
     components["securitySchemes"] = {
         "Bearer": {"type": "http", "scheme": "bearer"},

@@ -198,7 +198,9 @@ class SendsApi:
 
         :raises ApiError: 400, ``limit`` or ``cursor`` is invalid.
         """
-        form = self._sandbox.switches.timeline_form
+        query, form = request.query_params, self._sandbox.switches.timeline_form
+        # Checked in each form: an invalid one is a mistake of the client.
+        before, limit = cursor(query), page_limit(query, self._sandbox.switches.page_size)
         if form == "by_version":
             form = "spec" if request.headers.get("fluxomail-version") else "docs"
         response = TimelineResponse(
@@ -207,8 +209,6 @@ class SendsApi:
             events=[EventRow.of(event) for event in events] if form == "docs" else [],
         )
         if form != "docs":
-            query = request.query_params
-            before, limit = cursor(query), page_limit(query, self._sandbox.switches.page_size)
             older = [event for event in reversed(events) if before is None or event.position < before]
             page = older[:limit]
             if form == "spec":

@@ -20,6 +20,7 @@ from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend
 from airflow_provider_fluxomail.sandbox.switches import Switches
+from airflow_provider_fluxomail.sandbox.webhooks.deliveries import Delivery
 
 CONTROL_PREFIX: Final = "/_sandbox"
 
@@ -42,6 +43,10 @@ class Control:
             "POST settings": self.put_settings,
             "POST clock": self.advance,
             "GET messages": self.messages,
+            "GET contacts": self.contacts,
+            "GET webhooks": self.webhooks,
+            "POST webhooks/test": self.test_webhook,
+            "POST webhooks/{number}/redeliver": self.redeliver,
             "POST messages/{send_id}/events": self.add_event,
             "GET messages/{send_id}/attachments/{position}": self.attachment,
             "GET faults": self.get_faults,
@@ -99,6 +104,7 @@ class Control:
         """Change the switches that are named; if one of them is invalid, none."""
         self._sandbox.switches = self._sandbox.switches.model_copy(update=body.model_dump(exclude_unset=True))
         self._sandbox.event_bus.notify()
+        self._sandbox.webhooks.apply()
         return self._sandbox.switches
 
     async def advance(self, body: models.ClockInput) -> models.ClockTime:
@@ -124,6 +130,33 @@ class Control:
             for send in sends
         ]
         return models.Messages(count=count, messages=shown)
+
+    async def contacts(self, query: Annotated[models.ContactsQuery, Query()]) -> models.Contacts:
+        """Contacts that were synced, or whose preferences were read, the last changed first."""
+        count, found = self._sandbox.store.contacts.page(query.organization, limit=query.limit, offset=query.offset)
+        return models.Contacts(count=count, contacts=[models.Contact.model_validate(one) for one in found])
+
+    async def webhooks(self) -> models.Webhooks:
+        """The delivery log of webhooks, oldest first."""
+        deliveries = list(self._sandbox.webhooks.log)
+        return models.Webhooks(count=len(deliveries), deliveries=deliveries)
+
+    async def test_webhook(self) -> Delivery:
+        """Send a signed sample of `email.delivered`."""
+        planned = self._sandbox.webhooks.send_sample()
+        if planned is None:
+            raise ControlError("there is no endpoint: set the switch webhook_url", 409)
+        return planned
+
+    async def redeliver(self, number: Annotated[int, Path(ge=0, le=2**53)]) -> Delivery:
+        """Send a webhook once more, whatever became of it."""
+        delivery = self._sandbox.webhooks.log.get(number)
+        if delivery is None:
+            raise ControlError(f"the log has no webhook {number}", 404)
+        if self._sandbox.switches.webhook_url is None:
+            raise ControlError("there is no endpoint: set the switch webhook_url", 409)
+        self._sandbox.webhooks.redeliver(delivery)
+        return delivery
 
     async def add_event(self, send_id: str, body: models.EventInput) -> models.AddedEvent:
         """Let something happen to a message, now or at a time; further fields become fields of the event."""

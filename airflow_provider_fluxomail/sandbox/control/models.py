@@ -16,6 +16,7 @@ from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, MAX_
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, StoredEvent, StoredSend
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
+from airflow_provider_fluxomail.sandbox.webhooks.deliveries import Delivery
 
 Epoch = Annotated[float, Field(description="Seconds since the epoch, by the sandbox clock.")]
 Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)]
@@ -24,7 +25,7 @@ Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)
 class KeyInput(Input):
     """A key to create or replace."""
 
-    key: Text = Field(description="Printable ASCII without spaces.")
+    key: Text = Field(description="Printable ASCII without spaces.", json_schema_extra={"pattern": "^[!-~]+$"})
     scopes: Annotated[list[Text], Field(max_length=100)] | None = Field(
         default=None, description="null for all of them; with an empty list, the key may only send."
     )
@@ -91,6 +92,16 @@ class MessagesQuery(Input):
 
     to: str | None = Field(default=None, description="The bare address, or `to` as it was sent.")
     idempotency_key: str | None = None
+    limit: int = Field(default=1_000, ge=0, le=1_000)
+    offset: int = Field(default=0, ge=0, le=1_000_000_000)
+
+
+class ContactsQuery(Input):
+    """Which contacts."""
+
+    model_config = ConfigDict(strict=False)
+
+    organization: Text | None = None
     limit: int = Field(default=1_000, ge=0, le=1_000)
     offset: int = Field(default=0, ge=0, le=1_000_000_000)
 
@@ -209,6 +220,35 @@ class Messages(BaseModel):
 
     count: int = Field(description="How many match, on all pages.")
     messages: list[Message]
+
+
+class Contact(BaseModel):
+    """A contact of an organization."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    contact_id: str
+    organization: str
+    email: str
+    token: str = Field(description="Identifies the contact at `/api/v1/preferences` without a key.")
+    subscribed: bool = Field(description="False after a global unsubscribe.")
+    deleted: bool
+    subscriptions: dict[str, bool] = Field(description="By category; others are subscribed.")
+    fields: dict[str, Any] = Field(description="Further fields, as they were synced.")
+
+
+class Contacts(BaseModel):
+    """Contacts, the last changed first."""
+
+    count: int = Field(description="How many match, on all pages.")
+    contacts: list[Contact]
+
+
+class Webhooks(BaseModel):
+    """The delivery log of webhooks, oldest first."""
+
+    count: int
+    deliveries: list[Delivery]
 
 
 class Faults(BaseModel):

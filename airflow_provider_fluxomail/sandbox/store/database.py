@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from os import PathLike
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 from airflow_provider_fluxomail.sandbox.limits import Bounds
 from airflow_provider_fluxomail.sandbox.message import Message
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+from airflow_provider_fluxomail.sandbox.store.contacts import Contacts
 from airflow_provider_fluxomail.sandbox.store.deliveries import Deliveries
 from airflow_provider_fluxomail.sandbox.store.event_log import EventLog
 from airflow_provider_fluxomail.sandbox.store.keys import Keys
@@ -29,6 +31,7 @@ from airflow_provider_fluxomail.sandbox.store.schema import open_database, scala
 from airflow_provider_fluxomail.sandbox.store.suppressions import Suppressions
 
 _TABLES: Final = (
+    *("contacts", "contact_events", "contact_syncs"),
     *("idempotency", "events", "attachments", "deliveries", "sends"),
     *("suppressions", "keys", "paused", "meta"),
 )
@@ -56,6 +59,7 @@ class Store:
         self.keys = Keys(self._db, bounds)
         self.deliveries = Deliveries(self._db)
         self.suppressions = Suppressions(self._db, bounds)
+        self.contacts = Contacts(self._db, bounds)
 
     def close(self) -> None:
         self._db.close()
@@ -72,6 +76,10 @@ class Store:
             for table in _TABLES:
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608  constants
         self._count = self._bytes = 0
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Commit what the block changes, all or nothing."""
+        return transaction(self._db)
 
     # Messages
 

@@ -97,6 +97,24 @@ class EventLog:
     def of_send(self, send: StoredSend, now_ms: int) -> list[StoredEvent]:
         return self._rows("send = ? AND at_ms <= ? ORDER BY at_ms, events.number", [send.number, now_ms])
 
+    def totals(
+        self, organization: str, since_ms: int, now_ms: int, limit: int
+    ) -> tuple[int, dict[str, tuple[int, int]]]:
+        """What has happened by now to the newest sends since a moment.
+
+        :param limit: of the sends.
+        :return: their number, and for each type the events and the sends that have one.
+        """
+        sends = "SELECT number FROM sends WHERE organization = ? AND created_ms >= ? ORDER BY number DESC LIMIT ?"
+        chosen = (organization, since_ms, limit)
+        count = int(scalar(self._db, f"SELECT count(*) FROM ({sends})", *chosen))  # noqa: S608  a constant
+        rows = self._db.execute(
+            "SELECT type, count(*), count(DISTINCT send) FROM events"  # noqa: S608  constants
+            f" WHERE send IN ({sends}) AND at_ms <= ? GROUP BY type",
+            (*chosen, now_ms),
+        )
+        return count, {kind: (events, messages) for kind, events, messages in rows}
+
     def page(
         self, wanted: EventFilter, *, before: Position | None, since_ms: int, now_ms: int, limit: int
     ) -> tuple[list[StoredEvent], bool]:

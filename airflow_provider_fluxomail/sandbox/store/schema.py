@@ -18,6 +18,18 @@ CREATE TABLE IF NOT EXISTS keys (
     expires_ms INTEGER
 );
 CREATE TABLE IF NOT EXISTS paused (organization TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS contacts (
+    contact_id TEXT PRIMARY KEY, organization TEXT NOT NULL, email TEXT NOT NULL, token TEXT NOT NULL UNIQUE,
+    subscribed INTEGER NOT NULL, deleted INTEGER NOT NULL, source_ms INTEGER, subscriptions TEXT NOT NULL,
+    fields TEXT NOT NULL, UNIQUE (organization, email)
+);
+CREATE TABLE IF NOT EXISTS contact_events (
+    organization TEXT NOT NULL, event_id TEXT NOT NULL, PRIMARY KEY (organization, event_id)
+);
+CREATE TABLE IF NOT EXISTS contact_syncs (
+    organization TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, result TEXT NOT NULL,
+    created_ms INTEGER NOT NULL, PRIMARY KEY (organization, key)
+);
 CREATE TABLE IF NOT EXISTS sends (
     number INTEGER PRIMARY KEY AUTOINCREMENT, send_id TEXT NOT NULL UNIQUE, message_id TEXT NOT NULL,
     organization TEXT NOT NULL, endpoint TEXT NOT NULL, recipient TEXT NOT NULL COLLATE NOCASE,

@@ -1,0 +1,1 @@
+"""Signed webhooks: what is sent to the endpoint, when it is retried, and the log of it."""
