@@ -59,12 +59,13 @@ class SandboxMiddleware:
         path = scope["path"]
         if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
             await self._api(scope, receive, send)
-        elif is_public(path):
-            await self._public(scope, receive, send)
         else:
-            await self._control(scope, receive, send)
+            await self._other(scope, receive, send)
 
-    async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The control API, the inbox, and the routes for recipients."""
+        # The mail program of a recipient may be anywhere, so there is no guard.
+        for_recipients = is_public(scope["path"])
         is_page = pages.is_page(scope["path"])
 
         async def dated(message: Message) -> None:
@@ -73,30 +74,18 @@ class SandboxMiddleware:
         body: Body | None = None
         try:
             check_headers(scope["headers"], self._sandbox.bounds.header_bytes)
-            check_origin(scope["method"], scope["headers"], self._sandbox.names)
+            if not for_recipients:
+                check_origin(scope["method"], scope["headers"], self._sandbox.names)
             body = await self._read(receive, send, self._sandbox.bounds.control_body_bytes)
-            content = check_body(body, is_json=not is_page)
-            await self._handle(scope if is_page else _as_json(scope), replay_body(content, receive), dated)
+            is_json = not is_page and not for_recipients
+            content = check_body(body, is_json=is_json)
+            await self._handle(_as_json(scope) if is_json else scope, replay_body(content, receive), dated)
         except ControlError as error:
             refusal = pages.refusal(error) if is_page else error.response()
             await refusal(scope, receive, dated)
         finally:
             if body is not None:
                 body.release()
-
-    async def _public(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The routes for recipients. Their mail program may be anywhere, so there is no guard."""
-
-        async def dated(message: Message) -> None:
-            await send(self._with_headers(message, {}))
-
-        limit = self._sandbox.bounds.control_body_bytes
-        try:
-            body = check_body(await self._read(receive, send, limit), limit, is_json=False)
-        except ControlError as error:
-            await error.response()(scope, receive, dated)
-            return
-        await self._handle(scope, replay_body(body, receive), dated)
 
     async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
         sandbox = self._sandbox
