@@ -25,6 +25,7 @@ _OPTIONS = {
     "event_delay": "--event-delay",
     "port": "--port",
     "allow_hosts": "--allow-host",
+    "root_path": "--root-path",
     "messages": "--max-messages",
     "requests": "--max-requests",
     "streams": "--max-streams",
@@ -55,6 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--event-delay", metavar="SECONDS", type=float, default=DEFAULT_EVENT_DELAY, help=text)
     text = "a host name for control calls and the inbox, besides addresses and localhost; can be repeated"
     parser.add_argument("--allow-host", metavar="NAME", action="append", default=[], help=text)
+    text = "path prefix under which a proxy serves the sandbox, such as /mail"
+    parser.add_argument("--root-path", metavar="PATH", default="", help=text)
     for name, default, text in (
         ("messages", bounds.messages, "messages kept"),
         ("requests", bounds.requests, "logged requests kept"),
@@ -92,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             port=options.port,
             bounds=Bounds(messages=options.max_messages, requests=options.max_requests, streams=options.max_streams),
             allow_hosts=options.allow_host,
+            root_path=options.root_path,
         )
         with server:
             return _serve(server, stop)

@@ -36,7 +36,9 @@ from airflow_provider_fluxomail.sandbox.faults.queue import QueuedFault, Subject
 from airflow_provider_fluxomail.sandbox.faults.responses import HeldResponse, replacement
 from airflow_provider_fluxomail.sandbox.inbox import pages
 from airflow_provider_fluxomail.sandbox.message import parse_body, recipient_forms
+from airflow_provider_fluxomail.sandbox.prefix import without_prefix
 from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.store.refused_requests import Recorder
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class SandboxMiddleware:
         self._sandbox = sandbox
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = without_prefix(scope, self._sandbox.root_path)
         path = scope["path"]
         if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
             await self._api(scope, receive, send)
@@ -67,7 +70,7 @@ class SandboxMiddleware:
             limit = self._sandbox.bounds.control_body_bytes
             body = check_body(await self._read(receive, send, limit), limit, is_json=not is_page)
         except ControlError as error:
-            refusal = pages.refusal(error) if is_page else error.response()
+            refusal = pages.refusal(error, scope) if is_page else error.response()
             await refusal(scope, receive, dated)
             return
         await self._handle(scope if is_page else _as_json(scope), replay_body(body, receive), dated)
@@ -91,11 +94,14 @@ class SandboxMiddleware:
         cut = partial(cut_connection, receive, send)
         exchange = scope[EXCHANGE] = Exchange(entry, subject, cut, interrupted)
         self._set_request_id(exchange)
+        recorder = Recorder(sandbox.refused, entry, body)
 
         async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # Before the client can see the response: it may read the log at once.
                 entry.status = message["status"]
+                sandbox.event_bus.notify_viewers()
+            recorder.see(message)
             await send(self._with_headers(message, exchange.headers))
 
         delay, fault = sandbox.faults.acquire(subject)

@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.sandbox.limits import (
     MAX_DELAY_SECONDS,
     Bounds,
 )
+from airflow_provider_fluxomail.sandbox.prefix import check_root_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -63,6 +64,7 @@ class SandboxServer:
     :param port: TCP port; 0 picks a free one.
     :param bounds: what is kept at most.
     :param allow_hosts: host names for control calls and the inbox, besides addresses, ``localhost`` and ``host``.
+    :param root_path: the path under which a proxy serves the sandbox, such as ``/mail``; requests may have it or not.
     :param http: uvicorn's HTTP implementation; ``auto`` uses the faster one that is installed.
     :raises ValueError: an argument is out of range.
     """
@@ -77,6 +79,7 @@ class SandboxServer:
         *,
         bounds: Bounds | None = None,
         allow_hosts: Collection[str] = (),
+        root_path: str = "",
         http: Literal["auto", "h11", "httptools"] = "auto",
     ) -> None:
         if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
@@ -95,6 +98,7 @@ class SandboxServer:
         self._port = port
         self._bounds = bounds or Bounds()
         self._names = (host, *allow_hosts)
+        self._root_path = check_root_path(root_path)
         self._http = http
         self._address: tuple[str, int] | None = None
         self._thread: threading.Thread | None = None
@@ -167,6 +171,7 @@ class SandboxServer:
                 switches=Switches(event_delay=self._event_delay),
                 bounds=self._bounds,
                 names=self._names,
+                root_path=self._root_path,
             )
         except (StoreError, StoreFullError) as error:
             listener.close()

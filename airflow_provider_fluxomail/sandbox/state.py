@@ -16,6 +16,7 @@ from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, Boun
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.store.database import Store
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend, StoreError
+from airflow_provider_fluxomail.sandbox.store.refused_requests import RefusedRequests
 from airflow_provider_fluxomail.sandbox.store.request_log import RequestLog
 from airflow_provider_fluxomail.sandbox.switches import Switches
 
@@ -26,6 +27,7 @@ class Sandbox:
     :param data: the data file, or None for memory.
     :param switches: those of a fresh start, and of a reset.
     :param names: host names for control calls, besides addresses and ``localhost``.
+    :param root_path: the path prefix, without a slash at its end.
     :raises StoreError: the data file cannot be used.
     """
 
@@ -37,8 +39,10 @@ class Sandbox:
         switches: Switches,
         bounds: Bounds,
         names: Collection[str] = (),
+        root_path: str = "",
     ) -> None:
         self.bounds = bounds
+        self.root_path = root_path
         self.names = frozenset(name.lower() for name in names)
         self.switches = switches.model_copy()
         self._start_switches = switches
@@ -55,6 +59,7 @@ class Sandbox:
         self.event_bus = EventBus(self.store.event_log, self.clock, bounds)
         self.faults = FaultQueue(bounds)
         self.requests = RequestLog(bounds)
+        self.refused = RefusedRequests()
         self.remembered_errors = RememberedErrors(bounds)
         self.stopping = asyncio.Event()
         self.unread: set[Callable[[], None]] = set()
@@ -75,6 +80,7 @@ class Sandbox:
         self.rates.clear()
         self.faults.clear()
         self.requests.clear()
+        self.refused.clear()
         self.remembered_errors.clear()
         self.event_bus.close_all()
         self.interrupted.set()
