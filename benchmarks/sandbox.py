@@ -3,7 +3,7 @@
 The peer is a bare uvicorn application on the same HTTP implementation, which reads each request and answers with
 constant bytes: what is left of the ratio is what the sandbox does with a message.
 
-    python -m benchmarks.sandbox [sends] [sends-file] [streams]
+    python -m benchmarks.sandbox [sends] [sends-html] [sends-file] [streams] [rewriting]
 """
 
 from __future__ import annotations
@@ -37,12 +37,24 @@ STREAM_SENDS: Final = 400
 STREAM_RATE: Final = 100
 """Sends per second while the streams are open."""
 
-_BODY: Final = {"to": "ops@example.org", "subject": "Nightly load finished", "content": "Loaded 20 rows."}
+REWRITTEN: Final = 1_000_000
+"""Characters of the HTML that is rewritten."""
+
+Body = dict[str, str]
+_TEXT: Final[Body] = {"to": "ops@example.org", "subject": "Nightly load finished", "content": "Loaded 20 rows."}
+_HTML: Final[Body] = _TEXT | {
+    "htmlContent": "<html><body><p>Loaded <b>20</b> rows: <a href='https://example.org/report?run=1&amp;part=2'>report"
+    "</a>, <a href='https://example.org/log'>log</a>.</p></body></html>"
+}
+_ROW: Final = (
+    "<tr><td style='padding:4px'>Loaded <b>20</b> rows &amp; checked them, for the table of the orders of one region."
+    '</td><td><a href="https://example.org/report?run=1&amp;part=2">report</a></td></tr>\n'
+)
 
 
-def request(port: int, key: str) -> bytes:
+def request(port: int, key: str, content: Body = _TEXT) -> bytes:
     """A send as bytes."""
-    body = json.dumps(_BODY).encode()
+    body = json.dumps(content).encode()
     head = (
         f"POST /api/v1/emails/send HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer fm_sandbox\r\n"
         f"Idempotency-Key: {key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -60,7 +72,7 @@ async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s
     await reader.readexactly(int(length.partition(b":")[2]))
 
 
-async def _send_for(port: int, name: str, seconds: float) -> int:
+async def _send_for(port: int, name: str, seconds: float, content: Body) -> int:
     count = 0
     end = time.monotonic() + seconds
 
@@ -69,7 +81,7 @@ async def _send_for(port: int, name: str, seconds: float) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         own = 0
         while time.monotonic() < end:
-            await exchange(reader, writer, request(port, f"{name}-{number}-{own}"))
+            await exchange(reader, writer, request(port, f"{name}-{number}-{own}", content))
             own += 1
         count += own
         writer.close()
@@ -78,16 +90,16 @@ async def _send_for(port: int, name: str, seconds: float) -> int:
     return count
 
 
-def _sender(port: int, name: str, counts: Queue[int]) -> None:
-    counts.put(asyncio.run(_send_for(port, name, SECONDS)))
+def _sender(port: int, name: str, content: Body, counts: Queue[int]) -> None:
+    counts.put(asyncio.run(_send_for(port, name, SECONDS, content)))
 
 
-def sends_per_second(port: int, name: str) -> float:
+def sends_per_second(port: int, name: str, content: Body = _TEXT) -> float:
     """Sends over keep-alive connections, from several processes."""
     context = multiprocessing.get_context("fork")
     counts: Queue[int] = context.Queue()
     began = time.monotonic()
-    senders = [context.Process(target=_sender, args=(port, f"{name}-{n}", counts)) for n in range(SENDERS)]
+    senders = [context.Process(target=_sender, args=(port, f"{name}-{n}", content, counts)) for n in range(SENDERS)]
     for sender in senders:
         sender.start()
     total = sum(counts.get(timeout=SECONDS + 30) for _ in senders)
@@ -118,14 +130,14 @@ def peer() -> Any:
     return serving("-m", "benchmarks.bare")
 
 
-def bench_sends(case: str, *options: str) -> list[Row]:
+def bench_sends(case: str, content: Body) -> list[Row]:
     """Sends per second, against the peer in turns."""
     own, theirs = [], []
     for number in range(ROUNDS):
-        with sandbox(*options)() as port:
-            own.append(sends_per_second(port, f"{number}"))
+        with sandbox()() as port:
+            own.append(sends_per_second(port, f"{number}", content))
         with peer() as port:
-            theirs.append(sends_per_second(port, f"{number}"))
+            theirs.append(sends_per_second(port, f"{number}", content))
     return [at_least(case, "sends/s", statistics.median(own), 500, statistics.median(theirs))]
 
 
@@ -198,10 +210,27 @@ def bench_streams() -> list[Row]:
     ]
 
 
+def bench_rewriting() -> list[Row]:
+    """CPU time to track the links of a document, after the first, which imports lxml."""
+    from airflow_provider_fluxomail.sandbox.tracking.delivery import deliver, urls
+
+    html = f"<html><body><table>{_ROW * (REWRITTEN // len(_ROW))}</table></body></html>"
+    url = urls("http://127.0.0.1:8026", b"secret", "sends_000000000000000000000000")
+    times = []
+    for _ in range(ROUNDS * 3 + 1):
+        began = time.process_time()
+        delivery = deliver(html, url, tracked=True, unsubscribe=True, footer=True)
+        times.append((time.process_time() - began) * 1000)
+    case = f"rewriting {REWRITTEN / 1e6:.0f} MB of HTML with {len(delivery.links)} links"
+    return [at_most(case, "CPU ms", statistics.median(times[1:]), 50)]
+
+
 CASES: Final[dict[str, Callable[[], list[Row]]]] = {
-    "sends": lambda: bench_sends("sends, memory"),
+    "sends": lambda: bench_sends("sends, memory", _TEXT),
+    "sends-html": lambda: bench_sends("sends of HTML, memory", _HTML),
     "sends-file": bench_sends_in_file,
     "streams": bench_streams,
+    "rewriting": bench_rewriting,
 }
 
 

@@ -25,6 +25,8 @@ from airflow_provider_fluxomail.sandbox.middleware import SandboxMiddleware
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.records import StoreFullError
 from airflow_provider_fluxomail.sandbox.switches import Switches
+from airflow_provider_fluxomail.sandbox.tracking.control import TrackingControl
+from airflow_provider_fluxomail.sandbox.tracking.handlers import Tracking
 
 
 def build_app(sandbox: Sandbox) -> SandboxMiddleware:
@@ -59,6 +61,8 @@ def _build_routes(sandbox: Sandbox) -> FastAPI:
         app.add_api_route(f"{API_PREFIX}/{path}", handler, methods=[method], **described)
     Control(sandbox).mount(app)
     Inbox(sandbox).mount(app)
+    Tracking(sandbox).mount(app)
+    TrackingControl(sandbox).mount(app)
 
     async def openapi_document(request: Request) -> Response:  # noqa: ARG001
         return json_response(openapi.document(app.routes))

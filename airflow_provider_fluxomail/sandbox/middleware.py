@@ -40,6 +40,7 @@ from airflow_provider_fluxomail.sandbox.prefix import without_prefix
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.refused_requests import Recorder
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
+from airflow_provider_fluxomail.sandbox.tracking.handlers import is_public
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class SandboxMiddleware:
         path = scope["path"]
         if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
             await self._api(scope, receive, send)
+        elif is_public(path):
+            await self._public(scope, receive, send)
         else:
             await self._control(scope, receive, send)
 
@@ -74,6 +77,20 @@ class SandboxMiddleware:
             await refusal(scope, receive, dated)
             return
         await self._handle(scope if is_page else _as_json(scope), replay_body(body, receive), dated)
+
+    async def _public(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The routes for recipients. Their mail program may be anywhere, so there is no guard."""
+
+        async def dated(message: Message) -> None:
+            await send(self._with_headers(message, {}))
+
+        limit = self._sandbox.bounds.control_body_bytes
+        try:
+            body = check_body(await self._read(receive, send, limit), limit, is_json=False)
+        except ControlError as error:
+            await error.response()(scope, receive, dated)
+            return
+        await self._handle(scope, replay_body(body, receive), dated)
 
     async def _api(self, scope: Scope, receive: Receive, send: Send) -> None:
         sandbox = self._sandbox

@@ -6,7 +6,7 @@ has reached it, so moving the clock delivers messages.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ BOUNCED: Final = "bounced"
 COMPLAINED: Final = "complained"
 DROPPED: Final = "dropped"
 FAILED: Final = "failed"
+UNSUBSCRIBED: Final = "unsubscribed"
 
 NEVER: Final = "never"
 OUTCOMES: Final = (DELIVERED, BOUNCED, COMPLAINED, DROPPED, FAILED, NEVER, OPENED, CLICKED)
@@ -31,7 +32,12 @@ _STEPS: Final = {
 }
 """What comes after ``sent``, where it is not the outcome alone."""
 
+_SUPPRESSES: Final = (BOUNCED, COMPLAINED, UNSUBSCRIBED)
+_TRANSIENT: Final = ("transient", "soft")
+"""Types of a bounce that do not suppress the address."""
+
 _EXTRAS: Final[dict[str, dict[str, Any]]] = {
+    DELIVERED: {"smtpCode": "250"},
     BOUNCED: {
         "reason": "550 5.1.1 no such user",
         "subtype": "General",
@@ -44,8 +50,6 @@ _EXTRAS: Final[dict[str, dict[str, Any]]] = {
     OPENED: {"userAgent": "Mozilla/5.0 (sandbox)", "ip": "192.0.2.1"},
     CLICKED: {"userAgent": "Mozilla/5.0 (sandbox)", "ip": "192.0.2.1"},
 }
-
-_LINK = re.compile(r"""href\s*=\s*["'](https?://[^"'\s>]+)""", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +76,54 @@ def outcome_of(address: str, default: str = DELIVERED) -> str:
     return default
 
 
+def suppresses(event: PlannedEvent, address: str) -> bool:
+    """Whether an event ends further email to an address.
+
+    An address that names its outcome keeps it, whatever happens to it, as in the simulators of providers; only its own
+    unsubscribe counts.
+    """
+    if event.type == UNSUBSCRIBED:
+        return True
+    is_soft = str(event.data.get("bounceType", "")).lower() in _TRANSIENT
+    return event.type in _SUPPRESSES and not is_soft and not outcome_of(address, "")
+
+
 def plan(
-    address: str, html: str | None, accepted_ms: int, delay: float, default: str = DELIVERED
+    address: str, links: Sequence[str] | None, accepted_ms: int, delay: float, default: str = DELIVERED
 ) -> list[PlannedEvent]:
     """The timeline of a message: ``sent`` at once, then a step after every delay.
 
-    Without HTML there is no tracking pixel and no tracked link, so ``opened`` and ``clicked`` stop at ``delivered``, as
-    in the real service.
+    Without tracking there is no pixel and no link, so ``opened`` and ``clicked`` stop at ``delivered``.
 
     :param address: the recipient's bare address.
+    :param links: the tracked links; None if the message is not tracked.
     :param delay: seconds between two steps.
     :param default: the outcome of an address that names none.
     """
     outcome = outcome_of(address, default)
     steps = [SENT, *_STEPS.get(outcome, (outcome,))]
-    if not html:
+    if links is None:
         steps = [step for step in steps if step not in (OPENED, CLICKED)]
     return [
-        PlannedEvent(step, accepted_ms + int(number * delay * 1000), details(step, html))
+        PlannedEvent(step, accepted_ms + int(number * delay * 1000), details(step, address, links or ()))
         for number, step in enumerate(steps)
     ]
 
 
-def details(kind: str, html: str | None) -> dict[str, Any]:
-    """The usual further fields of an event of a type; a click is on the first link of the HTML body."""
+def plan_drop(accepted_ms: int, delay: float, reason: str) -> list[PlannedEvent]:
+    """The timeline of a message to an address that is suppressed.
+
+    :param reason: why it is.
+    """
+    data = {"reason": f"{_EXTRAS[DROPPED]['reason']}: {reason}"}
+    return [PlannedEvent(SENT, accepted_ms), PlannedEvent(DROPPED, accepted_ms + int(delay * 1000), data)]
+
+
+def details(kind: str, address: str, links: Sequence[str]) -> dict[str, Any]:
+    """The usual further fields of an event of a type; a click is on the first of the tracked links."""
     data = dict(_EXTRAS.get(kind, {}))
     if kind == CLICKED:
-        link = _LINK.search(html or "")
-        data["url"] = link.group(1) if link else "https://example.com/"
+        data["url"] = links[0] if links else "https://example.com/"
+    if kind in (DELIVERED, BOUNCED):
+        data["mtaHost"] = f"mx.{address.rpartition('@')[2].rstrip('>').lower()}"
     return data

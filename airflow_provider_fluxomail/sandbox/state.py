@@ -19,6 +19,7 @@ from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend,
 from airflow_provider_fluxomail.sandbox.store.refused_requests import RefusedRequests
 from airflow_provider_fluxomail.sandbox.store.request_log import RequestLog
 from airflow_provider_fluxomail.sandbox.switches import Switches
+from airflow_provider_fluxomail.sandbox.tracking.source import File, source
 
 
 class Sandbox:
@@ -97,6 +98,14 @@ class Sandbox:
         self.store.add_event(send, event)
         self.event_bus.notify()
         return True
+
+    def source(self, send: StoredSend) -> bytes:
+        """The MIME document that the recipients of a message get."""
+        files = [
+            File(file.filename, file.content_type, self.store.attachment_content(send, position) or b"")
+            for position, file in enumerate(self.store.attachments(send))
+        ]
+        return source(send, self.store.deliveries.get(send), files)
 
     def stop(self) -> None:
         """End what would keep the server running: requests that are held back or incomplete, and event streams."""

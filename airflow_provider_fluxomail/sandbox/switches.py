@@ -6,12 +6,15 @@ The defaults are what the documentation makes most likely; nothing here was meas
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
+
+_TRACKING_URL = r"^https?://[A-Za-z0-9._~:\[\]-]+(/[A-Za-z0-9._~%!$&()*+,;=:-]+)*$"
+TrackingUrl = Annotated[str, Field(pattern=_TRACKING_URL, max_length=500)]
 
 
 class Switches(Input):
@@ -91,6 +94,31 @@ class Switches(Input):
     idempotency_errors: bool = Field(
         default=False,
         description="Whether an error of a send (400, 402, 403) is remembered under its key too.",
+    )
+
+    # Tracking and suppression
+
+    tracking_url: TrackingUrl | None = Field(
+        default=None,
+        description="Base URL of tracking and unsubscribe links, as behind a proxy; null for the address at which the "
+        "message was sent. Applies to later sends.",
+    )
+    tracking_prefetch: bool = Field(
+        default=False,
+        description="Whether HEAD requests and announced prefetches, as of link scanners, count as opens and clicks.",
+    )
+    unsubscribe: Literal["header_and_footer", "header", "none"] = Field(
+        default="header_and_footer",
+        description="What a message gets to unsubscribe: the `List-Unsubscribe` headers and a footer in its HTML, the "
+        "headers alone, or nothing. Applies to later sends.",
+    )
+    unsubscribe_get: Literal["confirm", "at_once"] = Field(
+        default="confirm", description="What following an unsubscribe link does: show a button, or unsubscribe."
+    )
+    suppression: Literal["drop", "refuse", "off"] = Field(
+        default="drop",
+        description="A send to an address that bounced, complained or unsubscribed: accepted and `dropped`, refused "
+        "with 400, or delivered.",
     )
 
     # Timelines and events

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -84,6 +84,8 @@ def _values(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "`true`, `false`"
     kinds = get_args(field.annotation) or (field.annotation,)
+    if any(kind is str or get_origin(kind) is Annotated for kind in kinds):
+        return "text, `null`"
     return ("seconds" if float in kinds else "number") + (", `null`" if type(None) in kinds else "")
 
 

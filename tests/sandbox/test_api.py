@@ -57,6 +57,7 @@ def test_everything_that_was_sent_is_kept(api: Api, path: str) -> None:
     assert before - 1 <= message.pop("created_at") <= time.time() + 1
     assert message.pop("message_id")
     assert [event["type"] for event in message.pop("events")] == ["sent"]
+    assert message.pop("delivered_html").startswith("<p>hi</p>")
     assert message == {
         "send_id": send_id,
         "to": fields["to"],

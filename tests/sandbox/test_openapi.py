@@ -70,8 +70,10 @@ def test_every_route_is_described() -> None:
     finally:
         sandbox.close()
     pages = {(method, path) for method, path in mounted if path in ("/", "/inbox") or path.startswith("/inbox/")}
-    assert len(pages) == 10
-    assert mounted - pages - {("get", "/openapi.json")} == set(OPERATIONS)
+    assert len(pages) == 18
+    # What the links of a message lead to is no API.
+    links = {("get", f"/api/{path}") for path in ("track/open", "track/click", "unsubscribe")}
+    assert mounted - pages - links - {("post", "/api/unsubscribe")} - {("get", "/openapi.json")} == set(OPERATIONS)
 
 
 def call(api: Api, operation: tuple[str, str], key: str = KEY, **options: Any) -> httpx.Response:
@@ -174,7 +176,9 @@ def test_every_described_response_of_the_control_api_is_sent(api: Api, operation
     files = [{"filename": "a.csv", "contentBase64": "YQ==", "contentType": "text/csv"}]
     send_id = api.send_id(attachments=files, idempotency_key="k", cc=["b@example.org"], custom=1)
     api.control("faults", kind="delay", seconds=0, times=2)
-    method, path = operation[0], operation[1].format(send_id=send_id, key=KEY, position=0)
+    api.add_event(send_id, "unsubscribed")
+    named = {"send_id": send_id, "key": KEY, "position": 0, "address": BASE["to"]}
+    method, path = operation[0], operation[1].format_map(named)
     response = api.http.request(method, path, json=BODIES.get(operation[1]) if method == "post" else None)
     assert response.status_code == 200, response.text
     check(operation, response)

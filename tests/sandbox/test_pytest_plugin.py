@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import hashlib
 import json
 import os
@@ -12,7 +14,7 @@ from typing import Any, get_args
 
 import pytest
 
-from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailRateLimitError
+from airflow_provider_fluxomail.client.errors import FluxomailError, FluxomailRateLimitError, FluxomailValidationError
 from airflow_provider_fluxomail.client.messages import EmailMessage
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.faults import models as faults
@@ -445,3 +447,37 @@ def test_the_plugin_is_the_installed_one(request: pytest.FixtureRequest) -> None
     plugin = request.config.pluginmanager.get_plugin("fluxomail")
     assert plugin is not None
     assert Path(str(plugin.__file__)).name == "plugin.py"
+
+
+def test_what_the_recipient_gets(fluxomail_sandbox: FluxomailSandbox) -> None:
+    send(html_content='<a href="https://example.org/report">Report</a>', bcc="boss@example.org")
+    message = fluxomail_sandbox.message()
+    assert message.html_content == '<a href="https://example.org/report">Report</a>'
+    assert f"{fluxomail_sandbox.url}/api/track/click?token=" in (message.delivered_html or "")
+    mail = email.message_from_bytes(message.source, policy=email.policy.default)
+    assert mail["To"] == "ops@example.org"
+    assert b"boss@example.org" not in message.source
+    assert message.source is message.source, "it is fetched once"
+    fluxomail_sandbox.reset()
+    fresh = message.model_copy()
+    del fresh.__dict__["source"]
+    with pytest.raises(ValueError, match="no message has the send id"):
+        fresh.source  # noqa: B018
+
+
+def test_suppressed_addresses(fluxomail_sandbox: FluxomailSandbox) -> None:
+    for to in ("ops@example.org", "ann@example.org"):
+        send(to, key=to)
+    assert fluxomail_sandbox.unsubscribe(to="ops@example.org").event_types == ["sent", "delivered", "unsubscribed"]
+    fluxomail_sandbox.bounce(to="ops@example.org")
+    fluxomail_sandbox.complain(to="ann@example.org")
+    assert fluxomail_sandbox.suppressions() == {"ops@example.org": "unsubscribed", "ann@example.org": "complained"}
+    send(key="again")
+    assert fluxomail_sandbox.message(idempotency_key="again").event_types == ["sent", "dropped"]
+    fluxomail_sandbox.unsuppress("ops@example.org")
+    fluxomail_sandbox.settings(suppression="refuse")
+    assert refused(FluxomailValidationError, to="ann@example.org").code == "recipient_suppressed"
+    send(key="once-more")
+    assert fluxomail_sandbox.message(idempotency_key="once-more").event_types == ["sent", "delivered"]
+    with pytest.raises(ValueError, match="is suppressed in the organization"):
+        fluxomail_sandbox.unsuppress("ops@example.org")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import pytest
 
 from airflow_provider_fluxomail.sandbox.switches import Switches
 
 # Imported for the switches that they name in each_value().
-from . import test_idempotency, test_timeline  # noqa: F401
+from . import test_idempotency, test_timeline, test_tracking  # noqa: F401
 from .helpers import KEY, SWITCHES, Api, each_value
 from .test_openapi import SEND, TIMELINE, provoke
 
@@ -31,7 +31,9 @@ def test_every_switch_is_tested_with_every_value() -> None:
     here = {name: field for name, field in Switches.model_fields.items() if not name.startswith(ELSEWHERE)}
     assert set(SWITCHES) == set(here)
     for name, field in here.items():
-        choices = {True, False} if field.annotation is bool else set(get_args(field.annotation))
+        choices = {True, False} if field.annotation is bool else set[Any]()
+        if get_origin(field.annotation) is Literal:
+            choices = set(get_args(field.annotation))
         if choices:
             assert SWITCHES[name] == choices, name
         else:

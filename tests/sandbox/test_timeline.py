@@ -84,6 +84,7 @@ def test_documented_form(api: Api) -> None:
         "subtype": "General",
         "bounceType": "Permanent",
         "smtpCode": "550",
+        "mtaHost": "mx.example.org",
     }
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from airflow_provider_fluxomail.sandbox.clock import iso
 from airflow_provider_fluxomail.sandbox.exchange import Document
 from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL
-from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED
+from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED, UNSUBSCRIBED
 from airflow_provider_fluxomail.sandbox.store.records import StoredEvent, StoredSend
 
 Ms = Annotated[int, Field(description="Milliseconds since the epoch.")]
@@ -61,8 +61,8 @@ class EventRow(Document):
     @classmethod
     def of(cls, event: StoredEvent) -> Self:
         row = event.data | {"type": event.type, "ts": event.at_ms}
-        # The tracking routes know no provider message: the documented rows of these two have none.
-        if event.type not in (OPENED, CLICKED):
+        # The tracking routes know no provider message: the documented rows of opens and clicks have none.
+        if event.type not in (OPENED, CLICKED, UNSUBSCRIBED):
             row["providerMessageId"] = event.message_id
         return cls.model_validate(row)
 

@@ -31,8 +31,9 @@ from airflow_provider_fluxomail.sandbox.message import (
     parse_body,
     parse_message,
 )
-from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED, plan
+from airflow_provider_fluxomail.sandbox.outcomes import plan, plan_drop
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredEvent, StoredSend
+from airflow_provider_fluxomail.sandbox.tracking.delivery import base_url, deliver, urls
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.state import Sandbox
@@ -91,10 +92,14 @@ class SendsApi:
                     raise remembered
                 first = self._sandbox.store.find_idempotent(key.organization, idempotency_key, since_ms)
             message = self._parse(fields, idempotency_key, len(body), endpoint)
+            if first is None:
+                self._refuse_suppressed(message, key)
         except ApiError as error:
             self._remember(error, key, header, body)
             raise
-        return self._accept(message, key, endpoint) if first is None else self._replay(first, message, exchange)
+        return (
+            self._accept(message, key, endpoint, request) if first is None else self._replay(first, message, exchange)
+        )
 
     def _keys_since_ms(self) -> int:
         """Idempotency keys of this moment or before have expired."""
@@ -137,13 +142,35 @@ class SendsApi:
         exchange.headers["Idempotency-Replayed"] = "true"
         return self._sent(first.send_id, first.message_id, reused=True)
 
-    def _accept(self, message: Message, key: ApiKey, endpoint: Endpoint) -> SendResponse:
-        """Store a new message with its timeline."""
+    def _suppressed(self, message: Message, key: ApiKey) -> str | None:
+        """Why the recipient gets no email; None if it does."""
+        if self._sandbox.switches.suppression == "off":
+            return None
+        return self._sandbox.store.suppressions.reason(key.organization, message.address, self._sandbox.clock.now_ms())
+
+    def _refuse_suppressed(self, message: Message, key: ApiKey) -> None:
+        if self._sandbox.switches.suppression == "refuse" and (reason := self._suppressed(message, key)) is not None:
+            details = {"fields": ["to"], "reason": reason}
+            raise ApiError(400, "Recipient is suppressed", code="recipient_suppressed", details=details)
+
+    def _accept(self, message: Message, key: ApiKey, endpoint: Endpoint, request: Request) -> SendResponse:
+        """Store a new message with what its recipient gets and with its timeline."""
         switches, now_ms = self._sandbox.switches, self._sandbox.clock.now_ms()
-        events = plan(message.address, message.html, now_ms, switches.event_delay, switches.default_outcome)
-        if self._is_short(endpoint):
-            events = [event for event in events if event.type not in (OPENED, CLICKED)]
         send_id = f"sends_{secrets.token_hex(12)}"
+        is_tracked = not self._is_short(endpoint)
+        delivery = deliver(
+            message.html,
+            urls(switches.tracking_url or base_url(request), self._sandbox.store.deliveries.secret(), send_id),
+            tracked=is_tracked,
+            unsubscribe=switches.unsubscribe != "none",
+            footer=switches.unsubscribe == "header_and_footer",
+        )
+        suppressed = self._suppressed(message, key)
+        if suppressed is None:
+            links = delivery.links if message.html and is_tracked else None
+            events = plan(message.address, links, now_ms, switches.event_delay, switches.default_outcome)
+        else:
+            events = plan_drop(now_ms, switches.event_delay, suppressed)
         message_id = f"0100{secrets.token_hex(6)}-{secrets.token_hex(4)}-000000"
         self._sandbox.store.add_send(
             message,
@@ -153,6 +180,7 @@ class SendsApi:
             endpoint=endpoint,
             created_ms=now_ms,
             events=events,
+            delivery=delivery,
         )
         self._sandbox.event_bus.notify()
         return self._sent(send_id, message_id)

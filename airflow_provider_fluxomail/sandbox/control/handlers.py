@@ -115,7 +115,13 @@ class Control:
             to=query.to, idempotency_key=query.idempotency_key, limit=query.limit, offset=query.offset
         )
         shown = [
-            models.Message.of(send, store.attachments(send), store.event_log.of_send(send, now_ms)) for send in sends
+            models.Message.of(
+                send,
+                store.attachments(send),
+                store.event_log.of_send(send, now_ms),
+                store.deliveries.get(send).html,
+            )
+            for send in sends
         ]
         return models.Messages(count=count, messages=shown)
 

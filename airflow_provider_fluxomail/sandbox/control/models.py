@@ -62,7 +62,18 @@ class EventInput(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, JsonValue]
 
-    type: Literal["sent", "delivered", "delayed", "opened", "clicked", "bounced", "complained", "dropped", "failed"]
+    type: Literal[
+        "sent",
+        "delivered",
+        "delayed",
+        "opened",
+        "clicked",
+        "bounced",
+        "complained",
+        "dropped",
+        "failed",
+        "unsubscribed",
+    ]
     at: Moment | None = Field(default=None, description="When, in seconds since the epoch; null for now.")
 
     @model_validator(mode="after")
@@ -158,7 +169,8 @@ class Message(BaseModel):
     to: str = Field(description="As it was sent, which may be `Name <address>`.")
     subject: str
     content: str = Field(description="The plain text.")
-    html_content: str | None
+    html_content: str | None = Field(description="The HTML as it was sent.")
+    delivered_html: str | None = Field(description="The HTML that the recipient gets: with tracking and footer.")
     cc: list[str]
     bcc: list[str]
     attachments: list[StoredAttachment]
@@ -171,12 +183,19 @@ class Message(BaseModel):
     events: list[Event] = Field(description="Those that have happened, oldest first.")
 
     @classmethod
-    def of(cls, send: StoredSend, attachments: Sequence[StoredAttachment], events: Sequence[StoredEvent]) -> Self:
+    def of(
+        cls,
+        send: StoredSend,
+        attachments: Sequence[StoredAttachment],
+        events: Sequence[StoredEvent],
+        delivered_html: str | None,
+    ) -> Self:
         return cls.model_validate(
             vars(send)
             | {
                 "to": send.recipient,
                 "html_content": send.html,
+                "delivered_html": delivered_html,
                 "attachments": attachments,
                 "created_at": send.created_ms / 1000,
                 "extra_fields": send.extra,

@@ -11,11 +11,13 @@ from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.control.models import EventInput
 from airflow_provider_fluxomail.sandbox.inbox import pages
+from airflow_provider_fluxomail.sandbox.inbox.frame import is_tracked, on_this_address
 from airflow_provider_fluxomail.sandbox.inbox.pages import PREFIX
 from airflow_provider_fluxomail.sandbox.inbox.previews import BEGINNING, preview_of
 from airflow_provider_fluxomail.sandbox.inbox.view import PAGE_SIZE, REFRESH_SECONDS, link, search_of
 from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL, MAX_EPOCH_SECONDS
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, details
+from airflow_provider_fluxomail.sandbox.prefix import to_root
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.records import StoredSend, StoreFullError
 
@@ -61,7 +63,10 @@ class MessagePage:
         if form in ("html", "source") and not send.html:
             raise pages.Missing("No HTML", "The message has a text body only.")
         if form == "html":
-            return pages.mail(self._html(send), images=request.query_params.get("images") == "1")
+            store = self._sandbox.store
+            html = store.deliveries.get(send).html or ""
+            html = on_this_address(html, send, store.deliveries.secret(), to_root(request.scope))
+            return pages.mail(html, images=request.query_params.get("images") == "1")
         return pages.plain(self._text(send, form))
 
     async def eml(self, request: Request) -> Response:
@@ -89,7 +94,8 @@ class MessagePage:
         kind, reason = (form.get(name, [""])[0].strip() for name in ("type", "reason"))
         if kind not in EVENT_TYPES:
             return self._page(request, send, 400, f"The type of an event is one of {', '.join(EVENT_TYPES)}.")
-        data = details(kind, send.html) | ({"reason": reason[:_MAX_REASON]} if reason else {})
+        data = details(kind, send.address, self._sandbox.store.deliveries.get(send).links)
+        data |= {"reason": reason[:_MAX_REASON]} if reason else {}
         try:
             added = self._sandbox.add_event(send, PlannedEvent(kind, self._sandbox.clock.now_ms(), data))
         except StoreFullError as error:
@@ -151,6 +157,7 @@ class MessagePage:
             body=body[:_SHOWN_TEXT],
             body_is_cut=len(body) > _SHOWN_TEXT,
             is_short=len(send.html or "") < 800,
+            is_tracked=is_tracked(store.deliveries.get(send).html or ""),
             images=images,
             images_url=url(images=not images),
             files=self._files(send),
@@ -176,9 +183,6 @@ class MessagePage:
             return send.content
         source = self._sandbox.source(send).decode("utf-8", "replace").replace("\r\n", "\n")
         return source.partition("\n\n")[0] if view == "headers" else source
-
-    def _html(self, send: StoredSend) -> str:
-        return send.html or ""
 
     def _attachment(self, request: Request) -> tuple[bytes, str]:
         send, position = self._find(request), request.path_params["position"]

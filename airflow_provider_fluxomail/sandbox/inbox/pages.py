@@ -39,6 +39,7 @@ TONES: Final = {
     "delayed": "warning",
     "bounced": "bad",
     "complained": "bad",
+    "unsubscribed": "warning",
     "dropped": "bad",
     "failed": "bad",
 }

@@ -15,21 +15,28 @@ from typing import Final
 from airflow_provider_fluxomail.sandbox.limits import Bounds
 from airflow_provider_fluxomail.sandbox.message import Message
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+from airflow_provider_fluxomail.sandbox.store.deliveries import Deliveries
 from airflow_provider_fluxomail.sandbox.store.event_log import EventLog
 from airflow_provider_fluxomail.sandbox.store.keys import Keys
 from airflow_provider_fluxomail.sandbox.store.mailbox import Mailbox
 from airflow_provider_fluxomail.sandbox.store.records import (
+    Delivery,
     StoredAttachment,
     StoredSend,
     StoreFullError,
 )
 from airflow_provider_fluxomail.sandbox.store.schema import open_database, scalar, transaction
 from airflow_provider_fluxomail.sandbox.store.search import Search
+from airflow_provider_fluxomail.sandbox.store.suppressions import Suppressions
 
+_TABLES: Final = (
+    *("idempotency", "events", "attachments", "deliveries", "sends"),
+    *("suppressions", "keys", "paused", "meta"),
+)
 _JSON_COLUMNS: Final = ("cc", "bcc", "extra")
 _COLUMNS: Final = [field.name for field in fields(StoredSend)]
 _SELECT_SEND: Final = f"SELECT {', '.join(_COLUMNS)} FROM sends WHERE "  # noqa: S608  constants
-_WRITTEN: Final = [*_COLUMNS[1:], "address", "size"]
+_WRITTEN: Final = [*_COLUMNS[1:], "size"]
 _INSERT_SEND: Final = f"INSERT INTO sends ({', '.join(_WRITTEN)}) VALUES (:{', :'.join(_WRITTEN)})"  # noqa: S608  constants
 
 
@@ -48,6 +55,8 @@ class Store:
         self._search = Search(self._db)
         self.mailbox = Mailbox(self._db, self._search)
         self.keys = Keys(self._db, bounds)
+        self.deliveries = Deliveries(self._db)
+        self.suppressions = Suppressions(self._db, bounds)
 
     def close(self) -> None:
         self._db.close()
@@ -61,8 +70,8 @@ class Store:
 
     def clear(self) -> None:
         with transaction(self._db):
-            for table in ("idempotency", "events", "attachments", "sends", "keys", "paused", "meta"):
-                self._db.execute(f"DELETE FROM {table}")  # noqa: S608  names from the line above
+            for table in _TABLES:
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608  constants
         self._count = self._bytes = 0
 
     # Messages
@@ -77,10 +86,13 @@ class Store:
         endpoint: str,
         created_ms: int,
         events: Sequence[PlannedEvent],
+        delivery: Delivery | None = None,
     ) -> None:
         """Store a message with its planned events and its idempotency record, all or nothing.
 
         The oldest messages are dropped if a bound is reached; this one always fits.
+
+        :param delivery: what the recipient gets; default the message as it is.
         """
         row = vars(message) | {
             "send_id": send_id,
@@ -88,6 +100,7 @@ class Store:
             "organization": organization,
             "endpoint": endpoint,
             "created_ms": created_ms,
+            "size": message.size + (0 if delivery is None else delivery.size),
         }
         row |= {name: json.dumps(row[name]) for name in _JSON_COLUMNS}
         with transaction(self._db):
@@ -96,6 +109,9 @@ class Store:
             self._search.add(number, message.content, message.html)
             for event in events:
                 self.event_log.insert(number, event.type, event.at_ms, json.dumps(event.data))
+                self.suppressions.note(organization, message.address, event)
+            if delivery is not None:
+                self.deliveries.insert(number, delivery)
             for position, item in enumerate(message.attachments):
                 self._db.execute(
                     "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?)",
@@ -106,7 +122,7 @@ class Store:
                     "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?)",
                     (organization, message.idempotency_key, number, created_ms),
                 )
-            count, size = self._make_room(self._count + 1, self._bytes + message.size)
+            count, size = self._make_room(self._count + 1, self._bytes + row["size"])
         self._count, self._bytes = count, size
 
     def _make_room(self, count: int, size: int) -> tuple[int, int]:
@@ -202,6 +218,7 @@ class Store:
         data = json.dumps(event.data)
         with transaction(self._db):
             self.event_log.insert(send.number, event.type, event.at_ms, data)
+            self.suppressions.note(send.organization, send.address, event)
             self._db.execute("UPDATE sends SET size = size + ? WHERE number = ?", (len(data), send.number))
             count, size = self._make_room(self._count, self._bytes + len(data))
         self._count, self._bytes = count, size

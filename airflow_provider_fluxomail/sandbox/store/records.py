@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,7 +46,7 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class StoredSend:
-    """A stored send; ``number`` increases with every send."""
+    """A stored send; ``number`` increases with every send, ``address`` is the bare address of the recipient."""
 
     number: int
     send_id: str
@@ -54,6 +54,7 @@ class StoredSend:
     organization: str
     endpoint: str
     recipient: str
+    address: str
     subject: str
     content: str
     html: str | None
@@ -64,6 +65,25 @@ class StoredSend:
     fingerprint: str
     extra: dict[str, Any]
     created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the recipient of a message gets that its sender did not write.
+
+    :param html: as it is delivered; None for a message without HTML.
+    :param links: the URLs of its tracked links, in their order.
+    :param unsubscribe_url: for the ``List-Unsubscribe`` header; None if it has none.
+    """
+
+    html: str | None = None
+    links: list[str] = field(default_factory=list)
+    unsubscribe_url: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters, for the bound of what is kept."""
+        return len(self.html or "") + sum(map(len, self.links))
 
 
 class StoredAttachment(BaseModel):

@@ -42,6 +42,13 @@ CREATE TABLE IF NOT EXISTS idempotency (
     created_ms INTEGER NOT NULL, PRIMARY KEY (organization, key)
 );
 CREATE INDEX IF NOT EXISTS idempotency_by_send ON idempotency (send);
+CREATE TABLE IF NOT EXISTS deliveries (
+    send INTEGER PRIMARY KEY REFERENCES sends ON DELETE CASCADE, html TEXT, links TEXT NOT NULL, unsubscribe_url TEXT
+);
+CREATE TABLE IF NOT EXISTS suppressions (
+    organization TEXT NOT NULL, address TEXT NOT NULL COLLATE NOCASE, reason TEXT NOT NULL, since_ms INTEGER NOT NULL,
+    PRIMARY KEY (organization, address, reason)
+);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
 

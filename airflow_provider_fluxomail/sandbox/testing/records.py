@@ -60,6 +60,7 @@ class Message(models.Message):
     """
 
     attachments: list[Attachment]  # type: ignore[assignment]
+    _fetch: Callable[[str], bytes] = PrivateAttr()
 
     @classmethod
     def load(cls, row: Mapping[str, Any], fetch: Callable[[str], bytes]) -> Message:
@@ -68,6 +69,7 @@ class Message(models.Message):
         :param fetch: returns the bytes at a path of the control API.
         """
         message = cls.model_validate(row)
+        message._fetch = fetch
         for position, attachment in enumerate(message.attachments):
             attachment._fetch = fetch, f"messages/{message.send_id}/attachments/{position}"
         return message
@@ -76,6 +78,19 @@ class Message(models.Message):
     def event_types(self) -> list[str]:
         """The types of its events, such as ``["sent", "delivered"]``."""
         return [event.type for event in self.events]
+
+    @cached_property
+    def source(self) -> bytes:
+        """The MIME document that its recipients get, fetched from the sandbox on first use.
+
+        ::
+
+            mail = email.message_from_bytes(message.source, policy=email.policy.default)
+            assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+        :raises ValueError: the message no longer exists, for example after a reset.
+        """
+        return self._fetch(f"messages/{self.send_id}/source")
 
 
 class Fault(PendingFault):

@@ -199,6 +199,21 @@ class FluxomailSandbox:
         __tracebackhide__ = True
         return self.event("dropped", message, to=to, reason=reason, **fields)
 
+    def unsubscribe(self, message: Message | None = None, *, to: str | None = None, **fields: Any) -> Message:
+        """Let the recipient unsubscribe from all email, see :meth:`event`: the next message to it is dropped."""
+        __tracebackhide__ = True
+        return self.event("unsubscribed", message, to=to, **fields)
+
+    def suppressions(self) -> dict[str, str]:
+        """The addresses that get no more email, with the first reason: ``{"ops@example.org": "bounced"}``."""
+        rows = self._get("suppressions")["suppressions"]
+        return {row["address"]: row["reason"] for row in reversed(rows)}
+
+    def unsuppress(self, address: str, organization: str | None = None) -> None:
+        """Let an address get email again, in an organization; default that of :attr:`api_key`."""
+        query = urlencode(given({"organization": organization}))
+        self._call("DELETE", f"suppressions/{quote(address, safe='')}?{query}")
+
     # What goes wrong
 
     def fail_next(

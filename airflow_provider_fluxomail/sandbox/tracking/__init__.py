@@ -1,0 +1,1 @@
+"""Tracking: the HTML that a recipient gets, its pixel and links, unsubscribing, and the source of a message."""

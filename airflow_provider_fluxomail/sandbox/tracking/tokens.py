@@ -1,0 +1,42 @@
+"""The tokens of tracking and unsubscribe links: they name a message and a link, and cannot be guessed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Final, Literal, NamedTuple
+
+Kind = Literal["open", "click", "unsubscribe"]
+
+_TOKEN: Final = re.compile(r"([A-Za-z0-9_]{1,64})\.([0-9]{1,9})\.([0-9a-f]{32})")
+_SIGNATURE_BYTES: Final = 16
+
+
+class Subject(NamedTuple):
+    """What a token is about.
+
+    :param link: the number of the link in its message, from 0 on; 0 for tokens that are about no link.
+    """
+
+    send_id: str
+    link: int = 0
+
+
+def make(secret: bytes, kind: Kind, subject: Subject) -> str:
+    """A token for one kind of link: it is of no use for another."""
+    return f"{subject.send_id}.{subject.link}.{_signature(secret, kind, subject)}"
+
+
+def read(secret: bytes, kind: Kind, token: str) -> Subject | None:
+    """What a token is about; None if it was not made with this secret and for this kind."""
+    match = _TOKEN.fullmatch(token)
+    if match is None:
+        return None
+    subject = Subject(match[1], int(match[2]))
+    return subject if hmac.compare_digest(make(secret, kind, subject), token) else None
+
+
+def _signature(secret: bytes, kind: Kind, subject: Subject) -> str:
+    text = f"{kind}.{subject.send_id}.{subject.link}".encode()
+    return hashlib.blake2b(text, key=secret, digest_size=_SIGNATURE_BYTES).hexdigest()
