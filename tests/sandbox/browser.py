@@ -157,8 +157,8 @@ class Tab:
         return result["result"].get("value")
 
     def until(self, expression: str) -> Any:
-        """Wait until an expression is true; its value."""
-        return self.wait(lambda: self.value(expression), expression)
+        """Wait until an expression is true; its value. While a page is loading, what it names may not be there yet."""
+        return self.wait(lambda: self.value(f"(() => {{ try {{ return {expression} }} catch {{}} }})()"), expression)
 
     def wait(self, true: Callable[[], Any], what: str) -> Any:
         until = time.monotonic() + DEADLINE
@@ -195,12 +195,18 @@ class Tab:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def requests(self) -> list[str]:
-        """The URLs that the tab and its frames have requested."""
+        """The URLs that the tab and its frames have requested, without those that a policy has blocked."""
         self.browser.poll()
+        mine = [event for event in self.browser.events if event.get("sessionId") == self._session]
+        blocked = {
+            event["params"]["requestId"]
+            for event in mine
+            if event["method"] == "Network.loadingFailed" and event["params"].get("blockedReason")
+        }
         return [
             event["params"]["request"]["url"]
-            for event in self.browser.events
-            if event["method"] == "Network.requestWillBeSent" and event.get("sessionId") == self._session
+            for event in mine
+            if event["method"] == "Network.requestWillBeSent" and event["params"]["requestId"] not in blocked
         ]
 
     def violations(self) -> list[str]:

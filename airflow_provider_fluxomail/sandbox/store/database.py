@@ -192,7 +192,8 @@ class Store:
     def attachment_beginnings(self, send: StoredSend, length: int) -> list[bytes]:
         """The first bytes of each attachment."""
         query = "SELECT substr(content, 1, ?) FROM attachments WHERE send = ? ORDER BY position"
-        return [bytes(row[0]) for row in self._db.execute(query, (length, send.number))]
+        # Of an empty blob, SQLite makes an empty text.
+        return [row[0] or b"" for row in self._db.execute(query, (length, send.number))]
 
     def attachment_content(self, send: StoredSend, position: int) -> bytes | None:
         """The decoded bytes of an attachment, or None."""
