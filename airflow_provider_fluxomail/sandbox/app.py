@@ -105,7 +105,9 @@ def _build_routes(sandbox: Sandbox) -> FastAPI:
             reason = f"The inbox has no {request.method} {pages.clip(request.url.path, 200)}."
             if isinstance(error, pages.Missing):
                 text, reason = error.title, error.detail
-            return pages.error_page(error.status_code, text, reason, headers=headers, base_url=pages.base_url(request))
+            return pages.error_page(
+                error.status_code, text, reason, request.scope, headers=headers, base_url=pages.base_url(request)
+            )
         shown = ControlErrorResponse(error=f"{text}: {request.method} {request.url.path}")
         return json_response(shown, error.status_code, headers)
 

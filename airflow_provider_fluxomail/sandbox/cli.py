@@ -25,6 +25,7 @@ _OPTIONS = {
     "event_delay": "--event-delay",
     "port": "--port",
     "allow_hosts": "--allow-host",
+    "root_path": "--root-path",
     "messages": "--max-messages",
     "requests": "--max-requests",
     "streams": "--max-streams",
@@ -59,6 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     text = "where signed webhooks are sent, as an http or https URL"
     parser.add_argument("--webhook-url", metavar="URL", help=text)
     parser.add_argument("--webhook-secret", metavar="SECRET", help="what signs webhooks; whsec_sandbox without it")
+    text = "path prefix under which a proxy serves the sandbox, such as /mail"
+    parser.add_argument("--root-path", metavar="PATH", default="", help=text)
     for name, default, text in (
         ("messages", bounds.messages, "messages kept"),
         ("requests", bounds.requests, "logged requests kept"),
@@ -98,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             allow_hosts=options.allow_host,
             webhook_url=options.webhook_url,
             webhook_secret=options.webhook_secret,
+            root_path=options.root_path,
         )
         with server:
             return _serve(server, stop)

@@ -41,7 +41,9 @@ from airflow_provider_fluxomail.sandbox.inbox import pages
 from airflow_provider_fluxomail.sandbox.intake import Body, read_body
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY
 from airflow_provider_fluxomail.sandbox.message import parse_body, recipient_forms
+from airflow_provider_fluxomail.sandbox.prefix import without_prefix
 from airflow_provider_fluxomail.sandbox.state import Sandbox
+from airflow_provider_fluxomail.sandbox.store.refused_requests import Recorder
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
 from airflow_provider_fluxomail.sandbox.tracking.handlers import is_public
 
@@ -56,6 +58,7 @@ class SandboxMiddleware:
         self._sandbox = sandbox
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = without_prefix(scope, self._sandbox.root_path)
         path = scope["path"]
         if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
             await self._api(scope, receive, send)
@@ -81,7 +84,7 @@ class SandboxMiddleware:
             content = check_body(body, is_json=is_json)
             await self._handle(_as_json(scope) if is_json else scope, replay_body(content, receive), dated)
         except ControlError as error:
-            refusal = pages.refusal(error) if is_page else error.response()
+            refusal = pages.refusal(error, scope) if is_page else error.response()
             await refusal(scope, receive, dated)
         finally:
             if body is not None:
@@ -127,11 +130,14 @@ class SandboxMiddleware:
         exchange = scope[EXCHANGE] = Exchange(entry, subject, cut, interrupted)
         self._set_request_id(exchange)
         exchange.headers |= cors.HEADERS
+        recorder = Recorder(sandbox.refused, entry, body)
 
         async def respond(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # Before the client can see the response: it may read the log at once.
                 entry.status = message["status"]
+                sandbox.event_bus.notify_viewers()
+            recorder.see(message)
             await send(self._with_headers(message, exchange.headers))
 
         if refusal is not None and refusal.status != 413:

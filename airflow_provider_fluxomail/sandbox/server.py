@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.sandbox.limits import (
     MAX_DELAY_SECONDS,
     Bounds,
 )
+from airflow_provider_fluxomail.sandbox.prefix import check_root_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -63,6 +64,7 @@ class SandboxServer:
     :param port: TCP port; 0 picks a free one.
     :param bounds: what is kept at most.
     :param allow_hosts: host names for control calls and the inbox, besides addresses, ``localhost`` and ``host``.
+    :param root_path: the path under which a proxy serves the sandbox, such as ``/mail``; requests may have it or not.
     :param http: uvicorn's HTTP implementation; ``auto`` uses the faster one that is installed.
     :param webhook_url: where signed webhooks are sent; the switch of that name.
     :param webhook_secret: what signs them; the switch of that name.
@@ -79,6 +81,7 @@ class SandboxServer:
         *,
         bounds: Bounds | None = None,
         allow_hosts: Collection[str] = (),
+        root_path: str = "",
         http: Literal["auto", "h11", "httptools"] = "auto",
         webhook_url: str | None = None,
         webhook_secret: str | None = None,
@@ -99,6 +102,7 @@ class SandboxServer:
         self._port = port
         self._bounds = bounds or Bounds()
         self._names = (host, *allow_hosts)
+        self._root_path = check_root_path(root_path)
         self._http = http
         self._webhooks = {"webhook_url": webhook_url, "webhook_secret": webhook_secret}
         self._address: tuple[str, int] | None = None
@@ -177,6 +181,7 @@ class SandboxServer:
                 switches=switches,
                 bounds=self._bounds,
                 names=self._names,
+                root_path=self._root_path,
             )
         except (StoreError, StoreFullError) as error:
             listener.close()

@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, Boun
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.store.database import Store
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend, StoreError
+from airflow_provider_fluxomail.sandbox.store.refused_requests import RefusedRequests
 from airflow_provider_fluxomail.sandbox.store.request_log import RequestLog
 from airflow_provider_fluxomail.sandbox.switches import Switches
 from airflow_provider_fluxomail.sandbox.tracking.source import File, source
@@ -29,6 +30,7 @@ class Sandbox:
     :param data: the data file, or None for memory.
     :param switches: those of a fresh start, and of a reset.
     :param names: host names for control calls, besides addresses and ``localhost``.
+    :param root_path: the path prefix, without a slash at its end.
     :raises StoreError: the data file cannot be used.
     """
 
@@ -40,8 +42,10 @@ class Sandbox:
         switches: Switches,
         bounds: Bounds,
         names: Collection[str] = (),
+        root_path: str = "",
     ) -> None:
         self.bounds = bounds
+        self.root_path = root_path
         self.names = frozenset(name.lower() for name in names)
         self.switches = switches.model_copy()
         self._start_switches = switches
@@ -58,6 +62,7 @@ class Sandbox:
         self.event_bus = EventBus(self.store.event_log, self.clock, bounds)
         self.faults = FaultQueue(bounds)
         self.requests = RequestLog(bounds)
+        self.refused = RefusedRequests()
         self.remembered_errors = RememberedErrors(bounds)
         self.intake = Intake(bounds)
         self.webhooks = WebhookSender(self.store, self.clock, self.event_bus, bounds, lambda: self.switches)
@@ -80,6 +85,7 @@ class Sandbox:
         self.rates.clear()
         self.faults.clear()
         self.requests.clear()
+        self.refused.clear()
         self.remembered_errors.clear()
         self.event_bus.close_all()
         self.webhooks.reset()

@@ -82,7 +82,7 @@ def test_every_route_is_described() -> None:
     finally:
         sandbox.close()
     pages = {(method, path) for method, path in mounted if path in ("/", "/inbox") or path.startswith("/inbox/")}
-    assert len(pages) == 10
+    assert len(pages) == 18
     others = {(method, path) for method, path in mounted if path in NOT_IMITATED}
     assert len(others) == 5 * len(NOT_IMITATED)
     # What the links of a message lead to is no API.

@@ -90,6 +90,7 @@ class EventBus:
         self._bounds = bounds
         # In the order of their opening: a fault meets the oldest stream first.
         self._subscribers: dict[Subscriber, None] = {}
+        self._viewers: set[Subscriber] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._notified = asyncio.Event()
         self._moment = Moment(0, 0)
@@ -97,16 +98,26 @@ class EventBus:
 
     @property
     def open(self) -> int:
-        return len(self._subscribers)
+        return len(self._subscribers) - len(self._viewers)
 
     @property
     def full(self) -> bool:
         return self.open >= self._bounds.streams
 
-    def subscribe(self) -> Subscriber:
-        """Add a stream, from within the event loop, until the end of the subscriber's ``with``."""
+    @property
+    def viewers(self) -> int:
+        """Open pages of the inbox. They are no streams of the API, and do not count as such."""
+        return len(self._viewers)
+
+    def subscribe(self, *, viewer: bool = False) -> Subscriber:
+        """Add a stream, from within the event loop, until the end of the subscriber's ``with``.
+
+        :param viewer: it is a page of the inbox.
+        """
         subscriber = Subscriber(self)
         self._subscribers[subscriber] = None
+        if viewer:
+            self._viewers.add(subscriber)
         if self._ticker is None:
             self._refresh()
             self._ticker = asyncio.get_running_loop().create_task(self._run(), name="fluxomail-event-bus")
@@ -114,6 +125,7 @@ class EventBus:
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.pop(subscriber, None)
+        self._viewers.discard(subscriber)
         if not self._subscribers and self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
@@ -122,6 +134,11 @@ class EventBus:
     def notify(self) -> None:
         """Something was stored or changed: wake the streams soon. From the event loop's thread only."""
         self._notified.set()
+
+    def notify_viewers(self) -> None:
+        """Something changed that is no event: wake the pages of the inbox."""
+        for viewer in self._viewers:
+            viewer.wake()
 
     def close_all(self) -> None:
         """Close every open stream, and drop what was read for them: the log was cleared, the clock set back."""

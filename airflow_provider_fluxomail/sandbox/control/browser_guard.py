@@ -16,7 +16,8 @@ from airflow_provider_fluxomail.sandbox.errors import ControlError
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:@/\s]+)(?::([0-9]{1,5}))?")
 _LOCAL: Final = frozenset(("localhost", "localhost."))
-_ONCE: Final = frozenset(("host", "origin", "sec-fetch-site"))
+_ONCE: Final = frozenset(("host", "origin", "sec-fetch-site", "sec-fetch-mode"))
+_OWN: Final = ("none", "same-origin")
 _READS: Final = frozenset(("GET", "HEAD"))
 
 
@@ -34,8 +35,11 @@ def check_origin(method: str, raw: Iterable[tuple[bytes, bytes]], allowed: Colle
     origin = headers.get("origin")
     if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
         raise ControlError(f"control calls from pages of {origin!r} are refused", 403)
-    if method not in _READS and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+    if method not in _READS and headers.get("sec-fetch-site", "none") not in _OWN:
         raise ControlError("control calls from pages of another site are refused", 403)
+    if headers.get("sec-fetch-site", "none") not in _OWN and headers.get("sec-fetch-mode", "navigate") != "navigate":
+        # Such as an image in an email that the inbox shows. A link to a read may be followed.
+        raise ControlError("a page of another site may link here, and load nothing", 403)
 
 
 def check_host(raw: Iterable[tuple[bytes, bytes]], allowed: Collection[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The inbox: the messages of the sandbox in a browser. It works without JavaScript.
+"""The inbox: the messages of the sandbox in a browser. It works without JavaScript too.
 
 Links of Airflow tasks lead to ``{base_url}/inbox/{send_id}``.
 """
@@ -7,34 +7,26 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Any, Final, get_args
-from urllib.parse import parse_qs, urlencode
+from typing import Any, Final
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
-from airflow_provider_fluxomail.sandbox.control.models import EventInput
 from airflow_provider_fluxomail.sandbox.inbox import pages
+from airflow_provider_fluxomail.sandbox.inbox.live import MAX_VIEWERS, LiveResponse
+from airflow_provider_fluxomail.sandbox.inbox.message_page import EVENT_TYPES, MessagePage
 from airflow_provider_fluxomail.sandbox.inbox.pages import PREFIX
-from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL, MAX_EPOCH_SECONDS
-from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, details
+from airflow_provider_fluxomail.sandbox.inbox.view import PAGE_SIZE, REFRESH_SECONDS, link, search_of
+from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL
 from airflow_provider_fluxomail.sandbox.state import Sandbox
-from airflow_provider_fluxomail.sandbox.store.mailbox import MAX_SEARCH
-from airflow_provider_fluxomail.sandbox.store.records import StoredSend, StoreFullError
+from airflow_provider_fluxomail.sandbox.store.search import MAX_SEARCH
 
-PAGE_SIZE: Final = 50
-EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventInput.model_fields["type"].annotation)
-REFRESH_SECONDS: Final = 5
+__all__ = ["EVENT_TYPES", "Inbox"]
 
-_SHOWN_TEXT: Final = 200_000
-"""Characters of a body on the page; a link leads to the whole body."""
-_SHOWN_REQUESTS: Final = 20
-_MAX_REASON: Final = 500
-_VIEWS: Final = ("html", "text", "source")
-_HEADERS: Final = {"replyTo": "Reply-To", "fromEmail": "From (requested)", "fromName": "From name (requested)"}
-"""Names of email headers for fields that the API does not name."""
+_SHOWN_REFUSED: Final = 100
 
 
 class Inbox:
@@ -49,65 +41,16 @@ class Inbox:
         app.add_route(PREFIX, self.messages)
         app.add_route(f"{PREFIX}/", self.home)
         app.add_route(f"{PREFIX}/static/{{name}}", self.static)
-        app.add_route(f"{PREFIX}/{{send_id}}", self.message)
-        for form in _VIEWS:
-            app.add_route(f"{PREFIX}/{{send_id}}/{form}", self.body)
-        app.add_route(f"{PREFIX}/{{send_id}}/attachments/{{position:int}}", self.attachment)
-        app.add_route(f"{PREFIX}/{{send_id}}/events", self.add_event, methods=["POST"])
+        app.add_route(f"{PREFIX}/changes", self.changes)
+        app.add_route(f"{PREFIX}/refused", self.refused)
+        app.add_route(f"{PREFIX}/delete", self.delete, methods=["POST"])
+        MessagePage(self._sandbox).mount(app)
 
     async def home(self, request: Request) -> Response:
         """Redirect a browser to the inbox; a program gets a 404, because it has the wrong path."""
         if "text/html" not in request.headers.get("accept", ""):
             raise HTTPException(404)
-        return RedirectResponse(PREFIX, 302, {"Vary": "Accept"})
-
-    async def messages(self, request: Request) -> Response:
-        """The list: ``q`` searches, ``page`` counts from 1, ``refresh=1`` loads it again every few seconds."""
-        query = request.query_params
-        # To SQLite, NUL is the end of a pattern.
-        search = query.get("q", "").replace("\0", "").strip()[:MAX_SEARCH]
-        refresh = query.get("refresh") == "1"
-        mailbox, now_ms = self._sandbox.store.mailbox, self._sandbox.clock.now_ms()
-        count = mailbox.count(search)
-        last = max(1, -(-count // PAGE_SIZE))
-        page = query.get("page", "")
-        number = min(last, max(1, int(page))) if page.isascii() and page.isdigit() and len(page) < 10 else 1
-
-        def url(page: int = 1, *, search: str = search, refresh: bool = refresh) -> str:
-            return _url(PREFIX, q=search, page=page if page > 1 else "", refresh="1" if refresh else "")
-
-        base_url = pages.base_url(request)
-        return pages.page(
-            "inbox.html",
-            base_url=base_url,
-            refresh=REFRESH_SECONDS if refresh else None,
-            refresh_url=url(number, refresh=not refresh),
-            search=search,
-            clear_url=url(search=""),
-            count=count,
-            first=(number - 1) * PAGE_SIZE + 1,
-            number=number,
-            last=last,
-            newer_url=url(number - 1) if number > 1 else None,
-            older_url=url(number + 1) if number < last else None,
-            messages=mailbox.page(search, now_ms=now_ms, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE),
-            now_ms=now_ms,
-            sender=FROM_EMAIL,
-            howto=None if count or search else self._howto(base_url),
-        )
-
-    async def message(self, request: Request) -> Response:
-        """One message: ``view`` selects the form of its body, ``refresh=1`` loads it again every few seconds."""
-        return self._message(request, self._find(request))
-
-    async def body(self, request: Request) -> Response:
-        """The HTML body for the frame of the page, or the HTML or text body as text."""
-        send, form = self._find(request), request.url.path.rpartition("/")[2]
-        if form == "text":
-            return pages.plain(send.content)
-        if not send.html:
-            raise pages.Missing("No HTML", "The message has a text body only.")
-        return pages.mail(send.html) if form == "html" else pages.plain(send.html)
+        return pages.redirect(request, PREFIX[1:], 302, {"Vary": "Accept"})
 
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -115,83 +58,94 @@ class Inbox:
             raise HTTPException(404)
         return pages.static(name)
 
-    async def attachment(self, request: Request) -> Response:
-        """Download an attachment, counted from 0."""
-        send, position = self._find(request), request.path_params["position"]
-        files = self._sandbox.store.attachments(send)
-        if position >= len(files):
-            raise pages.Missing("No such attachment", "The message has no attachment with this number.")
-        content = self._sandbox.store.attachment_content(send, position)
-        assert content is not None
-        return pages.download(content, files[position].filename)
+    async def changes(self, request: Request) -> Response:
+        """The stream that tells an open page to load its HTML again."""
+        if self._sandbox.event_bus.viewers >= MAX_VIEWERS:
+            return PlainTextResponse(f"at most {MAX_VIEWERS} pages can follow the sandbox", 503)
+        return LiveResponse(self._sandbox)
 
-    async def add_event(self, request: Request) -> Response:
-        """The form of the page: add an event now, and redirect back to the page."""
-        send = self._find(request)
-        form = parse_qs((await request.body()).decode("utf-8", "replace"))
-        kind, reason = (form.get(name, [""])[0].strip() for name in ("type", "reason"))
-        if kind not in EVENT_TYPES:
-            return self._message(request, send, 400, f"The type of an event is one of {', '.join(EVENT_TYPES)}.")
-        data = details(kind, send.address, self._sandbox.store.deliveries.get(send).links) | (
-            {"reason": reason[:_MAX_REASON]} if reason else {}
-        )
-        try:
-            added = self._sandbox.add_event(send, PlannedEvent(kind, self._sandbox.clock.now_ms(), data))
-        except StoreFullError as error:
-            return self._message(request, send, 409, f"Not added: {error}.")
-        return RedirectResponse(_url(_path(send), left_out="" if added else kind) + "#timeline", 303)
+    async def messages(self, request: Request) -> Response:
+        """The list: ``q`` searches, ``page`` counts from 1, ``refresh=1`` loads it again every few seconds."""
+        query = request.query_params
+        search, refresh = search_of(query.get("q")), query.get("refresh") == "1"
+        mailbox, now_ms = self._sandbox.store.mailbox, self._sandbox.clock.now_ms()
+        count = mailbox.count(search, now_ms)
+        last = max(1, -(-count // PAGE_SIZE))
+        page = query.get("page", "")
+        number = min(last, max(1, int(page))) if page.isascii() and page.isdigit() and len(page) < 10 else 1
 
-    def _message(self, request: Request, send: StoredSend, status: int = 200, problem: str = "") -> Response:
-        store, query = self._sandbox.store, request.query_params
-        now_ms = self._sandbox.clock.now_ms()
-        views = [view for view in _VIEWS if send.html or view == "text"]
-        view = query.get("view", "")
-        view = view if view in views else views[0]
-        body = send.content if view == "text" else send.html or ""
-        left_out = query.get("left_out")
-        if not problem and left_out in EVENT_TYPES:
-            problem = f"Left out: the message is {left_out} already, and the switch repeated_events is set to drop."
-        events = store.event_log.of_send(send, int(MAX_EPOCH_SECONDS * 1000))
-        newer, older = store.mailbox.neighbours(send)
-        refresh = query.get("refresh") == "1"
-        requests = self._sandbox.requests.sends_with(send.idempotency_key) if send.idempotency_key else []
+        def url(page: int = 1, *, search: str = search, refresh: bool = refresh) -> str:
+            return link(PREFIX, request, q=search, page=page if page > 1 else "", refresh="1" if refresh else "")
 
-        def url(view: str, *, refresh: bool = refresh) -> str:
-            return _url(_path(send), view=view, refresh="1" if refresh else "")
-
+        base_url = pages.base_url(request)
+        messages = mailbox.page(search, now_ms=now_ms, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
+        keys = {message.idempotency_key for message in messages if message.idempotency_key}
         return pages.page(
-            "message.html",
-            status,
-            base_url=pages.base_url(request),
+            "inbox.html",
+            request.scope,
+            base_url=base_url,
+            refused_count=len(self._sandbox.refused),
             refresh=REFRESH_SECONDS if refresh else None,
-            refresh_url=url(view if view != views[0] else "", refresh=not refresh),
-            problem=problem,
-            send=send,
-            sender=FROM_EMAIL,
-            extra=[(_HEADERS.get(name, name), value) for name, value in list(send.extra.items())[:40]],
-            state=next((event.type for event in reversed(events) if event.at_ms <= now_ms), None),
-            events=events,
+            refresh_url=url(number, refresh=not refresh),
+            here_url=url(number),
+            search=search,
+            max_search=MAX_SEARCH,
+            suffix=link("", None, q=search),
+            clear_url=url(search=""),
+            count=count,
+            first=(number - 1) * PAGE_SIZE + 1,
+            number=number,
+            last=last,
+            newer_url=url(number - 1) if number > 1 else None,
+            older_url=url(number + 1) if number < last else None,
+            up_to=mailbox.newest(),
+            messages=messages,
+            requested=self._sandbox.requests.send_counts(keys),
             now_ms=now_ms,
-            event_types=EVENT_TYPES,
-            view=view,
-            views=[(name, url(name)) for name in views],
-            body=body[:_SHOWN_TEXT],
-            body_is_cut=len(body) > _SHOWN_TEXT,
-            attachments=store.attachments(send),
-            newer=newer,
-            older=older,
-            stored=store.mailbox.same_key(send) if send.idempotency_key else 1,
-            request_count=len(requests),
-            requests=requests[-_SHOWN_REQUESTS:],
+            sender=FROM_EMAIL,
+            howto=None if count or search else self._howto(base_url),
         )
 
-    def _find(self, request: Request) -> StoredSend:
-        send_id: str = request.path_params["send_id"]
-        send = self._sandbox.store.get_send(send_id)
-        if send is None:
-            text = "It may have been reset, or started without its data file."
-            raise pages.Missing("No such message", f"The sandbox has no message {pages.clip(send_id, 100)}. {text}")
-        return send
+    async def delete(self, request: Request) -> Response:
+        """The form of the list: delete what the search finds, but nothing that is newer than the page."""
+        form = parse_qs((await request.body()).decode("utf-8", "replace"))
+        up_to = form.get("up_to", [""])[0]
+        if not (up_to.isascii() and up_to.isdigit() and len(up_to) < 19):
+            text = (
+                "Nothing was deleted: the form has no number of the newest message. Go back to the list, and try again."
+            )
+            return pages.error_page(400, "Not deleted", text, request.scope, base_url=pages.base_url(request))
+        search = search_of(form.get("q", [""])[0])
+        self._sandbox.store.delete_found(search, self._sandbox.clock.now_ms(), int(up_to))
+        self._sandbox.event_bus.notify_viewers()
+        return pages.redirect(request, link(PREFIX[1:], None))
+
+    async def refused(self, request: Request) -> Response:
+        """The requests that the API refused, newest first; ``status`` filters."""
+        query, refused = request.query_params, self._sandbox.refused
+        statuses = refused.statuses()
+        status = next((one for one in statuses if str(one) == query.get("status")), None)
+        refresh = query.get("refresh") == "1"
+
+        def url(status: int | None = status, *, refresh: bool = refresh) -> str:
+            return link(f"{PREFIX}/refused", request, status=status or "", refresh="1" if refresh else "")
+
+        found = refused.newest(status)
+        return pages.page(
+            "refused.html",
+            request.scope,
+            base_url=pages.base_url(request),
+            refused_count=len(refused),
+            refresh=REFRESH_SECONDS if refresh else None,
+            refresh_url=url(refresh=not refresh),
+            here_url=url(),
+            selected=status,
+            statuses=[(one, number, url(one)) for one, number in statuses.items()],
+            all_url=url(None),
+            count=len(found),
+            refused=found[:_SHOWN_REFUSED],
+            pretty=_pretty,
+        )
 
     def _howto(self, base_url: str) -> dict[str, str]:
         key = self._sandbox.start_key
@@ -206,10 +160,11 @@ class Inbox:
         }
 
 
-def _path(send: StoredSend) -> str:
-    return f"{PREFIX}/{send.send_id}"
-
-
-def _url(path: str, **query: Any) -> str:
-    shown = urlencode({name: value for name, value in query.items() if value != ""})
-    return f"{path}?{shown}" if shown else path
+def _pretty(content: bytes) -> str:
+    """A body as text: JSON indented, any other as it is."""
+    text = content.decode("utf-8", "replace")
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict | list) else text

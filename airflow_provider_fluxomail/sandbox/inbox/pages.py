@@ -1,7 +1,8 @@
 """The look of the inbox and what it lets a browser do: templates, formatted times and sizes, response headers.
 
-Everything that a message holds is hostile: the templates escape it, the pages have no script, and the HTML of a message
-is a document of its own, without an origin, that can load nothing.
+Everything that a message holds is hostile: the templates escape it, the pages run the inbox's own script alone, and the
+HTML of a message is a document of its own, without an origin, that runs nothing, and loads nothing but images if the
+reader wants them.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
 
 from airflow_provider_fluxomail import __version__
 from airflow_provider_fluxomail.sandbox.clock import iso
 from airflow_provider_fluxomail.sandbox.errors import ControlError
+from airflow_provider_fluxomail.sandbox.prefix import prefix_of, to_root
 
 PREFIX: Final = "/inbox"
-STATIC: Final = {"inbox.css": "text/css", "icon.svg": "image/svg+xml"}
+STATIC: Final = {"inbox.css": "text/css", "inbox.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 TONES: Final = {
     "delivered": "good",
@@ -53,16 +56,18 @@ _COMMON: Final = {
     "Cache-Control": "no-store",
 }
 _PAGE: Final = _COMMON | {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; "
+    "img-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 }
-_MAIL: Final = _COMMON | {
-    "Content-Security-Policy": "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; "
-    "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-    "Referrer-Policy": "no-referrer",
-    "X-DNS-Prefetch-Control": "off",
-}
+_MAIL_POLICY: Final = (
+    "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline'; "
+    "img-src {}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+_MAIL: Final = _COMMON | {"Referrer-Policy": "no-referrer", "X-DNS-Prefetch-Control": "off"}
 _FILE: Final = _COMMON | {"Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'"}
+_PREVIEW: Final = _COMMON | {"Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'self'"}
+EVENT_STREAM: Final = _COMMON | {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
 
 
 class Missing(HTTPException):
@@ -79,46 +84,64 @@ def is_page(path: str) -> bool:
 
 def base_url(request: Request) -> str:
     """The sandbox's URL with the host name that the browser used; the guard has checked it."""
-    return f"{request.url.scheme}://{request.headers['host']}"
+    return f"{request.url.scheme}://{request.headers['host']}{prefix_of(request.scope)}"
 
 
-def page(template: str, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any) -> Response:
-    text = _templates().get_template(template).render(context)
+def page(
+    template: str, scope: Scope, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any
+) -> Response:
+    """A page. Its URLs are relative: ``root`` leads to the root of the sandbox, whatever prefix a proxy adds."""
+    root = to_root(scope)
+    text = _templates().get_template(template).render(context | {"root": root, "inbox": root + PREFIX[1:]})
     return Response(text, status, {**(headers or {}), **_PAGE}, "text/html")
 
 
 def error_page(
-    status: int, title: str, text: str, *, headers: Mapping[str, str] | None = None, base_url: str = ""
+    status: int, title: str, text: str, scope: Scope, *, headers: Mapping[str, str] | None = None, base_url: str = ""
 ) -> Response:
     """A page that says what went wrong.
 
     :param base_url: of this sandbox; without it the page has no links, because they would not work either.
     """
-    return page("error.html", status, headers, title=title, text=text, base_url=base_url)
+    return page("error.html", scope, status, headers, title=title, text=text, base_url=base_url)
 
 
-def refusal(error: ControlError) -> Response:
+def refusal(error: ControlError, scope: Scope) -> Response:
     text = str(error)
-    return error_page(error.status, "Refused", f"{text[:1].upper()}{text[1:]}.")
+    return error_page(error.status, "Refused", f"{text[:1].upper()}{text[1:]}.", scope)
 
 
-def mail(html: str) -> Response:
-    """The HTML of a message, as a document that runs, loads and sends nothing; its links open in a new tab."""
+def redirect(request: Request, path: str, status: int = 303, headers: Mapping[str, str] | None = None) -> Response:
+    """A redirect to a path below the root. The URL is relative, as those of the pages."""
+    return RedirectResponse(to_root(request.scope) + path, status, headers)
+
+
+def mail(html: str, *, images: bool = False) -> Response:
+    """The HTML of a message, as a document that runs and sends nothing; its links open in a new tab.
+
+    :param images: whether it may load images from elsewhere.
+    """
     text = '<!DOCTYPE html><base target="_blank">' + _CONNECTS.sub("<meta", html)
-    return Response(text, 200, dict(_MAIL), "text/html")
+    policy = _MAIL_POLICY.format("data: http: https:" if images else "data:")
+    return Response(text, 200, _MAIL | {"Content-Security-Policy": policy}, "text/html")
 
 
 def plain(text: str) -> Response:
     return Response(text, 200, dict(_FILE), "text/plain")
 
 
-def download(content: bytes, filename: str) -> Response:
+def preview(content: bytes, media_type: str) -> Response:
+    """A file that is shown: a type that the browser only displays, never one that the sender chose."""
+    return Response(content, 200, dict(_PREVIEW), media_type)
+
+
+def download(content: bytes, filename: str, media_type: str = "application/octet-stream") -> Response:
     """A file to be saved, never shown: the sender decides only its name."""
     name = "".join("_" if char in '/\\:*?"<>|%' or not char.isprintable() else char for char in filename)
     name = name.strip(" .")[-200:] or "attachment"
     simple = name.encode("ascii", "replace").decode().replace("?", "_")
     headers = _FILE | {"Content-Disposition": f"attachment; filename=\"{simple}\"; filename*=UTF-8''{quote(name, '')}"}
-    return Response(content, 200, headers, "application/octet-stream")
+    return Response(content, 200, headers, media_type)
 
 
 def static(name: str) -> Response:
@@ -167,8 +190,8 @@ def _static(name: str) -> bytes:
 
 
 def _static_url(name: str) -> str:
-    """The URL of a static file. It changes with the content, because browsers cache it."""
-    return f"{PREFIX}/static/{name}?v={hashlib.sha256(_static(name)).hexdigest()[:12]}"
+    """The URL of a static file below the root. It changes with the content, because browsers cache it."""
+    return f"{PREFIX[1:]}/static/{name}?v={hashlib.sha256(_static(name)).hexdigest()[:12]}"
 
 
 @functools.cache
@@ -181,5 +204,5 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"ago": ago, "exact": exact, "iso": iso, "size": size, "span": span, "clip": clip}
-    made.globals |= {"version": __version__, "prefix": PREFIX, "static": _static_url, "tones": TONES}
+    made.globals |= {"version": __version__, "static": _static_url, "tones": TONES}
     return made

@@ -28,6 +28,7 @@ from airflow_provider_fluxomail.sandbox.store.records import (
     StoreFullError,
 )
 from airflow_provider_fluxomail.sandbox.store.schema import open_database, scalar, transaction
+from airflow_provider_fluxomail.sandbox.store.search import Search
 from airflow_provider_fluxomail.sandbox.store.suppressions import Suppressions
 
 _TABLES: Final = (
@@ -52,10 +53,10 @@ class Store:
     def __init__(self, path: str | PathLike[str] | None, bounds: Bounds) -> None:
         self._bounds = bounds
         self._db = open_database(path)
-        row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
-        self._count, self._bytes = int(row[0]), int(row[1])
+        self._count, self._bytes = self._totals()
         self.event_log = EventLog(self._db)
-        self.mailbox = Mailbox(self._db)
+        self._search = Search(self._db)
+        self.mailbox = Mailbox(self._db, self._search)
         self.keys = Keys(self._db, bounds)
         self.deliveries = Deliveries(self._db)
         self.suppressions = Suppressions(self._db, bounds)
@@ -113,6 +114,7 @@ class Store:
         with transaction(self._db):
             number = self._db.execute(_INSERT_SEND, row).lastrowid
             assert number is not None
+            self._search.add(number, message.content, message.html)
             for event in events:
                 self.event_log.insert(number, event.type, event.at_ms, json.dumps(event.data))
                 self.suppressions.note(organization, message.address, event)
@@ -138,6 +140,29 @@ class Store:
             self._db.execute("DELETE FROM sends WHERE number = ?", (number,))
             count, size = count - 1, size - int(freed)
         return count, size
+
+    def delete_send(self, send: StoredSend) -> None:
+        """Delete a message, with its events and its idempotency record."""
+        with transaction(self._db):
+            self._db.execute("DELETE FROM sends WHERE number = ?", (send.number,))
+            count, size = self._totals()
+        self._count, self._bytes = count, size
+
+    def delete_found(self, search: str, now_ms: int, up_to: int) -> int:
+        """Delete the messages that a search of the inbox finds, up to the one with a number.
+
+        :return: how many.
+        """
+        before = self._count
+        with transaction(self._db):
+            self.mailbox.delete(search, now_ms, up_to)
+            count, size = self._totals()
+        self._count, self._bytes = count, size
+        return before - count
+
+    def _totals(self) -> tuple[int, int]:
+        row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sends").fetchone()
+        return int(row[0]), int(row[1])
 
     def get_send(self, send_id: str) -> StoredSend | None:
         return next(self._sends("send_id = ?", send_id), None)
@@ -171,6 +196,12 @@ class Store:
             (send.number,),
         )
         return [StoredAttachment(filename=row[0], content_type=row[1], size=row[2], sha256=row[3]) for row in rows]
+
+    def attachment_beginnings(self, send: StoredSend, length: int) -> list[bytes]:
+        """The first bytes of each attachment."""
+        query = "SELECT substr(content, 1, ?) FROM attachments WHERE send = ? ORDER BY position"
+        # Of an empty blob, SQLite makes an empty text.
+        return [row[0] or b"" for row in self._db.execute(query, (length, send.number))]
 
     def attachment_content(self, send: StoredSend, position: int) -> bytes | None:
         """The decoded bytes of an attachment, or None."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -95,6 +95,11 @@ class RequestLog:
         return [
             entry for entry, _ in self._entries if entry.idempotency_key == idempotency_key and entry.method == "POST"
         ]
+
+    def send_counts(self, idempotency_keys: Collection[str]) -> dict[str, int]:
+        """The number of requests to send that carried each of these keys."""
+        keys = (entry.idempotency_key for entry, _ in self._entries if entry.method == "POST")
+        return Counter(key for key in keys if key is not None and key in idempotency_keys)
 
     def clear(self) -> None:
         self._entries.clear()

@@ -12,6 +12,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from airflow_provider_fluxomail.sandbox.prefix import prefix_of
 from airflow_provider_fluxomail.sandbox.store.records import Delivery
 from airflow_provider_fluxomail.sandbox.tracking import tokens
 from airflow_provider_fluxomail.sandbox.tracking.rewriting import rewritten
@@ -71,7 +72,7 @@ def base_url(request: Request) -> str:
         address, port = request.scope.get("server") or ("127.0.0.1", None)
         host = f"[{address}]" if ":" in address else address
         host += f":{port}" if port else ""
-    return f"{request.scope['scheme']}://{host}{request.scope.get('root_path', '').rstrip('/')}"
+    return f"{request.scope['scheme']}://{host}{prefix_of(request.scope)}"
 
 
 def urls(base_url: str, secret: bytes, send_id: str) -> Callable[[Kind, int], str]:
