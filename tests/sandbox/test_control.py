@@ -204,7 +204,10 @@ def test_settings(api: Api) -> None:
     assert api.control("settings", timeline_form="spec") == defaults | {"timeline_form": "spec"}
     assert api.post("settings", event_delay=5, timeline_form="other").status_code == 400
     assert api.control("settings") == defaults | {"timeline_form": "spec"}
-    assert api.control("settings", timeline_form="docs", page_size=7) == defaults | {"page_size": 7}
+    assert api.control("settings", timeline_form="docs", page_size=7) == defaults | {
+        "timeline_form": "docs",
+        "page_size": 7,
+    }
 
 
 def test_reset(api: Api) -> None:

@@ -211,7 +211,10 @@ def test_every_described_response_of_the_control_api_is_sent(api: Api, operation
     send_id = api.send_id(attachments=files, idempotency_key="k", cc=["b@example.org"], custom=1)
     api.control("faults", kind="delay", seconds=0, times=2)
     api.add_event(send_id, "unsubscribed")
-    named = {"send_id": send_id, "key": KEY, "position": 0, "address": BASE["to"]}
+    # Nothing listens there.
+    api.control("settings", webhook_url="http://127.0.0.1:9/")
+    number = api.control("webhooks/test")["id"]
+    named = {"send_id": send_id, "key": KEY, "position": 0, "address": BASE["to"], "number": number}
     method, path = operation[0], operation[1].format_map(named)
     response = api.http.request(method, path, json=BODIES.get(operation[1]) if method == "post" else None)
     assert response.status_code == 200, response.text

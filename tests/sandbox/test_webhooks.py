@@ -156,6 +156,7 @@ def test_only_what_happens_from_then_on(api: Api) -> None:
         api.quiet(subject="New")
         (webhook,) = endpoint.take()
         assert webhook.event["data"]["subject"] == "New"
+        wait_for(api, "delivered")
         api.control("settings", webhook_url=None)
         api.send_id()
         api.control("settings", webhook_url=endpoint.url)
