@@ -130,7 +130,7 @@ def test_parsing_a_dag_imports_nothing_that_only_a_worker_needs() -> None:
     own -= {"provider_info", "configuration.form"}
     classes = {"operators", "operators.batch", "operators.send", "operators.templates", "sensors"}
     shared = {
-        "airflow_compat", "client", "client.batch_counts",
+        "airflow_compat", "client",
         "client.defaults", "client.errors", "client.event_types", "client.redaction",
         "configuration", "configuration.airflow_cfg", "configuration.old_arguments", "configuration.options", "links",
         "retry_policy", "tasks",

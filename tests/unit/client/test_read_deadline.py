@@ -1,4 +1,4 @@
-"""The head of a response must come in time, whoever sends it, and so must the rest."""
+"""The head of a response must come in time, from a server or a proxy, and so must the rest."""
 
 from __future__ import annotations
 
