@@ -149,7 +149,7 @@ release-check: build ## build, and fail if that is not ready for a package index
 .PHONY: constraints
 constraints: .venv-tools/.complete ## compile the constraint files: the newest packages for 3.3, those of its day for each other
 	@awk '!/^#/ { print $$1, $$2, $$3 }' $(TABLE) | while read -r name release day; do \
-		case $$name in 3.3|2.11) groups='--group dev --group system --group bench' ;; *) groups='--group test --group demo' ;; esac; \
+		case $$name in 3.3) groups='--group dev --group system --group bench --group schemathesis' ;; 2.11) groups='--group dev --group system --group bench' ;; *) groups='--group test --group demo' ;; esac; \
 		case $$day in today) day= ;; *) day="--exclude-newer $$day" ;; esac; \
 		echo "==> constraints/airflow-$$name.txt"; \
 		echo "apache-airflow==$$release" >.venv-tools/pins.txt; \
