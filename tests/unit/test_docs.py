@@ -113,8 +113,10 @@ def test_modules_that_are_named_exist(page: str) -> None:
 def test_the_bounds_of_the_sandbox_are_documented() -> None:
     section = text("docs/guides/sandbox.md").split("## Bounds")[1]
     for value in vars(Bounds)["__dataclass_fields__"].values():
-        shown = f"{value.default // 1024**2} MiB" if value.default >= 1024**2 else f"{value.default:,}"
-        assert shown in section, value.name
+        unit, name = next(
+            (unit, name) for unit, name in ((1024**2, " MiB"), (1024, " KiB"), (1, "")) if value.default % unit == 0
+        )
+        assert f"{value.default // unit:,}{name}" in section, value.name
 
 
 def test_the_readme_shows_the_example_as_it_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
-from airflow_provider_fluxomail.client.settings import ClientSettings
+from airflow_provider_fluxomail.client.settings import TEST_SERVER_VARIABLE, ClientSettings
 from airflow_provider_fluxomail.client.sync import FluxomailClient
 
 Handler = Callable[[socket.socket, bytes], None]
@@ -116,13 +117,16 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., RawServer]]:
-    """Start a :class:`RawServer`; it ends with the test."""
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RawServer]]:
+    """Start a :class:`RawServer`; it ends with the test. Clients may use it beside the sandbox."""
     servers: list[RawServer] = []
 
     def start(handler: Handler, tls: ssl.SSLContext | None = None) -> RawServer:
-        servers.append(RawServer(handler, tls))
-        return servers[-1]
+        server = RawServer(handler, tls)
+        servers.append(server)
+        if test_servers := os.environ.get(TEST_SERVER_VARIABLE):
+            monkeypatch.setenv(TEST_SERVER_VARIABLE, f"{test_servers} {server.url}")
+        return server
 
     yield start
     for server in servers:

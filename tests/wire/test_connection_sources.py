@@ -141,6 +141,8 @@ def test_command_line_environment_and_a_backend_of_the_users(
         },
         AIRFLOW__SECRETS__BACKEND="vault_of_the_test.Vault",
         AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps(kept),
+        # No client exchanges its settings for those of the sandbox.
+        FLUXOMAIL_TEST_SERVER_URL="",
         PYTHONPATH=os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")])),
         **{f"AIRFLOW_CONN_{name.upper()}": value for name, value in {**environment, **shown_only}.items()},
     )
@@ -169,6 +171,7 @@ def test_airflows_backend_for_files(sandbox: Sandbox, airflow_db: Path, tmp_path
         AIRFLOW__SECRETS__BACKEND=options["backend"],
         AIRFLOW__SECRETS__BACKEND_KWARGS=json.dumps({"connections_file_path": str(file)}),
         AIRFLOW__FLUXOMAIL__DEFAULT_CONN_ID="mail_production",
+        FLUXOMAIL_TEST_SERVER_URL="",
     )
     assert_sent_by(sandbox, "local")
     assert shown == [EXAMPLE, ["mail_production"] * 3], "the second: read when a module is imported"

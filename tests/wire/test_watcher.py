@@ -106,7 +106,7 @@ async def test_a_wait_that_no_worker_saw_is_read_first(sandbox: Sandbox) -> None
 
 async def test_waits_of_long_ago_are_read_when_the_list_is_too_long(sandbox: Sandbox) -> None:
     """As after a restart of the triggerer."""
-    sandbox.settings(page_size=1)
+    sandbox.settings(page_size=1, timeline_form="docs")
     old, busy = send(sandbox, 4), send(sandbox, 20)
     mail = Mail(sandbox)
     for send_id in [*old, *busy]:
