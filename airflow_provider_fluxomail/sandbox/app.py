@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -80,7 +81,7 @@ def _build_routes(sandbox: Sandbox) -> FastAPI:
     app.add_route("/openapi.json", openapi_document)
     for path in NOT_IMITATED:
         # After all others: a path of the sandbox wins.
-        app.add_route(path, refuse, methods=list(METHODS))
+        app.add_route(path, partial(refuse, path), methods=list(METHODS))
 
     async def api_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
         """An error of the API; any other is a bug of the sandbox, and stderr gets the traceback."""

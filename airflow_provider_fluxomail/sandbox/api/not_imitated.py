@@ -24,9 +24,9 @@ NOT_IMITATED: Final = {
 """Each path, and why the sandbox does not have it."""
 
 
-async def refuse(request: Request) -> Response:
-    """Called for each of them.
+async def refuse(path: str, request: Request) -> Response:
+    """Refuse a request for one of these paths.
 
     :raises ApiError: 501, always.
     """
-    raise ApiError(501, f"The sandbox does not imitate {request.method} {request.scope['route'].path}")
+    raise ApiError(501, f"The sandbox does not imitate {request.method} {path}")
