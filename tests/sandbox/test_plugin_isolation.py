@@ -22,7 +22,7 @@ VAULT = """
     from airflow.secrets import BaseSecretsBackend
 
     class Vault(BaseSecretsBackend):
-        def get_conn_value(self, conn_id):
+        def get_conn_value(self, conn_id, team_name=None):  # Airflow 3.2 passes it
             if conn_id in ("fluxomail_default", "marketing"):
                 extra = {"proxies": {"http": "http://127.0.0.1:9"}} if conn_id == "marketing" else {}
                 fields = {"conn_type": "fluxomail", "host": os.environ["PRODUCTION"], "password": "real-key"}
