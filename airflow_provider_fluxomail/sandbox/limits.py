@@ -56,7 +56,7 @@ class Bounds:
     :param requests: entries of the request log.
     :param request_bytes: approximate characters of the request log.
     :param keys: API keys; also paused organizations.
-    :param contacts: contacts, and ``eventId``s of contacts that were seen.
+    :param contacts: contacts, and values of ``eventId`` that were seen.
     :param deliveries: webhooks, sent or pending; further events wait in the store.
     :param faults: pending faults.
     :param events: events of one message.
