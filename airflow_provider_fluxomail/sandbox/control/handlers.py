@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.sandbox.errors import ControlError, ControlError
 from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
 from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
-from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, with_server
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend
 from airflow_provider_fluxomail.sandbox.switches import Switches
@@ -159,10 +159,14 @@ class Control:
         return delivery
 
     async def add_event(self, send_id: str, body: models.EventInput) -> models.AddedEvent:
-        """Let something happen to a message, now or at a time; further fields become fields of the event."""
+        """Let something happen to a message, now or at a time; further fields become fields of the event.
+
+        Delivered and bounced events have `smtpCode` and `mtaHost`, unless they are given.
+        """
         send = self._find(send_id)
         at = self._sandbox.clock.now() if body.at is None else body.at
-        event = PlannedEvent(body.type, int(at * 1000), body.model_extra or {})
+        data = with_server(body.type, body.model_extra or {}, send.address)
+        event = PlannedEvent(body.type, int(at * 1000), data)
         return models.AddedEvent.of(event, dropped=not self._sandbox.add_event(send, event))
 
     async def attachment(self, send_id: str, position: Annotated[int, Path(ge=0, le=1_000_000)]) -> Response:
