@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.datastructures import Headers
@@ -43,13 +43,20 @@ class Input(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _only_known(cls, value: Any) -> Any:
-        """Name the known fields, which ``extra="forbid"`` alone does not."""
-        if isinstance(value, dict):
-            unknown = sorted(str(name) for name in set(value) - set(cls.model_fields))
-            if unknown:
-                known = ", ".join(cls.model_fields) or "none"
-                raise ValueError(f"unknown field {', '.join(unknown)}: the fields are {known}")
-        return value
+        """Name the known fields, which ``extra="forbid"`` alone does not; take 5.0 for 5, as JSON does."""
+        if not isinstance(value, dict):
+            return value
+        unknown = sorted(str(name) for name in set(value) - set(cls.model_fields))
+        if unknown:
+            known = ", ".join(cls.model_fields) or "none"
+            raise ValueError(f"unknown field {', '.join(unknown)}: the fields are {known}")
+        return {name: _whole(cls.model_fields[name].annotation, given) for name, given in value.items()}
+
+
+def _whole(annotation: object, value: object) -> object:
+    """A whole number as an int, where the field takes no other number."""
+    takes_int = int in (annotation, *get_args(annotation))
+    return int(value) if takes_int and isinstance(value, float) and value.is_integer() else value
 
 
 class Document(BaseModel):

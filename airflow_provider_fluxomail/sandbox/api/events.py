@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.api.access import Access
-from airflow_provider_fluxomail.sandbox.api.models import Event, EventsResponse
+from airflow_provider_fluxomail.sandbox.api.models import EventEnvelope, EventsResponse
 from airflow_provider_fluxomail.sandbox.api.query_parameters import bad_query, cursor, moment, page_limit
 from airflow_provider_fluxomail.sandbox.api.stream import StreamResponse
 from airflow_provider_fluxomail.sandbox.errors import ApiError
@@ -57,7 +57,7 @@ class EventsApi:
             limit=limit,
         )
         response = EventsResponse(nextCursor=str(events[-1].position) if events and older else None)
-        setattr(response, sandbox.switches.list_form, [Event.of(event) for event in events])
+        setattr(response, sandbox.switches.list_form, [EventEnvelope.of(event) for event in events])
         return json_response(response)
 
     async def stream(self, request: Request) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Path, Query
+from fastapi import Body, FastAPI, Path, Query
 from starlette.responses import JSONResponse, Response
 
 from airflow_provider_fluxomail.sandbox.control import models
@@ -100,7 +100,7 @@ class Control:
         """All switches."""
         return self._sandbox.switches
 
-    async def put_settings(self, body: Switches) -> Switches:
+    async def put_settings(self, body: Annotated[Switches, Body(default_factory=Switches)]) -> Switches:
         """Change the switches that are named; if one of them is invalid, none."""
         self._sandbox.switches = self._sandbox.switches.model_copy(update=body.model_dump(exclude_unset=True))
         self._sandbox.event_bus.notify()
@@ -111,7 +111,7 @@ class Control:
         """Move the clock forward."""
         room = MAX_CLOCK_SECONDS - self._sandbox.clock.now()
         if body.advance_seconds > room:
-            raise ControlError(f"advance_seconds must be at most {room:.0f}, which is where the clock ends")
+            raise ControlError(f"advance_seconds must be at most {room:.0f} now, which is where the clock ends", 409)
         return models.ClockTime(now=self._sandbox.advance(body.advance_seconds))
 
     async def messages(self, query: Annotated[models.MessagesQuery, Query()]) -> models.Messages:
