@@ -27,6 +27,8 @@ SENDS_PREFIX: Final = f"{API_PREFIX}/sends/"
 STREAM_PATH: Final = f"{API_PREFIX}/events/stream"
 EXCHANGE: Final = "fluxomail.exchange"
 """The key of the :class:`Exchange` in the ASGI scope."""
+IS_HEAD: Final = "fluxomail.is_head"
+"""The key in the ASGI scope of a GET that the client sent as HEAD."""
 
 _MAX_DEPTH: Final = 100
 _SAFE_HEADER: Final = re.compile(r"[\x20-\x7e]{1,256}")
@@ -100,11 +102,6 @@ class Exchange:
 
     def drop_fault(self) -> None:
         self.entry.fault = (self.entry.fault or "").rpartition("+")[0] or None
-
-
-def has_head(path: str) -> bool:
-    """Whether HEAD works where GET does: a stream has no end, and so no head alone."""
-    return path != STREAM_PATH
 
 
 def header_credential(headers: Headers) -> str | None:
@@ -188,6 +185,12 @@ def replay_body(body: bytes | bytearray, receive: Receive) -> Receive:
 def transport_of(send: Send) -> Any:
     """The connection's transport beneath uvicorn's ``send``; None under another server."""
     return getattr(getattr(send, "__self__", None), "transport", None)
+
+
+async def send_head(response: Response, send: Send) -> None:
+    """Send the head of a response that has no end, for a HEAD."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body"})
 
 
 async def cut_connection(receive: Receive, send: Send) -> None:
