@@ -21,7 +21,7 @@ from airflow_provider_fluxomail.sandbox.api.not_imitated import METHODS, NOT_IMI
 from airflow_provider_fluxomail.sandbox.api.sends import SendsApi
 from airflow_provider_fluxomail.sandbox.control.handlers import Control
 from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError, ControlErrorResponse, format_errors
-from airflow_provider_fluxomail.sandbox.exchange import API_PREFIX, has_head, json_response
+from airflow_provider_fluxomail.sandbox.exchange import API_PREFIX, json_response
 from airflow_provider_fluxomail.sandbox.faults.models import KINDS
 from airflow_provider_fluxomail.sandbox.inbox import pages
 from airflow_provider_fluxomail.sandbox.inbox.handlers import Inbox
@@ -126,7 +126,7 @@ def allowed_methods(app: FastAPI, request: Request, *, is_api: bool) -> list[str
     for route in app.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
-    if "GET" in found and has_head(request.url.path):
+    if "GET" in found:
         found.add("HEAD")
     return sorted(found)
 

@@ -25,6 +25,7 @@ CODES: Final[dict[int, str]] = {
     408: "request_timeout",
     409: "idempotency_conflict",
     413: "validation_error",
+    415: "unsupported_media_type",
     422: "validation_error",
     429: "rate_limited",
     431: "headers_too_large",

@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.datastructures import Headers
@@ -27,6 +27,8 @@ SENDS_PREFIX: Final = f"{API_PREFIX}/sends/"
 STREAM_PATH: Final = f"{API_PREFIX}/events/stream"
 EXCHANGE: Final = "fluxomail.exchange"
 """The key of the :class:`Exchange` in the ASGI scope."""
+IS_HEAD: Final = "fluxomail.is_head"
+"""The key in the ASGI scope of a GET that the client sent as HEAD."""
 
 _MAX_DEPTH: Final = 100
 _SAFE_HEADER: Final = re.compile(r"[\x20-\x7e]{1,256}")
@@ -43,13 +45,20 @@ class Input(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _only_known(cls, value: Any) -> Any:
-        """Name the known fields, which ``extra="forbid"`` alone does not."""
-        if isinstance(value, dict):
-            unknown = sorted(str(name) for name in set(value) - set(cls.model_fields))
-            if unknown:
-                known = ", ".join(cls.model_fields) or "none"
-                raise ValueError(f"unknown field {', '.join(unknown)}: the fields are {known}")
-        return value
+        """Name the known fields, which ``extra="forbid"`` alone does not; take 5.0 for 5, as JSON does."""
+        if not isinstance(value, dict):
+            return value
+        unknown = sorted(str(name) for name in set(value) - set(cls.model_fields))
+        if unknown:
+            known = ", ".join(cls.model_fields) or "none"
+            raise ValueError(f"unknown field {', '.join(unknown)}: the fields are {known}")
+        return {name: _whole(cls.model_fields[name].annotation, given) for name, given in value.items()}
+
+
+def _whole(annotation: object, value: object) -> object:
+    """A whole number as an int, where the field takes no other number."""
+    takes_int = int in (annotation, *get_args(annotation))
+    return int(value) if takes_int and isinstance(value, float) and value.is_integer() else value
 
 
 class Document(BaseModel):
@@ -93,11 +102,6 @@ class Exchange:
 
     def drop_fault(self) -> None:
         self.entry.fault = (self.entry.fault or "").rpartition("+")[0] or None
-
-
-def has_head(path: str) -> bool:
-    """Whether HEAD works where GET does: a stream has no end, and so no head alone."""
-    return path != STREAM_PATH
 
 
 def header_credential(headers: Headers) -> str | None:
@@ -181,6 +185,12 @@ def replay_body(body: bytes | bytearray, receive: Receive) -> Receive:
 def transport_of(send: Send) -> Any:
     """The connection's transport beneath uvicorn's ``send``; None under another server."""
     return getattr(getattr(send, "__self__", None), "transport", None)
+
+
+async def send_head(response: Response, send: Send) -> None:
+    """Send the head of a response that has no end, for a HEAD."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body"})
 
 
 async def cut_connection(receive: Receive, send: Send) -> None:

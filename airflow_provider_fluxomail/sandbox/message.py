@@ -19,9 +19,19 @@ SHORT_REFUSES: Final = ("cc", "bcc", "attachments")
 
 _TEXTS: Final = ("to", "subject", "content", "htmlContent", "policyKey")
 _KNOWN: Final = frozenset((*_TEXTS, *SHORT_REFUSES, "idempotencyKey"))
-_QUOTED = r'"(?:\\.|[^"\\])*"'
-_BARE = rf'(?:{_QUOTED}|[^\s@,;<>"]+)@[^\s@,;<>"]+'
-_ADDRESS = re.compile(rf'\s*(?P<bare>{_BARE})\s*|(?:\s*{_QUOTED}\s*|[^@<>",;]*)<(?P<named>{_BARE})>\s*')
+
+# OpenAPI shows these patterns, so they mean the same in every dialect: `\s` is another set of characters in JavaScript
+# than in Python.
+_SPACES = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""What `str.isspace` is true for, as the inside of a character class."""
+NOT_BLANK: Final = f"[^{_SPACES}]"
+ONE_LINE: Final = rf"^[^\r\n\x00]*[^{_SPACES}\x00][^\r\n\x00]*$"
+_QUOTED = r'"(?:\\[^\r\n\x00]|[^"\\\r\n\x00])*"'
+_ATOM = rf'[^\x00-\x1f\x7f-\x9f{_SPACES}@,;<>"]+'
+_BARE = rf"(?:{_QUOTED}|{_ATOM})@{_ATOM}"
+MAILBOX: Final = rf'^(?:[ \t]*({_BARE})|(?:[ \t]*{_QUOTED}[ \t]*|[^@<>",;\r\n\x00]*)<({_BARE})>)[ \t]*$'
+"""One address, bare (the first group) or after a display name (the second)."""
+_MAILBOX = re.compile(MAILBOX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +147,8 @@ def recipient_forms(to: object) -> list[str]:
 
 def bare_address(to: str) -> str | None:
     """The address of a text that is one address, bare or with a display name."""
-    match = _ADDRESS.fullmatch(to)
-    return None if match is None else match["bare"] or match["named"]
+    match = _MAILBOX.fullmatch(to)
+    return None if match is None else match[1] or match[2]
 
 
 def _copies(given: dict[str, Any], name: str) -> list[str]:

@@ -23,11 +23,11 @@ from airflow_provider_fluxomail.sandbox.errors import ApiError, ControlError
 from airflow_provider_fluxomail.sandbox.exchange import (
     API_PREFIX,
     EXCHANGE,
+    IS_HEAD,
     SENDS_PREFIX,
     STREAM_PATH,
     Exchange,
     cut_connection,
-    has_head,
     header_credential,
     is_header_value,
     parse_json,
@@ -81,6 +81,7 @@ class SandboxMiddleware:
                 check_origin(scope["method"], scope["headers"], self._sandbox.names)
             body = await self._read(receive, send, self._sandbox.bounds.control_body_bytes)
             is_json = not is_page and not for_recipients
+            check_encoding(scope["headers"], body)
             content = check_body(body, is_json=is_json)
             await self._handle(_as_json(scope) if is_json else scope, replay_body(content, receive), dated)
         except ControlError as error:
@@ -179,6 +180,7 @@ class SandboxMiddleware:
             check_headers(scope["headers"], self._sandbox.bounds.header_bytes)
             if is_from_browser(scope["headers"]) or _credential(scope) == DEFAULT_API_KEY:
                 check_host(scope["headers"], self._sandbox.names)
+            check_encoding(scope["headers"], body)
         except ControlError as error:
             return ApiError(error.status, str(error), code="host_not_allowed" if error.status == 403 else None)
         if body.refused is None:
@@ -226,9 +228,9 @@ class SandboxMiddleware:
         Left to uvicorn, the exception would also close a connection that the client expects to stay open.
         """
         # The routes for recipients tell them apart: a HEAD opens nothing.
-        if scope["method"] == "HEAD" and has_head(scope["path"]) and not is_public(scope["path"]):
+        if scope["method"] == "HEAD" and not is_public(scope["path"]):
             # The server sends no body to a HEAD.
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", IS_HEAD: True}
         try:
             await self._app(scope, receive, send)
         except Exception:
@@ -283,6 +285,16 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]], limit: int) -> None:
     """
     if sum(len(name) + len(value) for name, value in headers) > limit:
         raise ControlError(f"the headers must be at most {limit} bytes", 431)
+
+
+def check_encoding(headers: list[tuple[bytes, bytes]], body: Body | None) -> None:
+    """Refuse a compressed body: its bytes would only be no JSON.
+
+    :raises ControlError: 415.
+    """
+    encoding = Headers(raw=headers).get("content-encoding", "").strip().lower()
+    if body is not None and body.content and encoding not in ("", "identity"):
+        raise ControlError("the body must not be compressed: send it without Content-Encoding", 415)
 
 
 def check_body(body: Body | None, *, is_json: bool) -> bytes:

@@ -6,7 +6,7 @@ has reached it, so moving the clock delivers messages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,19 +37,18 @@ _TRANSIENT: Final = ("transient", "soft")
 """Types of a bounce that do not suppress the address."""
 
 _EXTRAS: Final[dict[str, dict[str, Any]]] = {
-    DELIVERED: {"smtpCode": "250"},
-    BOUNCED: {
-        "reason": "550 5.1.1 no such user",
-        "subtype": "General",
-        "bounceType": "Permanent",
-        "smtpCode": "550",
-    },
+    BOUNCED: {"reason": "550 5.1.1 no such user", "subtype": "General", "bounceType": "Permanent"},
     COMPLAINED: {"providerReason": "abuse"},
     DROPPED: {"reason": "recipient is on the suppression list"},
     FAILED: {"reason": "the provider refused the message"},
     OPENED: {"userAgent": "Mozilla/5.0 (sandbox)", "ip": "192.0.2.1"},
     CLICKED: {"userAgent": "Mozilla/5.0 (sandbox)", "ip": "192.0.2.1"},
 }
+
+
+_SMTP_CODES: Final = {DELIVERED: "250", BOUNCED: "550"}
+_SOFT_SMTP_CODE: Final = "450"
+"""Of a bounce that is transient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,11 @@ def suppresses(event: PlannedEvent, address: str) -> bool:
     """
     if event.type == UNSUBSCRIBED:
         return True
-    is_soft = str(event.data.get("bounceType", "")).lower() in _TRANSIENT
-    return event.type in _SUPPRESSES and not is_soft and not outcome_of(address, "")
+    return event.type in _SUPPRESSES and not _is_soft(event.data) and not outcome_of(address, "")
+
+
+def _is_soft(data: Mapping[str, Any]) -> bool:
+    return str(data.get("bounceType", "")).lower() in _TRANSIENT
 
 
 def plan(
@@ -124,6 +126,17 @@ def details(kind: str, address: str, links: Sequence[str]) -> dict[str, Any]:
     data = dict(_EXTRAS.get(kind, {}))
     if kind == CLICKED:
         data["url"] = links[0] if links else "https://example.com/"
-    if kind in (DELIVERED, BOUNCED):
-        data["mtaHost"] = f"mx.{address.rpartition('@')[2].rstrip('>').lower()}"
-    return data
+    return with_server(kind, data, address)
+
+
+def with_server(kind: str, data: Mapping[str, Any], address: str) -> dict[str, Any]:
+    """The further fields of an event with those about the recipient's mail server, where it responded.
+
+    :param data: the further fields; its ``smtpCode`` and ``mtaHost`` win.
+    """
+    given = dict(data)
+    if kind not in _SMTP_CODES:
+        return given
+    code = _SOFT_SMTP_CODE if kind == BOUNCED and _is_soft(data) else _SMTP_CODES[kind]
+    server = {"smtpCode": code, "mtaHost": f"mx.{address.rpartition('@')[2].lower()}"}
+    return given | {name: value for name, value in server.items() if name not in given}

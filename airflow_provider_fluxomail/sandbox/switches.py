@@ -6,16 +6,38 @@ The defaults are what the documentation makes most likely; nothing here was meas
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_EVENT_DELAY, MAX_DELAY_SECONDS
 
-_TRACKING_URL = r"^https?://[A-Za-z0-9._~:\[\]-]+(/[A-Za-z0-9._~%!$&()*+,;=:-]+)*$"
-TrackingUrl = Annotated[str, Field(pattern=_TRACKING_URL, max_length=500)]
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_ORIGIN = rf"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::{_PORT})?"
+_TRACKING_URL = rf"^{_ORIGIN}(?:/[A-Za-z0-9._~%!$&()*+,;=:-]+)*$"
+_WEBHOOK_URL = rf'^{_ORIGIN}(?:[/?][!-"$-~]*)?$'
+
+
+def _tracking_url(value: str) -> str:
+    if not re.fullmatch(_TRACKING_URL, value):
+        raise ValueError("must be an http or https URL in ASCII, without a query and without / at its end, or null")
+    return value
+
+
+def _webhook_url(value: str) -> str:
+    if not re.fullmatch(_WEBHOOK_URL, value):
+        raise ValueError("must be an http or https URL in ASCII, without a user and a fragment, or null")
+    return value
+
+
+TrackingUrl = Annotated[
+    str, Field(max_length=500, json_schema_extra={"pattern": _TRACKING_URL}), AfterValidator(_tracking_url)
+]
+WebhookUrl = Annotated[
+    str, Field(max_length=2_000, json_schema_extra={"pattern": _WEBHOOK_URL}), AfterValidator(_webhook_url)
+]
 WebhookType = Literal[
     "email.sent",
     "email.delivered",
@@ -190,9 +212,8 @@ class Switches(Input):
 
     # Webhooks
 
-    webhook_url: str | None = Field(
+    webhook_url: WebhookUrl | None = Field(
         default=None,
-        max_length=2_000,
         description="Where events of the start key's organization are sent, as an http or https URL; null for nowhere.",
     )
     webhook_secret: Annotated[str, Field(min_length=1, max_length=256)] = Field(
@@ -224,17 +245,3 @@ class Switches(Input):
     webhook_timeout: float = Field(
         default=10.0, ge=0.01, le=600, description="Seconds of real time that the endpoint of webhooks may take."
     )
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _has_a_host(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            address = urlsplit(value)
-            good = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
-        except ValueError:
-            good = False
-        if not good or not value.isprintable() or " " in value:
-            raise ValueError("must be an http or https URL, or null")
-        return value

@@ -319,13 +319,13 @@ def test_the_end_of_time(api: Api) -> None:
     api.control("settings", retry_after="http-date", event_delay=366 * 24 * 3600)
     api.control("keys", key="capped", rate_limit_per_minute=1)
     response = api.post("clock", advance_seconds=MAX_CLOCK_SECONDS)
-    assert response.status_code == 400
+    assert response.status_code == 409
     assert "where the clock ends" in response.json()["error"]
     api.advance(MAX_CLOCK_SECONDS - api.advance(0) - 1)
     send_id = api.send_id(api_key="capped")
     assert api.send(api_key="capped").status_code == 429
     wait_until(lambda: api.get("health")["now"] == MAX_CLOCK_SECONDS)
-    assert api.post("clock", advance_seconds=60).status_code == 400
+    assert api.post("clock", advance_seconds=60).status_code == 409
     assert api.timeline(send_id).status_code == api.events().status_code == 200
 
 

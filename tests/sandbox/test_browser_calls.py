@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import httpx
 import pytest
 
@@ -15,7 +18,7 @@ API_PATHS = {
     "emails/send": "OPTIONS, POST",
     "sends/x": "GET, HEAD, OPTIONS",
     "events": "GET, HEAD, OPTIONS",
-    "events/stream": "GET, OPTIONS",
+    "events/stream": "GET, HEAD, OPTIONS",
     "contacts/sync": "OPTIONS, POST",
     "preferences": "GET, HEAD, OPTIONS, POST",
     "metrics": "GET, HEAD, OPTIONS",
@@ -138,8 +141,42 @@ def test_head_has_the_headers_of_get(on_each_http: Api) -> None:
     assert ("HEAD", 404, None) in api.log()
 
 
-def test_head_opens_no_stream(api: Api) -> None:
-    assert api.http.head("/api/v1/events/stream", headers={"Authorization": f"Bearer {KEY}"}).status_code == 405
+@pytest.mark.parametrize("path", ["/api/v1/events/stream", "/inbox/changes"])
+def test_the_head_of_a_stream_is_its_end(on_each_http: Api, path: str) -> None:
+    api = on_each_http
+    api.control("faults", kind="stream_drop")
+    headers = {"Authorization": f"Bearer {KEY}"}
+    for _ in range(2):
+        head = api.http.head(path, headers=headers)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["Content-Type"].startswith("text/event-stream")
+    # A stream that is open would hold up the connection; the fault is for one.
+    assert api.get("faults")["count"] == 1
+    assert api.http.head("/api/v1/events/stream").status_code == 401
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "deflate", "br, gzip", "x"])
+def test_a_compressed_body_is_refused(api: Api, encoding: str) -> None:
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Encoding": encoding}
+    body = gzip.compress(json.dumps(BASE).encode())
+    for path in ("/api/v1/emails/send", "/_sandbox/settings"):
+        response = api.http.post(path, content=body, headers=headers)
+        assert response.status_code == 415
+        assert "send it without Content-Encoding" in response.json()["error"]
+    assert (
+        api.http.post("/api/v1/emails/send", content=body, headers=headers).json()["code"] == "unsupported_media_type"
+    )
+    # There is nothing to decompress.
+    assert api.http.get("/api/v1/events", headers=headers).status_code == 200
+    assert api.count() == 0
+
+
+@pytest.mark.parametrize("encoding", ["identity", "", None])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "nonsense", "", None])
+def test_a_body_is_json_whatever_its_headers_say(api: Api, encoding: str | None, content_type: str | None) -> None:
+    given = {"Authorization": f"Bearer {KEY}", "Content-Encoding": encoding, "Content-Type": content_type}
+    headers = {name: value for name, value in given.items() if value is not None}
+    assert api.http.post("/api/v1/emails/send", content=json.dumps(BASE), headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", NOT_IMITATED)

@@ -189,6 +189,22 @@ def test_both_forms_of_a_timeline_are_described(api: Api, form: str) -> None:
     check(TIMELINE, response)
 
 
+def test_each_event_of_a_stream_is_described(api: Api) -> None:
+    api.control("settings", event_delay=0)
+    for to in ("clicked@example.org", "bounced@example.org"):
+        api.send_id(to=to, htmlContent="<a href='https://example.org'>a</a>")
+    content = DOCUMENT["paths"][STREAM[1]]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    data = content["properties"]["data"]["contentSchema"] | {"components": DOCUMENT["components"]}
+    with api.stream(since="0") as stream:
+        check(STREAM, stream.response)
+        blocks = [block for _ in range(7) if not (block := str(stream.block())).startswith(":")]
+    assert len(blocks) == 6
+    for block in blocks:
+        event = dict(line.split(": ", 1) for line in block.splitlines())
+        Draft202012Validator(content).validate(event)
+        Draft202012Validator(data).validate(json.loads(event["data"]))
+
+
 @pytest.mark.parametrize("form", ["structured", "plain", "message", "spec"])
 def test_each_form_of_an_error_is_described(api: Api, form: str) -> None:
     api.control("settings", error_form=form)

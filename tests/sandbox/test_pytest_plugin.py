@@ -275,7 +275,8 @@ def test_events_happen_to_the_message_that_is_meant(sandbox: FluxomailSandbox) -
     assert (clicked.to, clicked.events[-1].data["url"]) == ("ada@example.org", "https://example.org/report")
     bounced = sandbox.bounce(to="bob@example.org", reason="mailbox full", bounceType="Transient")
     assert bounced.event_types == ["sent", "bounced"]
-    assert bounced.events[-1].data == {"reason": "mailbox full", "bounceType": "Transient"}
+    server = {"smtpCode": "450", "mtaHost": "mx.example.org"}
+    assert bounced.events[-1].data == {"reason": "mailbox full", "bounceType": "Transient", **server}
     with pytest.raises(AssertionError, match="expected 1 message, found 2"):
         sandbox.complain()
     assert sandbox.complain(ada).event_types[-1] == "complained"

@@ -332,10 +332,10 @@ def test_event_delay(api: Api, value: float, expected: float) -> None:
 
 def test_added_events(api: Api) -> None:
     send_id = api.quiet()
-    added = api.add_event(send_id, "delivered", smtpCode="250")
-    assert (added["type"], added["smtpCode"]) == ("delivered", "250")
+    added = api.add_event(send_id, "delivered", smtpCode="251")
+    assert (added["type"], added["smtpCode"]) == ("delivered", "251")
     assert api.types(send_id) == ["sent", "delivered"]
-    assert api.timeline(send_id).json()["events"][1]["smtpCode"] == "250"
+    assert api.timeline(send_id).json()["events"][1]["smtpCode"] == "251"
     # A late bounce, and one that is dated back.
     now = api.get("health")["now"]
     api.add_event(send_id, "bounced", now + 60)

@@ -499,6 +499,34 @@ def test_delivered_events_have_code_and_host(api: Api) -> None:
     assert found(smtpCode="550", mtaHost="mx.example.net") == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "code", "host"),
+    [
+        ("delivered", {}, "250", "mx.example.net"),
+        ("delivered", {"smtpCode": "251"}, "251", "mx.example.net"),
+        ("delivered", {"mtaHost": "mx2.example.net"}, "250", "mx2.example.net"),
+        ("bounced", {}, "550", "mx.example.net"),
+        ("bounced", {"bounceType": "Transient"}, "450", "mx.example.net"),
+        ("bounced", {"bounceType": "soft", "smtpCode": "452"}, "452", "mx.example.net"),
+        ("opened", {}, None, None),
+        ("dropped", {}, None, None),
+    ],
+)
+def test_added_events_have_code_and_host(
+    api: Api, kind: str, given: dict[str, Any], code: str | None, host: str | None
+) -> None:
+    send_id = api.quiet(to="Ann <never@Example.NET>")
+    added = api.add_event(send_id, kind, **given)
+    assert (added.get("smtpCode"), added.get("mtaHost")) == (code, host)
+    row = api.timeline(send_id).json()["events"][-1]
+    assert {name: row[name] for name in ("smtpCode", "mtaHost") if name in row} == (
+        {} if code is None else {"smtpCode": code, "mtaHost": host}
+    )
+    if code is not None and host is not None:
+        assert len(api.event_ids(smtpCode=code, mtaHost=host)) == 1
+        assert api.event_ids(smtpCode=code, mtaHost="mx.example.org") == []
+
+
 # The source
 
 

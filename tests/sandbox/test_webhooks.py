@@ -241,7 +241,26 @@ def test_good_urls(api: Api, value: str | None, expected: int) -> None:
     api.control("reset")
 
 
-@pytest.mark.parametrize("url", ["", "hook", "ftp://a/b", "http://", "http://[", "http://a b/", "http://a:99999", 5])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a",
+        "http://a?b",
+        "http://[::1]:65535/hook",
+        "https://hooks.example.org:443/a/b;c?d=%20&e=%C3%B6",
+    ],
+)
+def test_further_good_urls(api: Api, url: str) -> None:
+    assert api.control("settings", webhook_url=url)["webhook_url"] == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "hook", "ftp://a/b", "http://", "http://[", "http://a b/", "http://a:99999", "http://a:0", "http://a:"),
+        *("http://user:secret@a/", "http://a/#b", "http://bücher.example/", "http://a/ö", "http://a\n", "http://[a", 5),
+    ],
+)
 def test_bad_urls(api: Api, url: Any) -> None:
     response = api.post("settings", webhook_url=url)
     assert response.status_code == 400

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, NamedTuple
 
-from airflow_provider_fluxomail.sandbox.api.models import Event
+from airflow_provider_fluxomail.sandbox.api.models import EventEnvelope
 from airflow_provider_fluxomail.sandbox.clock import Clock
 from airflow_provider_fluxomail.sandbox.limits import Bounds
 from airflow_provider_fluxomail.sandbox.store.event_log import Cursor, EventFilter, EventLog, Moment
@@ -211,5 +211,5 @@ class EventBus:
 
 def frame(event: StoredEvent) -> bytes:
     """An event on the wire. There is no ``event:`` line: the official client only hears unnamed messages."""
-    shown = Event.of(event)
+    shown = EventEnvelope.of(event)
     return f"id: {shown.id}\ndata: {shown.model_dump_json()}\n\n".encode()

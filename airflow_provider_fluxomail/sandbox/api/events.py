@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.api.access import Access
-from airflow_provider_fluxomail.sandbox.api.models import Event, EventsResponse
+from airflow_provider_fluxomail.sandbox.api.models import EventEnvelope, EventsResponse
 from airflow_provider_fluxomail.sandbox.api.query_parameters import bad_query, cursor, moment, page_limit
 from airflow_provider_fluxomail.sandbox.api.stream import StreamResponse
 from airflow_provider_fluxomail.sandbox.errors import ApiError
@@ -57,7 +57,7 @@ class EventsApi:
             limit=limit,
         )
         response = EventsResponse(nextCursor=str(events[-1].position) if events and older else None)
-        setattr(response, sandbox.switches.list_form, [Event.of(event) for event in events])
+        setattr(response, sandbox.switches.list_form, [EventEnvelope.of(event) for event in events])
         return json_response(response)
 
     async def stream(self, request: Request) -> Response:
@@ -73,15 +73,15 @@ class EventsApi:
         sandbox, query = self._sandbox, request.query_params
         credential = self._access.admit_stream(request)
         wanted = _filter(query, credential.key.organization)
-        name, since = "since", query.get("since")
-        if not since:
-            name, since = "Last-Event-ID", request.headers.get("last-event-id")
-        start = self._start(name, since, credential.key.organization) if since else sandbox.event_bus.now()
+        # The header too where the query wins: an invalid one is a mistake of the client.
+        given = {"since": query.get("since"), "Last-Event-ID": request.headers.get("last-event-id")}
+        starts = [self._start(name, text, credential.key.organization) for name, text in given.items() if text]
+        start = starts[0] if starts else sandbox.event_bus.now()
         if sandbox.event_bus.full:
             text = f"At most {sandbox.bounds.streams} event streams can be open"
             raise ApiError(429, text, headers={"Retry-After": str(_RETRY_SECONDS)})
         renew = partial(self._access.renewed, credential)
-        return StreamResponse(sandbox, request.scope[EXCHANGE], renew, wanted, start, resumed=bool(since))
+        return StreamResponse(sandbox, request.scope[EXCHANGE], renew, wanted, start, resumed=bool(starts))
 
     def _since_ms(self, since: str | None) -> int:
         """The first ms that belongs to the list."""

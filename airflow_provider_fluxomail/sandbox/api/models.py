@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from airflow_provider_fluxomail.sandbox.clock import iso
 from airflow_provider_fluxomail.sandbox.exchange import Document
 from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL, MAX_IDEMPOTENCY_KEY_CHARS
+from airflow_provider_fluxomail.sandbox.message import MAILBOX, NOT_BLANK, ONE_LINE
 from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED, UNSUBSCRIBED
 from airflow_provider_fluxomail.sandbox.store.records import StoredEvent, StoredSend
 
-ADDRESS: Final = '[^\\s@,;<>"\\x00]+@[^\\s@,;<>"\\x00]+'
-_NOT_BLANK: Final[dict[str, Any]] = {"pattern": "\\S"}
+_NOT_BLANK: Final[dict[str, Any]] = {"pattern": NOT_BLANK}
 _Copy = Annotated[str, Field(json_schema_extra={"pattern": "@"})]
 _Copies = _Copy | list[_Copy] | None
 
@@ -44,11 +44,9 @@ class SendInput(Document):
 
     to: str = Field(
         description="Exactly one address, bare or with a display name.",
-        json_schema_extra={"pattern": f'^ *({ADDRESS}|("[^"\\r\\n\\x00]*" *|[^@<>",;\\r\\n\\x00]*)<{ADDRESS}>) *$'},
+        json_schema_extra={"pattern": MAILBOX},
     )
-    subject: str = Field(
-        description="A single line.", json_schema_extra={"pattern": "^[^\\r\\n\\x00]*[^\\s\\x00][^\\r\\n\\x00]*$"}
-    )
+    subject: str = Field(description="A single line.", json_schema_extra={"pattern": ONE_LINE})
     content: str = Field(description="The plain text.", json_schema_extra=_NOT_BLANK)
     htmlContent: str | None = None
     cc: _Copies = None
@@ -97,7 +95,7 @@ class EventData(Document):
     providerMessageId: str | None = None
 
 
-class Event(Document):
+class EventEnvelope(Document):
     """An event in the long form."""
 
     id: str = Field(description="`<sendId>:<ms>`; two events of a send in the same millisecond share it.")
@@ -169,7 +167,7 @@ class TimelineResponse(Document):
 
     send: TimelineSend
     messages: list[TimelineMessage]
-    events: list[EventRow] | list[Event]
+    events: list[EventRow] | list[EventEnvelope]
     rawEvents: list[EventRow] | None = None
     nextCursor: str | None = None
 
@@ -177,8 +175,10 @@ class TimelineResponse(Document):
 class EventsResponse(Document):
     """A page of events, newest first."""
 
-    events: list[Event] | None = None
-    items: list[Event] | None = Field(default=None, description="In place of `events`, by the switch `list_form`.")
+    events: list[EventEnvelope] | None = None
+    items: list[EventEnvelope] | None = Field(
+        default=None, description="In place of `events`, by the switch `list_form`."
+    )
     nextCursor: str | None = None
 
 
@@ -210,7 +210,9 @@ class ContactsSyncInput(Document):
     model_config = ConfigDict(strict=True)
 
     source: str | None = None
-    contacts: list[ContactInput] = Field(min_length=1)
+    contacts: list[ContactInput] = Field(
+        min_length=1, description="By default at most 500.", json_schema_extra={"maxItems": 500}
+    )
 
 
 class ContactError(BaseModel):

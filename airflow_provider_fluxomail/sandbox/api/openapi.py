@@ -15,6 +15,7 @@ from airflow_provider_fluxomail.sandbox.api.metrics import WINDOWS
 from airflow_provider_fluxomail.sandbox.api.models import (
     ContactsSyncInput,
     ContactsSyncResponse,
+    EventEnvelope,
     EventsResponse,
     MetricsResponse,
     PreferencesInput,
@@ -78,6 +79,19 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": {"$ref": f"{_REF}{model.__name__}"}}}}
 
 
+_SERVER_SENT_EVENT: Final = {
+    "type": "object",
+    "description": "One server-sent event of the stream, without a name. Comments between them are heartbeats.",
+    "properties": {
+        "id": {"type": "string"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": f"{_REF}{EventEnvelope.__name__}"},
+        },
+    },
+    "required": ["id", "data"],
+}
 _INPUTS: Final = (SendInput, ContactsSyncInput, PreferencesInput)
 _KEY: Final = {"type": "string", "maxLength": MAX_IDEMPOTENCY_KEY_CHARS}
 _MOMENT: Final = {
@@ -124,7 +138,7 @@ def _operation(
     """
     accepted: dict[str, Any] = {"description": description, "headers": _ALWAYS | headers}
     if model is None:
-        accepted["content"] = {"text/event-stream": {"schema": _TEXT}}
+        accepted["content"] = {"text/event-stream": {"schema": _SERVER_SENT_EVENT}}
     responses: dict[int | str, dict[str, Any]] = {200: accepted}
     for status in errors:
         headers = _ALWAYS | (_RETRY if status == 429 else {})

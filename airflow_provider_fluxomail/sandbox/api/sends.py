@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.api.access import READ_SCOPE, SEND_SCOPE, Access, plan_required
 from airflow_provider_fluxomail.sandbox.api.models import (
-    Event,
+    EventEnvelope,
     EventRow,
     SendResponse,
     TimelineMessage,
@@ -212,7 +212,7 @@ class SendsApi:
             older = [event for event in reversed(events) if before is None or event.position < before]
             page = older[:limit]
             if form == "spec":
-                response.events = [Event.of(event) for event in page]
+                response.events = [EventEnvelope.of(event) for event in page]
             response.rawEvents = [EventRow.of(event) for event in page]
             response.nextCursor = str(page[-1].position) if page and len(older) > limit else None
         return response

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from airflow_provider_fluxomail.sandbox.api.event_bus import Subscriber
-from airflow_provider_fluxomail.sandbox.exchange import Exchange
+from airflow_provider_fluxomail.sandbox.exchange import IS_HEAD, Exchange, send_head
 from airflow_provider_fluxomail.sandbox.faults.models import StreamGap
 from airflow_provider_fluxomail.sandbox.faults.stream import StreamFaults
 from airflow_provider_fluxomail.sandbox.store.event_log import Cursor, EventFilter
@@ -67,6 +67,9 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the stream. When it returns, nothing of it is left."""
+        if scope.get(IS_HEAD):
+            await send_head(self, send)
+            return
         with self._sandbox.event_bus.subscribe() as subscriber:
             pump = asyncio.ensure_future(self._pump(subscriber, send))
             left = asyncio.ensure_future(_disconnected(receive))

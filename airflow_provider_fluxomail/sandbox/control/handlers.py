@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Path, Query
+from fastapi import Body, FastAPI, Path, Query
 from starlette.responses import JSONResponse, Response
 
 from airflow_provider_fluxomail.sandbox.control import models
@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.sandbox.errors import ControlError, ControlError
 from airflow_provider_fluxomail.sandbox.faults.models import AnyFault
 from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.limits import MAX_CLOCK_SECONDS
-from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, with_server
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend
 from airflow_provider_fluxomail.sandbox.switches import Switches
@@ -100,7 +100,7 @@ class Control:
         """All switches."""
         return self._sandbox.switches
 
-    async def put_settings(self, body: Switches) -> Switches:
+    async def put_settings(self, body: Annotated[Switches, Body(default_factory=Switches)]) -> Switches:
         """Change the switches that are named; if one of them is invalid, none."""
         self._sandbox.switches = self._sandbox.switches.model_copy(update=body.model_dump(exclude_unset=True))
         self._sandbox.event_bus.notify()
@@ -111,7 +111,7 @@ class Control:
         """Move the clock forward."""
         room = MAX_CLOCK_SECONDS - self._sandbox.clock.now()
         if body.advance_seconds > room:
-            raise ControlError(f"advance_seconds must be at most {room:.0f}, which is where the clock ends")
+            raise ControlError(f"advance_seconds must be at most {room:.0f} now, which is where the clock ends", 409)
         return models.ClockTime(now=self._sandbox.advance(body.advance_seconds))
 
     async def messages(self, query: Annotated[models.MessagesQuery, Query()]) -> models.Messages:
@@ -159,10 +159,14 @@ class Control:
         return delivery
 
     async def add_event(self, send_id: str, body: models.EventInput) -> models.AddedEvent:
-        """Let something happen to a message, now or at a time; further fields become fields of the event."""
+        """Let something happen to a message, now or at a time; further fields become fields of the event.
+
+        Delivered and bounced events have `smtpCode` and `mtaHost`, unless they are given.
+        """
         send = self._find(send_id)
         at = self._sandbox.clock.now() if body.at is None else body.at
-        event = PlannedEvent(body.type, int(at * 1000), body.model_extra or {})
+        data = with_server(body.type, body.model_extra or {}, send.address)
+        event = PlannedEvent(body.type, int(at * 1000), data)
         return models.AddedEvent.of(event, dropped=not self._sandbox.add_event(send, event))
 
     async def attachment(self, send_id: str, position: Annotated[int, Path(ge=0, le=1_000_000)]) -> Response:

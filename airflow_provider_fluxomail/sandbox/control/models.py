@@ -5,8 +5,9 @@ The handlers return these models; OpenAPI and :mod:`..testing.records` reuse the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -18,6 +19,10 @@ from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, S
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
 from airflow_provider_fluxomail.sandbox.webhooks.deliveries import Delivery
 
+_KEY: Final = "^[!-~]+$"
+_OWN_FIELDS: Final = ("ts", "sendId", "providerMessageId", "dropped")
+"""Fields of an event that the sandbox fills in."""
+
 Epoch = Annotated[float, Field(description="Seconds since the epoch, by the sandbox clock.")]
 Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)]
 
@@ -25,11 +30,11 @@ Moment = Annotated[float, Field(ge=0, le=MAX_EPOCH_SECONDS, allow_inf_nan=False)
 class KeyInput(Input):
     """A key to create or replace."""
 
-    key: Text = Field(description="Printable ASCII without spaces.", json_schema_extra={"pattern": "^[!-~]+$"})
+    key: Text = Field(description="Printable ASCII without spaces.", json_schema_extra={"pattern": _KEY})
     scopes: Annotated[list[Text], Field(max_length=100)] | None = Field(
         default=None, description="null for all of them; with an empty list, the key may only send."
     )
-    rate_limit_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    rate_limit_per_minute: int | None = Field(default=None, ge=1, le=1_000_000_000)
     organization: Text = DEFAULT_ORGANIZATION
     expires_in: Seconds | None = Field(
         default=None,
@@ -39,7 +44,7 @@ class KeyInput(Input):
     @field_validator("key")
     @classmethod
     def _fits_a_header(cls, value: str) -> str:
-        if not value.isascii() or not value.isprintable() or " " in value:
+        if not re.fullmatch(_KEY, value):
             raise ValueError("must be printable ASCII without spaces, or no header could carry it")
         return value
 
@@ -60,7 +65,9 @@ class ClockInput(Input):
 class EventInput(BaseModel):
     """Something that happens to a message; further fields become fields of the event."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(
+        extra="allow", strict=True, json_schema_extra={"propertyNames": {"not": {"enum": list(_OWN_FIELDS)}}}
+    )
     __pydantic_extra__: dict[str, JsonValue]
 
     type: Literal[
@@ -79,7 +86,7 @@ class EventInput(BaseModel):
 
     @model_validator(mode="after")
     def _own_fields(self) -> EventInput:
-        for name in ("ts", "sendId", "providerMessageId", "dropped"):
+        for name in _OWN_FIELDS:
             if name in (self.model_extra or {}):
                 raise ValueError(f"{name} is filled in by the sandbox: leave it out (at sets the time)")
         return self

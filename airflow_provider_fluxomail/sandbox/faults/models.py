@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     JsonValue,
     ValidationError,
@@ -22,29 +23,39 @@ from pydantic import (
 
 from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
 
-_FRAMING_HEADERS: Final = frozenset(("content-length", "transfer-encoding", "connection"))
+_FRAMING_HEADERS: Final = ("content-length", "transfer-encoding", "connection")
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
+
+def _any_case(name: str) -> str:
+    return "".join(f"[{sign}{sign.upper()}]" if sign.isalpha() else sign for sign in name)
+
+
+_NAME_SIGNS = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_HEADER_NAME = f"^(?!(?:{'|'.join(map(_any_case, _FRAMING_HEADERS))})$){_NAME_SIGNS}$"
+_HEADER_VALUE = "^(?:[!-~](?:[ -~]*[!-~])?)?$"
 
 
 def _header_name(name: str) -> str:
-    if not _HEADER_NAME.fullmatch(name):
+    if not re.fullmatch(_NAME_SIGNS, name):
         raise ValueError("must be the name of a header: letters, digits and -")
-    if name.lower() in _FRAMING_HEADERS:
+    if not re.fullmatch(_HEADER_NAME, name):
         raise ValueError("frames the response and cannot be set")
     return name
 
 
 def _header_value(value: str) -> str:
     # A space at either end is no part of the value, and not every HTTP implementation accepts it.
-    if not _HEADER_VALUE.fullmatch(value):
+    if not re.fullmatch(_HEADER_VALUE, value):
         raise ValueError("must be printable ASCII on one line, without a space at either end")
     return value
 
 
-HeaderName = Annotated[str, Field(max_length=256), AfterValidator(_header_name)]
-HeaderValue = Annotated[str, Field(max_length=2_000), AfterValidator(_header_value)]
+HeaderName = Annotated[
+    str, Field(max_length=256, json_schema_extra={"pattern": _HEADER_NAME}), AfterValidator(_header_name)
+]
+HeaderValue = Annotated[
+    str, Field(max_length=2_000, json_schema_extra={"pattern": _HEADER_VALUE}), AfterValidator(_header_value)
+]
 
 
 class Match(Input):
@@ -73,8 +84,18 @@ class HttpDate(Input):
 RetryAfter = HttpDate | HeaderValue | Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+_SEED_NEEDS_CHANCE: Final[dict[str, JsonValue]] = {
+    "anyOf": [
+        {"properties": {"seed": {"type": "null"}}},
+        {"properties": {"chance": {"type": "number"}}, "required": ["chance"]},
+    ]
+}
+
+
 class Fault(Input):
     """The fields of every fault."""
+
+    model_config = ConfigDict(json_schema_extra=_SEED_NEEDS_CHANCE)
 
     stored: ClassVar[bool] = True
     """Whether the request is handled before the fault acts."""
@@ -118,7 +139,9 @@ class Status(Fault):
     kind: Literal["status"]
     status: int = Field(ge=200, le=599)
     body: JsonValue = Field(default=None, description="Any JSON, a text, or null for the API's own body.")
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default_factory=dict, json_schema_extra={"additionalProperties": False}
+    )
     retry_after: RetryAfter | None = Field(
         default=None, description="A number, a text that is sent as it is, or an HTTP date; null for no header."
     )

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from airflow_provider_fluxomail.sandbox.api.event_bus import Subscriber
+from airflow_provider_fluxomail.sandbox.exchange import IS_HEAD, send_head
 from airflow_provider_fluxomail.sandbox.inbox.pages import EVENT_STREAM
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 
@@ -36,6 +37,9 @@ class LiveResponse(Response):
         self._sandbox = sandbox
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get(IS_HEAD):
+            await send_head(self, send)
+            return
         with self._sandbox.event_bus.subscribe(viewer=True) as viewer:
             tasks = [
                 asyncio.ensure_future(task)
