@@ -475,7 +475,7 @@ def test_an_address_that_names_its_outcome_keeps_it(api: Api) -> None:
 
 
 def test_the_suppression_list_is_bounded() -> None:
-    with SandboxServer(bounds=Bounds(messages=5)) as server, Api(server.url) as api:
+    with SandboxServer(bounds=Bounds(messages=3, contacts=2)) as server, Api(server.url) as api:
         for number in range(8):
             api.add_event(api.send_id(to=f"ops{number}@example.org"), "bounced")
         kept = [row["address"] for row in api.get("suppressions")["suppressions"]]
