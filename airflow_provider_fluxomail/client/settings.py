@@ -28,6 +28,9 @@ API_PREFIX = "/api/v1"
 TEST_SERVER_VARIABLE: Final = "FLUXOMAIL_TEST_SERVER_URL"
 """Environment variable that keeps every client of a process, and of its subprocesses, on a test server."""
 
+kept_test_server = ""
+"""The value of the variable while the pytest plugin's fixture is active: a test may clear its environment."""
+
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 
@@ -160,11 +163,11 @@ class TestServer:
 
     @classmethod
     def from_environment(cls) -> TestServer | None:
-        """Read the variable; ``None`` if it is not set.
+        """Read the variable; ``None`` if it is not set, and no test keeps one.
 
         :raises FluxomailValidationError: it is wrong. No request is made then.
         """
-        named = os.environ.get(TEST_SERVER_VARIABLE, "").split()
+        named = (os.environ.get(TEST_SERVER_VARIABLE) or kept_test_server).split()
         if not named:
             return None
         urls: list[str] = []

@@ -34,6 +34,7 @@ USERS_TESTS = """
     import os
     import subprocess
     import sys
+    from unittest import mock
 
     import pytest
 
@@ -92,6 +93,17 @@ USERS_TESTS = """
         fluxomail_sandbox.assert_sent(0)
         assert fluxomail_sandbox.requests() == []
 
+    def test_a_test_that_clears_its_environment(fluxomail_sandbox, monkeypatch):
+        with mock.patch.dict(os.environ, {"PRODUCTION": os.environ["PRODUCTION"]}, clear=True):
+            with FluxomailClient(settings()) as client:
+                client.send(MESSAGE, idempotency_key="k1")
+            with pytest.raises(FluxomailValidationError, match="created before"):
+                OLD_CLIENT.send(MESSAGE, idempotency_key="k1")
+        monkeypatch.delenv("FLUXOMAIL_TEST_SERVER_URL")
+        with FluxomailClient(settings()) as client:
+            client.send(MESSAGE, idempotency_key="k2")
+        fluxomail_sandbox.assert_sent(2)
+
     def test_subprocesses(fluxomail_sandbox):
         code = '''if True:
             import os
@@ -149,7 +161,7 @@ def test_nothing_reaches_another_fluxomail(pytester: pytest.Pytester, monkeypatc
     with SandboxServer(api_key="real-key") as production, Api(production.url) as api:
         monkeypatch.setenv("PRODUCTION", production.url)
         result = pytester.runpytest_subprocess(*WITHOUT)
-        result.assert_outcomes(passed=8)
+        result.assert_outcomes(passed=9)
         assert api.get("requests")["requests"] == []
         # It is a Fluxomail that a test could have reached.
         assert api.send(api_key="real-key").status_code == 200

@@ -221,7 +221,7 @@ def test_messages_are_found_by_what_is_given(sandbox: FluxomailSandbox) -> None:
 
 
 def test_more_messages_than_a_page_has(sandbox: FluxomailSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_fluxomail.sandbox.testing.sandbox._PAGE", 5)
+    monkeypatch.setattr("airflow_provider_fluxomail.sandbox.testing.calls._PAGE", 5)
     people = [f"{number}@example.org" for number in range(12)]
     for to in people:
         send(to)

@@ -14,7 +14,7 @@ def rewrite(html: str) -> tuple[list[str], str]:
     """The URLs of the links that are found, and the document with ``[0]``, ``[1]``, ... for them and ``{end}``."""
     found: list[str] = []
 
-    def target(url: str, label: str) -> str:
+    def target(url: str, label: bytes) -> str:
         found.append(url)
         return f"[{len(found) - 1}]"
 
@@ -166,12 +166,12 @@ def test_a_link_may_be_left_alone() -> None:
     )
     labels = []
 
-    def target(url: str, label: str) -> str | None:
+    def target(url: str, label: bytes) -> str | None:
         labels.append(label)
         return "<&>" if url == "https://c.example" else None
 
     assert rewritten(html, target, "") == html.replace("https://c.example", '"&lt;&amp;&gt;"')
-    assert labels == [">x", "><b>unsubscribe</b>", ""]
+    assert labels == [b">x", b"><b>unsubscribe</b>", b""]
 
 
 def test_lxml_is_imported_for_html_with_links_only() -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from airflow_provider_fluxomail.sandbox import Bounds, SandboxServer
+from airflow_provider_fluxomail.sandbox.tracking import tokens
 from airflow_provider_fluxomail.sandbox.tracking.handlers import PIXEL
 
 from .helpers import Api, each_value
@@ -119,21 +120,22 @@ def test_an_open_is_a_gif_that_is_never_cached(api: Api) -> None:
 def test_only_tokens_of_the_sandbox_lead_anywhere(api: Api) -> None:
     send_id, other = api.quiet(htmlContent=HTML), api.quiet(htmlContent=HTML + HTML)
     paths = {kind: track(api, send_id, kind) for kind in ("track/open", "track/click", "unsubscribe")}
-    tokens = {kind: path.partition("=")[2] for kind, path in paths.items()}
-    assert len({*tokens.values(), *links(api, other, "track/click")}) == 5
-    name, number, signature = tokens["track/click"].split(".")
-    second = links(api, other, "track/click")[1].partition("=")[2].split(".")[2]
+    made = {kind: path.partition("=")[2] for kind, path in paths.items()}
+    assert len({*made.values(), *links(api, other, "track/click")}) == 5
+    name, number, signature = made["track/click"].split(".")
+    first, second = (link.partition("=")[2].split(".")[2] for link in links(api, other, "track/click"))
     forged = [
-        *("", "x", "a.0.b", tokens["track/click"] + "x", f"{name}.{number}.{'0' * 32}", f"{name}.00.{signature}"),
+        *("", "x", "a.0.b", made["track/click"] + "x", f"{name}.{number}.{'0' * 32}", f"{name}.00.{signature}"),
         *(f"{name}.1.{signature}", f"{other}.0.{signature}", f"{name}.1.{second}", f"{name}.99999999999.{signature}"),
+        *(f"{other}.1.{first}", f"{other}.0.{second}"),
         *("https://evil.example/", "é", "\0"),
     ]
     for kind in paths:
-        for token in [*forged, *(made for of, made in tokens.items() if of != kind)]:
+        for token in [*forged, *(token for of, token in made.items() if of != kind)]:
             response = api.http.get(f"/api/{kind}", params={"token": token, "url": "https://evil.example/"})
             assert (response.status_code, "Location" in response.headers) == (404, False), (kind, token)
         assert api.http.get(f"/api/{kind}").status_code == 404
-    for token in (*forged, tokens["track/open"], tokens["track/click"]):
+    for token in (*forged, made["track/open"], made["track/click"]):
         assert api.http.post("/api/unsubscribe", data={"token": token}).status_code == 404
     # Nor does a further parameter of a good link.
     good = api.http.get(paths["track/click"] + "&url=https://evil.example/&u=https://evil.example/")
@@ -281,6 +283,22 @@ def test_links_work_after_a_restart(tmp_path: Path) -> None:
         assert api.http.get(clicked).headers["Location"] == REPORT
         assert api.types(send_id) == ["sent", "unsubscribed", "clicked"]
         assert api.get("suppressions")["suppressions"][0]["address"] == "never@example.org"
+
+
+def test_a_link_that_the_message_does_not_hold(tmp_path: Path) -> None:
+    """Not even with a good signature."""
+    data = tmp_path / "sandbox.sqlite"
+    with SandboxServer(data=data, port=0) as server, Api(server.url) as api:
+        send_id, text_only = api.quiet(htmlContent=HTML), api.quiet()
+    with sqlite3.connect(data) as db:
+        (secret,) = db.execute("SELECT value FROM meta WHERE name = 'link_secret'").fetchone()
+    db.close()
+    with SandboxServer(data=data, port=0) as server, Api(server.url) as api:
+        for name, link, status in ((send_id, 0, 302), (send_id, 1, 404), (text_only, 0, 404), ("sends_gone", 0, 404)):
+            token = tokens.maker(secret, "click", name)(link)
+            assert api.http.get("/api/track/click", params={"token": token}).status_code == status
+        assert api.types(send_id) == ["sent", "clicked"]
+        assert api.types(text_only) == ["sent"]
 
 
 def test_a_data_file_from_before_tracking_is_used(tmp_path: Path) -> None:
@@ -475,7 +493,7 @@ def test_an_address_that_names_its_outcome_keeps_it(api: Api) -> None:
 
 
 def test_the_suppression_list_is_bounded() -> None:
-    with SandboxServer(bounds=Bounds(messages=5)) as server, Api(server.url) as api:
+    with SandboxServer(bounds=Bounds(messages=3, contacts=2)) as server, Api(server.url) as api:
         for number in range(8):
             api.add_event(api.send_id(to=f"ops{number}@example.org"), "bounced")
         kept = [row["address"] for row in api.get("suppressions")["suppressions"]]

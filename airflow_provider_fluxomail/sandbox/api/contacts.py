@@ -33,7 +33,8 @@ from airflow_provider_fluxomail.sandbox.exchange import EXCHANGE, Exchange, head
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, MAX_CONTACT_CHARS
 from airflow_provider_fluxomail.sandbox.message import bare_address, idempotency_key_of, parse_body
 from airflow_provider_fluxomail.sandbox.store.contacts import Contact
-from airflow_provider_fluxomail.sandbox.store.records import ApiKey
+from airflow_provider_fluxomail.sandbox.store.records import ApiKey, StoredSend
+from airflow_provider_fluxomail.sandbox.tracking.recording import message_of, unsubscribe
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.state import Sandbox
@@ -102,39 +103,46 @@ class ContactsApi:
         """
         key = self._key(request, PREFERENCES_READ_SCOPE)
         query = request.query_params
-        contact = self._contact(key, query.get("token"), query.get("email"))
+        contact, _ = self._contact(key, query.get("token"), query.get("email"))
+        subscribed = not self._is_unsubscribed(contact)
         return json_response(
             PreferencesResponse(
                 contact=PreferencesContact(id=contact.contact_id, email=contact.email),
                 categories=[Category(key=key, name=_name(key)) for key in self._categories(contact)],
                 subscriptions=[
-                    Subscription(
-                        categoryKey=key, subscribed=contact.subscribed and contact.subscriptions.get(key, True)
-                    )
+                    Subscription(categoryKey=key, subscribed=subscribed and contact.subscriptions.get(key, True))
                     for key in self._categories(contact)
                 ],
             )
         )
 
     async def put_preferences(self, request: Request) -> Response:
-        """``POST /api/v1/preferences``. A subscription to any category ends a global unsubscribe.
+        """``POST /api/v1/preferences``.
+
+        A contact without any subscription left is unsubscribed from all email; any subscription ends that.
 
         :raises ApiError: 400, 401, 403, 404 or 429.
         """
         key = self._key(request, PREFERENCES_MANAGE_SCOPE)
         body = _parse(PreferencesInput, parse_body(await request.body()))
-        contact = self._contact(key, body.token, body.email)
+        contact, send = self._contact(key, body.token, body.email)
         known = self._categories(contact)
         unknown = sorted({row.categoryKey for row in body.subscriptions} - set(known))
         if unknown:
             shown = ", ".join(name[:100] for name in unknown[:10])
             raise _invalid(f"unknown category {shown}: the categories are {', '.join(known)}", "subscriptions")
         wanted = {row.categoryKey: row.subscribed for row in body.subscriptions}
-        if not contact.subscribed and any(wanted.values()):
-            contact.subscriptions = dict.fromkeys(known, False)
-            contact.subscribed = True
-        contact.subscriptions |= wanted
-        self._sandbox.store.contacts.put(contact)
+        unsubscribed = before = self._is_unsubscribed(contact)
+        changed = (dict.fromkeys(known, False) if unsubscribed else contact.subscriptions) | wanted
+        if any(changed.get(category, True) for category in known):
+            contact.subscriptions, unsubscribed = changed, False
+        elif wanted:
+            # What it was subscribed to stays, for when it subscribes again.
+            unsubscribed = True
+        if unsubscribed and send is not None:
+            unsubscribe(self._sandbox, request, send, "preferences")
+        with self._sandbox.store.transaction():
+            self._put(contact, before, unsubscribed)
         return json_response(PreferencesUpdated(ok=True))
 
     # Syncing
@@ -185,14 +193,15 @@ class ContactsApi:
         if source_ms is not None and contact.source_ms is not None and source_ms < contact.source_ms:
             counted = ["skippedStale"]
         else:
-            before = contact.subscribed
             _change(contact, row, source)
-            if contact.subscribed != before:
-                counted.append("resubscribed" if contact.subscribed else "unsubscribed")
+            before = self._is_unsubscribed(contact)
+            unsubscribed = before if row.subscribed is None else not row.subscribed
+            if unsubscribed != before:
+                counted.append("unsubscribed" if unsubscribed else "resubscribed")
             if len(json.dumps(contact.fields)) + len(json.dumps(contact.subscriptions)) > MAX_CONTACT_CHARS:
                 raise RowError(f"a contact must have at most {MAX_CONTACT_CHARS} characters as JSON")
             contact.source_ms = contact.source_ms if source_ms is None else source_ms
-            contacts.put(contact)
+            self._put(contact, before, unsubscribed)
         if event_id:
             contacts.put_event(organization, event_id)
         return counted
@@ -206,8 +215,8 @@ class ContactsApi:
         """
         return None if header_credential(request.headers) is None else self._access.admit(request, scope)
 
-    def _contact(self, key: ApiKey | None, token: str | None, email: str | None) -> Contact:
-        """The contact of a token, else of an address.
+    def _contact(self, key: ApiKey | None, token: str | None, email: str | None) -> tuple[Contact, StoredSend | None]:
+        """The contact of a token, else of an address; and the message, if it is the token of an unsubscribe link.
 
         Without a key, an address is one of the organization of the start key.
 
@@ -217,14 +226,33 @@ class ContactsApi:
             raise ApiError(401)
         if not token and not email:
             raise _invalid("token or email is missing", "token", "email")
-        contacts = self._sandbox.store.contacts
+        contacts, send = self._sandbox.store.contacts, None
         if token:
-            contact = contacts.of_token(token)
+            found = message_of(self._sandbox.store, "unsubscribe", token)
+            if found is None:
+                contact = contacts.of_token(token)
+            else:
+                send = found[0]
+                contact = contacts.recipient(send.organization, send.address)
         else:
             contact = contacts.recipient(key.organization if key else DEFAULT_ORGANIZATION, str(email).strip())
         if contact is None or contact.deleted or (key is not None and contact.organization != key.organization):
             raise ApiError(404, "Contact not found")
-        return contact
+        return contact, send
+
+    def _is_unsubscribed(self, contact: Contact) -> bool:
+        now_ms = self._sandbox.clock.now_ms()
+        return self._sandbox.store.suppressions.is_unsubscribed(contact.organization, contact.email, now_ms)
+
+    def _put(self, contact: Contact, before: bool, unsubscribed: bool) -> None:
+        """Create or change a contact, inside a transaction of the caller.
+
+        :param before: whether it was unsubscribed before. :param unsubscribed: whether it is now.
+        """
+        store, now_ms = self._sandbox.store, self._sandbox.clock.now_ms()
+        store.contacts.put(contact)
+        if unsubscribed != before:
+            store.suppressions.set_unsubscribed(contact.organization, contact.email, unsubscribed, now_ms)
 
     def _categories(self, contact: Contact) -> list[str]:
         further = self._sandbox.store.contacts.categories(contact.organization)
@@ -237,8 +265,6 @@ def _change(contact: Contact, row: ContactInput, source: str | None) -> None:
     if source is not None:
         contact.fields["source"] = source
     contact.deleted = bool(row.deleted)
-    if row.subscribed is not None:
-        contact.subscribed = row.subscribed
     for category in row.categories or ():
         contact.subscriptions[category] = True
 

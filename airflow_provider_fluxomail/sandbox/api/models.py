@@ -233,7 +233,7 @@ class ContactsSyncResponse(Document):
     failed: int
     skippedStale: int
     skippedDuplicate: int
-    unsubscribed: int = Field(description="Contacts that were subscribed, or new, and now are not.")
+    unsubscribed: int = Field(description="Contacts whose address was subscribed and now is not; new ones too.")
     resubscribed: int
     replayed: bool | None = Field(default=None, description="The first result again: nothing was changed now.")
     syncedAt: Ms
@@ -279,7 +279,10 @@ class PreferencesInput(Document):
     )
 
     token: str = Field(
-        default="", min_length=1, description="Of the contact; wins over `email`.", json_schema_extra=_without_default
+        default="",
+        min_length=1,
+        description="Of the contact, or of an unsubscribe link; wins over `email`.",
+        json_schema_extra=_without_default,
     )
     email: str = Field(default="", min_length=1, json_schema_extra=_without_default)
     subscriptions: list[Subscription]

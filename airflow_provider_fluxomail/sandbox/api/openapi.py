@@ -216,7 +216,7 @@ PREFERENCES: Final = _operation(
     PreferencesResponse,
     (400, 401, 403, 404, 429, 500),
     [
-        _parameter("token", "query", "Of the contact; wins over `email`, and needs no key."),
+        _parameter("token", "query", "Of the contact, or of an unsubscribe link; wins over `email`, and needs no key."),
         _parameter("email", "query", "Of the contact."),
         _REQUEST_ID,
         _VERSION,

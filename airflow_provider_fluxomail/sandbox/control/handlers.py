@@ -133,8 +133,15 @@ class Control:
 
     async def contacts(self, query: Annotated[models.ContactsQuery, Query()]) -> models.Contacts:
         """Contacts that were synced, or whose preferences were read, the last changed first."""
-        count, found = self._sandbox.store.contacts.page(query.organization, limit=query.limit, offset=query.offset)
-        return models.Contacts(count=count, contacts=[models.Contact.model_validate(one) for one in found])
+        store, now_ms = self._sandbox.store, self._sandbox.clock.now_ms()
+        count, found = store.contacts.page(query.organization, limit=query.limit, offset=query.offset)
+        shown = [
+            models.Contact.of(
+                one, subscribed=not store.suppressions.is_unsubscribed(one.organization, one.email, now_ms)
+            )
+            for one in found
+        ]
+        return models.Contacts(count=count, contacts=shown)
 
     async def webhooks(self) -> models.Webhooks:
         """The delivery log of webhooks, oldest first."""

@@ -15,6 +15,7 @@ from airflow_provider_fluxomail.sandbox.exchange import Input, Seconds, Text
 from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_ORGANIZATION, MAX_EPOCH_SECONDS
 from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
+from airflow_provider_fluxomail.sandbox.store.contacts import Contact as StoredContact
 from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment, StoredEvent, StoredSend
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest
 from airflow_provider_fluxomail.sandbox.webhooks.deliveries import Delivery
@@ -232,16 +233,27 @@ class Messages(BaseModel):
 class Contact(BaseModel):
     """A contact of an organization."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     contact_id: str
     organization: str
     email: str
     token: str = Field(description="Identifies the contact at `/api/v1/preferences` without a key.")
-    subscribed: bool = Field(description="False after a global unsubscribe.")
+    subscribed: bool = Field(description="False if it has unsubscribed from all email.")
     deleted: bool
     subscriptions: dict[str, bool] = Field(description="By category; others are subscribed.")
     fields: dict[str, Any] = Field(description="Further fields, as they were synced.")
+
+    @classmethod
+    def of(cls, contact: StoredContact, *, subscribed: bool) -> Contact:
+        return cls(
+            contact_id=contact.contact_id,
+            organization=contact.organization,
+            email=contact.email,
+            token=contact.token,
+            subscribed=subscribed,
+            deleted=contact.deleted,
+            subscriptions=contact.subscriptions,
+            fields=contact.fields,
+        )
 
 
 class Contacts(BaseModel):

@@ -11,16 +11,15 @@ from typing import Any
 from airflow_provider_fluxomail.sandbox.limits import Bounds
 from airflow_provider_fluxomail.sandbox.store.schema import scalar
 
-_COLUMNS = "contact_id, organization, email, token, subscribed, deleted, source_ms, subscriptions, fields"
+_COLUMNS = "contact_id, organization, email, token, deleted, source_ms, subscriptions, fields"
 
 
 @dataclass(slots=True)
 class Contact:
-    """A contact of an organization.
+    """A contact of an organization. Whether it has unsubscribed from all email is in the list of suppressed addresses.
 
     :param email: the bare address in lower case.
     :param token: identifies the contact without a key, as the token of an unsubscribe link does.
-    :param subscribed: False after a global unsubscribe.
     :param deleted: the contact is no longer found, but still known, so that an older row of a sync does not restore it.
     :param source_ms: ``sourceUpdatedAt`` of the last row of a sync that had one, ms since the epoch.
     :param subscriptions: whether the contact is subscribed, by category.
@@ -31,7 +30,6 @@ class Contact:
     organization: str
     email: str
     token: str
-    subscribed: bool = True
     deleted: bool = False
     source_ms: int | None = None
     subscriptions: dict[str, bool] = field(default_factory=dict)
@@ -66,11 +64,6 @@ class Contacts:
                 self.put(found)
         return found
 
-    def is_unsubscribed(self, organization: str, email: str) -> bool:
-        """Whether the contact of an address has unsubscribed from everything."""
-        found = self.find(organization, email)
-        return found is not None and not found.subscribed
-
     def put(self, contact: Contact) -> None:
         """Create or change a contact; the one that was changed first is dropped if the bound is reached."""
         row = (
@@ -78,7 +71,6 @@ class Contacts:
             contact.organization,
             contact.email,
             contact.token,
-            int(contact.subscribed),
             int(contact.deleted),
             contact.source_ms,
             json.dumps(contact.subscriptions),
@@ -141,13 +133,12 @@ class Contacts:
 
 
 def _contact(row: tuple[Any, ...]) -> Contact:
-    contact_id, organization, email, token, subscribed, deleted, source_ms, subscriptions, fields = row
+    contact_id, organization, email, token, deleted, source_ms, subscriptions, fields = row
     return Contact(
         contact_id,
         organization,
         email,
         token,
-        subscribed=bool(subscribed),
         deleted=bool(deleted),
         source_ms=source_ms,
         subscriptions=json.loads(subscriptions),

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS paused (organization TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS contacts (
     contact_id TEXT PRIMARY KEY, organization TEXT NOT NULL, email TEXT NOT NULL, token TEXT NOT NULL UNIQUE,
-    subscribed INTEGER NOT NULL, deleted INTEGER NOT NULL, source_ms INTEGER, subscriptions TEXT NOT NULL,
+    deleted INTEGER NOT NULL, source_ms INTEGER, subscriptions TEXT NOT NULL,
     fields TEXT NOT NULL, UNIQUE (organization, email)
 );
 CREATE TABLE IF NOT EXISTS contact_events (

@@ -1,4 +1,8 @@
-"""Addresses that get no more email, by organization: after a bounce, a complaint or an unsubscribe."""
+"""Addresses that get no more email, by organization: after a bounce, a complaint or an unsubscribe.
+
+An address is unsubscribed if it is in this list for that reason, however it came there: by the link of a message, its
+preferences or a sync of contacts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from airflow_provider_fluxomail.sandbox.limits import Bounds
-from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, suppresses
+from airflow_provider_fluxomail.sandbox.outcomes import UNSUBSCRIBED, PlannedEvent, suppresses
 from airflow_provider_fluxomail.sandbox.store.schema import scalar
 
 
@@ -18,7 +22,7 @@ class Suppression:
     """An address that gets no more email."""
 
     organization: str
-    address: Annotated[str, Field(description="Bare; the case of its letters is ignored.")]
+    address: Annotated[str, Field(description="Bare, in lower case: the case of its letters is ignored.")]
     reason: Annotated[str, Field(description="`bounced`, `complained` or `unsubscribed`.")]
     since_ms: Annotated[int, Field(description="Milliseconds since the epoch.")]
 
@@ -40,10 +44,11 @@ class Suppressions:
         self._db.execute(
             "INSERT INTO suppressions VALUES (?, ?, ?, ?) "
             "ON CONFLICT (organization, address, reason) DO UPDATE SET since_ms = min(since_ms, excluded.since_ms)",
-            (organization, address, reason, at_ms),
+            (organization, address.lower(), reason, at_ms),
         )
         newest = "(SELECT max(rowid) FROM suppressions)"
-        self._db.execute(f"DELETE FROM suppressions WHERE rowid <= {newest} - ?", (self._bounds.messages,))  # noqa: S608
+        most = self._bounds.messages + self._bounds.contacts
+        self._db.execute(f"DELETE FROM suppressions WHERE rowid <= {newest} - ?", (most,))  # noqa: S608
 
     def reason(self, organization: str, address: str, now_ms: int) -> str | None:
         """Why an address gets no more email: the first reason; None if it gets email."""
@@ -51,12 +56,20 @@ class Suppressions:
             "SELECT reason FROM suppressions WHERE organization = ? AND address = ? AND since_ms <= ? "
             "ORDER BY since_ms LIMIT 1"
         )
-        found: str | None = scalar(self._db, query, organization, address, now_ms)
+        found: str | None = scalar(self._db, query, organization, address.lower(), now_ms)
         return found
 
-    def has(self, organization: str, address: str, reason: str) -> bool:
-        query = "SELECT 1 FROM suppressions WHERE organization = ? AND address = ? AND reason = ?"
-        return scalar(self._db, query, organization, address, reason) is not None
+    def is_unsubscribed(self, organization: str, address: str, now_ms: int) -> bool:
+        """Whether an address has unsubscribed from all email."""
+        query = "SELECT 1 FROM suppressions WHERE organization = ? AND address = ? AND reason = ? AND since_ms <= ?"
+        return scalar(self._db, query, organization, address.lower(), UNSUBSCRIBED, now_ms) is not None
+
+    def set_unsubscribed(self, organization: str, address: str, unsubscribed: bool, now_ms: int) -> None:
+        """Unsubscribe an address from all email, or subscribe it again."""
+        if unsubscribed:
+            self.add(organization, address, UNSUBSCRIBED, now_ms)
+        else:
+            self.lift(organization, address, UNSUBSCRIBED)
 
     def all(self, now_ms: int) -> list[Suppression]:
         rows = self._db.execute("SELECT * FROM suppressions WHERE since_ms <= ? ORDER BY since_ms, rowid", (now_ms,))
@@ -69,4 +82,4 @@ class Suppressions:
         :return: the number of reasons that were lifted.
         """
         query = "DELETE FROM suppressions WHERE organization = ? AND address = ? AND reason = coalesce(?, reason)"
-        return self._db.execute(query, (organization, address, reason)).rowcount
+        return self._db.execute(query, (organization, address.lower(), reason)).rowcount

@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.testing.records import (
         Attachment,
+        Contact,
         Event,
         Fault,
         Message,
         Request,
         RequestList,
+        Webhook,
     )
     from airflow_provider_fluxomail.sandbox.testing.sandbox import FluxomailSandbox
 
-__all__ = ["Attachment", "Event", "Fault", "FluxomailSandbox", "Message", "Request", "RequestList"]
+__all__ = [
+    "Attachment",
+    "Contact",
+    "Event",
+    "Fault",
+    "FluxomailSandbox",
+    "Message",
+    "Request",
+    "RequestList",
+    "Webhook",
+]
 
 
 def __getattr__(name: str) -> Any:

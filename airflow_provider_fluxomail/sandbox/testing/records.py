@@ -15,12 +15,13 @@ from typing import Any, Final
 from pydantic import PrivateAttr, field_validator
 
 from airflow_provider_fluxomail.sandbox.control import models
-from airflow_provider_fluxomail.sandbox.control.models import Event
+from airflow_provider_fluxomail.sandbox.control.models import Contact, Event
 from airflow_provider_fluxomail.sandbox.faults.queue import PendingFault
 from airflow_provider_fluxomail.sandbox.store.records import StoredAttachment
 from airflow_provider_fluxomail.sandbox.store.request_log import LoggedRequest as Request
+from airflow_provider_fluxomail.sandbox.webhooks.deliveries import Delivery as Webhook
 
-__all__ = ["Attachment", "Event", "Fault", "Message", "Request", "RequestList"]
+__all__ = ["Attachment", "Contact", "Event", "Fault", "Message", "Request", "RequestList", "Webhook"]
 
 _ROWS: Final = 10
 """Most rows of a table."""
@@ -145,6 +146,14 @@ def describe_failures(requests: Sequence[Request]) -> list[str]:
     return ["requests that failed:", *_table(rows)] if rows else []
 
 
+def describe_webhooks(webhooks: Sequence[Webhook]) -> list[str]:
+    """The newest webhooks as lines of a table."""
+    if not webhooks:
+        return ["there is no webhook: is the switch webhook_url set, and has an event of webhook_types happened since?"]
+    rows = [(", ".join(one.types), one.state, *_last_attempt(one)) for one in webhooks]
+    return ["the webhooks:", *_table(rows, ("types", "state", "attempts", "last result"))]
+
+
 def counted(number: int) -> str:
     """``no messages``, ``1 message``, ``2 messages``."""
     return f"{number or 'no'} message{'' if number == 1 else 's'}"
@@ -154,6 +163,13 @@ def _result(request: Request) -> str:
     status = request.status
     result = "no response" if status is None else f"{status} {responses.get(status, '')}".rstrip()
     return f"{result} (fault {request.fault})" if request.fault else result
+
+
+def _last_attempt(webhook: Webhook) -> tuple[str, str]:
+    if not webhook.attempts:
+        return "0", "-"
+    last = webhook.attempts[-1]
+    return str(len(webhook.attempts)), str(last.status) if last.error is None else last.error
 
 
 def _table(rows: Sequence[tuple[str, ...]], *head: tuple[str, ...]) -> list[str]:

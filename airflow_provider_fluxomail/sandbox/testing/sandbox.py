@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from http.client import HTTPConnection
 from ipaddress import ip_address
-from types import EllipsisType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
-from airflow_provider_fluxomail.sandbox.control.models import Requests
-from airflow_provider_fluxomail.sandbox.testing.records import (
-    Fault,
-    Message,
-    RequestList,
-    counted,
-    describe_failures,
-    describe_messages,
-    given,
-)
-
-_SENDS: Final = {"method": "POST", "path": "/api/v1/emails"}
-_STREAMS: Final = {"path": "/api/v1/events/stream"}
-_PAGE: Final = 1_000
-_TIMEOUT: Final = 30
+from airflow_provider_fluxomail.sandbox.testing.faults import Faults
+from airflow_provider_fluxomail.sandbox.testing.mail import Mail
+from airflow_provider_fluxomail.sandbox.testing.recipients import Recipients
+from airflow_provider_fluxomail.sandbox.testing.records import given
 
 TEST_SERVER_VARIABLE: Final = "FLUXOMAIL_TEST_SERVER_URL"
 """Read by the client, which is apart from the sandbox: ``client/settings.py`` says what it does."""
 
 
-class FluxomailSandbox:
+class FluxomailSandbox(Mail, Recipients, Faults):
     """A local Fluxomail server that a test controls; the pytest fixture ``fluxomail_sandbox`` returns one.
 
     ::
@@ -58,9 +46,8 @@ class FluxomailSandbox:
         setenv: Callable[[str, str], None],
         switches: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.url = url
+        super().__init__(url)
         self.api_key = api_key
-        self._address = urlsplit(url)
         self._setenv = setenv
         self._switches = dict(switches)
         self._servers = [f"{self._address.scheme}://{quote(api_key, safe='')}@{self._address.netloc}"]
@@ -91,210 +78,6 @@ class FluxomailSandbox:
         """
         self._servers += others
         self._setenv(TEST_SERVER_VARIABLE, " ".join(self._servers))
-
-    # What was sent
-
-    def messages(
-        self, to: str | None = None, *, idempotency_key: str | None = None, subject: str | None = None
-    ) -> list[Message]:
-        """The accepted messages for which everything that is given holds, oldest first.
-
-        :param to: the bare address, or ``to`` as it was sent.
-        """
-        found: list[Message] = []
-        offset, count = 0, 1
-        while offset < count:
-            page = self._get("messages", to=to, idempotency_key=idempotency_key, limit=_PAGE, offset=offset)
-            found += [Message.load(row, self._fetch) for row in page["messages"]]
-            offset, count = offset + _PAGE, page["count"]
-        return [message for message in found if subject is None or message.subject == subject]
-
-    def message(
-        self, to: str | None = None, *, idempotency_key: str | None = None, subject: str | None = None
-    ) -> Message:
-        """The only message for which everything that is given holds, see :meth:`messages`.
-
-        :raises AssertionError: there is none, or more than one; it lists the messages of the sandbox.
-        """
-        __tracebackhide__ = True
-        return self.assert_sent(1, to, idempotency_key=idempotency_key, subject=subject)[0]
-
-    def assert_sent(
-        self, count: int, to: str | None = None, *, idempotency_key: str | None = None, subject: str | None = None
-    ) -> list[Message]:
-        """Check the number of messages, see :meth:`messages`; 0 asserts that nothing was sent.
-
-        :return: the messages.
-        :raises AssertionError: there are more or fewer; it lists the messages of the sandbox.
-        """
-        __tracebackhide__ = True
-        filters = {"to": to, "idempotency_key": idempotency_key, "subject": subject}
-        found = self.messages(**filters)
-        if len(found) != count:
-            raise AssertionError(self._describe(count, len(found), filters))
-        return found
-
-    def requests(
-        self,
-        method: str | None = None,
-        path: str | None = None,
-        *,
-        idempotency_key: str | None = None,
-        status: int | None = None,
-        fault: str | None = None,
-    ) -> RequestList:
-        """The API requests for which everything that is given holds, oldest first. Texts are globs.
-
-        :param path: covers the paths below it; with ``*``, ``?`` or ``[`` it is a glob for the whole path.
-        :param status: of the response; 0 for requests that got none.
-        :param fault: a kind of fault that met them.
-        """
-        query = {"method": method, "path": path, "idempotency_key": idempotency_key, "status": status, "fault": fault}
-        return RequestList(Requests.model_validate(self._get("requests", **query)).requests)
-
-    # What happens to a message
-
-    def event(
-        self, event_type: str, message: Message | None = None, /, *, to: str | None = None, **fields: Any
-    ) -> Message:
-        """Let something happen to a message.
-
-        :param event_type: such as ``delayed``.
-        :param message: the message; default the only one.
-        :param to: the recipient of the message, in place of ``message``.
-        :param fields: of the event. ``at`` is its time, in seconds since the epoch of the sandbox clock; default now.
-        :return: the message with the event.
-        :raises AssertionError: there is not exactly one such message.
-        :raises TypeError: both message and recipient are given.
-        """
-        __tracebackhide__ = True
-        if message is None:
-            message = self.message(to)
-        elif to is not None:
-            raise TypeError("give a message or a recipient, not both")
-        send_id = message.send_id
-        self._post(f"messages/{quote(send_id)}/events", fields | {"type": event_type})
-        same = self.messages(message.to, idempotency_key=message.idempotency_key)
-        return next(one for one in same if one.send_id == send_id)
-
-    def deliver(self, message: Message | None = None, *, to: str | None = None, **fields: Any) -> Message:
-        """Deliver a message, see :meth:`event`.
-
-        Messages are delivered automatically unless ``settings(default_outcome="never")`` was called before.
-        """
-        __tracebackhide__ = True
-        return self.event("delivered", message, to=to, **fields)
-
-    def bounce(
-        self,
-        message: Message | None = None,
-        *,
-        to: str | None = None,
-        reason: str = "550 5.1.1 no such user",
-        **fields: Any,
-    ) -> Message:
-        """Let a message bounce, see :meth:`event`."""
-        __tracebackhide__ = True
-        return self.event("bounced", message, to=to, reason=reason, **fields)
-
-    def open(self, message: Message | None = None, *, to: str | None = None, **fields: Any) -> Message:
-        """Let the recipient open a message, see :meth:`event`."""
-        __tracebackhide__ = True
-        return self.event("opened", message, to=to, **fields)
-
-    def click(
-        self, message: Message | None = None, *, to: str | None = None, url: str = "https://example.com/", **fields: Any
-    ) -> Message:
-        """Let the recipient click a link, see :meth:`event`."""
-        __tracebackhide__ = True
-        return self.event("clicked", message, to=to, url=url, **fields)
-
-    def complain(self, message: Message | None = None, *, to: str | None = None, **fields: Any) -> Message:
-        """Let the recipient report spam, see :meth:`event`."""
-        __tracebackhide__ = True
-        return self.event("complained", message, to=to, **fields)
-
-    def drop(
-        self,
-        message: Message | None = None,
-        *,
-        to: str | None = None,
-        reason: str = "recipient is on the suppression list",
-        **fields: Any,
-    ) -> Message:
-        """Let Fluxomail drop a message, see :meth:`event`."""
-        __tracebackhide__ = True
-        return self.event("dropped", message, to=to, reason=reason, **fields)
-
-    def unsubscribe(self, message: Message | None = None, *, to: str | None = None, **fields: Any) -> Message:
-        """Let the recipient unsubscribe from all email, see :meth:`event`: the next message to it is dropped."""
-        __tracebackhide__ = True
-        return self.event("unsubscribed", message, to=to, **fields)
-
-    def suppressions(self) -> dict[str, str]:
-        """The addresses that get no more email, with the first reason: ``{"ops@example.org": "bounced"}``."""
-        rows = self._get("suppressions")["suppressions"]
-        return {row["address"]: row["reason"] for row in reversed(rows)}
-
-    def unsuppress(self, address: str, organization: str | None = None) -> None:
-        """Let an address get email again, in an organization; default that of :attr:`api_key`."""
-        query = urlencode(given({"organization": organization}))
-        self._call("DELETE", f"suppressions/{quote(address, safe='')}?{query}")
-
-    # What goes wrong
-
-    def fail_next(
-        self,
-        kind: int | str,
-        *,
-        times: int | EllipsisType | None = ...,
-        skip: int = 0,
-        every: int = 1,
-        chance: float | None = None,
-        seed: int | None = None,
-        method: str | None = None,
-        path: str | None = None,
-        to: str | None = None,
-        idempotency_key: str | None = None,
-        api_key: str | None = None,
-        **options: Any,
-    ) -> Fault:
-        """Let the next requests fail: sends, or those that ``method`` and ``path`` name.
-
-        ::
-
-            fail_next(503)
-            fail_next(429, retry_after=30, times=2)
-            fail_next("response_lost_after_store", to="ops@example.org")
-            fail_next(404, path="/api/v1/sends")
-
-        :param kind: a status to respond with, or a kind of fault (see the table of faults in the documentation).
-        :param times: requests that meet it, None for no limit. Default 1; no limit with ``every`` or ``chance``.
-        :param skip: matching requests that pass first.
-        :param every: it meets every Nth matching request.
-        :param chance: the chance from 0 to 1 that a matching request meets it. :param seed: of the chance.
-        :param method: of the request. :param path: covers the paths below it, or is a glob.
-            Without both, it meets sends (``POST`` below ``/api/v1/emails``), a ``stream_*`` fault meets event streams.
-        :param to: the recipient of the message, a glob. :param idempotency_key: a glob. :param api_key: a glob.
-        :param options: the fields of the kind, such as ``retry_after`` or ``seconds``.
-        """
-        match: dict[str, str | None] = {"method": method, "path": path}
-        if not given(match):
-            match |= _STREAMS if isinstance(kind, str) and kind.startswith("stream_") else _SENDS
-        match |= {"recipient": to, "idempotency_key": idempotency_key, "api_key": api_key}
-        schedule = {"skip": skip, "every": every, "chance": chance, "seed": seed}
-        payload = options | given(schedule) | {"match": given(match)}
-        payload |= {"kind": "status", "status": kind} if isinstance(kind, int) else {"kind": kind}
-        payload |= {} if times is ... else {"times": times}
-        return Fault.model_validate(self._post("faults", payload))
-
-    def faults(self) -> list[Fault]:
-        """The pending faults, oldest first."""
-        return [Fault.model_validate(row) for row in self._get("faults")["faults"]]
-
-    def clear_faults(self) -> None:
-        """Drop all faults."""
-        self._call("DELETE", "faults")
 
     # Clock, switches, keys
 
@@ -356,44 +139,6 @@ class FluxomailSandbox:
         self._post("reset", {})
         if self._switches:
             self.settings(**self._switches)
-
-    # Inside
-
-    def _describe(self, count: int, found: int, filters: Mapping[str, str | None]) -> str:
-        """Why the count is wrong, as far as the sandbox knows."""
-        wanted = " and ".join(f"{name} {value!r}" for name, value in given(filters).items())
-        requests = self.requests()
-        lines = [f"expected {counted(count)}{wanted and ' with '}{wanted}, found {found or 'none'}"]
-        lines += describe_messages(self.messages()) + describe_failures(requests)
-        if not requests:
-            lines.append(f"no request has reached it: is {self.url} the host of the connection?")
-        return "\n".join(lines)
-
-    def _get(self, path: str, /, **query: Any) -> Any:
-        return json.loads(self._call("GET", f"{path}?{urlencode(given(query))}"))
-
-    def _post(self, path: str, payload: Mapping[str, Any]) -> Any:
-        return json.loads(self._call("POST", path, json.dumps(payload)))
-
-    def _fetch(self, path: str) -> bytes:
-        return self._call("GET", path)
-
-    def _call(self, method: str, path: str, body: str | None = None) -> bytes:
-        # Not httpx or requests: they use proxies, and their log lines would be in the log that a test checks.
-        connection = HTTPConnection(self._address.hostname or "", self._address.port, timeout=_TIMEOUT)
-        try:
-            connection.request(method, f"/_sandbox/{path}", body)
-            response = connection.getresponse()
-            content = response.read()
-        finally:
-            connection.close()
-        if response.status >= 400:
-            try:
-                text = str(json.loads(content)["error"])
-            except (ValueError, TypeError, KeyError):
-                text = content.decode(errors="replace")
-            raise ValueError(text)
-        return content
 
 
 def is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import pytest
 
 from airflow_provider_fluxomail.sandbox.server import SandboxServer
-from airflow_provider_fluxomail.sandbox.testing.sandbox import FluxomailSandbox, is_loopback
+from airflow_provider_fluxomail.sandbox.testing.sandbox import TEST_SERVER_VARIABLE, FluxomailSandbox, is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,14 @@ class Servers:
         if past.strip() != "*":
             for name in ("NO_PROXY", "no_proxy"):
                 patch.setenv(name, ",".join(filter(None, (past, "127.0.0.1", *{host, server.host} - {"127.0.0.1"}))))
-        sandbox = FluxomailSandbox(url, server.api_key, patch.setenv, switches)
+
+        def setenv(name: str, value: str) -> None:
+            patch.setenv(name, value)
+            if name == TEST_SERVER_VARIABLE:
+                # By its name: the sandbox imports nothing of the client.
+                patch.setattr("airflow_provider_fluxomail.client.settings.kept_test_server", value)
+
+        sandbox = FluxomailSandbox(url, server.api_key, setenv, switches)
         sandbox.isolate()
         sandbox.reset()
         sandbox.connect()

@@ -16,7 +16,7 @@ from airflow_provider_fluxomail.sandbox.prefix import prefix_of
 from airflow_provider_fluxomail.sandbox.store.records import Delivery
 from airflow_provider_fluxomail.sandbox.tracking import tokens
 from airflow_provider_fluxomail.sandbox.tracking.rewriting import rewritten
-from airflow_provider_fluxomail.sandbox.tracking.tokens import Kind, Subject
+from airflow_provider_fluxomail.sandbox.tracking.tokens import Kind
 
 OPEN_PATH: Final = "/api/track/open"
 CLICK_PATH: Final = "/api/track/click"
@@ -48,7 +48,7 @@ def deliver(
         return Delivery(html, [], unsubscribe_url)
     links: list[str] = []
 
-    def target(link: str, label: str) -> str | None:
+    def target(link: str, label: bytes) -> str | None:
         if not tracked or is_unsubscribe_link(link, label):
             return None
         links.append(link)
@@ -81,12 +81,14 @@ def urls(base_url: str, secret: bytes, send_id: str) -> Callable[[Kind, int], st
     :param base_url: of the sandbox as recipients reach it, without a slash at its end.
     """
 
+    makers = {kind: tokens.maker(secret, kind, send_id) for kind in _PATHS}
+
     def url(kind: Kind, number: int) -> str:
-        return f"{base_url}{_PATHS[kind]}?token={tokens.make(secret, kind, Subject(send_id, number))}"
+        return f"{base_url}{_PATHS[kind]}?token={makers[kind](number)}"
 
     return url
 
 
-def is_unsubscribe_link(url: str, label: str) -> bool:
-    """Whether a link unsubscribes, by its URL or its text: such links are left alone."""
-    return _UNSUBSCRIBE in url.lower() or _UNSUBSCRIBE in label
+def is_unsubscribe_link(url: str, label: bytes) -> bool:
+    """Whether a link unsubscribes, by its URL or its text in lower case: such links are left alone."""
+    return _UNSUBSCRIBE in url.lower() or _UNSUBSCRIBE.encode() in label

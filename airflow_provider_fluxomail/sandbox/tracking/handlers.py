@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.exchange import json_response, parse_json
-from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED, UNSUBSCRIBED, PlannedEvent
-from airflow_provider_fluxomail.sandbox.store.records import StoredSend, StoreFullError
-from airflow_provider_fluxomail.sandbox.tracking import tokens
+from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED
+from airflow_provider_fluxomail.sandbox.store.records import StoredSend
 from airflow_provider_fluxomail.sandbox.tracking.delivery import CLICK_PATH, OPEN_PATH, UNSUBSCRIBE_PATH
+from airflow_provider_fluxomail.sandbox.tracking.recording import message_of, record, unsubscribe
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.state import Sandbox
@@ -43,7 +43,6 @@ _PAGE: Final = _NEVER_CACHED | {
 _PREFETCH: Final = ("purpose", "sec-purpose", "x-purpose", "x-moz")
 """Headers by which browsers and mail programs announce that nobody has followed a link yet."""
 _ONE_CLICK: Final = re.compile(rb"List-Unsubscribe\W+One-Click", re.IGNORECASE)
-_MAX_AGENT: Final = 500
 # As browsers encode a URL: an escape that is there already is not encoded again.
 _SAFE_IN_URL: Final = "!#$%&'()*+,/:;=?@[]^_`{|}~\\-."
 
@@ -68,7 +67,7 @@ class Tracking:
 
     async def open(self, request: Request) -> Response:
         """The pixel: records ``opened``."""
-        found = self._find("open", request.query_params.get("token"))
+        found = message_of(self._sandbox.store, "open", request.query_params.get("token"))
         if found is None:
             return _missing()
         self._record(request, found[0], OPENED)
@@ -76,7 +75,7 @@ class Tracking:
 
     async def click(self, request: Request) -> Response:
         """A link: records ``clicked``, and redirects to the URL that the message had there, and to no other."""
-        found = self._find("click", request.query_params.get("token"))
+        found = message_of(self._sandbox.store, "click", request.query_params.get("token"))
         url = None if found is None else self._sandbox.store.deliveries.link(*found)
         if found is None or url is None:
             return _missing()
@@ -103,41 +102,21 @@ class Tracking:
         return self._unsubscribed(request, send, "one-click" if _ONE_CLICK.search(body) else "page")
 
     def _unsubscribed(self, request: Request, send: StoredSend, method: str) -> Response:
-        sandbox = self._sandbox
-        # A second time it changes nothing, unless the address was let in again.
-        if not sandbox.store.suppressions.has(send.organization, send.address, UNSUBSCRIBED):
-            self._add(request, send, UNSUBSCRIBED, method=method)
-            # For the event, the message may be full.
-            sandbox.store.suppressions.add(send.organization, send.address, UNSUBSCRIBED, sandbox.clock.now_ms())
+        unsubscribe(self._sandbox, request, send, method)
         if "text/html" in request.headers.get("accept", ""):
             return _page(200, "Unsubscribed", f"{send.address} gets no more email of {send.organization}.")
         return json_response({"ok": True}, 200, dict(_NEVER_CACHED))
 
-    def _find(self, kind: tokens.Kind, token: str | None) -> tuple[StoredSend, int] | None:
-        """The message of a token, and the number of the link; None if the sandbox has not made it."""
-        store = self._sandbox.store
-        subject = None if token is None else tokens.read(store.deliveries.secret(), kind, token)
-        send = None if subject is None else store.get_send(subject.send_id)
-        return None if subject is None or send is None else (send, subject.link)
-
     def _recipient(self, token: str | None, email: str | None) -> StoredSend | None:
         """The message whose recipient a token lets unsubscribe; an address beside it must be the recipient's."""
-        found = self._find("unsubscribe", token)
+        found = message_of(self._sandbox.store, "unsubscribe", token)
         if found is None or (email and email.strip().lower() != found[0].address.lower()):
             return None
         return found[0]
 
     def _record(self, request: Request, send: StoredSend, kind: str, **data: Any) -> None:
         if self._sandbox.switches.tracking_prefetch or not self._is_prefetch(request):
-            self._add(request, send, kind, **data)
-
-    def _add(self, request: Request, send: StoredSend, kind: str, **data: Any) -> None:
-        agent = request.headers.get("user-agent", "")[:_MAX_AGENT]
-        data |= {"ip": request.client.host if request.client else "", "userAgent": agent}
-        try:
-            self._sandbox.add_event(send, PlannedEvent(kind, self._sandbox.clock.now_ms(), data))
-        except StoreFullError:
-            pass  # The bound of the events of a message: the recipient still gets the response.
+            record(self._sandbox, request, send, kind, **data)
 
     def _is_prefetch(self, request: Request) -> bool:
         """Whether the request shows that nobody opened or followed anything."""
