@@ -19,12 +19,12 @@ import pytest
 
 from airflow_provider_fluxomail.airflow_compat import AIRFLOW_VERSION, AirflowFailException
 from airflow_provider_fluxomail.alerts import alert, sending
-from airflow_provider_fluxomail.client.settings import TEST_SERVER_VARIABLE
 from airflow_provider_fluxomail.notifications import FluxomailNotifier
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from airflow_provider_fluxomail.sending.send_once import asend_once
 from tests.support.airflow_facts import CALLBACKS_SEE_THE_EXCEPTION, TASKS_HAVE_A_LOG_URL
 from tests.support.airflow_runs import DagRuns
+from tests.support.isolation import end_isolation
 from tests.support.notifiers import AIRFLOW_3, OPS, URL, Way, base_url_notifiers, by_await, context, log, log_lines, way
 
 __all__ = ["base_url_notifiers", "log", "way"]
@@ -535,7 +535,7 @@ def test_a_name_that_is_looked_up_for_ever_holds_nobody(
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     sandbox.connect(host="https://slow.example")
-    monkeypatch.delenv(TEST_SERVER_VARIABLE)
+    end_isolation(monkeypatch)
     way(Released(to=OPS, time_limit=0.7), context())
     over.set()
     assert began.is_set()

@@ -17,7 +17,6 @@ import pytest
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.errors import FluxomailError
 from airflow_provider_fluxomail.client.pacing import Pacer
-from airflow_provider_fluxomail.client.settings import TEST_SERVER_VARIABLE
 from airflow_provider_fluxomail.client.watching import wait
 from airflow_provider_fluxomail.email_backend import send_email
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -31,6 +30,7 @@ from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from tests.support.airflow_names import DAG
 from tests.support.bad_servers import answers, head
 from tests.support.flaky_storage import flaky_storage  # noqa: F401 - a fixture
+from tests.support.isolation import end_isolation
 from tests.support.running import Run
 from tests.support.state_store import StateError, Store
 from tests.support.timing import quick_retries, quick_waits, wait_timing
@@ -230,7 +230,7 @@ def servers_that_are_not_fluxomail(scene: Scene) -> None:
 
 @scenario
 def environment(scene: Scene) -> None:
-    scene.monkeypatch.delenv(TEST_SERVER_VARIABLE)  # no request is made
+    end_isolation(scene.monkeypatch)
     proxies = {"http": "http://127.0.0.1:9"}
     scene.sandbox.connect(host="http://mail.example", allow_http=True, proxies=proxies, max_attempts=1)
     scene.send()
