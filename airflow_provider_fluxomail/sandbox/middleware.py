@@ -225,8 +225,9 @@ class SandboxMiddleware:
 
         Left to uvicorn, the exception would also close a connection that the client expects to stay open.
         """
-        # The routes for recipients tell them apart: a HEAD opens nothing.
-        if scope["method"] == "HEAD" and has_head(scope["path"]) and not is_public(scope["path"]):
+        # The routes for recipients and the inbox have a HEAD of their own: it opens nothing.
+        path = scope["path"]
+        if scope["method"] == "HEAD" and has_head(path) and not (is_public(path) or pages.is_page(path)):
             # The server sends no body to a HEAD.
             scope = {**scope, "method": "GET"}
         try:

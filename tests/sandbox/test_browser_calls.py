@@ -128,7 +128,7 @@ def test_allow_names_all_methods_of_a_path(api: Api, path: str, allowed: str) ->
 def test_head_has_the_headers_of_get(on_each_http: Api) -> None:
     api = on_each_http
     paths = [f"/api/v1/sends/{api.send_id()}", "/api/v1/events", "/api/v1/metrics", "/_sandbox/health", "/openapi.json"]
-    for path in (*paths, "/api/v1/sends/unknown"):
+    for path in (*paths, "/api/v1/sends/unknown", "/inbox", "/inbox/unknown", "/inbox/static/inbox.css"):
         headers = {"Authorization": f"Bearer {KEY}"}
         get, head = api.http.get(path, headers=headers), api.http.head(path, headers=headers)
         assert (head.status_code, head.content) == (get.status_code, b"")
@@ -138,8 +138,13 @@ def test_head_has_the_headers_of_get(on_each_http: Api) -> None:
     assert ("HEAD", 404, None) in api.log()
 
 
-def test_head_opens_no_stream(api: Api) -> None:
+def test_head_opens_no_stream(on_each_http: Api) -> None:
+    api = on_each_http
     assert api.http.head("/api/v1/events/stream", headers={"Authorization": f"Bearer {KEY}"}).status_code == 405
+    head = api.http.head("/inbox/changes")
+    assert (head.status_code, head.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+    # The stream would hold the connection.
+    assert api.http.get("/_sandbox/health").status_code == 200
 
 
 @pytest.mark.parametrize("path", NOT_IMITATED)

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from airflow_provider_fluxomail.sandbox.inbox import pages
 from airflow_provider_fluxomail.sandbox.inbox.live import MAX_VIEWERS, LiveResponse
 from airflow_provider_fluxomail.sandbox.inbox.message_page import EVENT_TYPES, MessagePage
-from airflow_provider_fluxomail.sandbox.inbox.pages import PREFIX
+from airflow_provider_fluxomail.sandbox.inbox.pages import EVENT_STREAM, PREFIX
 from airflow_provider_fluxomail.sandbox.inbox.view import PAGE_SIZE, REFRESH_SECONDS, link, search_of
 from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL
 from airflow_provider_fluxomail.sandbox.state import Sandbox
@@ -60,6 +60,9 @@ class Inbox:
 
     async def changes(self, request: Request) -> Response:
         """The stream that tells an open page to load its HTML again."""
+        if request.method == "HEAD":
+            # The stream has no end, for which the connection would wait.
+            return Response(None, 200, EVENT_STREAM)
         if self._sandbox.event_bus.viewers >= MAX_VIEWERS:
             return PlainTextResponse(f"at most {MAX_VIEWERS} pages can follow the sandbox", 503)
         return LiveResponse(self._sandbox)

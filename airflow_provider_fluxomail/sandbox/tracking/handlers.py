@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, quote
 
 from fastapi import FastAPI
@@ -17,10 +17,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from airflow_provider_fluxomail.sandbox.exchange import json_response, parse_json
-from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED, UNSUBSCRIBED, PlannedEvent
-from airflow_provider_fluxomail.sandbox.store.records import StoredSend, StoreFullError
+from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED, UNSUBSCRIBED
+from airflow_provider_fluxomail.sandbox.store.records import StoredSend
 from airflow_provider_fluxomail.sandbox.tracking import tokens
 from airflow_provider_fluxomail.sandbox.tracking.delivery import CLICK_PATH, OPEN_PATH, UNSUBSCRIBE_PATH
+from airflow_provider_fluxomail.sandbox.tracking.recording import add, is_prefetch, record
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.state import Sandbox
@@ -40,10 +41,7 @@ _PAGE: Final = _NEVER_CACHED | {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 }
-_PREFETCH: Final = ("purpose", "sec-purpose", "x-purpose", "x-moz")
-"""Headers by which browsers and mail programs announce that nobody has followed a link yet."""
 _ONE_CLICK: Final = re.compile(rb"List-Unsubscribe\W+One-Click", re.IGNORECASE)
-_MAX_AGENT: Final = 500
 # As browsers encode a URL: an escape that is there already is not encoded again.
 _SAFE_IN_URL: Final = "!#$%&'()*+,/:;=?@[]^_`{|}~\\-."
 
@@ -71,7 +69,7 @@ class Tracking:
         found = self._find("open", request.query_params.get("token"))
         if found is None:
             return _missing()
-        self._record(request, found[0], OPENED)
+        record(self._sandbox, request, found[0], OPENED)
         return Response(PIXEL, 200, dict(_NEVER_CACHED), "image/gif")
 
     async def click(self, request: Request) -> Response:
@@ -80,7 +78,7 @@ class Tracking:
         url = None if found is None else self._sandbox.store.deliveries.link(*found)
         if found is None or url is None:
             return _missing()
-        self._record(request, found[0], CLICKED, url=url)
+        record(self._sandbox, request, found[0], CLICKED, url=url)
         return Response(None, 302, _NEVER_CACHED | {"Location": quote(url, _SAFE_IN_URL)})
 
     async def confirm(self, request: Request) -> Response:
@@ -88,7 +86,7 @@ class Tracking:
         send = self._recipient(request.query_params.get("token"), request.query_params.get("email"))
         if send is None:
             return _missing()
-        if self._sandbox.switches.unsubscribe_get == "at_once" and not self._is_prefetch(request):
+        if self._sandbox.switches.unsubscribe_get == "at_once" and not is_prefetch(request):
             return self._unsubscribed(request, send, "link")
         question = f"Unsubscribe {send.address} from all email of {send.organization}?"
         return _page(200, "Unsubscribe", question, '<form method="post"><button>Unsubscribe</button></form>')
@@ -106,7 +104,7 @@ class Tracking:
         sandbox = self._sandbox
         # A second time it changes nothing, unless the address was let in again.
         if not sandbox.store.suppressions.has(send.organization, send.address, UNSUBSCRIBED):
-            self._add(request, send, UNSUBSCRIBED, method=method)
+            add(sandbox, request, send, UNSUBSCRIBED, method=method)
             # For the event, the message may be full.
             sandbox.store.suppressions.add(send.organization, send.address, UNSUBSCRIBED, sandbox.clock.now_ms())
         if "text/html" in request.headers.get("accept", ""):
@@ -126,23 +124,6 @@ class Tracking:
         if found is None or (email and email.strip().lower() != found[0].address.lower()):
             return None
         return found[0]
-
-    def _record(self, request: Request, send: StoredSend, kind: str, **data: Any) -> None:
-        if self._sandbox.switches.tracking_prefetch or not self._is_prefetch(request):
-            self._add(request, send, kind, **data)
-
-    def _add(self, request: Request, send: StoredSend, kind: str, **data: Any) -> None:
-        agent = request.headers.get("user-agent", "")[:_MAX_AGENT]
-        data |= {"ip": request.client.host if request.client else "", "userAgent": agent}
-        try:
-            self._sandbox.add_event(send, PlannedEvent(kind, self._sandbox.clock.now_ms(), data))
-        except StoreFullError:
-            pass  # The bound of the events of a message: the recipient still gets the response.
-
-    def _is_prefetch(self, request: Request) -> bool:
-        """Whether the request shows that nobody opened or followed anything."""
-        announced = (request.headers.get(name, "").lower() for name in _PREFETCH)
-        return request.method == "HEAD" or any("prefetch" in value or "preview" in value for value in announced)
 
 
 def _fields(body: bytes) -> dict[str, str]:
