@@ -22,15 +22,17 @@ RUN_ID: Final = "run"
 UNENDING: Final = "alerts_late"
 #: Each Dag runs once.
 DAG_IDS: Final = (
-    "alerts_dead", "endings", "retries", "alerts", "mails", "taskflow",
+    "alerts_dead", "endings", "retries", "alerts", "mails", "taskflow", "inbox",
     *(() if AIRFLOW_2 else ("fluxomail_retries", UNENDING)),
 )  # fmt: skip
 #: What the waits of ``dags/endings.py`` are.
 WAITS: Final = frozenset({"send", "plain", "callback", "outlet", "bounced", "told"})
+#: Where the links in the mails of ``dags/inbox.py`` lead, on the sandbox: a page that is there without the internet.
+REPORT_PATH: Final = "/_sandbox/health"
 #: Seconds that a 429 asks for: more than a worker waits.
 ASKED: Final = 3.0
 DAG_FILES: Final = [
-    *(DAGS / f"{name}.py" for name in ("alerts", "endings", "mails", "retries", "taskflow")),
+    *(DAGS / f"{name}.py" for name in ("alerts", "endings", "inbox", "mails", "retries", "taskflow")),
     *([] if AIRFLOW_2 else [Path(__file__).parents[3] / "example_dags" / "fluxomail_retries.py"]),
 ]
 #: What requests to send meet, by recipient.
@@ -147,6 +149,12 @@ class Scene(Processes):
         """A result of a task."""
         return self.airflow.xcom(dag_id, RUN_ID, task_id, key, map_index=map_index)
 
+    def link(self, dag_id: str, task_id: str) -> str | None:
+        """A task's link to its message, as Airflow's UI requests it."""
+        answer: Any = self.airflow.call("GET", f"dags/{dag_id}/dagRuns/{RUN_ID}/taskInstances/{task_id}/links")
+        found: str | None = answer.get("extra_links", answer).get("Fluxomail timeline")
+        return found
+
     # What the sandbox says
 
     def mails(self, to: str) -> list[dict[str, Any]]:
@@ -181,4 +189,5 @@ def environment(sandbox: Sandbox, statsd: Statsd, folder: Path, database: str) -
         "AIRFLOW__EMAIL__EMAIL_CONN_ID": "fluxomail_guarded",
         "ALERTS_SIGN": str(folder / "dying"),
         "ENDINGS_CALLS": str(folder / "calls"),
+        "INBOX_REPORT": sandbox.url + REPORT_PATH,
     }
