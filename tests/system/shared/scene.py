@@ -27,6 +27,8 @@ DAG_IDS: Final = (
 )  # fmt: skip
 #: What the waits of ``dags/endings.py`` are.
 WAITS: Final = frozenset({"send", "plain", "callback", "outlet", "bounced", "told"})
+#: What those of ``dags/inbox.py`` are; each is named after the event that ends it.
+INBOX_WAITS: Final = frozenset({"opened", "clicked", "bounced"})
 #: Where the links in the mails of ``dags/inbox.py`` lead, on the sandbox: a page that is there without the internet.
 REPORT_PATH: Final = "/_sandbox/health"
 #: Seconds that a 429 asks for: more than a worker waits.
@@ -102,6 +104,21 @@ class Scene(Processes):
         """Wait until ``endings`` has ended, whose waits all waited at the same time; the states of its tasks."""
         return self._end.result()
 
+    def inbox_waits(self) -> None:
+        """Wait until the waits of ``inbox`` wait, or have ended."""
+        wait_or_ended = {"deferred", "success", "failed"}
+        self.until(
+            "the inbox's wait", lambda: {self.states("inbox").get(task, "") for task in INBOX_WAITS} <= wait_or_ended
+        )
+
+    def inbox_has_ended(self) -> None:
+        """Let happen to the messages of ``inbox`` what no browser has done, and wait until it has ended."""
+        self.inbox_waits()
+        for task, state in self.states("inbox").items():
+            if task in INBOX_WAITS and state == "deferred":
+                self.happens(self.inbox_mail(task)["send_id"], task)
+        self.ended("inbox")
+
     def _kill_a_worker(self) -> bool:
         sign = self.folder / "dying"
         self.until("the task runs that is to die", lambda: sign.exists() and sign.read_text())
@@ -160,6 +177,11 @@ class Scene(Processes):
     def mails(self, to: str) -> list[dict[str, Any]]:
         """All emails to one recipient."""
         return self.sandbox.stored(to=to)[1]
+
+    def inbox_mail(self, task: str) -> dict[str, Any]:
+        """The email that a wait of ``inbox`` waits for."""
+        (mail,) = self.mails(f"{task}-in-the-inbox+never@example.org")
+        return mail
 
     def subjects(self, to: str) -> list[str]:
         """The subjects of all emails to one recipient, in alphabetical order."""
