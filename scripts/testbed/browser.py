@@ -176,6 +176,9 @@ class Tab:
         self.call("Input.insertText", text=text)
 
     def click(self, x: float, y: float) -> None:
+        """Click with the mouse. A frame of another process takes clicks some time after it is loaded."""
+        # A page takes no clicks before it was drawn.
+        self.call("Page.captureScreenshot", format="jpeg", quality=1, optimizeForSpeed=True)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
