@@ -30,6 +30,8 @@ class Intake:
         self.bounds = bounds
         self._limit = max(bounds.in_flight_bytes, bounds.body_bytes)
         self.used = 0
+        self.closed = False
+        """The server stops: it does not know connections that were being accepted then, and would not close them."""
 
     def acquire(self, size: int) -> bool:
         """Count bytes; return False, and count nothing, if they would be too many."""
@@ -61,6 +63,8 @@ class BoundedProtocol(asyncio.Protocol):
         self._dropped = -1
         self._timer: asyncio.TimerHandle | None = None
         self._set_timer()
+        if self.intake.closed:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settle()

@@ -227,8 +227,7 @@ class SandboxMiddleware:
 
         Left to uvicorn, the exception would also close a connection that the client expects to stay open.
         """
-        # The routes for recipients tell them apart: a HEAD opens nothing.
-        if scope["method"] == "HEAD" and not is_public(scope["path"]):
+        if scope["method"] == "HEAD":
             # The server sends no body to a HEAD.
             scope = {**scope, "method": "GET", IS_HEAD: True}
         try:

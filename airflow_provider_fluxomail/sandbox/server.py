@@ -268,7 +268,7 @@ class SandboxServer:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        ready, sandbox = self._ready, self._sandbox
+        ready, sandbox, intake = self._ready, self._sandbox, self._sandbox.intake
 
         class AnnouncedServer(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -276,6 +276,13 @@ class SandboxServer:
                 if sandbox is not None:
                     sandbox.webhooks.apply()
                 ready.set()
+
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                intake.closed = True
+                await super().shutdown(sockets)
+                # What is left has a client that does not read.
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
 
         server = self._server = AnnouncedServer(config)
         await server.serve(sockets=[listener])

@@ -141,6 +141,11 @@ class Switches(Input):
         default=False,
         description="Whether HEAD requests and announced prefetches, as of link scanners, count as opens and clicks.",
     )
+    inbox_opens: bool = Field(
+        default=False,
+        description="Whether showing the HTML of a tracked message in the inbox counts as an open without remote "
+        "images too.",
+    )
     unsubscribe: Literal["header_and_footer", "header", "none"] = Field(
         default="header_and_footer",
         description="What a message gets to unsubscribe: the `List-Unsubscribe` headers and a footer in its HTML, the "

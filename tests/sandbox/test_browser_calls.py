@@ -131,7 +131,7 @@ def test_allow_names_all_methods_of_a_path(api: Api, path: str, allowed: str) ->
 def test_head_has_the_headers_of_get(on_each_http: Api) -> None:
     api = on_each_http
     paths = [f"/api/v1/sends/{api.send_id()}", "/api/v1/events", "/api/v1/metrics", "/_sandbox/health", "/openapi.json"]
-    for path in (*paths, "/api/v1/sends/unknown"):
+    for path in (*paths, "/api/v1/sends/unknown", "/inbox", "/inbox/unknown", "/inbox/static/inbox.css"):
         headers = {"Authorization": f"Bearer {KEY}"}
         get, head = api.http.get(path, headers=headers), api.http.head(path, headers=headers)
         assert (head.status_code, head.content) == (get.status_code, b"")

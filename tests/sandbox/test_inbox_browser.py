@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_fluxomail.sandbox import SandboxServer
+from tests.support.chromium import chromium
 
-from .browser import Browser, Tab
 from .helpers import Api
 from .test_inbox import file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from scripts.testbed.browser import Browser, Tab
 
 FOLLOWS = "'follows' in document.documentElement.dataset"
 SUBJECTS = "[...document.querySelectorAll('.mails .subject')].map(row => row.textContent)"
@@ -22,7 +24,7 @@ FOCUSED = "document.activeElement.textContent"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("chromium")) as running:
+    with chromium(tmp_path_factory.mktemp("chromium")) as running:
         yield running
 
 

@@ -184,6 +184,46 @@ def test_half_a_request_does_not_hold_up_the_stop(path: str, http: Any, capfd: p
 # The data file
 
 
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_connections_that_come_while_it_stops_are_closed(http: Any) -> None:
+    connections: list[socket.socket] = []
+
+    def connect(address: tuple[str, int]) -> None:
+        with suppress(OSError):
+            while len(connections) < 5_000:
+                connections.append(socket.create_connection(address, timeout=5))
+
+    try:
+        with SandboxServer(http=http) as server:
+            thread = threading.Thread(target=connect, args=[server.address])
+            thread.start()
+            wait_until(lambda: len(connections) > 20)
+        thread.join()
+        for connection in connections:
+            with suppress(ConnectionError):
+                assert connection.recv(1) == b""
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_a_client_that_does_not_read_is_disconnected_at_the_stop() -> None:
+    with SandboxServer() as server, Api(server.url) as api:
+        send_id = api.send_id(htmlContent="x" * 900_000)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(5)
+            connection.connect(server.address)
+            request = f"GET /_sandbox/messages/{send_id}/source HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            # More than the kernel and the server buffer.
+            connection.sendall(request.encode() * 20)
+            assert connection.recv(9) == b"HTTP/1.1 "
+            server.stop()
+            with suppress(ConnectionError):
+                while connection.recv(1 << 20):
+                    pass
+
+
 def test_a_reset_survives_a_restart(tmp_path: Path) -> None:
     data = tmp_path / "state.sqlite"
     with SandboxServer(data=data) as server, Api(server.url) as api:

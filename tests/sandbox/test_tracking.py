@@ -155,6 +155,37 @@ def test_repeats(api: Api, value: str, expected: int) -> None:
     assert api.types(send_id) == ["sent", *["opened"] * expected, *["clicked"] * expected]
 
 
+@each_value("inbox_opens", {False: [], True: ["opened", "opened"]})
+def test_inbox_opens(api: Api, value: bool, expected: list[str]) -> None:
+    api.control("settings", inbox_opens=value)
+    send_id = api.quiet(htmlContent=HTML)
+    path = f"/inbox/{send_id}"
+    hint = "this counts as opened" if value else "this does not count as opened"
+    assert hint in " ".join(api.http.get(path).text.split())
+    # Without the frame, as a text mail is read, and as the page follows its timeline.
+    for other in (path, f"{path}?view=text", f"{path}/text", f"{path}/mime"):
+        assert api.http.get(other).status_code == 200
+    assert api.http.head(f"{path}/html").status_code == 200
+    # Its images would load the pixel.
+    assert api.http.get(f"{path}/html?images=1").status_code == 200
+    assert api.types(send_id) == ["sent"]
+    for _ in range(2):
+        response = api.http.get(f"{path}/html", headers={"User-Agent": "Browser"})
+        assert response.status_code == 200
+    assert api.types(send_id) == ["sent", *expected]
+    if value:
+        assert api.timeline(send_id).json()["events"][-1]["userAgent"] == "Browser"
+
+
+def test_inbox_opens_needs_a_tracked_message(api: Api) -> None:
+    api.control("settings", inbox_opens=True, send_global="short")
+    text, untracked = api.quiet(), api.quiet(path="send-global", htmlContent=HTML)
+    assert api.http.get(f"/inbox/{text}/text").status_code == 200
+    assert api.http.get(f"/inbox/{untracked}/html").status_code == 200
+    assert api.types(text) == api.types(untracked) == ["sent"]
+    assert "counts as opened" not in api.http.get(f"/inbox/{untracked}").text
+
+
 @each_value("tracking_prefetch", {False: [], True: ["opened", "clicked"] * 4})
 def test_tracking_prefetch(api: Api, value: bool, expected: list[str]) -> None:
     api.control("settings", tracking_prefetch=value)

@@ -16,10 +16,11 @@ from airflow_provider_fluxomail.sandbox.inbox.pages import PREFIX
 from airflow_provider_fluxomail.sandbox.inbox.previews import BEGINNING, preview_of
 from airflow_provider_fluxomail.sandbox.inbox.view import PAGE_SIZE, REFRESH_SECONDS, link, search_of
 from airflow_provider_fluxomail.sandbox.limits import FROM_EMAIL, MAX_EPOCH_SECONDS
-from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent, details
+from airflow_provider_fluxomail.sandbox.outcomes import OPENED, PlannedEvent, details
 from airflow_provider_fluxomail.sandbox.prefix import to_root
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.store.records import StoredSend, StoreFullError
+from airflow_provider_fluxomail.sandbox.tracking.recording import record
 
 EVENT_TYPES: Final[tuple[str, ...]] = get_args(EventInput.model_fields["type"].annotation)
 
@@ -63,10 +64,13 @@ class MessagePage:
         if form in ("html", "source") and not send.html:
             raise pages.Missing("No HTML", "The message has a text body only.")
         if form == "html":
-            store = self._sandbox.store
+            store, images = self._sandbox.store, request.query_params.get("images") == "1"
             html = store.deliveries.get(send).html or ""
+            if self._sandbox.switches.inbox_opens and is_tracked(html) and not images:
+                # With images, its pixel does that.
+                record(self._sandbox, request, send, OPENED)
             html = on_this_address(html, send, store.deliveries.secret(), to_root(request.scope))
-            return pages.mail(html, images=request.query_params.get("images") == "1")
+            return pages.mail(html, images=images)
         return pages.plain(self._text(send, form))
 
     async def eml(self, request: Request) -> Response:
@@ -159,6 +163,7 @@ class MessagePage:
             is_short=len(send.html or "") < 800,
             is_tracked=is_tracked(store.deliveries.get(send).html or ""),
             images=images,
+            opens=self._sandbox.switches.inbox_opens,
             images_url=url(images=not images),
             files=self._files(send),
             newer=newer,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, quote
 
 from fastapi import FastAPI
@@ -20,7 +20,7 @@ from airflow_provider_fluxomail.sandbox.exchange import json_response, parse_jso
 from airflow_provider_fluxomail.sandbox.outcomes import CLICKED, OPENED
 from airflow_provider_fluxomail.sandbox.store.records import StoredSend
 from airflow_provider_fluxomail.sandbox.tracking.delivery import CLICK_PATH, OPEN_PATH, UNSUBSCRIBE_PATH
-from airflow_provider_fluxomail.sandbox.tracking.recording import message_of, record, unsubscribe
+from airflow_provider_fluxomail.sandbox.tracking.recording import is_prefetch, message_of, record, unsubscribe
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.sandbox.state import Sandbox
@@ -40,8 +40,6 @@ _PAGE: Final = _NEVER_CACHED | {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 }
-_PREFETCH: Final = ("purpose", "sec-purpose", "x-purpose", "x-moz")
-"""Headers by which browsers and mail programs announce that nobody has followed a link yet."""
 _ONE_CLICK: Final = re.compile(rb"List-Unsubscribe\W+One-Click", re.IGNORECASE)
 # As browsers encode a URL: an escape that is there already is not encoded again.
 _SAFE_IN_URL: Final = "!#$%&'()*+,/:;=?@[]^_`{|}~\\-."
@@ -70,7 +68,7 @@ class Tracking:
         found = message_of(self._sandbox.store, "open", request.query_params.get("token"))
         if found is None:
             return _missing()
-        self._record(request, found[0], OPENED)
+        record(self._sandbox, request, found[0], OPENED)
         return Response(PIXEL, 200, dict(_NEVER_CACHED), "image/gif")
 
     async def click(self, request: Request) -> Response:
@@ -79,7 +77,7 @@ class Tracking:
         url = None if found is None else self._sandbox.store.deliveries.link(*found)
         if found is None or url is None:
             return _missing()
-        self._record(request, found[0], CLICKED, url=url)
+        record(self._sandbox, request, found[0], CLICKED, url=url)
         return Response(None, 302, _NEVER_CACHED | {"Location": quote(url, _SAFE_IN_URL)})
 
     async def confirm(self, request: Request) -> Response:
@@ -87,7 +85,7 @@ class Tracking:
         send = self._recipient(request.query_params.get("token"), request.query_params.get("email"))
         if send is None:
             return _missing()
-        if self._sandbox.switches.unsubscribe_get == "at_once" and not self._is_prefetch(request):
+        if self._sandbox.switches.unsubscribe_get == "at_once" and not is_prefetch(request):
             return self._unsubscribed(request, send, "link")
         question = f"Unsubscribe {send.address} from all email of {send.organization}?"
         return _page(200, "Unsubscribe", question, '<form method="post"><button>Unsubscribe</button></form>')
@@ -113,15 +111,6 @@ class Tracking:
         if found is None or (email and email.strip().lower() != found[0].address.lower()):
             return None
         return found[0]
-
-    def _record(self, request: Request, send: StoredSend, kind: str, **data: Any) -> None:
-        if self._sandbox.switches.tracking_prefetch or not self._is_prefetch(request):
-            record(self._sandbox, request, send, kind, **data)
-
-    def _is_prefetch(self, request: Request) -> bool:
-        """Whether the request shows that nobody opened or followed anything."""
-        announced = (request.headers.get(name, "").lower() for name in _PREFETCH)
-        return request.method == "HEAD" or any("prefetch" in value or "preview" in value for value in announced)
 
 
 def _fields(body: bytes) -> dict[str, str]:

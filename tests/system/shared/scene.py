@@ -22,15 +22,19 @@ RUN_ID: Final = "run"
 UNENDING: Final = "alerts_late"
 #: Each Dag runs once.
 DAG_IDS: Final = (
-    "alerts_dead", "endings", "retries", "alerts", "mails", "taskflow",
+    "alerts_dead", "endings", "retries", "alerts", "mails", "taskflow", "inbox",
     *(() if AIRFLOW_2 else ("fluxomail_retries", UNENDING)),
 )  # fmt: skip
 #: What the waits of ``dags/endings.py`` are.
 WAITS: Final = frozenset({"send", "plain", "callback", "outlet", "bounced", "told"})
+#: What those of ``dags/inbox.py`` are; each is named after the event that ends it.
+INBOX_WAITS: Final = frozenset({"opened", "clicked", "bounced"})
+#: Where the links in the mails of ``dags/inbox.py`` lead, on the sandbox: a page that is there without the internet.
+REPORT_PATH: Final = "/_sandbox/health"
 #: Seconds that a 429 asks for: more than a worker waits.
 ASKED: Final = 3.0
 DAG_FILES: Final = [
-    *(DAGS / f"{name}.py" for name in ("alerts", "endings", "mails", "retries", "taskflow")),
+    *(DAGS / f"{name}.py" for name in ("alerts", "endings", "inbox", "mails", "retries", "taskflow")),
     *([] if AIRFLOW_2 else [Path(__file__).parents[3] / "example_dags" / "fluxomail_retries.py"]),
 ]
 #: What requests to send meet, by recipient.
@@ -100,6 +104,21 @@ class Scene(Processes):
         """Wait until ``endings`` has ended, whose waits all waited at the same time; the states of its tasks."""
         return self._end.result()
 
+    def inbox_waits(self) -> None:
+        """Wait until the waits of ``inbox`` wait, or have ended."""
+        wait_or_ended = {"deferred", "success", "failed"}
+        self.until(
+            "the inbox's wait", lambda: {self.states("inbox").get(task, "") for task in INBOX_WAITS} <= wait_or_ended
+        )
+
+    def inbox_has_ended(self) -> None:
+        """Let happen to the messages of ``inbox`` what no browser has done, and wait until it has ended."""
+        self.inbox_waits()
+        for task, state in self.states("inbox").items():
+            if task in INBOX_WAITS and state == "deferred":
+                self.happens(self.inbox_mail(task)["send_id"], task)
+        self.ended("inbox")
+
     def _kill_a_worker(self) -> bool:
         sign = self.folder / "dying"
         self.until("the task runs that is to die", lambda: sign.exists() and sign.read_text())
@@ -147,11 +166,22 @@ class Scene(Processes):
         """A result of a task."""
         return self.airflow.xcom(dag_id, RUN_ID, task_id, key, map_index=map_index)
 
+    def link(self, dag_id: str, task_id: str) -> str | None:
+        """A task's link to its message, as Airflow's UI requests it."""
+        answer: Any = self.airflow.call("GET", f"dags/{dag_id}/dagRuns/{RUN_ID}/taskInstances/{task_id}/links")
+        found: str | None = answer.get("extra_links", answer).get("Fluxomail timeline")
+        return found
+
     # What the sandbox says
 
     def mails(self, to: str) -> list[dict[str, Any]]:
         """All emails to one recipient."""
         return self.sandbox.stored(to=to)[1]
+
+    def inbox_mail(self, task: str) -> dict[str, Any]:
+        """The email that a wait of ``inbox`` waits for."""
+        (mail,) = self.mails(f"{task}-in-the-inbox+never@example.org")
+        return mail
 
     def subjects(self, to: str) -> list[str]:
         """The subjects of all emails to one recipient, in alphabetical order."""
@@ -181,4 +211,5 @@ def environment(sandbox: Sandbox, statsd: Statsd, folder: Path, database: str) -
         "AIRFLOW__EMAIL__EMAIL_CONN_ID": "fluxomail_guarded",
         "ALERTS_SIGN": str(folder / "dying"),
         "ENDINGS_CALLS": str(folder / "calls"),
+        "INBOX_REPORT": sandbox.url + REPORT_PATH,
     }

@@ -33,10 +33,10 @@ def test_a_task_leads_to_its_message_wherever_it_ended(scene: Scene) -> None:
     assert scene.waits_have_ended()
     inbox = f"{scene.sandbox.url}/inbox/{scene.xcom(DAG_ID, 'first')['send_id']}"
     # "plain" ended in the triggerer, which runs no link; "callback" in a worker, and so did "bounced", in red.
-    assert link(scene, "first") == link(scene, "plain") == link(scene, "callback") == inbox
-    assert link(scene, "send") == f"{scene.sandbox.url}/inbox/{scene.xcom(DAG_ID, 'send', 'send_id')}"
-    assert str(link(scene, "bounced")).startswith(f"{scene.sandbox.url}/inbox/")
-    assert link(scene, "note") is None
+    assert scene.link(DAG_ID, "first") == scene.link(DAG_ID, "plain") == scene.link(DAG_ID, "callback") == inbox
+    assert scene.link(DAG_ID, "send") == f"{scene.sandbox.url}/inbox/{scene.xcom(DAG_ID, 'send', 'send_id')}"
+    assert str(scene.link(DAG_ID, "bounced")).startswith(f"{scene.sandbox.url}/inbox/")
+    assert scene.link(DAG_ID, "note") is None
 
 
 def test_outlets_say_which_message_it_was(scene: Scene) -> None:
@@ -55,13 +55,6 @@ def test_a_success_ends_without_a_worker_where_it_can(scene: Scene) -> None:
     assert scene.waits_have_ended()
     assert processes(scene) == {"send": 1, "plain": 1, "callback": 2, "outlet": 2, "bounced": 2, "told": 2}
     assert told(scene, "plain") == {"Waiting for send", "The message was delivered"}
-
-
-def link(scene: Scene, task: str) -> str | None:
-    """The task's link, as Airflow's UI requests it."""
-    answer: Any = scene.airflow.call("GET", f"dags/{DAG_ID}/dagRuns/{RUN_ID}/taskInstances/{task}/links")
-    found: str | None = answer.get("extra_links", answer).get("Fluxomail timeline")
-    return found
 
 
 def processes(scene: Scene) -> dict[str, int]:

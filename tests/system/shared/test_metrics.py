@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.system.airflows import AIRFLOW_2
-from tests.system.shared.scene import DAG_IDS, LIMIT, UNENDING, WAITS, Scene
+from tests.system.shared.scene import DAG_IDS, INBOX_WAITS, LIMIT, UNENDING, WAITS, Scene
 
 pytestmark = pytest.mark.timeout(3 * LIMIT)
 
@@ -24,6 +24,7 @@ def all_have_ended(scene: Scene) -> None:
     """Let everything happen that is to happen."""
     assert scene.a_worker_has_died()
     assert scene.waits_have_ended()
+    scene.inbox_has_ended()
     for dag_id in DAG_IDS:
         if dag_id != UNENDING:
             scene.ended(dag_id)
@@ -55,11 +56,12 @@ def test_errors_and_caps_are_counted(scene: Scene) -> None:
 
 def test_a_triggerer_reports_its_waits(scene: Scene) -> None:
     all_have_ended(scene)
+    waits = len(WAITS) + len(INBOX_WAITS)
     scene.until("nothing waits any longer", lambda: gauge(scene)[-1:] == [0])
-    assert 1 <= max(gauge(scene)) <= len(WAITS)
+    assert 1 <= max(gauge(scene)) <= waits
     assert any(name.startswith("airflow.fluxomail.waits.open.") for name in scene.statsd.names("airflow.fluxomail."))
-    scene.until("all are counted", lambda: counted(scene, "wait.reached") + counted(scene, "wait.failed") >= len(WAITS))
-    assert (counted(scene, "wait.reached"), counted(scene, "wait.failed")) == (len(WAITS) - 1, 1)
+    scene.until("all are counted", lambda: counted(scene, "wait.reached") + counted(scene, "wait.failed") >= waits)
+    assert (counted(scene, "wait.reached"), counted(scene, "wait.failed")) == (waits - 2, 2)
     durations = scene.statsd.values("airflow.fluxomail.wait.duration", "ms")
-    assert len(durations) == len(WAITS)
+    assert len(durations) == waits
     assert all(0 < milliseconds < 1000 * LIMIT for milliseconds in durations)
