@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: Code is left alone; of what is not code, the target of ``[text](target)`` and of ``[label]: target``.
+#: Code is left alone; of other text, the target of ``![text](target)``, ``[text](target)`` and ``[label]: target``.
 _CODE_OR_TARGET: Final = re.compile(
-    r"(?P<code>^```.*?^```|`[^`\n]+`(?!\]\())|(?P<before>\]\(|^\[[^\]\n]+\]:[ ]+)(?P<target>[^)\s]+)",
+    r"(?P<code>^```.*?^```|`[^`\n]+`(?!\]\())|"
+    r"(?P<before>(?P<image>!\[[^\]]*)?\]\(|^\[[^\]\n]+\]:[ ]+)(?P<target>[^)\s]+)",
     re.DOTALL | re.MULTILINE,
 )
 _ABSOLUTE: Final = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
@@ -28,16 +29,17 @@ def relative_links(text: str) -> list[str]:
 
 
 def with_absolute_links(text: str, repository: str, version: str) -> str:
-    """Let relative links lead to the files of a version, by its tag ``v...``.
+    """Let relative links lead to the files of a version, by its tag ``v...``, and images to the files' bytes.
 
     :param repository: such as ``https://github.com/owner/name``; GitLab redirects the same path.
     """
-    base = f"{repository.rstrip('/')}/blob/v{version}/"
+    repository = repository.rstrip("/")
 
     def replaced(match: re.Match[str]) -> str:
         target = match["target"]
         if not target or not is_relative(target):
             return match[0]
-        return f"{match['before']}{base}{target.removeprefix('./')}"
+        view = "raw" if match["image"] else "blob"
+        return f"{match['before']}{repository}/{view}/v{version}/{target.removeprefix('./')}"
 
     return _CODE_OR_TARGET.sub(replaced, text)

@@ -15,12 +15,15 @@ from scripts.readme import relative_links, with_absolute_links
 ROOT = Path(__file__).parent.parent.parent
 REPOSITORY = "https://example.org/owner/name"
 AT_TAG = f"{REPOSITORY}/blob/v1.2.3"
+RAW = f"{REPOSITORY}/raw/v1.2.3"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('![a](./docs/a.md#part "title")', f'![a]({AT_TAG}/docs/a.md#part "title")'),
+        ('[a](./docs/a.md#part "title")', f'[a]({AT_TAG}/docs/a.md#part "title")'),
+        ("![a\nb](docs/a.png) [c](d)", f"![a\nb]({RAW}/docs/a.png) [c]({AT_TAG}/d)"),
+        ("[![a](docs/a.png)](docs/a.md)", f"[![a]({RAW}/docs/a.png)]({AT_TAG}/docs/a.md)"),
         ("[`a`](docs/a.md)", f"[`a`]({AT_TAG}/docs/a.md)"),
         ("see [a]\n\n[a]: docs/a.md\n", f"see [a]\n\n[a]: {AT_TAG}/docs/a.md\n"),
         ("[a](https://example.com/a)", "[a](https://example.com/a)"),
