@@ -120,26 +120,23 @@ class FluxomailClient(BaseClient):
         import requests
         import urllib3.exceptions
 
-        from airflow_provider_fluxomail.client.read_deadline import ResponseTooLargeError
+        from airflow_provider_fluxomail.client import read_deadline
 
         settings, url = self.settings, self.settings.url(request.path)
         session = self._session
         try:
-            prepared = requests.Request(
-                request.method,
-                url,
-                headers=wire.request_headers(settings, request),
-                data=request.content,
-            ).prepare()
+            prepared = read_deadline.prepared(
+                request.method, url, wire.request_headers(settings, request), request.content
+            )
             with session.send(prepared, timeout=settings.timeout, allow_redirects=False, stream=True) as response:
                 # read1 returns what has arrived: a body that trickles in would hold read() past any timeout.
                 chunks = iter(functools.partial(response.raw.read1, 65536, decode_content=False), b"")
                 return Response(
                     status=response.status_code,
-                    headers={name.lower(): value for name, value in response.headers.items()},
+                    headers={name.lower(): value for name, value in response.raw.headers.items()},
                     content=b"".join(chunks),
                 )
-        except ResponseTooLargeError:
+        except read_deadline.ResponseTooLargeError:
             raise wire.too_large(request) from None
         except (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError) as error:
             raise wire.unusable_connection(error) from None
