@@ -91,14 +91,24 @@ class FluxomailClient(BaseClient):
         self.close()
 
     def _make(self, call: Call, max_attempts: int | None) -> Any:
-        from tenacity import Retrying
-
         def attempt() -> Any:
             response = self.exchange(call.request)
             self._received(response)
             return call.read(call.request, response, self.settings)
 
-        return Retrying(**self._retry_options(call, max_attempts))(attempt)
+        try:
+            return attempt()
+        except FluxomailError as error:
+            first = [error]
+        # Only now: its bookkeeping for one attempt takes as long as all else that is done here.
+        from tenacity import Retrying
+
+        def again() -> Any:
+            if first:
+                raise first.pop()
+            return attempt()
+
+        return Retrying(**self._retry_options(call, max_attempts))(again)
 
     @functools.cached_property
     def _session(self) -> requests.Session:
