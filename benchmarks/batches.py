@@ -26,7 +26,7 @@ CAPPED: Final = 1_200
 CAP: Final = 600
 """Requests a minute."""
 MANY: Final = 10_000
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 AT_ONCE: Final = 16
 """Messages on their way at once, of both."""
 
