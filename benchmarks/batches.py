@@ -26,7 +26,7 @@ CAPPED: Final = 1_200
 CAP: Final = 600
 """Requests a minute."""
 MANY: Final = 10_000
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 AT_ONCE: Final = 16
 """Messages on their way at once, of both."""
 
@@ -75,8 +75,8 @@ def bench() -> list[Row]:
         seconds.append((own[1], peer[1]))
     (rate, peer_rate), (cpu, peer_cpu) = median_round(rates), median_round(seconds)
     return [
-        Row(case, f"sends/s, {AT_ONCE} at once", rate, peer_rate, "ratio >= 0.8", rate >= 0.8 * peer_rate),
-        Row(case, "CPU s of the sending process", cpu, peer_cpu),
+        Row(case, f"sends/s, {AT_ONCE} at once", rate, peer_rate, "ratio >= 1", rate >= peer_rate),
+        Row(case, "CPU s of the sending process", cpu, peer_cpu, "ratio <= 1", cpu <= peer_cpu),
     ]
 
 

@@ -116,8 +116,8 @@ class BaseClient:
             error.ambiguous = any(failure.ambiguous for failure in [*failures, error])
             observer.not_sent(error)
             raise
-        own_replay = sent.reused and any(failure.ambiguous for failure in failures)
-        sent = dataclasses.replace(sent, own_replay=own_replay)
+        if sent.reused and any(failure.ambiguous for failure in failures):
+            sent = dataclasses.replace(sent, own_replay=True)
         observer.sent(sent)
         return sent
 

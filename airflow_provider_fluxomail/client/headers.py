@@ -42,15 +42,18 @@ def rate_limit(headers: Headers) -> RateLimit:
     A reset in milliseconds is understood. One further away than its window is wrong, and counts as a whole window.
     """
     limit, remaining = (_number(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
-    reset, clock = _number(headers.get("x-ratelimit-reset")), server_time(headers)
+    reset = _number(headers.get("x-ratelimit-reset"))
+    reset_after = None
     if reset is not None:
+        clock = server_time(headers)
         # The server's clock has whole seconds.
         reset = min(reset / 1000 if reset >= 1e11 else reset, clock + WINDOW + 1)
+        reset_after = max(0.0, reset - clock)
     return RateLimit(
         limit=int(limit) if limit is not None else None,
         remaining=int(remaining) if remaining is not None else None,
         reset=reset,
-        reset_after=max(0.0, reset - clock) if reset is not None else None,
+        reset_after=reset_after,
     )
 
 
@@ -108,8 +111,10 @@ def redirect_host(headers: Headers) -> str | None:
 
 
 def _number(value: str | None) -> float | None:
+    if not value:
+        return None
     try:
-        number = float(value or "")
+        number = float(value)
     except ValueError:
         return None
     return number if math.isfinite(number) and number >= 0 else None

@@ -35,6 +35,7 @@ MAX_ATTACHMENT_BYTES: Final = 10 * 1024 * 1024
 _WIRE_FIELDS = frozenset(
     {"to", "subject", "content", "htmlContent", "cc", "bcc", "attachments", "policyKey", "idempotencyKey"}
 )
+_REQUIRED: Final = object()
 _HEADER_FIELDS = frozenset({"fromEmail", "fromName", "replyTo", "identityId", "headers"})
 
 
@@ -124,7 +125,10 @@ class EmailMessage:
     def __post_init__(self) -> None:
         put = object.__setattr__
         for name, check in _CHECKS.items():
-            put(self, name, check(getattr(self, name)))
+            value = getattr(self, name)
+            # Most messages leave most fields out: these have their default, which the class has too.
+            if value is not getattr(EmailMessage, name, _REQUIRED):
+                put(self, name, check(value))
         check_bodies(self.content, self.html_content)
         content = self.content or text_from_html(self.html_content or "")
         if not content:

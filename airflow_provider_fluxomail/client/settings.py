@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import logging
 import math
@@ -167,12 +168,16 @@ class TestServer:
 
         :raises FluxomailValidationError: it is wrong. No request is made then.
         """
-        named = (os.environ.get(TEST_SERVER_VARIABLE) or kept_test_server).split()
-        if not named:
-            return None
+        # Looked up for each request, so that a test can set it at any time; read again only if it has changed.
+        named = os.environ.get(TEST_SERVER_VARIABLE) or kept_test_server
+        return cls._parse(named) if named.strip() else None
+
+    @classmethod
+    @functools.lru_cache(maxsize=1)
+    def _parse(cls, named: str) -> TestServer:
         urls: list[str] = []
         keys: list[str] = []
-        for url in named:
+        for url in named.split():
             scheme, _, rest = url.rpartition("://")
             key, _, address = rest.rpartition("@")
             try:

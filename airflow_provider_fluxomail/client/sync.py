@@ -91,14 +91,24 @@ class FluxomailClient(BaseClient):
         self.close()
 
     def _make(self, call: Call, max_attempts: int | None) -> Any:
-        from tenacity import Retrying
-
         def attempt() -> Any:
             response = self.exchange(call.request)
             self._received(response)
             return call.read(call.request, response, self.settings)
 
-        return Retrying(**self._retry_options(call, max_attempts))(attempt)
+        try:
+            return attempt()
+        except FluxomailError as error:
+            first = [error]
+        # Only now: its bookkeeping for one attempt takes as long as all else that is done here.
+        from tenacity import Retrying
+
+        def again() -> Any:
+            if first:
+                raise first.pop()
+            return attempt()
+
+        return Retrying(**self._retry_options(call, max_attempts))(again)
 
     @functools.cached_property
     def _session(self) -> requests.Session:
@@ -120,26 +130,23 @@ class FluxomailClient(BaseClient):
         import requests
         import urllib3.exceptions
 
-        from airflow_provider_fluxomail.client.read_deadline import ResponseTooLargeError
+        from airflow_provider_fluxomail.client import read_deadline
 
         settings, url = self.settings, self.settings.url(request.path)
         session = self._session
         try:
-            prepared = requests.Request(
-                request.method,
-                url,
-                headers=wire.request_headers(settings, request),
-                data=request.content,
-            ).prepare()
+            prepared = read_deadline.prepared(
+                request.method, url, wire.request_headers(settings, request), request.content
+            )
             with session.send(prepared, timeout=settings.timeout, allow_redirects=False, stream=True) as response:
                 # read1 returns what has arrived: a body that trickles in would hold read() past any timeout.
                 chunks = iter(functools.partial(response.raw.read1, 65536, decode_content=False), b"")
                 return Response(
                     status=response.status_code,
-                    headers={name.lower(): value for name, value in response.headers.items()},
+                    headers={name.lower(): value for name, value in response.raw.headers.items()},
                     content=b"".join(chunks),
                 )
-        except ResponseTooLargeError:
+        except read_deadline.ResponseTooLargeError:
             raise wire.too_large(request) from None
         except (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError) as error:
             raise wire.unusable_connection(error) from None

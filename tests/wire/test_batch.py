@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,28 @@ def test_an_unexpected_error_of_one_message_is_that_ones(
     sandbox.assert_sent(7)
     assert run(people(8), ctx={"try_number": 2}).kind == "success"
     sandbox.assert_sent(8)
+
+
+def test_what_ends_a_thread_ends_the_batch(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as an exit that a library calls while it sends: nothing waits for that thread's message."""
+
+    def send(message: Any, *arguments: Any) -> Any:
+        if message.to == "p3@example.org":
+            raise SystemExit("in the thread")
+        return send_once(message, *arguments)
+
+    monkeypatch.setattr(sender, "send_once", send)
+    one = batch(sandbox, people(200), SandboxTime(sandbox))
+    deadline = threading.Timer(20, one.stop)
+    deadline.start()
+    with pytest.raises(SystemExit, match="in the thread"):
+        one.run()
+    deadline.cancel()
+    assert 3 <= len(sandbox.messages()) < 100
+    for thread in threading.enumerate():
+        if thread.name.startswith("fluxomail-batch"):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_a_row_that_cannot_be_checked_is_named(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

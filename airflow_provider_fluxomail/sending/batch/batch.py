@@ -5,9 +5,9 @@ Only the thread that runs the batch reads rows, waits, writes and decides; the o
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -65,9 +65,11 @@ class Batch:
         self._sleep = sleep
         self._pacer = Pacer(clock=clock)
         self._sender = Sender(settings, self._pacer)
-        self._flights: dict[concurrent.futures.Future[MessageOutcome], Flight] = {}
-        # Those of them that are done: checking each one would take as long as everything else here.
-        self._landed: queue.SimpleQueue[concurrent.futures.Future[MessageOutcome]] = queue.SimpleQueue()
+        # Not an executor: its futures would take as much time as everything else here.
+        self._threads: list[threading.Thread] = []
+        self._ready: queue.SimpleQueue[Flight | None] = queue.SimpleQueue()
+        self._landed: queue.SimpleQueue[tuple[Flight, MessageOutcome | BaseException]] = queue.SimpleQueue()
+        self._in_flight = 0
 
     def stop(self) -> None:
         """Make :meth:`run` end soon. May be called from anywhere, a signal handler too."""
@@ -83,10 +85,9 @@ class Batch:
         """
         outcomes = self.outcomes
         outcomes.begin(self._rows.check(), self._identify)
-        pool = concurrent.futures.ThreadPoolExecutor(self._concurrency, "fluxomail-batch")
         with outcomes.report:
             try:
-                self._send_all(pool)
+                self._send_all()
                 self._collect()
             except FluxomailError as error:
                 outcomes.fail(error)
@@ -99,14 +100,15 @@ class Batch:
                     outcomes.save(ended=True)
                 raise
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for _ in self._threads:
+                    self._ready.put(None)
                 self._sender.close()
             outcomes.save(ended=True)
         if self._sender.redirected:
             self._observer.redirected(self._sender.redirected)
         return outcomes.conclude()
 
-    def _send_all(self, pool: concurrent.futures.ThreadPoolExecutor) -> None:
+    def _send_all(self) -> None:
         for position, row in enumerate(self._rows_again()):
             flight = Flight(position, row, self._identify(row))
             if not self.outcomes.wants(flight):
@@ -115,9 +117,22 @@ class Batch:
                 return
             self.outcomes.start(flight)
             self._pacer.started()
-            future = pool.submit(self._sender.send, flight)
-            self._flights[future] = flight
-            future.add_done_callback(self._landed.put)
+            self._in_flight += 1
+            if self._in_flight > len(self._threads):
+                thread = threading.Thread(target=self._work, name=f"fluxomail-batch-{len(self._threads)}")
+                self._threads.append(thread)
+                thread.start()
+            self._ready.put(flight)
+
+    def _work(self) -> None:
+        """Send what is ready, in a thread of its own."""
+        while (flight := self._ready.get()) is not None:
+            outcome: MessageOutcome | BaseException
+            try:
+                outcome = self._sender.send(flight)
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread of the batch
+                outcome = error
+            self._landed.put((flight, outcome))
 
     def _rows_again(self) -> Iterator[Row]:
         """Read the rows, which were valid, once more. Some may be sent already, so no error is permanent here."""
@@ -141,8 +156,8 @@ class Batch:
                 self.outcomes.fail_unfinished()
             if self.outcomes.ended:
                 return False
-            delay = self._pacer.delay(len(self._flights))
-            if delay is None or len(self._flights) >= self._concurrency:
+            delay = self._pacer.delay(self._in_flight)
+            if delay is None or self._in_flight >= self._concurrency:
                 self._take_landed(1.0)
             elif delay == 0:
                 if held:
@@ -160,36 +175,42 @@ class Batch:
 
     def _pause(self, seconds: float) -> None:
         # In pieces: a signal does not interrupt a sleep.
-        if self._flights:
+        if self._in_flight:
             self._take_landed(min(seconds, 1.0))
         else:
             self._sleep(min(seconds, 1.0))
             self.outcomes.tick()
 
     def _collect(self) -> None:
-        while self._flights:
+        while self._in_flight:
             self._take_landed(1.0)
 
     def _take_landed(self, seconds: float) -> None:
         """Take the outcomes that are available; if there are none yet, wait up to ``seconds`` for the first."""
-        if self._flights and self._sender.ended.is_set():
+        if self._in_flight and self._sender.ended.is_set():
             self._abandon()
             return
-        with contextlib.suppress(queue.Empty):
-            while self._flights:
-                future = self._landed.get(timeout=seconds) if seconds else self._landed.get_nowait()
-                seconds = 0.0
-                flight = self._flights.pop(future)
-                if not future.cancelled():
-                    self.outcomes.settle(flight, future.result())
+        while self._in_flight and self._settle_next(seconds):
+            seconds = 0.0
         self.outcomes.tick()
+
+    def _settle_next(self, seconds: float) -> bool:
+        """Settle the next message that has an outcome; return ``False`` if there is none within ``seconds``."""
+        try:
+            flight, outcome = self._landed.get(timeout=seconds) if seconds > 0 else self._landed.get_nowait()
+        except queue.Empty:
+            return False
+        self._in_flight -= 1
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self.outcomes.settle(flight, outcome)
+        return True
 
     def _abandon(self) -> None:
         """Wait briefly for outstanding responses. The rest stays pending, so that a later try requests it again."""
-        concurrent.futures.wait(self._flights, timeout=_GRACE)
-        flights, self._flights = self._flights, {}
-        for future, flight in flights.items():
-            if future.done() and not future.cancelled():
-                self.outcomes.settle(flight, future.result())
-            else:
-                self.outcomes.fail_unfinished()
+        until = time.monotonic() + _GRACE
+        while self._in_flight and self._settle_next(max(0.0, until - time.monotonic())):
+            pass
+        if self._in_flight:
+            self._in_flight = 0
+            self.outcomes.fail_unfinished()
