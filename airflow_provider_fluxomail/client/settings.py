@@ -169,8 +169,8 @@ class TestServer:
         :raises FluxomailValidationError: it is wrong. No request is made then.
         """
         # Looked up for each request, so that a test can set it at any time; read again only if it has changed.
-        named = os.environ.get(TEST_SERVER_VARIABLE) or kept_test_server
-        return cls._parse(named) if named.strip() else None
+        named = os.environ.get(TEST_SERVER_VARIABLE, "").strip() or kept_test_server
+        return cls._parse(named) if named else None
 
     @classmethod
     @functools.lru_cache(maxsize=1)
