@@ -18,6 +18,7 @@ from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
 from airflow_provider_fluxomail.client.watching.watcher import Watcher
 from benchmarks.protocol import Task
 from benchmarks.report import Row, at_most
+from benchmarks.server import BUSY_SENDS
 from benchmarks.waits import CAP, KEY, Figures, Server, Waiting, measure, server
 
 FEW: Final = (1, 5, 25)
@@ -67,7 +68,7 @@ def bench_busy() -> list[Row]:
 
     def run(count: int, environment: dict[str, str]) -> Figures:
         with server() as one:
-            one.make_sends(100, name="busy")
+            one.make_sends(BUSY_SENDS, name="busy")
             sends = one.make_sends(count)
             one.make_busy(BUSY_RATE)
             return measure(
