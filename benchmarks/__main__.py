@@ -23,6 +23,10 @@ CASES: Final[dict[str, str]] = {
     "waits-1000": "benchmarks.waits:bench_1000",
     "waits-10000": "benchmarks.waits:bench_10000",
     "waits-timeline": "benchmarks.waits:bench_timeline",
+    "waits-few": "benchmarks.following:bench_few",
+    "waits-busy": "benchmarks.following:bench_busy",
+    "waits-keys": "benchmarks.following:bench_keys",
+    "waits-triggerers": "benchmarks.following:bench_triggerers",
     "shared-stream": "benchmarks.waits:bench_shared_stream",
     "airflow-200": "benchmarks.airflow:bench",
 }

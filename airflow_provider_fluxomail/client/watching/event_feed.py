@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.errors import (
+    FluxomailError,
     FluxomailNotFoundError,
     FluxomailRateLimitError,
     FluxomailRequestError,
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 #: A stream that stayed open for this long, in seconds, resets the count of failures. Receiving an event does not: a
 #: stream may close after each event.
 _STABLE_AFTER: Final = 10.0
+#: The first polls wait for the stream for this long, in seconds: once it is up, they need not be repeated. A proxy may
+#: hold its response back for ever.
+_OPENING: Final = 3.0
 #: Events that arrive close together are collected for this long, in seconds, and read in one go.
 _COLLECT_FOR: Final = 0.1
 #: Errors by which a server may refuse an event id or a filter that it does not know.
@@ -47,12 +51,15 @@ class FeedTiming:
     :param overlap: how far before a break the list is read again: events become visible with a delay.
     :param backoff: longest wait between two attempts to open the stream.
     :param gap_pages: most pages of the list that are read to close one gap.
+    :param most_refusals: so many times in a row the stream may be refused by a rate limit, or closed within ten
+        seconds, before that counts as an error: another client of the key may have its place. ``None``: any number.
     """
 
     silence: float = 45.0
     overlap: float = 10.0
     backoff: float = 30.0
     gap_pages: int = 50
+    most_refusals: int | None = None
 
 
 class EventFeed:
@@ -83,6 +90,8 @@ class EventFeed:
         self._timing = timing or FeedTiming()
         self._last_id: str | None = None
         self._failures = 0
+        # How often in a row the stream was refused by a rate limit, or closed soon.
+        self._refusals = 0
         #: Every event up to this time has been received. Milliseconds of Fluxomail's clock.
         self.reached_ms = since_ms
         #: Whether a stream is open and nothing is missing before it.
@@ -91,12 +100,15 @@ class EventFeed:
         self.generation = 0
         #: Fluxomail's clock minus this machine's, seconds.
         self.clock_offset = 0.0
+        #: How many events the streams have carried.
+        self.streamed = 0
 
     async def run(self) -> None:
         """Read events until cancelled, across outages of any length; raise permanent errors (401, 402, 403...)."""
         while True:
             began = time.monotonic()
-            retry_after = 0.0
+            error: FluxomailError | None = None
+            refused = True
             try:
                 await self._follow()
             except Exception as failure:
@@ -105,25 +117,33 @@ class EventFeed:
                     continue
                 if error.permanent:
                     raise
-                retry_after = error.retry_after or 0.0
+                refused = self.live
                 if isinstance(error, FluxomailRateLimitError):
-                    self._turns.hold(retry_after)
+                    refused = True
+                    self._turns.hold(error.retry_after or 0.0)
                 log.info("The event stream is interrupted: %s", error)
             finally:
                 self._set_live(live=False)
-            self._failures = 0 if time.monotonic() - began >= _STABLE_AFTER else self._failures + 1
+            stable = time.monotonic() - began >= _STABLE_AFTER
+            self._failures = 0 if stable else self._failures + 1
+            self._refusals = self._refusals + 1 if refused and not stable else 0
+            if self._timing.most_refusals is not None and self._refusals > self._timing.most_refusals:
+                reason = error or "the server closes it"
+                raise FluxomailError(f"the stream was refused {self._refusals} times in a row: {reason}")
             backoff = Backoff(first=0.5, longest=self._timing.backoff, jitter=0.8)
-            await asyncio.sleep(backoff.seconds(self._failures, at_least=retry_after))
+            await asyncio.sleep(backoff.seconds(self._failures, at_least=error.retry_after if error else 0.0))
 
-    async def read_back(self, since_ms: int, pages: int) -> int:
+    async def read_back(self, since_ms: int, pages: int, *, partly: bool = True) -> int:
         """Receive the events of the list since a given time, newest first, from at most ``pages`` pages.
 
+        :param partly: read as much as ``pages`` allows. If not, stop once it shows that far more would be needed.
         :return: the time since which everything was read: ``since_ms``, or later if there are more pages.
         """
         cursor: str | None = None
         seen: set[str] = set()
         reached = 0
-        for _ in range(pages):
+        span_ms = self.server_ms(time.time()) - since_ms
+        for number in range(1, pages + 1):
             async with self._turns.turn():
                 page = await self.client.list_events(self._wanted, since_ms=since_ms, cursor=cursor, max_attempts=1)
             self._receive(page.events)
@@ -134,12 +154,14 @@ class EventFeed:
             seen.add(page.cursor)
             cursor = page.cursor
             reached = min(times, default=reached)
+            if not partly and number * span_ms > 2 * pages * (since_ms + span_ms - reached):
+                break
         return max(reached, since_ms)
 
     async def _follow(self) -> None:
         """Open the stream, read from the list what came before it, then read the stream."""
         async with contextlib.AsyncExitStack() as until_closed:
-            async with self._turns.turn():
+            async with self._turns.turn(at_most=_OPENING):
                 opening = self.client.stream_events(self._wanted, since=self._last_id, silence=self._timing.silence)
                 stream = await until_closed.enter_async_context(opening)
             await self._close_gap(stream)
@@ -148,6 +170,7 @@ class EventFeed:
                 async for events in stream:
                     self.reached_ms = max(self.reached_ms or 0, self.server_ms(time.time()))
                     if events:
+                        self.streamed += len(events)
                         self._receive(events)
                         # Events that arrive during a pause are read in one go: waking up costs more than an event. No
                         # second pause right after it, because each iteration reads only one chunk.
