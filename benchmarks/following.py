@@ -161,7 +161,7 @@ async def _watch(server: Server, sends: list[str]) -> list[float]:
     async def wait(number: int) -> None:
         now = time.time()
         one = Wait(sends[number], started=now, deadline=now + 3600.0, seen=now)
-        outcome = await watchers[number % TRIGGERERS].watch(one, interval=30.0, log=lambda level, text: None)
+        outcome = await watchers[number % TRIGGERERS].watch(one, interval=30.0, log=lambda *_: None)
         if outcome.status == "reached":
             ended[one.send_id] = time.time()
 

@@ -80,7 +80,7 @@ async def test_a_stream_that_is_held_back_does_not_hold_the_polls(sandbox: Sandb
     for send_id in sent:
         mail.event("delivered", send_id)
     began = now()
-    async with watching(sandbox, key="capped" if capped else None, timeout=30) as waits:
+    async with watching(sandbox, key="capped" if capped else None, request_timeout=30) as waits:
         waits.start(sent, ago=None, interval=1)
         assert await waits.all_ended() == dict.fromkeys(sent, "reached")
         assert now() - began < 20

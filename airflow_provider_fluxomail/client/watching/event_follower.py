@@ -34,7 +34,7 @@ CLOCK_MARGIN: Final = 30.0
 #: The list is not read further back than this: polling a timeline takes only one request. Seconds.
 LONGEST_BACK: Final = 3600.0
 #: One page of the list may be read for this many joining waits; fewer are polled. A page takes one request, as a poll
-#: does, and up to 43 KB instead of 1 KB.
+#: does, and up to 30 KB instead of 1 KB.
 WAITS_PER_PAGE: Final = 5
 
 
