@@ -25,6 +25,7 @@ CASES: Final[dict[str, str]] = {
     "waits-timeline": "benchmarks.waits:bench_timeline",
     "shared-stream": "benchmarks.waits:bench_shared_stream",
     "airflow-200": "benchmarks.airflow:bench",
+    "scale": "benchmarks.scale:bench",
 }
 
 
