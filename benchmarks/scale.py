@@ -14,8 +14,6 @@ from rich.table import Table
 from airflow_provider_fluxomail.client.watching.recent_events import KEEP_EVENTS
 from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
 from benchmarks.report import Row, at_least, at_most
-
-
 from tests.support.paced_senders import together
 
 BYTES_OF_AN_EVENT: Final = 430
