@@ -29,6 +29,7 @@ CASES: Final[dict[str, str]] = {
     "waits-triggerers": "benchmarks.following:bench_triggerers",
     "shared-stream": "benchmarks.waits:bench_shared_stream",
     "airflow-200": "benchmarks.airflow:bench",
+    "scale": "benchmarks.scale:bench",
 }
 
 
