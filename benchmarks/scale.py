@@ -16,8 +16,8 @@ from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
 from benchmarks.report import Row, at_least, at_most
 from tests.support.paced_senders import together
 
-BYTES_OF_AN_EVENT: Final = 430
-CPU_OF_AN_EVENT: Final = 20e-6
+BYTES_OF_AN_EVENT: Final = 300
+CPU_OF_AN_EVENT: Final = 40e-6
 """Seconds: what ``waits-busy`` measures, as is the size."""
 CPU_OF_A_WAIT: Final = 4e-3
 """Seconds to start and end its trigger: 3 ms of Airflow's, 1 ms of this package's (docs/operate/operations.md)."""
