@@ -22,7 +22,7 @@ from .test_openapi import SEND, TIMELINE, provoke
 if TYPE_CHECKING:
     import httpx
 
-ELSEWHERE = ("stream_", "list_", "events_")
+ELSEWHERE = ("stream_", "list_", "events_", "streams_")
 """Switches of ``test_events`` and ``test_stream``."""
 
 
