@@ -219,7 +219,7 @@ class _Adapter(HTTPAdapter):
         self._pools: dict[object, Any] = {}
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        """Return the pool of a server. requests looks for it with the whole URL, and at the file of certificates."""
+        """Return the pool of a server. requests finds it with the whole URL, and checks the certificates each time."""
         key = (*urlsplit(request.url)[:2], verify, *(proxies or {}).items())
         pool = self._pools.get(key)
         if pool is None:

@@ -17,7 +17,7 @@ from airflow_provider_fluxomail.sandbox.inbox.pages import EVENT_STREAM
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 
 MAX_VIEWERS: Final = 100
-"""Pages that are told of changes at the same time; further ones have to be loaded again by hand."""
+"""Pages that receive changes at the same time; others must be reloaded by hand."""
 
 _RETRY_MS: Final = 1000
 _GAP: Final = 0.25
