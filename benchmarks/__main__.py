@@ -25,6 +25,8 @@ CASES: Final[dict[str, str]] = {
     "waits-timeline": "benchmarks.waits:bench_timeline",
     "shared-stream": "benchmarks.waits:bench_shared_stream",
     "airflow-200": "benchmarks.airflow:bench",
+    "latency": "benchmarks.latency:bench",
+    "early-resumes": "benchmarks.early_resumes:bench",
 }
 
 

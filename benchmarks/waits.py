@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -43,6 +44,7 @@ POLL_SHARE: Final = 0.5
 _SHARED: Final = "benchmarks.shared_stream"
 _KEY: Final = "fm_waits"
 _CONNECTIONS: Final = 8
+_PAGE: Final = 1_000
 _READY_SECONDS: Final = 120.0
 
 
@@ -72,6 +74,7 @@ class Server:
     def __init__(self, port: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        self._made = 0
 
     def control(self, path: str, **fields: Any) -> None:
         """Make one control call."""
@@ -88,20 +91,35 @@ class Server:
 
     def make_sends(self, count: int) -> list[str]:
         """Make this many sends with a key of their own, and return their ids."""
-        return asyncio.run(self._make_sends(count))
+        self._made += 1
+        return asyncio.run(self._make_sends(count, f"wait-{self._made}"))
 
-    async def _make_sends(self, count: int) -> list[str]:
+    async def _make_sends(self, count: int, name: str) -> list[str]:
         body = {"to": "ops@example.org", "subject": "Nightly load finished", "content": "Loaded 20 rows."}
         sends: list[str] = []
 
         async def connection(start: int) -> None:
             async with _Connection(self.port) as server:
                 for number in range(start, count, _CONNECTIONS):
-                    answer = await server.post("/api/v1/emails/send", body | {"idempotencyKey": f"wait-{number}"})
+                    answer = await server.post("/api/v1/emails/send", body | {"idempotencyKey": f"{name}-{number}"})
                     sends.append(answer["sendId"])
 
         await asyncio.gather(*(connection(start) for start in range(_CONNECTIONS)))
         return sends
+
+    def delivered_at(self, sends: list[str]) -> dict[str, float]:
+        """When each of these sends was delivered, by its timeline."""
+        found: dict[str, float] = {}
+        for offset in itertools.count(0, _PAGE):
+            query = {"limit": _PAGE, "offset": offset}
+            page = httpx.get(f"{self.url}/_sandbox/messages", params=query, trust_env=False).json()["messages"]
+            for message in page:
+                events = {event["type"]: event["at"] for event in message["events"]}
+                if message["send_id"] in sends:
+                    found[message["send_id"]] = events["delivered"]
+            if len(page) < _PAGE:
+                return found
+        raise AssertionError
 
     async def deliver(self, sends: list[str], seconds: float) -> dict[str, float]:
         """Deliver the sends in random order, evenly over this many seconds, and return when each was requested."""

@@ -205,6 +205,16 @@ def defer(
     task.defer(trigger=trigger, method_name=task.execute_complete.__name__, timeout=timeout)
 
 
+def hold_in_worker(task: FluxomailSendOperator | FluxomailDeliverySensor) -> float:
+    """Return for how many seconds a task polls in its worker before it defers.
+
+    Longer if a success after the deferral resumes in a worker: that takes another process, at least 8 s later.
+    """
+    if task.defer_at_once:
+        return 0.0
+    return timing().short_hold if can_end_in_triggerer(task) else timing().worker_polls[-1]
+
+
 def can_end_in_triggerer(task: BaseOperator) -> bool:
     """Return whether a success needs no worker, which would start a process only to return the result.
 

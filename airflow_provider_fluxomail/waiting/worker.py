@@ -56,10 +56,13 @@ class WorkerWait:
         within = self.wait.poll_seconds(now())
         return self._hook.get_timeline(self.wait.send_id, max_attempts=1, within=within)
 
-    def poll_until_ended(self, interval: float, *, deferrable: bool) -> WaitOutcome | None:
-        """Poll until the wait ends. A deferrable one polls a few times, then returns ``None``: it is time to defer."""
+    def poll_until_ended(self, interval: float, *, hold: float | None) -> WaitOutcome | None:
+        """Poll until the wait ends.
+
+        :param hold: seconds for which a task that can defer polls; then this returns ``None``: it is time to defer.
+        """
         wait = self.wait
-        polls = timing().worker_polls if deferrable else ()
+        polls = () if hold is None else tuple(poll for poll in timing().worker_polls if poll <= hold)
         until = now() + polls[-1] if polls else wait.deadline
         gaps = iter(b - a for a, b in itertools.pairwise(polls)) if polls else itertools.repeat(interval)
         while True:
