@@ -26,6 +26,7 @@ CASES: Final[dict[str, str]] = {
     "shared-stream": "benchmarks.waits:bench_shared_stream",
     "airflow-200": "benchmarks.airflow:bench",
     "latency": "benchmarks.latency:bench",
+    "first-seconds": "benchmarks.first_seconds:bench",
     "early-resumes": "benchmarks.early_resumes:bench",
 }
 

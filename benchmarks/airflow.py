@@ -38,6 +38,7 @@ _REST_SECONDS: Final = 15.0
 #: The deliveries of one run are spread over this many seconds.
 _SPREAD_SECONDS: Final = 10.0
 _PATIENCE: Final = 600.0
+_TASK_ID: Final = "wait"
 
 
 class Airflow:
@@ -47,21 +48,28 @@ class Airflow:
         self.runner = runner
         self.server = server
 
-    def until(self, what: str, dag_id: str, run_id: str, happened: Callable[[list[dict[str, Any]]], bool]) -> None:
-        """Wait until something is true of the waits of a run."""
+    def until(
+        self,
+        what: str,
+        dag_id: str,
+        run_id: str,
+        happened: Callable[[list[dict[str, Any]]], bool],
+        task_id: str | None = _TASK_ID,
+    ) -> None:
+        """Wait until something is true of a run's task instances, see :meth:`tasks`."""
         deadline = time.monotonic() + _PATIENCE
-        while not happened(rows := self.waits(dag_id, run_id)):
+        while not happened(rows := self.tasks(dag_id, run_id, task_id)):
             self.runner.check()
             if time.monotonic() > deadline:
                 states = dict(collections.Counter(row["state"] for row in rows))
                 raise RuntimeError(f"{dag_id}: not within {_PATIENCE:g} s: {what}; {states}")
             time.sleep(0.5)
 
-    def waits(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The task instances of a run's waits, by map index."""
+    def tasks(self, dag_id: str, run_id: str, task_id: str | None = _TASK_ID) -> list[dict[str, Any]]:
+        """The task instances of a run by map index, of all its tasks or of one; by default of its waits."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         rows = self.runner.call("GET", path, params={"limit": 1000})["task_instances"]
-        return sorted((row for row in rows if row["task_id"] == "wait"), key=lambda row: int(row["map_index"]))
+        return sorted((row for row in rows if task_id in (row["task_id"], None)), key=lambda row: int(row["map_index"]))
 
     def until_deferred(self, dag_id: str, run_id: str, count: int) -> None:
         """Wait until all waits of a run are deferred, and a triggerer has them."""
@@ -77,7 +85,7 @@ class Airflow:
         self.until(
             "all have ended", dag_id, run_id, lambda rows: {row["state"] for row in rows if rows} <= FINAL_STATES
         )
-        rows = self.waits(dag_id, run_id)
+        rows = self.tasks(dag_id, run_id)
         if wrong := {row["state"] for row in rows} - {"success"}:
             raise RuntimeError(f"waits of {dag_id} ended with {wrong}")
         return rows

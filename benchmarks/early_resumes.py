@@ -58,7 +58,7 @@ def measure(airflow: Airflow, seconds: float, count: int = TASKS) -> Resumes:
         run_id,
         lambda rows: len(rows) == count and {row["state"] for row in rows} <= FINAL_STATES,
     )
-    states = collections.Counter(row["state"] for row in airflow.waits(DAG_ID, run_id))
+    states = collections.Counter(row["state"] for row in airflow.tasks(DAG_ID, run_id))
     found = Resumes(seconds, count - states["success"], sorted(_late(airflow, run_id)))
     late = ", ".join(f"{sum(one > limit for one in found.late)} > {limit} s" for limit in (1, 2, 4, 6, 8))
     print(f"    after {seconds:g} s: {found.killed} of {count} killed; reported late: {late}", file=sys.stderr)
