@@ -50,6 +50,6 @@ class Observer:
     def watching(self, watcher: object, waits: int, *, by_events: bool) -> None:
         """Called when the number of waits of a watcher changes, or how they are served.
 
-        :param waits: 0: the watcher has ended.
+        :param waits: 0: the watcher has ended, or keeps the stream for the next wait.
         :param by_events: whether they follow the event stream.
         """

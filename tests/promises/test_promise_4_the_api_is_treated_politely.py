@@ -37,7 +37,7 @@ from tests.support import (
 )
 from tests.support.running import Run, context, fire
 from tests.support.timing import wait_timing
-from tests.support.watching import Mail, lists, reads, send, streams, timing, until, watching
+from tests.support.watching import Mail, lists, reads, send, streams, until, watching
 from tests.support.ways import ATTEMPTS, FACES, LONG, MESSAGE, TRANSPORTS, Way, check_sent, deferring
 from tests.wire.conftest import Transport
 
@@ -386,7 +386,7 @@ async def test_promise_4_reads_stay_within_the_share(sandbox: Sandbox) -> None:
 async def test_promise_4_retry_after_holds_the_whole_watcher(sandbox: Sandbox) -> None:
     sent = send(sandbox, 20)
     sandbox.fail_next(429, path=watchers.TIMELINES, method="GET", retry_after=600)
-    async with watching(sandbox, timing(follow_above=99)) as waits:
+    async with watching(sandbox, follow=False) as waits:
         waits.start(sent, ago=None, interval=0.1)
         await until(lambda: reads(sandbox) >= 1)
         await asyncio.sleep(1.5)

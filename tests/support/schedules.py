@@ -113,7 +113,7 @@ class Play:
 
     async def until_restart(self, steps: list[Any], *, last: bool) -> None:
         """One triggerer's life. Waits left by the one before it continue, their last poll as old as it was."""
-        when = timing(follow_above=2, follow_below=1, silence=0.5, patience=1.0, retry_events=1.0, reconcile=1.0)
+        when = timing(silence=0.5, patience=1.0, retry_events=1.0, reconcile=1.0)
         async with watching(self.sandbox, when, key="capped", share=1.0) as waits:
             for send_id in self.started:
                 if send_id not in self.ended:

@@ -38,14 +38,9 @@ def send(sandbox: Sandbox, count: int = 1, to: str = "never@example.org") -> lis
 
 
 def timing(*, silence: float = 45.0, gap_pages: int = 50, **fields: Any) -> WatchTiming:
-    """Few waits are many already."""
+    """A watcher ends with its last wait, and reopens a stream soon."""
     feed = FeedTiming(silence=silence, backoff=0.5, gap_pages=gap_pages)
-    return WatchTiming(**{"follow_above": 3, "follow_below": 2, "feed": feed, **fields})
-
-
-def never_below(**more: Any) -> WatchTiming:
-    """The events are followed from the first wait on, and to the last."""
-    return timing(follow_above=0, follow_below=0, **more)
+    return WatchTiming(**{"linger": 0.0, "feed": feed, **fields})
 
 
 class Waits:
@@ -144,12 +139,13 @@ async def watching(
     *,
     key: str | None = None,
     share: float = 0.5,
+    follow: bool = True,
     observer: Observer | None = None,
 ) -> AsyncIterator[Waits]:
     """Waits on one watcher; at the end nothing of it is left."""
     before = asyncio.all_tasks()
     who = dataclasses.replace(settings(sandbox, key), observer=observer or Observer())
-    watcher = Watcher(who, timing=when or timing(), share=share)
+    watcher = Watcher(who, timing=when or timing(), share=share, follow=follow)
     waits = Waits(lambda: watcher)
     try:
         yield waits

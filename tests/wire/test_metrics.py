@@ -19,7 +19,7 @@ from tests.support.batches import SandboxTime, batch, people
 from tests.support.running import Run, context
 from tests.support.statsd_server import StatsD, operator, set_up, statsd
 from tests.support.timing import wait_timing
-from tests.support.watching import Mail, send, until, watching
+from tests.support.watching import Mail, send, timing, until, watching
 
 __all__ = ["statsd"]
 
@@ -109,9 +109,12 @@ async def test_what_a_watcher_does(sandbox: Sandbox, statsd: StatsD) -> None:
     def shown() -> tuple[float | None, ...]:
         return tuple(statsd.gauge(name) for name in ("waits.open", "watchers.timelines", "watchers.events"))
 
-    async with watching(sandbox, observer=metrics.Metrics("fluxomail_default")) as waits:
+    sandbox.settings(events_in_plan=False)
+    when = timing(retry_events=1.5)
+    async with watching(sandbox, when, observer=metrics.Metrics("fluxomail_default")) as waits:
         waits.start(sent[:2])
         await until(lambda: shown() == (2, 1, 0), "two waits read timelines")
+        sandbox.settings(events_in_plan=True)
         waits.start(sent[2:])
         await until(lambda: shown() == (5, 0, 1), "five follow the events")
         assert statsd.gauge(f"waits.open.{HOST}") == 5

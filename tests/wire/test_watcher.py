@@ -21,7 +21,6 @@ from tests.support.watching import (
     Mail,
     Waits,
     lists,
-    never_below,
     reads,
     send,
     streams,
@@ -41,15 +40,47 @@ async def deliver(sandbox: Sandbox, waits: Waits, sent: list[str]) -> None:
     assert await waits.all_ended(sent) == dict.fromkeys(sent, "reached")
 
 
-async def test_few_waits_read_timelines_and_no_stream(sandbox: Sandbox) -> None:
-    sent = send(sandbox, 3)
-    async with watching(sandbox) as waits:
+async def test_timelines_are_polled_if_events_are_not_to_be_followed(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 30)
+    async with watching(sandbox, follow=False) as waits:
         waits.start(sent, ago=None, interval=1)
-        await until(lambda: reads(sandbox) >= 3)
+        await until(lambda: reads(sandbox) >= 30)
         await deliver(sandbox, waits, sent)
     assert streams(sandbox) == lists(sandbox) == 0
     assert waits.log[sent[0]][0].startswith(f"INFO Waiting for send {sent[0]} to be delivered, since 2")
     assert waits.log[sent[0]][0].endswith(f"{POLLING} 1 s, within poll_share of the rate limit.")
+
+
+@pytest.mark.parametrize("ago", [None, 5.0], ids=["unseen", "seen by a worker"])
+@pytest.mark.parametrize("count", [1, 4])
+async def test_few_waits_join_by_one_poll_each(sandbox: Sandbox, count: int, ago: float | None) -> None:
+    """What came after the worker's last poll is found, and what comes later is on the stream."""
+    sent = send(sandbox, 2 * count)
+    mail = Mail(sandbox)
+    for send_id in sent[:count]:
+        mail.event("delivered", send_id)
+    async with watching(sandbox) as waits:
+        waits.start(sent[:count], ago=ago)
+        assert await waits.all_ended() == dict.fromkeys(sent[:count], "reached")
+    assert (streams(sandbox), lists(sandbox), reads(sandbox)) == (1, 0, count)
+    async with watching(sandbox) as waits:
+        waits.start(sent[count:], ago=ago)
+        await until(lambda: reads(sandbox) == 2 * count)
+        await deliver(sandbox, waits, sent[count:])
+    assert (streams(sandbox), lists(sandbox), reads(sandbox)) == (2, 0, 2 * count)
+
+
+async def test_waits_that_join_one_by_one_read_the_list_in_the_end(sandbox: Sandbox) -> None:
+    sent = send(sandbox, 12)
+    async with watching(sandbox) as waits:
+        for number, send_id in enumerate(sent, 1):
+            waits.start([send_id], ago=5)
+            if number < 5:
+                await until(lambda: reads(sandbox) == number)  # noqa: B023 - waited for at once
+            elif number == 5:
+                await until(lambda: lists(sandbox) == 1)
+        await deliver(sandbox, waits, sent)
+    assert (streams(sandbox), lists(sandbox), reads(sandbox)) == (1, 1, 4)
 
 
 async def test_young_waits_are_polled_soon_whatever_the_interval(sandbox: Sandbox) -> None:
@@ -77,7 +108,7 @@ async def test_what_came_between_the_workers_poll_and_the_triggerer_is_read_from
 async def test_a_wait_that_joins_later_gets_what_was_kept(sandbox: Sandbox) -> None:
     sent = send(sandbox, 6)
     mail = Mail(sandbox)
-    async with watching(sandbox, never_below()) as waits:
+    async with watching(sandbox, timing()) as waits:
         waits.start(sent[:5])
         await following(sandbox, waits)
         await until(lambda: lists(sandbox) == 1)
@@ -106,16 +137,16 @@ async def test_a_wait_that_no_worker_saw_is_read_first(sandbox: Sandbox) -> None
 
 async def test_waits_of_long_ago_are_read_when_the_list_is_too_long(sandbox: Sandbox) -> None:
     """As after a restart of the triggerer."""
-    sandbox.settings(page_size=1)
-    old, busy = send(sandbox, 4), send(sandbox, 20)
+    sandbox.settings(page_size=2)
+    old, busy = send(sandbox, 10), send(sandbox, 20)
     mail = Mail(sandbox)
     for send_id in [*old, *busy]:
         mail.event("delivered", send_id)
     async with watching(sandbox) as waits:
         waits.start(old, ago=600, timeout=1200)
         assert set((await waits.all_ended()).values()) == {"reached"}
-    assert lists(sandbox) == 10
-    assert reads(sandbox) == 4
+    assert lists(sandbox) == 1, "the first page shows that two are far too few"
+    assert reads(sandbox) == 10
 
 
 @pytest.mark.parametrize("status", [402, 405])
@@ -173,7 +204,7 @@ async def test_after_a_gap_that_cannot_be_closed_the_timeline_decides(sandbox: S
     """An event of the stream says nothing while what came before it may be missing."""
     sent = send(sandbox, 5)
     mail = Mail(sandbox)
-    async with watching(sandbox, timing(gap_pages=1, list_pages=1)) as waits:
+    async with watching(sandbox, timing(gap_pages=1)) as waits:
         waits.start(sent, interval=1)
         await following(sandbox, waits)
         await until(lambda: lists(sandbox) >= 1)
@@ -194,7 +225,7 @@ async def test_after_a_gap_that_cannot_be_closed_the_timeline_decides(sandbox: S
 async def test_young_waits_come_before_old_ones(sandbox: Sandbox) -> None:
     sandbox.key("capped", rate_limit_per_minute=1200)
     old, young = send(sandbox, 20), send(sandbox, 5)
-    async with watching(sandbox, timing(follow_above=99), key="capped") as waits:
+    async with watching(sandbox, key="capped", follow=False) as waits:
         waits.start(old, ago=None, interval=30)
         for wait in list(waits._tasks):
             assert wait in old
@@ -275,21 +306,37 @@ async def test_waits_that_leave_at_once(sandbox: Sandbox) -> None:
     assert sandbox.requests() == []
 
 
-async def test_few_waits_close_the_stream_again(sandbox: Sandbox) -> None:
-    sent = send(sandbox, 8)
-    async with watching(sandbox, timing(follow_below=3)) as waits:
-        waits.start(sent, interval=1)
-        await following(sandbox, waits)
-        await waits.leave(sent[1:])
-        await until(lambda: POLLING in waits.log[sent[0]][-1])
-        await deliver(sandbox, waits, sent[:1])
-    assert reads(sandbox) >= 1
+async def test_too_many_events_for_few_waits(sandbox: Sandbox) -> None:
+    """Two waits are not worth a stream of 10 events a second and more; a hundred are."""
+    sent, busy = send(sandbox, 2), send(sandbox, 98)
+    mail = Mail(sandbox)
+
+    async def events() -> None:
+        while True:
+            await asyncio.to_thread(mail.event, "opened", busy[0])
+            await asyncio.sleep(0.02)
+
+    producing = asyncio.create_task(events())
+    try:
+        async with watching(sandbox, timing(events_a_second=0.5, events_per_wait=1.0, load_window=0.5)) as waits:
+            waits.start(sent, ago=5, interval=1)
+            await until(lambda: POLLING in waits.log.get(sent[0], [""])[-1], "there are too many events")
+            polled = reads(sandbox)
+            await until(lambda: reads(sandbox) >= polled + 2)
+            assert streams(sandbox) == 1
+            waits.start(busy[1:])
+            await until(lambda: streams(sandbox) == 2, "there are enough waits")
+            await until(lambda: FOLLOWING_EVENTS in waits.log[sent[0]][-1])
+            await deliver(sandbox, waits, sent)
+    finally:
+        producing.cancel()
+        await asyncio.gather(producing, return_exceptions=True)
 
 
 async def test_two_waits_for_one_send(sandbox: Sandbox) -> None:
     (sent,) = send(sandbox)
     mail = Mail(sandbox)
-    async with watching(sandbox, never_below()) as waits:
+    async with watching(sandbox, timing()) as waits:
         waits.start([sent], target="opened")
         first = waits._tasks.pop(sent)
         waits.start([sent], target="delivered")
@@ -321,7 +368,7 @@ async def test_waits_that_have_ended_leave_nothing_in_memory(sandbox: Sandbox) -
     sent = send(sandbox, 21)
     mail = Mail(sandbox)
     blocks = []
-    async with watching(sandbox, never_below()) as waits:
+    async with watching(sandbox, timing()) as waits:
         waits.start(sent[:1])
         await following(sandbox, waits)
         for send_id in sent[1:]:

@@ -16,18 +16,19 @@ class BackgroundTasks:
 
     def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
         self._on_failure = on_failure
-        self._running: set[asyncio.Task[None]] = set()
+        #: The tasks that have not ended.
+        self.running: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task outside of any trigger's context: its log lines belong to no single task."""
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
-        self._running.add(task)
+        self.running.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def cancel(self) -> None:
         """Cancel all tasks except the caller's, and wait until they have ended."""
-        pending = self._running - {asyncio.current_task()}
+        pending = self.running - {asyncio.current_task()}
         while pending:
             for task in pending:
                 task.cancel()
@@ -35,6 +36,6 @@ class BackgroundTasks:
             _, pending = await asyncio.wait(pending, timeout=1.0)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self.running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_failure(error)

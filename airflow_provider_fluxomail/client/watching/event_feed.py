@@ -91,6 +91,8 @@ class EventFeed:
         self.generation = 0
         #: Fluxomail's clock minus this machine's, seconds.
         self.clock_offset = 0.0
+        #: How many events the streams have carried.
+        self.streamed = 0
 
     async def run(self) -> None:
         """Read events until cancelled, across outages of any length; raise permanent errors (401, 402, 403...)."""
@@ -115,15 +117,17 @@ class EventFeed:
             backoff = Backoff(first=0.5, longest=self._timing.backoff, jitter=0.8)
             await asyncio.sleep(backoff.seconds(self._failures, at_least=retry_after))
 
-    async def read_back(self, since_ms: int, pages: int) -> int:
+    async def read_back(self, since_ms: int, pages: int, *, partly: bool = True) -> int:
         """Receive the events of the list since a given time, newest first, from at most ``pages`` pages.
 
+        :param partly: read as much as ``pages`` allows. If not, stop once it shows that far more would be needed.
         :return: the time since which everything was read: ``since_ms``, or later if there are more pages.
         """
         cursor: str | None = None
         seen: set[str] = set()
         reached = 0
-        for _ in range(pages):
+        span_ms = self.server_ms(time.time()) - since_ms
+        for number in range(1, pages + 1):
             async with self._turns.turn():
                 page = await self.client.list_events(self._wanted, since_ms=since_ms, cursor=cursor, max_attempts=1)
             self._receive(page.events)
@@ -134,6 +138,8 @@ class EventFeed:
             seen.add(page.cursor)
             cursor = page.cursor
             reached = min(times, default=reached)
+            if not partly and number * span_ms > 2 * pages * (since_ms + span_ms - reached):
+                break
         return max(reached, since_ms)
 
     async def _follow(self) -> None:
@@ -148,6 +154,7 @@ class EventFeed:
                 async for events in stream:
                     self.reached_ms = max(self.reached_ms or 0, self.server_ms(time.time()))
                     if events:
+                        self.streamed += len(events)
                         self._receive(events)
                         # Events that arrive during a pause are read in one go: waking up costs more than an event. No
                         # second pause right after it, because each iteration reads only one chunk.

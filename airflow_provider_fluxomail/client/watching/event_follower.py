@@ -1,14 +1,14 @@
 """Follows the organization's event stream for the waits of a watcher.
 
-A wait relies on the stream only once every event since its last poll is known, from the recent events or from the
-list.
+A wait relies on the stream only once every event since its last poll is known: from the recent events, from the list,
+or from a poll while the stream is up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.client.event_types import DECIDING
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.client.retries import jittered
 from airflow_provider_fluxomail.client.watching.event_feed import EventFeed
+from airflow_provider_fluxomail.client.watching.event_load import Availability, EventLoad
 from airflow_provider_fluxomail.client.watching.recent_events import RecentEvents
 from airflow_provider_fluxomail.client.watching.wait import now
 
@@ -33,15 +34,16 @@ log = logging.getLogger(__name__)
 CLOCK_MARGIN: Final = 30.0
 #: The list is not read further back than this: polling a timeline takes only one request. Seconds.
 LONGEST_BACK: Final = 3600.0
-#: Number of joining waits for which one more page of the list may be read.
-_WAITS_PER_PAGE: Final = 5
+#: One page of the list may be read for this many joining waits; fewer are polled. A page takes one request, as a poll
+#: does, and up to 43 KB instead of 1 KB.
+WAITS_PER_PAGE: Final = 5
 
 
 class EventFollower:
-    """Follows the event stream while there are many waits; moves waits from polling to the stream and back.
+    """Follows the event stream; moves waits from polling to the stream and back.
 
     :param client: passes its responses to the pacer of ``turns``.
-    :param allowed: whether the stream may be followed at all.
+    :param availability: of the stream, as far as it is known.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class EventFollower:
         tasks: BackgroundTasks,
         *,
         timing: WatchTiming,
-        allowed: bool = True,
+        availability: Availability,
     ) -> None:
         self._client = client
         self._turns = turns
@@ -61,33 +63,63 @@ class EventFollower:
         self._timing = timing
         self._task: asyncio.Task[None] | None = None
         self._feed: EventFeed | None = None
-        # Epoch seconds before which the stream is not requested, or not requested again.
-        self._not_before = 0.0 if allowed else math.inf
+        self._availability = availability
+        self._load = EventLoad(timing)
+        # Set once the stream is up or is not available.
+        self._decided = asyncio.Event()
         self._down_since: float | None = None
         #: Incremented when events may have been lost. 0 until a stream has been up.
         self.generation = 0
         self._feed_generation = 0
         self._recent = RecentEvents()
+        # Waits that were polled to join since the list was read last.
+        self._joined_by_poll = 0
         self._catching_up: asyncio.Task[None] | None = None
 
     def adjust(self) -> None:
-        """Start or stop following events, by the number of waits; poll instead if the stream is down for too long."""
+        """Start to follow events; poll instead if there are too many of them, or the stream is down for too long."""
         waits = len(self._waits)
-        if waits > self._timing.follow_above and self._task is None and now() >= self._not_before:
-            self._feed = EventFeed(
-                self._client,
-                EventFilter(types=DECIDING),
-                turns=self._turns,
-                receive=self._receive,
-                on_change=self._on_change,
-                timing=self._timing.feed,
-            )
-            self._down_since = now()
-            self._task = self._tasks.start(self._run(self._feed))
-        elif waits < self._timing.follow_below and self._task is not None:
-            self._task.cancel()
+        if self._task is None:
+            known = self._availability
+            if waits and (now() >= known.not_before or 0 < known.rate <= self._most_events(waits)):
+                self._start()
+        elif self._feed is not None and self._feed.live:
+            self._load.update(self._feed.streamed)
+            if self._load.rate > self._most_events(waits):
+                text = "The event stream carries %.0f events a second, too many for so few waits (%d): polling instead"
+                log.info(text, self._load.rate, waits)
+                self._hold(rate=self._load.rate)
+                self._task.cancel()
         if self._down_since is not None and now() > self._down_since + self._timing.patience:
             self._waits.stream_down()
+
+    def _most_events(self, waits: int) -> float:
+        """Return how many events a second this many waits are worth."""
+        return self._timing.events_a_second + self._timing.events_per_wait * waits
+
+    def _start(self) -> None:
+        self._feed = EventFeed(
+            self._client,
+            EventFilter(types=DECIDING),
+            turns=self._turns,
+            receive=self._receive,
+            on_change=self._on_change,
+            timing=self._timing.feed,
+        )
+        self._down_since, self._availability.rate = now(), 0.0
+        self._task = self._tasks.start(self._run(self._feed))
+
+    def _hold(self, *, rate: float = 0.0) -> None:
+        """Do not request the stream again for some minutes."""
+        self._availability.not_before = now() + jittered(self._timing.retry_events)
+        self._availability.rate = rate
+
+    async def until_decided(self) -> None:
+        """Wait for a short time until the stream is up or not available: a poll before it would have to be repeated."""
+        if self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.opening):
+                    await self._decided.wait()
 
     def join(self, watched: WatchedWait, *, polled_in: int | None = None) -> None:
         """Let a wait follow the stream, once every event since its last poll (in generation ``polled_in``) is known."""
@@ -110,10 +142,11 @@ class EventFollower:
             raise
         except FluxomailError as error:
             log.info("The event stream is not available, polling timelines instead: %s", error)
-            self._not_before = now() + jittered(self._timing.retry_events)
+            self._hold()
         finally:
             self._feed = self._task = self._down_since = None
             self._feed_generation = 0
+            self._decided.set()
             self._waits.stream_down()
 
     def _on_change(self) -> None:
@@ -125,11 +158,14 @@ class EventFollower:
             self._down_since = now()
             return
         self._down_since = None
+        self._load.start(feed.streamed)
         new = feed.generation != self._feed_generation
         if new:
             self._feed_generation = feed.generation
             self.generation += 1
             self._recent.clear(feed.server_ms(now()))
+            self._joined_by_poll = 0
+        self._decided.set()
         self._waits.stream_up()
         for watched in self._waits:
             if new or not watched.follows:
@@ -146,20 +182,17 @@ class EventFollower:
         return feed.server_ms((watched.wait.seen or 0.0) - CLOCK_MARGIN)
 
     async def _catch_up(self) -> None:
-        """Read from the list what happened between the last polls of the joining waits and the start of the stream."""
+        """Find out what happened between the last polls of the joining waits and the start of the stream."""
         while self._waits.joining and (feed := self._feed):
             # One read of the list serves all waits that join at about the same time.
             await asyncio.sleep(self._timing.settle)
             if not feed.live:
                 continue
-            joining, generation = len(self._waits.joining), self.generation
-            oldest = min((watched.wait.seen or 0.0 for watched in self._waits.joining), default=now())
-            # Somewhat further back than needed: the next waits that join were polled a little earlier or later.
-            since_ms = feed.server_ms(max(oldest, now() - LONGEST_BACK) - 2 * CLOCK_MARGIN)
-            known_ms = self._recent.complete_since_ms
+            # Those that were polled before count too: waits may come one by one.
+            count, generation = self._joined_by_poll + len(self._waits.joining), self.generation
+            pages = count // WAITS_PER_PAGE
             try:
-                pages = max(self._timing.list_pages, joining // _WAITS_PER_PAGE)
-                reached_ms = await feed.read_back(since_ms, pages)
+                reached_ms = await self._read_list(feed, pages) if pages else feed.server_ms(now())
             except FluxomailAuthError:
                 raise
             except Exception as failure:  # noqa: BLE001 - whatever the list holds, the timelines are readable
@@ -169,11 +202,21 @@ class EventFollower:
                     continue
                 reached_ms = feed.server_ms(now())
             if generation == self.generation:
-                if known_ms is not None and known_ms == self._recent.complete_since_ms:
-                    # Otherwise there were so many events that some were dropped again.
-                    self._recent.complete_since_ms = min(known_ms, reached_ms)
+                self._joined_by_poll = 0 if pages else count
                 for watched in list(self._waits.joining):
                     if reached_ms <= self._joins_at_ms(feed, watched):
                         self._waits.follow(watched, self._recent.of(watched.wait.send_id))
                     else:
                         self._waits.poll(watched)
+
+    async def _read_list(self, feed: EventFeed, pages: int) -> int:
+        """Read the list back to the last polls of the joining waits; return the time since which it was read."""
+        oldest = min((watched.wait.seen or 0.0 for watched in self._waits.joining), default=now())
+        # Somewhat further back than needed: the next waits that join were polled a little earlier or later.
+        since_ms = feed.server_ms(max(oldest, now() - LONGEST_BACK) - 2 * CLOCK_MARGIN)
+        known_ms, generation = self._recent.complete_since_ms, self.generation
+        reached_ms = await feed.read_back(since_ms, pages, partly=False)
+        if generation == self.generation and known_ms is not None and known_ms == self._recent.complete_since_ms:
+            # Otherwise there were so many events that some were dropped again.
+            self._recent.complete_since_ms = min(known_ms, reached_ms)
+        return reached_ms

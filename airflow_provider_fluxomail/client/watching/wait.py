@@ -39,6 +39,7 @@ class WaitTiming:
     :param rate_limit_wait: the wait after a 429 without a wait time. The API's rate limits are per minute.
     :param rate_limit_spread: tasks that were refused in the same second resume spread over at least this time.
     :param failed_lookup: for how long other waits reuse the error of a failed connection lookup.
+    :param repeat_lookup: after this time a connection is looked up again for a new wait: its key may be another now.
     :param restart: longest pause before a wait continues after a failed lookup, or after its watcher crashed.
     """
 
@@ -51,6 +52,7 @@ class WaitTiming:
     rate_limit_wait: float = 60.0
     rate_limit_spread: float = 10.0
     failed_lookup: float = 5.0
+    repeat_lookup: float = 60.0
     restart: float = 30.0
 
 

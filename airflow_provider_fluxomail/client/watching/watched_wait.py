@@ -63,27 +63,33 @@ _LEAST_GAP: Final = 5.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WatchTiming:
-    """Thresholds and intervals of a watcher. All but the counts are in seconds.
+    """Thresholds and intervals of a watcher. Times in seconds.
 
-    :param follow_above: more waits than these follow the event stream.
-    :param follow_below: fewer than these are polled again.
+    :param opening: for how long the first polls wait for the stream, so that they need not be repeated once it is up.
+    :param linger: how long a watcher without waits keeps the stream: the next wait then costs no request.
+    :param events_a_second: if the stream carries more events than this, with what ``events_per_wait`` adds, the
+        waits are polled.
+    :param events_per_wait: added to ``events_a_second`` for each wait.
+    :param load_window: the time in which events are counted for that.
     :param reconcile: least time between two polls of a wait that follows the stream.
     :param settle: from receiving an event to judging it: an earlier one may come right after it.
     :param patience: for how long the stream may be down before its waits are polled.
-    :param retry_events: time until a stream that is not available (402, 403, 404) is requested again.
-    :param list_pages: pages of the list that are read for waits that join, at least.
+    :param retry_events: time until a stream that is not available (402, 403, 404), or carried too many events, is
+        requested again.
     :param last_poll: how long after its deadline a wait ends without its last poll, if the rate limit or an outage
         allows none.
     :param feed: of the event stream.
     """
 
-    follow_above: int = 25
-    follow_below: int = 10
+    opening: float = 2.0
+    linger: float = 60.0
+    events_a_second: float = 100.0
+    events_per_wait: float = 40.0
+    load_window: float = 10.0
     reconcile: float = 600.0
     settle: float = 0.2
     patience: float = 60.0
     retry_events: float = 600.0
-    list_pages: int = 10
     last_poll: float = 30.0
     feed: FeedTiming = dataclasses.field(default_factory=FeedTiming)
 

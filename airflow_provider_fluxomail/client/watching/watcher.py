@@ -1,8 +1,10 @@
 """One watcher for all waits of an event loop on one key: few requests, however many waits.
 
-Few waits are polled, within a share of the key's rate limit. Many follow the organization's event stream together, and
-their timelines are polled only rarely, in case the stream has lost an event. Where the events are not available (402,
-403, 404), many waits are polled too. :mod:`.watched_wait` has the states of a wait.
+All waits follow the organization's event stream together, and their timelines are polled only rarely, in case the
+stream has lost an event. Where the events are not available (402, 403, 404), or are too many for the number of waits,
+the timelines are polled, within a share of the key's rate limit. :mod:`.watched_wait` has the states of a wait.
+
+When the last wait has left, the watcher keeps the stream for a while: single waits come and go.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +28,7 @@ from airflow_provider_fluxomail.client.errors import (
 from airflow_provider_fluxomail.client.pacing import Pacer, Turns
 from airflow_provider_fluxomail.client.watching.background import BackgroundTasks
 from airflow_provider_fluxomail.client.watching.event_follower import EventFollower
+from airflow_provider_fluxomail.client.watching.event_load import Availability
 from airflow_provider_fluxomail.client.watching.wait import (
     CANNOT_READ,
     READABLE_AGAIN,
@@ -45,14 +50,15 @@ REQUESTS_AT_ONCE: Final = 4
 
 
 class Watcher:
-    """Watches waits until the last of them has ended. Belongs to one event loop.
+    """Watches waits, until there has been none for a while. Belongs to one event loop.
 
     ::
 
         ending = await Watcher(settings).watch(Wait("s1", started=now(), deadline=now() + 60), interval=30, log=print)
 
     :param share: the part of the key's rate limit that it may use.
-    :param follow: whether many waits may follow the event stream.
+    :param follow: whether waits may follow the event stream.
+    :param availability: of the stream, as far as an earlier watcher has found out; the watcher keeps it up to date.
     :param on_end: called once it accepts no more waits.
     """
 
@@ -62,6 +68,7 @@ class Watcher:
         *,
         share: float = defaults.POLL_SHARE,
         follow: bool = True,
+        availability: Availability | None = None,
         timing: WatchTiming | None = None,
         on_end: Callable[[Watcher], None] = lambda _: None,
     ) -> None:
@@ -70,6 +77,7 @@ class Watcher:
         self.accepted = False
         #: Whether it accepts no more waits.
         self.ended = False
+        self.availability = (availability or Availability()) if follow else Availability(not_before=math.inf)
         self._timing = timing or WatchTiming()
         self._on_end = on_end
         self._turns = Turns(Pacer(share=share), most=REQUESTS_AT_ONCE)
@@ -77,8 +85,16 @@ class Watcher:
         self._tasks = BackgroundTasks(self._on_failure)
         self._waits = WatchedWaits(self._timing)
         self._follower = EventFollower(
-            self._client, self._turns, self._waits, self._tasks, timing=self._timing, allowed=follow
+            self._client,
+            self._turns,
+            self._waits,
+            self._tasks,
+            timing=self._timing,
+            availability=self.availability,
         )
+        self._lingers = self._timing.linger > 0
+        # Monotonic seconds at which it ends if there is still no wait.
+        self._lingers_until = math.inf
         self._reported: tuple[int, bool] | None = None
         self._main: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
@@ -98,6 +114,7 @@ class Watcher:
             raise RuntimeError("this watcher has ended")
         watched = WatchedWait(wait, interval, log, not_before)
         self._waits.add(watched)
+        self._lingers_until = math.inf
         try:
             if self._main is None:
                 # Only now: a watcher without waits has nothing to close.
@@ -111,15 +128,34 @@ class Watcher:
         finally:
             self._waits.remove(watched)
             if not len(self._waits):
-                self._end()
+                self._on_no_waits()
             if self.ended and self._main is not None:
-                # When the last wait returns, everything is closed.
+                # When it returns, everything is closed.
                 await asyncio.shield(self._main)
         if isinstance(ending, FluxomailError):
             # A copy: a thousand waits that raise the same one would make its traceback grow.
             raise copy.copy(ending)
         assert ending is not None, "only a cancelled wait has no ending"
         return ending
+
+    def retire(self) -> None:
+        """Do not wait for more waits: end with the last one, or at once if there is none."""
+        self._lingers = False
+        if not len(self._waits):
+            self._end()
+
+    def _on_no_waits(self) -> None:
+        """Keep the stream for a while if another wait may come.
+
+        None comes if nothing else runs on the event loop: it is about to end, as in ``dag.test()``. Any other one that
+        ends cancels its tasks, and with them this watcher.
+        """
+        others = asyncio.all_tasks() - self._tasks.running - {asyncio.current_task()}
+        if self._lingers and others and not self.ended:
+            self._lingers_until = time.monotonic() + self._timing.linger
+            self._report()
+        else:
+            self._end()
 
     def _end(self, error: FluxomailError | None = None) -> None:
         """Accept no more waits; the remaining ones end with ``error``."""
@@ -144,6 +180,7 @@ class Watcher:
 
     async def _poll_all(self) -> None:
         """Poll each wait that is due, in the order of the queue."""
+        await self._follower.until_decided()
         while True:
             await self._waits.queue.until_due()
             await self._turns.acquire()
@@ -187,7 +224,7 @@ class Watcher:
                 self._waits.plan_next(watched)
 
     async def _tick(self) -> None:
-        while True:
+        while time.monotonic() < self._lingers_until:
             await asyncio.sleep(1.0)
             moment = now()
             if self._waits.queue.is_due(moment):
@@ -197,6 +234,7 @@ class Watcher:
                         self._waits.end(watched, watched.wait.timed_out())
             self._follower.adjust()
             self._report()
+        self._end()
 
     def _report(self) -> None:
         """Report the number of waits if it has changed: once, not for each of a thousand that start together."""
