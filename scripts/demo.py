@@ -40,10 +40,14 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = ROOT / ".demo"
 DAG_FILE: Final = ROOT / "example_dags" / "fluxomail_send_and_wait.py"
 DAG_ID: Final = "fluxomail_send_and_wait"
-#: Seconds from a send to its outcome. A worker polls for 10 s before it defers, so these waits do not get that far.
-EVENT_DELAY: Final = 2.0
+#: Seconds from a send to its outcome: a worker polls for longer than that before it defers.
+EVENT_DELAY: Final = 1.0
 #: Seconds; a busy machine needs minutes for what takes 20 s elsewhere.
 TIMEOUT: Final = 300.0
+#: Seconds for Airflow to end by itself; its database is not used again.
+GRACE: Final = 1.0
+#: Airflow's scheduler looks for work more often than once a second, which is its default.
+SETTINGS: Final = {"AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2"}
 
 _STYLES: Final = {
     "success": "bold green",
@@ -55,6 +59,7 @@ _STYLES: Final = {
 _QUIET: Final = frozenset({"scheduled", "queued"})
 #: A line below the header, nothing else.
 _UNDERLINED: Final = box.Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+_POLLS: Final = f"a worker polls the timeline; deliveries take {EVENT_DELAY:g} s here"
 _EVENT_STYLES: Final = {"delivered": "green", "bounced": "red"}
 
 
@@ -66,20 +71,23 @@ class Demo:
         self.sandbox = sandbox
         self.airflow = airflow
         self.begin = begin
+        self.started = begin
 
     def start_airflow(self) -> None:
         """Start Airflow and say what has come up."""
         self._ready("sandbox", f"a Fluxomail of your own; its inbox is at {self.sandbox.url}/inbox")
-        with self._waiting("making a database for Airflow"):
+        with self._waiting("airflow db migrate: creates Airflow's tables"):
             self.airflow.prepare(timeout=TIMEOUT)
         self._ready("database", "SQLite, in .demo/airflow")
         remarks = {"api-server": self.airflow.url, "webserver": self.airflow.url}
-        with self._waiting(f"starting Airflow: {', '.join(self.airflow.components)}"):
+        names = ", ".join(self.airflow.components)
+        with self._waiting(f"starting {names}: each imports Airflow, which takes some seconds of CPU time"):
             self.airflow.start()
             self.airflow.wait_until_healthy(timeout=TIMEOUT, seen=lambda name: self._ready(name, remarks.get(name, "")))
-        with self._waiting("waiting for the Dag"):
+        with self._waiting("Airflow reads the Dag's file"):
             self.airflow.wait_for_dag(DAG_ID)
         self._ready("Dag", f"send >> wait, from {DAG_FILE.relative_to(ROOT)}")
+        self.started = time.monotonic()
 
     def run(self, number: int, scenario: Scenario) -> Account:
         """Run the Dag once and print what happened."""
@@ -95,7 +103,7 @@ class Demo:
             self.sandbox.control("POST", "faults", json=fault)
         self.airflow.trigger(DAG_ID, scenario.run_id, conf={"to": scenario.to})
         seen: dict[str, set[str]] = {}
-        with self._waiting(f"running the Dag {DAG_ID}, to {scenario.to}"):
+        with self._waiting(f"run {scenario.run_id}, to {scenario.to}: the scheduler starts a worker for each task"):
             for change in self.airflow.follow(DAG_ID, scenario.run_id, timeout=TIMEOUT):
                 states = seen.setdefault(change.task.task_id, set())
                 self._tell(change, again="deferred" in states)
@@ -118,7 +126,8 @@ class Demo:
 
     def conclude(self, wrong: Sequence[str]) -> None:
         """The last words."""
-        took = f"{time.monotonic() - self.begin:.0f} s"
+        now = time.monotonic()
+        took = f"{now - self.begin:.0f} s"
         self.console.print()
         if wrong:
             lines = [Text(f"✗ {text}", "red") for text in wrong]
@@ -127,7 +136,10 @@ class Demo:
             return
         text = Text()
         text.append(f"{len(SCENARIOS)} runs, {len(SCENARIOS)} emails", "bold green")
-        text.append(f" counted by the sandbox, in {took}.\n")
+        starting, running = self.started - self.begin, now - self.started
+        text.append(
+            f" counted by the sandbox, in {took}: {starting:.0f} s to start Airflow, {running:.0f} s of runs.\n"
+        )
         text.append("One logical message is one email, whatever is retried; a wait ends with what the timeline says.\n")
         text.append("Next: the same Dag with your own key (README.md), or ", "grey62")
         text.append("make demo KEEP=1", "bold")
@@ -145,8 +157,8 @@ class Demo:
 
     def end(self) -> None:
         """End Airflow; the sandbox ends last."""
-        with self._waiting("ending Airflow"):
-            self.airflow.stop()
+        with self._waiting(f"ending Airflow: {GRACE:g} s to end by itself"):
+            self.airflow.stop(grace=GRACE)
 
     def _deliver(self, scenario: Scenario) -> None:
         """Let the sandbox deliver what it has stored for a recipient."""
@@ -231,11 +243,14 @@ class Demo:
 def _remark(task: TaskTry, *, again: bool) -> str:
     number = f"try {task.try_number}"
     return {
-        ("send", "running"): f"{number}: a worker sends",
-        ("send", "up_for_retry"): f"{number} got no response: was the email sent?",
-        ("send", "success"): number,
-        ("wait", "running"): "back in a worker, with the outcome" if again else "a worker polls the timeline",
-        ("wait", "deferred"): "the worker is free again, the triggerer waits",
+        ("send", "running"): f"{number}: a worker loads the Dag and sends",
+        ("send", "up_for_retry"): f"{number} got no response: was the email sent? Pause: the task's retry_delay, 1 s",
+        ("send", "success"): f"{number}; the scheduler starts a worker for wait",
+        ("wait", "running"): "back in a worker, with the outcome" if again else _POLLS,
+        (
+            "wait",
+            "deferred",
+        ): "the worker is free again. Pause: the triggerer takes over waits, and ends them, once a second",
     }.get((task.task_id, str(task.state)), "")
 
 
@@ -308,7 +323,7 @@ def _run(console: Console, home: ExclusiveFolder, sandbox: Sandbox, *, airflow_2
     begin = time.monotonic()
     sandbox.start()
     connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
-    environment = {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
+    environment = SETTINGS | {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
     runner = AirflowRunner
     if airflow_2:
         # All that it can with SQLite: one task at a time, which is enough here.

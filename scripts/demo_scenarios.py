@@ -40,7 +40,7 @@ SCENARIOS: Final = (
     Scenario(
         run_id="delivered",
         title="Send, and wait until it is delivered",
-        story="The message takes its time. A worker polls for 10 s, then it gives its slot back and Airflow's "
+        story="The message takes its time. A worker polls for some seconds, then it gives its slot back and Airflow's "
         "triggerer goes on waiting. Only then does the sandbox deliver.",
         to="ada@example.org",
         states={"send": "success", "wait": "success"},
