@@ -172,6 +172,12 @@ class Switches(Input):
         le=MAX_DELAY_SECONDS,
         description="Seconds after which the server closes a stream; null for never.",
     )
+    streams_per_key: int | None = Field(
+        default=None, ge=1, le=1_000, description="Most event streams that are open with one key; null for no limit."
+    )
+    streams_over_limit: Literal["refuse", "close_oldest"] = Field(
+        default="refuse", description="One stream more than `streams_per_key`: 429, or the key's oldest one closes."
+    )
 
     # Contacts, preferences, metrics
 

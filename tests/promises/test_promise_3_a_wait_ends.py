@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -18,8 +19,9 @@ from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.aio import AsyncFluxomailClient
 from airflow_provider_fluxomail.client.event_types import FAILURES
 from airflow_provider_fluxomail.client.models import Timeline
-from airflow_provider_fluxomail.client.pacing import Pacer
 from airflow_provider_fluxomail.client.timeline import judge
+from airflow_provider_fluxomail.client.watching.event_feed import FeedTiming
+from airflow_provider_fluxomail.client.watching.poll_queue import PollQueue
 from airflow_provider_fluxomail.client.watching.wait import now
 from airflow_provider_fluxomail.configuration import connection
 from airflow_provider_fluxomail.hooks import FluxomailHook
@@ -41,7 +43,7 @@ from tests.support.airflow_runs import DagRuns
 from tests.support.bad_servers import Serve, head
 from tests.support.running import Run, fire
 from tests.support.timing import retry_timing, wait_timing
-from tests.support.watching import Mail, reads, send, timing, until, watching
+from tests.support.watching import Mail, reads, send, streams, timing, until, watching
 from tests.support.ways import MESSAGE, PASSING, TIMELINE, Fault, Try, by_hook, connect
 
 #: Reads need no sendId in the response.
@@ -146,7 +148,7 @@ async def test_promise_3_a_watcher_that_has_crashed_is_replaced(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     wait_timing(monkeypatch, restart=0.1)
-    monkeypatch.setattr(Pacer, "delay", once(ZeroDivisionError(), Pacer.delay))
+    monkeypatch.setattr(PollQueue, "pop", once(ZeroDivisionError(), PollQueue.pop))
     ended = await asyncio.gather(
         *(
             asyncio.wait_for(fire(watcher_pools.trigger(one, seen=None)), 30)
@@ -243,7 +245,7 @@ def test_promise_3_no_response_stops_the_polls_of_a_wait(
     sandbox.fail_next("status", path=TIMELINE, times=2, **fault)
     run = wait(deferrable, timeout=60)
     assert run.kind == "success", run.error
-    polls = sandbox.requests("GET")
+    polls = sandbox.requests("GET", TIMELINE)
     assert len(polls) == 3
     assert min(polls.gaps[1:]) >= 0.3
 
@@ -432,7 +434,7 @@ def test_promise_3_an_outage_is_logged_once(
     sandbox.fail_next(503, times=6, path=sensors.TIMELINE)
     run = Run(sensors.sensor(mode, send_id=send_id))
     assert run.kind == "success", run.error
-    assert len(sandbox.requests("GET")) == 7
+    assert len(sandbox.requests("GET", sensors.TIMELINE)) == 7
     warned = [record for record in caplog.records if "still waiting" in record.getMessage()]
     assert len(warned) == (1 if mode == "poke" else 2), "each change once, in worker and triggerer"
 
@@ -467,6 +469,37 @@ async def test_promise_3_every_fault_of_a_stream(
         ended = await waits.all_ended()
     assert ended == {send_id: "failed" if number % 3 == 0 else "reached" for number, send_id in enumerate(sent)}
     assert reads(sandbox) == 0
+
+
+@pytest.mark.parametrize("over_limit", ["refuse", "close_oldest"])
+async def test_promise_3_waits_end_where_a_key_has_too_many_streams(sandbox: Sandbox, over_limit: str) -> None:
+    """As with more triggerers than a key may have streams: those without one poll, and leave the others theirs."""
+    sandbox.settings(streams_per_key=1, streams_over_limit=over_limit)
+    sent = send(sandbox, 12)
+    mail = Mail(sandbox)
+    when = timing(feed=FeedTiming(backoff=0.2, most_refusals=2))
+    async with contextlib.AsyncExitStack() as entered:
+        triggerers = [await entered.enter_async_context(watching(sandbox, when)) for _ in range(4)]
+        for number, waits in enumerate(triggerers):
+            waits.start(sent[number::4], interval=1)
+        await until(lambda: streams(sandbox) >= 4)
+
+        def following() -> int:
+            return sum(not one._watcher().availability.not_before for one in triggerers)
+
+        for send_id in sent[:8]:
+            mail.event("delivered", send_id)
+        for number, waits in enumerate(triggerers):
+            assert await waits.all_ended(sent[number:8:4]) == dict.fromkeys(sent[number:8:4], "reached")
+
+        # 429 is refused at most three times, and a place is taken from another as often.
+        await until(lambda: following() == 1, "one follows, three poll")
+        opened = streams(sandbox)
+        for send_id in sent[8:]:
+            mail.event("delivered", send_id)
+        for number, waits in enumerate(triggerers):
+            assert await waits.all_ended(sent[8 + number : 9 + number]) == {sent[8 + number]: "reached"}
+        assert streams(sandbox) == opened, "no triggerer takes the place of another"
 
 
 @pytest.mark.parametrize("fault", [500, 503, "cut_in_body", "malformed_json", "proxy_error_page"])

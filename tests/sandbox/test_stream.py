@@ -285,6 +285,32 @@ def test_stream_life(api: Api) -> None:
         thread.join()
 
 
+def test_a_limit_of_streams_refuses_the_next_of_the_key(server: SandboxServer, api: Api) -> None:
+    api.control("keys", key="other")
+    api.control("settings", streams_per_key=2)
+    with api.stream() as first, api.stream() as second, api.stream(api_key="other") as of_other:
+        with api.stream() as third:
+            assert (third.status, third.response.headers["Retry-After"]) == (429, "1")
+            assert "with one key" in third.response.read().decode()
+        for stream in (first, second, of_other):
+            assert stream.block() == HEARTBEAT
+    wait_until(lambda: not state(server).event_bus.open)
+    with api.stream() as again:
+        assert again.status == 200
+
+
+def test_a_limit_of_streams_closes_the_oldest_of_the_key(api: Api, quiet: str) -> None:
+    api.control("settings", streams_per_key=2, streams_over_limit="close_oldest")
+    with api.stream() as first, api.stream() as second, api.stream() as third:
+        for stream in (first, second, third):
+            assert stream.block() == HEARTBEAT
+        assert first.block() is None
+        assert first.ended
+        add(api, quiet, 1)
+        assert "email.opened" in second.block()
+        assert "email.opened" in third.block()
+
+
 @pytest.mark.parametrize("cause", ["revoked", "expired by clock", "expired", "plan", "reset", "other organization"])
 def test_a_stream_ends_and_the_next_is_refused(api: Api, cause: str) -> None:
     api.control("keys", key="mine", expires_in=0.4 if cause == "expired" else 1000)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_fluxomail.client.errors import (
+    FluxomailError,
     FluxomailNotFoundError,
     FluxomailRateLimitError,
     FluxomailRequestError,
@@ -47,12 +48,15 @@ class FeedTiming:
     :param overlap: how far before a break the list is read again: events become visible with a delay.
     :param backoff: longest wait between two attempts to open the stream.
     :param gap_pages: most pages of the list that are read to close one gap.
+    :param most_refusals: so many times in a row the stream may be refused by a rate limit, or closed within ten
+        seconds, before that counts as an error: another client of the key may have its place. ``None``: any number.
     """
 
     silence: float = 45.0
     overlap: float = 10.0
     backoff: float = 30.0
     gap_pages: int = 50
+    most_refusals: int | None = None
 
 
 class EventFeed:
@@ -83,6 +87,8 @@ class EventFeed:
         self._timing = timing or FeedTiming()
         self._last_id: str | None = None
         self._failures = 0
+        # How often in a row the stream was refused by a rate limit, or closed soon.
+        self._refusals = 0
         #: Every event up to this time has been received. Milliseconds of Fluxomail's clock.
         self.reached_ms = since_ms
         #: Whether a stream is open and nothing is missing before it.
@@ -98,7 +104,8 @@ class EventFeed:
         """Read events until cancelled, across outages of any length; raise permanent errors (401, 402, 403...)."""
         while True:
             began = time.monotonic()
-            retry_after = 0.0
+            error: FluxomailError | None = None
+            refused = True
             try:
                 await self._follow()
             except Exception as failure:
@@ -107,15 +114,21 @@ class EventFeed:
                     continue
                 if error.permanent:
                     raise
-                retry_after = error.retry_after or 0.0
+                refused = self.live
                 if isinstance(error, FluxomailRateLimitError):
-                    self._turns.hold(retry_after)
+                    refused = True
+                    self._turns.hold(error.retry_after or 0.0)
                 log.info("The event stream is interrupted: %s", error)
             finally:
                 self._set_live(live=False)
-            self._failures = 0 if time.monotonic() - began >= _STABLE_AFTER else self._failures + 1
+            stable = time.monotonic() - began >= _STABLE_AFTER
+            self._failures = 0 if stable else self._failures + 1
+            self._refusals = self._refusals + 1 if refused and not stable else 0
+            if self._timing.most_refusals is not None and self._refusals > self._timing.most_refusals:
+                reason = error or "the server closes it"
+                raise FluxomailError(f"the stream was refused {self._refusals} times in a row: {reason}")
             backoff = Backoff(first=0.5, longest=self._timing.backoff, jitter=0.8)
-            await asyncio.sleep(backoff.seconds(self._failures, at_least=retry_after))
+            await asyncio.sleep(backoff.seconds(self._failures, at_least=error.retry_after if error else 0.0))
 
     async def read_back(self, since_ms: int, pages: int, *, partly: bool = True) -> int:
         """Receive the events of the list since a given time, newest first, from at most ``pages`` pages.

@@ -74,8 +74,8 @@ class WatchTiming:
     :param reconcile: least time between two polls of a wait that follows the stream.
     :param settle: from receiving an event to judging it: an earlier one may come right after it.
     :param patience: for how long the stream may be down before its waits are polled.
-    :param retry_events: time until a stream that is not available (402, 403, 404), or carried too many events, is
-        requested again.
+    :param retry_events: time until a stream is requested again that is not available (402, 403, 404), is refused again
+        and again, or carried too many events.
     :param last_poll: how long after its deadline a wait ends without its last poll, if the rate limit or an outage
         allows none.
     :param feed: of the event stream.
@@ -91,7 +91,7 @@ class WatchTiming:
     patience: float = 60.0
     retry_events: float = 600.0
     last_poll: float = 30.0
-    feed: FeedTiming = dataclasses.field(default_factory=FeedTiming)
+    feed: FeedTiming = dataclasses.field(default_factory=lambda: FeedTiming(most_refusals=5))
 
 
 class State(enum.Enum):

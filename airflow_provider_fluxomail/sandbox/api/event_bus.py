@@ -47,13 +47,17 @@ class Batch(NamedTuple):
 
 
 class Subscriber:
-    """One open stream."""
+    """One open stream.
 
-    def __init__(self, bus: EventBus) -> None:
+    :param key: the API key that opened it.
+    """
+
+    def __init__(self, bus: EventBus, key: str | None = None) -> None:
         self._bus = bus
+        self.key = key
         self._woken = asyncio.Event()
         self.over = asyncio.Event()
-        """The sandbox was reset: the stream has to close."""
+        """The stream has to close: the sandbox was reset, or its key has opened too many."""
 
     def __enter__(self) -> Subscriber:
         return self
@@ -75,6 +79,11 @@ class Subscriber:
                 await self._woken.wait()
         except TimeoutError:
             pass
+
+    def close(self) -> None:
+        """Close the stream. Its place is free at once, though its client may take a while to notice."""
+        self.over.set()
+        self.leave()
 
     def leave(self) -> None:
         """Make room for another stream. May be called twice."""
@@ -109,12 +118,17 @@ class EventBus:
         """Open pages of the inbox. They are no streams of the API, and do not count as such."""
         return len(self._viewers)
 
-    def subscribe(self, *, viewer: bool = False) -> Subscriber:
+    def of_key(self, key: str) -> list[Subscriber]:
+        """The open streams of an API key, the oldest first."""
+        return [subscriber for subscriber in self._subscribers if subscriber.key == key]
+
+    def subscribe(self, *, viewer: bool = False, key: str | None = None) -> Subscriber:
         """Add a stream, from within the event loop, until the end of the subscriber's ``with``.
 
         :param viewer: it is a page of the inbox.
+        :param key: the API key that opened it.
         """
-        subscriber = Subscriber(self)
+        subscriber = Subscriber(self, key)
         self._subscribers[subscriber] = None
         if viewer:
             self._viewers.add(subscriber)
@@ -145,9 +159,7 @@ class EventBus:
         self._refresh()
         self.notify()
         for subscriber in list(self._subscribers):
-            subscriber.over.set()
-            # Its place is free at once, though its client may take a while to notice.
-            subscriber.leave()
+            subscriber.close()
 
     def now(self) -> Cursor:
         newest = self._log.newest()

@@ -78,10 +78,24 @@ class EventsApi:
             name, since = "Last-Event-ID", request.headers.get("last-event-id")
         start = self._start(name, since, credential.key.organization) if since else sandbox.event_bus.now()
         if sandbox.event_bus.full:
-            text = f"At most {sandbox.bounds.streams} event streams can be open"
-            raise ApiError(429, text, headers={"Retry-After": str(_RETRY_SECONDS)})
+            raise _too_many(sandbox.bounds.streams)
+        self._make_room(credential.key.key)
         renew = partial(self._access.renewed, credential)
-        return StreamResponse(sandbox, request.scope[EXCHANGE], renew, wanted, start, resumed=bool(since))
+        return StreamResponse(
+            sandbox, request.scope[EXCHANGE], credential.key.key, renew, wanted, start, resumed=bool(since)
+        )
+
+    def _make_room(self, key: str) -> None:
+        """Let a key open one stream more, as ``streams_per_key`` and ``streams_over_limit`` say.
+
+        :raises ApiError: 429.
+        """
+        switches, streams = self._sandbox.switches, self._sandbox.event_bus.of_key(key)
+        if switches.streams_per_key is None or len(streams) < switches.streams_per_key:
+            return
+        if switches.streams_over_limit == "refuse":
+            raise _too_many(switches.streams_per_key, " with one key")
+        streams[0].close()
 
     def _since_ms(self, since: str | None) -> int:
         """The first ms that belongs to the list."""
@@ -115,6 +129,11 @@ class EventsApi:
                 raise bad_query(name, "an event id, an ISO 8601 time or milliseconds since the epoch") from None
             at_ms = int(match[2])
         return event_bus.after(Position(at_ms - 1 if inclusive else at_ms, LAST))
+
+
+def _too_many(streams: int, whose: str = "") -> ApiError:
+    text = f"At most {streams} event streams can be open{whose}"
+    return ApiError(429, text, headers={"Retry-After": str(_RETRY_SECONDS)})
 
 
 def _filter(query: QueryParams, organization: str) -> EventFilter:

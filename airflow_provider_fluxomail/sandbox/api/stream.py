@@ -36,8 +36,9 @@ class StreamResponse(Response):
     """Sends events until the client disconnects or the stream closes.
 
     It closes cleanly when its key was revoked or has expired, the events left the plan, the sandbox was reset,
-    ``stream_life`` is over, or the server stops.
+    ``stream_life`` is over, its key has opened more than ``streams_per_key``, or the server stops.
 
+    :param key: the API key that opened it.
     :param renew: returns the key as it is now, None if it no longer opens a stream.
     :param resumed: the client said where to start.
     """
@@ -46,6 +47,7 @@ class StreamResponse(Response):
         self,
         sandbox: Sandbox,
         exchange: Exchange,
+        key: str,
         renew: Callable[[], ApiKey | None],
         wanted: EventFilter,
         start: Cursor,
@@ -58,6 +60,7 @@ class StreamResponse(Response):
         self.init_headers(STREAM_HEADERS)
         self._sandbox = sandbox
         self._exchange = exchange
+        self._key = key
         self._renew = renew
         self._wanted = wanted
         self._cursor = start
@@ -67,7 +70,7 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the stream. When it returns, nothing of it is left."""
-        with self._sandbox.event_bus.subscribe() as subscriber:
+        with self._sandbox.event_bus.subscribe(key=self._key) as subscriber:
             pump = asyncio.ensure_future(self._pump(subscriber, send))
             left = asyncio.ensure_future(_disconnected(receive))
             stop = asyncio.ensure_future(self._sandbox.stopping.wait())
