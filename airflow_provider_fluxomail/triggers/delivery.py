@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.metrics import Metrics
 from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
+from airflow_provider_fluxomail.waiting.worker import earliest_resume
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.watching.watcher import Watcher
@@ -194,7 +195,7 @@ def defer(
         poll_interval=interval,
         started=wait.started,
         deadline=wait.deadline,
-        resume_after=now() + timing().resume_after,
+        resume_after=earliest_resume(),
         next_look=now() + wait.requested_wait,
         seen=wait.seen,
         result=result,
