@@ -102,8 +102,8 @@ class WorkerWait:
 def earliest_resume() -> float:
     """Return when a task that defers now may resume in a worker, epoch seconds.
 
-    Airflow fails a task that is queued or running again when the end of its old process is reported, which may come late
-    by one heartbeat interval of the process's supervisor.
+    Airflow fails a task that is queued or running again when the end of its old process is reported, and that may come
+    one heartbeat interval of the process's supervisor late.
     """
     interval: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=_HEARTBEAT)
     return now() + max(0.0, timing().resume_after + interval - _HEARTBEAT)
