@@ -26,7 +26,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from scripts.demo_scenarios import SCENARIOS, Account, Scenario
+from scripts.demo_scenarios import LOST_RESPONSES, SCENARIOS, Account, Scenario
 from scripts.testbed.airflow2_runner import Airflow2Runner
 from scripts.testbed.airflow_runner import USER, AirflowError, AirflowRunner, Change, TaskTry
 from scripts.testbed.exclusive import ExclusiveFolder, FolderInUseError
@@ -322,7 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(console: Console, home: ExclusiveFolder, sandbox: Sandbox, *, airflow_2: bool, keep: bool) -> int:
     begin = time.monotonic()
     sandbox.start()
-    connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
+    extra = {"max_attempts": LOST_RESPONSES}
+    connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url, "extra": extra}
     environment = SETTINGS | {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
     runner = AirflowRunner
     if airflow_2:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from scripts.testbed.airflow_runner import TaskTry
 
-#: The client makes this many requests per try; the responses to all of them are lost.
-LOST_RESPONSES: Final = 4
+#: The client makes this many requests per try (four by default); the responses to all of them are lost.
+LOST_RESPONSES: Final = 2
 
 
 @dataclasses.dataclass(frozen=True)
