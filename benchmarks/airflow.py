@@ -68,7 +68,8 @@ class Airflow:
     def tasks(self, dag_id: str, run_id: str, task_id: str | None = _TASK_ID) -> list[dict[str, Any]]:
         """The task instances of a run by map index, of all its tasks or of one; by default of its waits."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
-        rows = self.runner.call("GET", path, params={"limit": 1000})["task_instances"]
+        # Two hundred processes that start keep a small machine busy.
+        rows = self.runner.call("GET", path, params={"limit": 1000}, timeout=_PATIENCE)["task_instances"]
         return sorted((row for row in rows if task_id in (row["task_id"], None)), key=lambda row: int(row["map_index"]))
 
     def until_deferred(self, dag_id: str, run_id: str, count: int) -> None:

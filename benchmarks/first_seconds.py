@@ -29,7 +29,7 @@ DELIVERIES: Final = (0.5, 2.0, 5.0, 15.0, 60.0)
 ROUNDS: Final = 3
 DAG_ID: Final = "first_seconds"
 DAG_FILES: Final = (Path(__file__).parent / "dags" / "first_seconds.py",)
-_DEFERRED: Final = "Pausing task as DEFERRED."
+_DEFERRED: Final = "Pausing task as DEFERRED"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,9 @@ class FirstSeconds:
         send_id = airflow.runner.xcom(DAG_ID, run_id, task_id)["send_id"]
         folder = airflow.runner.logs / "tasks" / f"dag_id={DAG_ID}" / f"run_id={run_id}" / f"task_id={task_id}"
         lines = [(line["event"], epoch(line["timestamp"])) for line in log_lines(folder.glob("attempt=1.log"))]
-        deferred = next((number for number, (text, _) in enumerate(lines) if text == _DEFERRED), len(lines) - 1)
+        deferred = next(
+            (number for number, (text, _) in enumerate(lines) if text.startswith(_DEFERRED)), len(lines) - 1
+        )
         processes = [part for part in (lines[: deferred + 1], lines[deferred + 1 :]) if part]
         worker = sum(part[-1][1] - part[0][1] for part in processes)
         late = epoch(row["end_date"]) - airflow.server.delivered_at([send_id])[send_id]

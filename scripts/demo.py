@@ -11,8 +11,10 @@ import datetime
 import importlib.metadata
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -63,8 +65,46 @@ _POLLS: Final = f"a worker polls the timeline; deliveries take {EVENT_DELAY:g} s
 _EVENT_STYLES: Final = {"delivered": "green", "bounced": "red"}
 
 
+class FollowedRun:
+    """A run of the Dag, followed in a thread of its own."""
+
+    def __init__(self, airflow: AirflowRunner, sandbox: Sandbox, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self._airflow = airflow
+        self._sandbox = sandbox
+        self._changes: queue.SimpleQueue[Change | BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def changes(self) -> Iterator[Change]:
+        """Yield each change of a task's state until the run has ended.
+
+        :raises AirflowError: a component ended, or the run took too long.
+        """
+        while (change := self._changes.get()) is not None:
+            if isinstance(change, BaseException):
+                raise change
+            yield change
+
+    def _follow(self) -> None:
+        delivered = False
+        try:
+            for change in self._airflow.follow(DAG_ID, self.scenario.run_id, timeout=TIMEOUT):
+                self._changes.put(change)
+                if change.task.state == "deferred" and not delivered:
+                    self._deliver()
+                    delivered = True
+            self._changes.put(None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the main thread raises it
+            self._changes.put(error)
+
+    def _deliver(self) -> None:
+        """Let the sandbox deliver what it has stored for the recipient."""
+        for message in self._sandbox.stored(to=self.scenario.to)[1]:
+            self._sandbox.control("POST", f"messages/{message['send_id']}/events", json={"type": "delivered"})
+
+
 class Demo:
-    """Runs the scenarios one after the other and prints what happens."""
+    """Runs the scenarios and prints what happens."""
 
     def __init__(self, console: Console, sandbox: Sandbox, airflow: AirflowRunner, *, begin: float) -> None:
         self.console = console
@@ -89,26 +129,28 @@ class Demo:
         self._ready("Dag", f"send >> wait, from {DAG_FILE.relative_to(ROOT)}")
         self.started = time.monotonic()
 
-    def run(self, number: int, scenario: Scenario) -> Account:
-        """Run the Dag once and print what happened."""
+    def begin_runs(self) -> list[FollowedRun]:
+        """Start all runs of the Dag at once: while one waits, the others work."""
+        for scenario in SCENARIOS:
+            if scenario.lost_responses:
+                match = {"method": "POST", "path": SEND_PATH, "recipient": scenario.to}
+                fault = {"kind": "response_lost_after_store", "times": scenario.lost_responses, "match": match}
+                self.sandbox.control("POST", "faults", json=fault)
+            self.airflow.trigger(DAG_ID, scenario.run_id, conf={"to": scenario.to})
+        return [FollowedRun(self.airflow, self.sandbox, scenario) for scenario in SCENARIOS]
+
+    def tell(self, number: int, followed: FollowedRun) -> Account:
+        """Print what happens in a run, until it has ended."""
+        scenario = followed.scenario
         self.console.print()
         self.console.print(Rule(Text(f"{number}  {scenario.title}", "bold"), align="left", style="grey50"))
         self.console.print(Text(scenario.story, "grey62"))
         self.console.print()
-        outcome = "never" if scenario.deferred else "delivered"
-        self.sandbox.control("POST", "settings", json={"default_outcome": outcome})
-        if scenario.lost_responses:
-            match = {"method": "POST", "path": SEND_PATH}
-            fault = {"kind": "response_lost_after_store", "times": scenario.lost_responses, "match": match}
-            self.sandbox.control("POST", "faults", json=fault)
-        self.airflow.trigger(DAG_ID, scenario.run_id, conf={"to": scenario.to})
         seen: dict[str, set[str]] = {}
         with self._waiting(f"run {scenario.run_id}, to {scenario.to}: the scheduler starts a worker for each task"):
-            for change in self.airflow.follow(DAG_ID, scenario.run_id, timeout=TIMEOUT):
+            for change in followed.changes():
                 states = seen.setdefault(change.task.task_id, set())
                 self._tell(change, again="deferred" in states)
-                if change.task.state == "deferred" and "deferred" not in states:
-                    self._deliver(scenario)
                 states.add(str(change.task.state))
         account = self._collect(scenario, seen)
         self._show(account)
@@ -159,11 +201,6 @@ class Demo:
         """End Airflow; the sandbox ends last."""
         with self._waiting(f"ending Airflow: {GRACE:g} s to end by itself"):
             self.airflow.stop(grace=GRACE)
-
-    def _deliver(self, scenario: Scenario) -> None:
-        """Let the sandbox deliver what it has stored for a recipient."""
-        for message in self.sandbox.stored(to=scenario.to)[1]:
-            self.sandbox.control("POST", f"messages/{message['send_id']}/events", json={"type": "delivered"})
 
     def _collect(self, scenario: Scenario, seen: dict[str, set[str]]) -> Account:
         airflow, run = self.airflow, scenario.run_id
@@ -333,7 +370,8 @@ def _run(console: Console, home: ExclusiveFolder, sandbox: Sandbox, *, airflow_2
         home.say(f"process {os.getpid()}, Airflow at {airflow.url}, the sandbox's inbox at {sandbox.url}/inbox")
         demo = Demo(console, sandbox, airflow, begin=begin)
         demo.start_airflow()
-        accounts = [demo.run(number, scenario) for number, scenario in enumerate(SCENARIOS, start=1)]
+        console.print(f"\nAll {len(SCENARIOS)} runs of the Dag start now; times count from here.")
+        accounts = [demo.tell(number, followed) for number, followed in enumerate(demo.begin_runs(), start=1)]
         wrong = demo.judge(accounts)
         demo.conclude(wrong)
         if keep:
