@@ -90,7 +90,7 @@ class Latency:
         airflow = self._airflow
         self._runs[dag_id] += 1
         run_id = f"{count}-{self._runs[dag_id]}"
-        sends = airflow.server.make_sends(count)
+        sends = airflow.server.make_sends(count, name=f"{dag_id}-{run_id}")
         airflow.runner.trigger(dag_id, run_id, conf={"sends": sends})
         airflow.until_deferred(dag_id, run_id, count)
         time.sleep(random.uniform(*_REST_SECONDS))

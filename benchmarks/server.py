@@ -1,4 +1,5 @@
-"""The sandbox as benchmarks of waits need it: it counts requests by key, and can say "not delivered yet" with a 404.
+"""The sandbox as benchmarks of waits need it: it counts requests and bytes by key, can make an organization busy, and
+can say "not delivered yet" with a 404.
 
 The peer is why. ``HttpSensorTrigger`` cannot look at an answer's body: it waits as long as it is answered with 404, and
 ``GET /sends/{id}`` is 200 from the start. Who waits for a delivery with it has something in front that turns "not
@@ -9,6 +10,7 @@ delivered yet" into 404; here, that is a query. It costs the peer nothing: the t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import sys
@@ -20,6 +22,7 @@ import uvicorn
 
 from airflow_provider_fluxomail.sandbox.app import build_app
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY, Bounds
+from airflow_provider_fluxomail.sandbox.outcomes import PlannedEvent
 from airflow_provider_fluxomail.sandbox.state import Sandbox
 from airflow_provider_fluxomail.sandbox.switches import Switches
 from benchmarks.protocol import UNTIL_DELIVERED
@@ -28,27 +31,54 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COUNTS: Final = "/_bench/counts"
-"""Requests and refusals (429) since the start, by key."""
+"""Requests, those for event streams, refusals (429) and bytes of responses' bodies since the start, by key."""
+BUSY: Final = "/_bench/busy"
+"""With ``?rate=N``: from now on, N openings a second of messages of the start key's organization."""
+_BUSY_TICK: Final = 0.05
 
 
 class Front:
     """The outermost application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, sandbox: Sandbox) -> None:
         self._app = app
+        self._sandbox = sandbox
+        self._rate = 0.0
+        self._busy: asyncio.Task[None] | None = None
         self.requests: Counter[str] = Counter()
+        self.streams: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.sent_bytes: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count a request and hand it on."""
         if scope["path"] == COUNTS:
-            await _answer({"requests": self.requests, "refused": self.refused}, send)
+            counters = {"requests": self.requests, "streams": self.streams, "refused": self.refused}
+            await _answer(counters | {"bytes": self.sent_bytes}, send)
+            return
+        if scope["path"] == BUSY:
+            self._rate = float(scope["query_string"].partition(b"=")[2])
+            self._busy = self._busy or asyncio.get_running_loop().create_task(self._make_events())
+            await _answer({}, send)
             return
         headers = dict(scope["headers"])
         key = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
         self.requests[key] += 1
+        self.streams[key] += scope["path"].endswith("/events/stream")
         turning = scope["query_string"] == urlencode(UNTIL_DELIVERED).encode()
         await self._app(scope, receive, _Answer(self, key, send, turning=turning).send)
+
+    async def _make_events(self) -> None:
+        """Let messages be opened, the oldest ones in turns, at the rate that was requested."""
+        loop = asyncio.get_running_loop()
+        began, made = loop.time(), 0
+        while True:
+            _, sends = self._sandbox.store.find_sends(to=None, idempotency_key=None, limit=100, offset=0)
+            while sends and made < (loop.time() - began) * self._rate:
+                now_ms = self._sandbox.clock.now_ms()
+                self._sandbox.add_event(sends[made % len(sends)], PlannedEvent("opened", now_ms, {}))
+                made += 1
+            await asyncio.sleep(_BUSY_TICK)
 
 
 class _Answer:
@@ -69,6 +99,9 @@ class _Answer:
         """Count the response; hold its status until it is known whether there is a delivery in the body."""
         if message["type"] == "http.response.start":
             self._front.refused[self._key] += message["status"] == 429
+        else:
+            self._front.sent_bytes[self._key] += len(message.get("body", b""))
+        if message["type"] == "http.response.start":
             if self._turning and message["status"] == 200:
                 self._start = message
                 return
@@ -95,9 +128,9 @@ def main() -> None:
         data=None,
         # Nothing is delivered but what a benchmark delivers.
         switches=Switches(event_delay=0.0, default_outcome="never"),
-        bounds=Bounds(requests=1_000),
+        bounds=Bounds(requests=1_000, events=1_000_000),
     )
-    app = Front(build_app(sandbox))
+    app = Front(build_app(sandbox), sandbox)
     sys.stdout.write(f"ready at http://127.0.0.1:{listener.getsockname()[1]}\n")
     sys.stdout.flush()
     config = uvicorn.Config(

@@ -21,13 +21,14 @@ from airflow.sdk.log import configure_logging, reset_logging
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
-from benchmarks.protocol import UNTIL_DELIVERED, Result, Task
+from benchmarks.protocol import UNTIL_DELIVERED, Result, Task, connection_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Far enough not to matter, near enough to be a deadline.
 _DEADLINE_SECONDS: Final = 3600.0
+_LAG_EVERY: Final = 0.01
 #: How long waits have to come to rest before memory is measured.
 _REST_SECONDS: Final = 6.0
 
@@ -41,10 +42,16 @@ class DoNothingTrigger(FluxomailDeliveryTrigger):
         yield TriggerEvent(None)
 
 
-def delivery_arguments(send_id: str) -> dict[str, Any]:
+def delivery_arguments(task: Task, number: int) -> dict[str, Any]:
     """The arguments of a wait as a worker passes them on: it has just polled."""
     now = time.time()
-    return {"send_id": send_id, "started": now, "deadline": now + _DEADLINE_SECONDS, "seen": now}
+    return {
+        "send_id": task.sends[number],
+        "fluxomail_conn_id": connection_id(number * task.connections // len(task.sends)),
+        "started": now,
+        "deadline": now + _DEADLINE_SECONDS,
+        "seen": now,
+    }
 
 
 def _http(send_id: str, poke_interval: float) -> BaseTrigger:
@@ -69,7 +76,7 @@ def make_trigger(task: Task, number: int) -> BaseTrigger:
     if task.kind == "http":
         return _http(task.sends[number], task.poke_interval)
     kind = {"fluxomail": FluxomailDeliveryTrigger, "nothing": DoNothingTrigger}[task.kind]
-    return kind(**delivery_arguments(task.sends[number]))
+    return kind(**delivery_arguments(task, number))
 
 
 class Waits:
@@ -88,10 +95,12 @@ class Waits:
         began = time.process_time()
         tasks = await self._begin(0, len(self.task.sends))
         _say("begun")
+        lags: list[float] = []
+        measuring = asyncio.create_task(_measure_lag(lags))
         _, left = await asyncio.wait(tasks, timeout=self.task.seconds)
         cpu = time.process_time() - began
-        await _end(left)
-        return Result(self.fired, self.wrong, cpu, [])
+        await _end([*left, measuring])
+        return Result(self.fired, self.wrong, cpu, lags, [])
 
     async def _measure_memory(self) -> Result:
         """Three readings: the difference of the last two is that of waits alone, without client and connection."""
@@ -104,7 +113,7 @@ class Waits:
         await asyncio.sleep(_REST_SECONDS)
         readings.append(_rss())
         await _end([*first, *others])
-        return Result(self.fired, self.wrong, 0.0, readings)
+        return Result(self.fired, self.wrong, 0.0, [], readings)
 
     async def events(self, number: int) -> AsyncIterator[TriggerEvent]:
         """What the trigger of one wait yields."""
@@ -134,6 +143,14 @@ class Waits:
 def _is_delivery(payload: Any) -> bool:
     # The HTTP trigger says True, and nothing else.
     return payload is True or (payload["status"], payload["event"]) == ("reached", "delivered")
+
+
+async def _measure_lag(lags: list[float]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_EVERY
+        await asyncio.sleep(_LAG_EVERY)
+        lags.append(loop.time() - due)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]] | set[asyncio.Task[None]]) -> None:

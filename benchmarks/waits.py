@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY
-from benchmarks.protocol import Result, Task
+from benchmarks.protocol import Result, Task, connection_id
 from benchmarks.report import Row, at_most
 from benchmarks.sandbox import serving
-from benchmarks.server import COUNTS
+from benchmarks.server import BUSY, COUNTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 CAP: Final = 600
 """Requests per minute of the waits' key."""
@@ -42,7 +42,7 @@ ROUNDS: Final = 3
 POLL_SHARE: Final = 0.5
 """The default of the connection."""
 _SHARED: Final = "benchmarks.shared_stream"
-_KEY: Final = "fm_waits"
+KEY: Final = "fm_waits"
 _CONNECTIONS: Final = 8
 _PAGE: Final = 1_000
 _READY_SECONDS: Final = 120.0
@@ -54,6 +54,8 @@ class Figures:
 
     :param delays: event to fire, in seconds, of the waits that fired; the greatest last.
     :param cpu: seconds of the process that waits.
+    :param received: bytes of the responses' bodies.
+    :param lags: of the event loop, see :class:`.Result`.
     """
 
     requests: int
@@ -61,6 +63,8 @@ class Figures:
     delays: list[float]
     unresolved: int
     cpu: float
+    received: int
+    lags: list[float]
 
     @property
     def p99(self) -> float:
@@ -74,32 +78,38 @@ class Server:
     def __init__(self, port: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self._made = 0
 
     def control(self, path: str, **fields: Any) -> None:
         """Make one control call."""
         httpx.post(f"{self.url}/_sandbox/{path}", json=fields, trust_env=False).raise_for_status()
 
-    def put_key(self, key: str = _KEY) -> None:
+    def put_key(self, key: str = KEY, **fields: Any) -> None:
         """Make the key of the waits."""
-        self.control("keys", key=key, rate_limit_per_minute=CAP)
+        self.control("keys", key=key, rate_limit_per_minute=CAP, **fields)
 
-    def counts(self, key: str = _KEY) -> tuple[int, int]:
-        """Requests and refusals of a key."""
+    def counts(self, *keys: str) -> tuple[int, int, int, int]:
+        """Requests, refusals, bytes and event streams of some keys, by default of that of the waits."""
         counted = httpx.get(self.url + COUNTS, trust_env=False).json()
-        return counted["requests"].get(key, 0), counted["refused"].get(key, 0)
+        requests, refused, received, streams = (
+            sum(counted[name].get(key, 0) for key in keys or (KEY,))
+            for name in ("requests", "refused", "bytes", "streams")
+        )
+        return requests, refused, received, streams
 
-    def make_sends(self, count: int) -> list[str]:
-        """Make this many sends with a key of their own, and return their ids."""
-        self._made += 1
-        return asyncio.run(self._make_sends(count, f"wait-{self._made}"))
+    def make_busy(self, rate: float) -> None:
+        """Let this many events a second happen to the organization, to its 100 oldest messages."""
+        httpx.post(f"{self.url}{BUSY}?rate={rate}", trust_env=False).raise_for_status()
 
-    async def _make_sends(self, count: int, name: str) -> list[str]:
+    def make_sends(self, count: int, *, key: str = DEFAULT_API_KEY, name: str = "wait") -> list[str]:
+        """Make this many sends, by default with a key of their own, and return their ids."""
+        return asyncio.run(self._make_sends(count, key, name))
+
+    async def _make_sends(self, count: int, key: str, name: str) -> list[str]:
         body = {"to": "ops@example.org", "subject": "Nightly load finished", "content": "Loaded 20 rows."}
         sends: list[str] = []
 
         async def connection(start: int) -> None:
-            async with _Connection(self.port) as server:
+            async with _Connection(self.port, key) as server:
                 for number in range(start, count, _CONNECTIONS):
                     answer = await server.post("/api/v1/emails/send", body | {"idempotencyKey": f"{name}-{number}"})
                     sends.append(answer["sendId"])
@@ -141,8 +151,9 @@ class Server:
 class _Connection:
     """One connection that is kept alive. An HTTP library would take more of the machine than the server does."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, key: str = DEFAULT_API_KEY) -> None:
         self._port = port
+        self._key = key
 
     async def __aenter__(self) -> _Connection:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -154,7 +165,7 @@ class _Connection:
     async def post(self, path: str, fields: dict[str, Any]) -> Any:
         body = json.dumps(fields).encode()
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {DEFAULT_API_KEY}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {self._key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self._writer.write(head.encode() + body)
@@ -178,11 +189,15 @@ def server() -> Iterator[Server]:
 class Waiting:
     """The process of the waits, from ready to its result."""
 
-    def __init__(self, server: Server, task: Task, module: str = "benchmarks.waiting") -> None:
+    def __init__(
+        self, server: Server, task: Task, module: str = "benchmarks.waiting", keys: Sequence[str] = (KEY,), **more: str
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         connections = {
-            "FLUXOMAIL_DEFAULT": {"conn_type": "fluxomail", "host": server.url, "password": _KEY},
-            "HTTP_DEFAULT": {"conn_type": "http", "host": server.url, "extra": {"Authorization": f"Bearer {_KEY}"}},
+            connection_id(number).upper(): {"conn_type": "fluxomail", "host": server.url, "password": key}
+            for number, key in enumerate(keys)
+        } | {
+            "HTTP_DEFAULT": {"conn_type": "http", "host": server.url, "extra": {"Authorization": f"Bearer {KEY}"}},
         }
         environment = os.environ | {f"AIRFLOW_CONN_{name}": json.dumps(one) for name, one in connections.items()}
         self._process = subprocess.Popen(
@@ -192,7 +207,7 @@ class Waiting:
             # What Airflow logs is not read: whatever goes wrong is in the result.
             stderr=subprocess.DEVNULL if not os.environ.get("BENCH_STDERR") else None,
             text=True,
-            env=environment | {"AIRFLOW_HOME": self._folder.name, "NO_PROXY": "127.0.0.1"},
+            env=environment | more | {"AIRFLOW_HOME": self._folder.name, "NO_PROXY": "127.0.0.1"},
         )
         self._tell(json.dumps(dataclasses.asdict(task)))
         self._expect("ready")
@@ -235,25 +250,38 @@ class Waiting:
 
 
 def measure(
-    server: Server, sends: list[str], kind: str, *, spread: float, seconds: float, module: str = "benchmarks.waiting"
+    server: Server,
+    sends: list[str],
+    kind: str,
+    *,
+    spread: float,
+    seconds: float,
+    delay: float = 0.0,
+    module: str = "benchmarks.waiting",
+    keys: Sequence[str] = (KEY,),
+    **more: str,
 ) -> Figures:
     """Let waits begin, deliver their sends, and see what they do.
 
     :param spread: seconds over which the deliveries are spread.
     :param seconds: the longest that the waits are waited for.
+    :param delay: seconds before the first delivery.
+    :param keys: of the connections over which the waits are spread.
+    :param more: variables for the environment of the waits.
     """
-    before = server.counts()
-    task = Task(kind, sends, seconds, poke_interval=POKE_SECONDS)
-    with Waiting(server, task, module) as waiting:
+    before = server.counts(*keys)
+    task = Task(kind, sends, seconds, poke_interval=POKE_SECONDS, connections=len(keys))
+    with Waiting(server, task, module, keys, **more) as waiting:
         waiting.begin()
+        time.sleep(delay)
         asked = asyncio.run(server.deliver(sends, spread))
         result = waiting.result()
     if result.wrong and kind == "fluxomail":
         raise RuntimeError(f"{len(result.wrong)} waits went wrong, such as: {result.wrong[0]}")
     fired = [(send_id, at) for send_id, at in zip(sends, result.fired, strict=True) if at is not None]
-    requests, refused = (now - then for now, then in zip(server.counts(), before, strict=True))
+    requests, refused, received, _ = (now - then for now, then in zip(server.counts(*keys), before, strict=True))
     delays = sorted(at - asked[send_id] for send_id, at in fired)
-    return Figures(requests, refused, delays, len(sends) - len(fired), result.cpu)
+    return Figures(requests, refused, delays, len(sends) - len(fired), result.cpu, received, result.lags)
 
 
 def _round(kind: str, count: int, spread: float) -> Figures:

@@ -29,7 +29,7 @@ def default_conn_id() -> str:
 
 
 def follow_events() -> bool:
-    """Return whether many waits follow the event stream."""
+    """Return whether waits follow the event stream."""
     return bool(read("follow_events"))
 
 

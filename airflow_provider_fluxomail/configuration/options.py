@@ -148,8 +148,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "follow_events": Option(
         "boolean",
         True,
-        "Whether many deferred waits on one key follow the organization's event stream. If not, all of them poll "
-        "timelines.",
+        "Whether deferred waits follow the organization's event stream, one for all waits on one key. If not, all of "
+        "them poll timelines.",
         example="False",
     ),
     "inbox_link": Option(

@@ -38,8 +38,8 @@ class FluxomailDeliveryTrigger(BaseTrigger):
     >>> trigger.serialize()[0]
     'airflow_provider_fluxomail.triggers.FluxomailDeliveryTrigger'
 
-    All waits of a triggerer on one key share a watcher, which polls timelines within a share of the rate limit, or
-    follows the event stream if there are many.
+    All waits of a triggerer on one key share a watcher, which follows the event stream, or polls timelines within a
+    share of the rate limit where there is none.
 
     .. seealso:: :doc:`/guides/waiting`
 

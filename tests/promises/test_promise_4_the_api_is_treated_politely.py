@@ -323,7 +323,7 @@ def test_promise_4_retry_after_delays_the_next_poll_of_a_sensor(sandbox: Sandbox
     send_id = sensors.send()
     sandbox.fail_next(429, times=2, path=sensors.TIMELINE, retry_after=0.7)
     assert Run(sensors.sensor(mode, send_id=send_id, poke_interval=0.01)).kind == "success"
-    polls = sandbox.requests("GET")
+    polls = sandbox.requests("GET", sensors.TIMELINE)
     assert len(polls) == 3
     assert polls.gaps[1] >= 0.7
 
@@ -336,12 +336,12 @@ def test_promise_4_a_long_retry_after_defers_at_once_and_holds_the_trigger_too(
     started = wait.now()
     trigger = sensors.deferred(sandbox, timeout=9999).trigger
     assert wait.now() - started < 5, "the worker does not spend the wait"
-    assert len(sandbox.requests("GET")) == 1
+    assert len(sandbox.requests("GET", sensors.TIMELINE)) == 1
     assert trigger.next_look == pytest.approx(started + 600, abs=5)
     trigger.next_look = wait.now() + 0.5
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(fire(trigger), 0.3))
-    assert len(sandbox.requests("GET")) == 1
+    assert len(sandbox.requests("GET", sensors.TIMELINE)) == 1
 
 
 @pytest.mark.parametrize(

@@ -307,8 +307,8 @@ def test_a_limit_of_streams_closes_the_oldest_of_the_key(api: Api, quiet: str) -
         assert first.block() is None
         assert first.ended
         add(api, quiet, 1)
-        assert "email.opened" in second.block()
-        assert "email.opened" in third.block()
+        for stream in (second, third):
+            assert "email.opened" in (stream.block() or "")
 
 
 @pytest.mark.parametrize("cause", ["revoked", "expired by clock", "expired", "plan", "reset", "other organization"])
