@@ -148,9 +148,9 @@ def running(
             **environment,
         }
         with AirflowRunner(home / "airflow", dags=dags, environment=variables) as runner:
-            runner.prepare()
+            runner.prepare(timeout=_PATIENCE)
             runner.start()
-            runner.wait_until_healthy()
+            runner.wait_until_healthy(timeout=_PATIENCE)
             yield Airflow(runner, server)
     shutil.rmtree(home)
 
