@@ -60,7 +60,8 @@ class Airflow:
         deadline = time.monotonic() + _PATIENCE
         while not happened(rows := self.tasks(dag_id, run_id, task_id)):
             self.runner.check()
-            if time.monotonic() > deadline:
+            ended = self.runner.run_state(dag_id, run_id) in FINAL_STATES
+            if time.monotonic() > deadline or (ended and not happened(self.tasks(dag_id, run_id, task_id))):
                 states = dict(collections.Counter(row["state"] for row in rows))
                 raise RuntimeError(f"{dag_id}: not within {_PATIENCE:g} s: {what}; {states}")
             time.sleep(0.5)
@@ -83,9 +84,7 @@ class Airflow:
 
     def until_green(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Wait until all waits of a run have ended, and return them."""
-        self.until(
-            "all have ended", dag_id, run_id, lambda rows: {row["state"] for row in rows if rows} <= FINAL_STATES
-        )
+        self.until("all have ended", dag_id, run_id, lambda rows: {row["state"] for row in rows} <= FINAL_STATES)
         rows = self.tasks(dag_id, run_id)
         if wrong := {row["state"] for row in rows} - {"success"}:
             raise RuntimeError(f"waits of {dag_id} ended with {wrong}")

@@ -77,7 +77,11 @@ class FirstSeconds:
         run_id = f"run-{self._runs}"
         airflow.runner.trigger(DAG_ID, run_id)
         airflow.until(
-            "all have ended", DAG_ID, run_id, lambda rows: {row["state"] for row in rows} <= FINAL_STATES, None
+            "all have ended",
+            DAG_ID,
+            run_id,
+            lambda rows: bool(rows) and {row["state"] for row in rows} <= FINAL_STATES,
+            None,
         )
         return {row["task_id"]: self._ended(run_id, row) for row in airflow.tasks(DAG_ID, run_id, None)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, BaseOperator, task
@@ -28,7 +28,7 @@ class Defers(BaseOperator):
         """Nothing is left to do."""
 
 
-@task
+@task(retries=3, retry_delay=timedelta(seconds=1))
 def numbers(dag_run: Any = None) -> list[int]:
     return list(range(dag_run.conf["count"]))
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from airflow.providers.http.sensors.http import HttpSensor
@@ -29,7 +29,7 @@ def a_dag(dag_id: str) -> DAG:
     return DAG(dag_id, schedule=None, start_date=start, catchup=False, max_active_tasks=200, max_active_runs=50)
 
 
-@task
+@task(retries=3, retry_delay=timedelta(seconds=1))
 def sends(dag_run: Any = None) -> list[str]:
     return list(dag_run.conf["sends"])
 
