@@ -7,6 +7,7 @@ One Dag whose tasks send and wait, in a real Airflow; each run's messages are de
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ DELIVERIES: Final = (0.5, 2.0, 5.0, 15.0, 60.0)
 ROUNDS: Final = 3
 DAG_ID: Final = "first_seconds"
 DAG_FILES: Final = (Path(__file__).parent / "dags" / "first_seconds.py",)
-_DEFERRED: Final = "Pausing task as DEFERRED"
+#: The first line that each process of a task logs.
+_PROCESS_BEGINS: Final = "::group::Pre Execute"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +94,8 @@ class FirstSeconds:
         send_id = airflow.runner.xcom(DAG_ID, run_id, task_id)["send_id"]
         folder = airflow.runner.logs / "tasks" / f"dag_id={DAG_ID}" / f"run_id={run_id}" / f"task_id={task_id}"
         lines = [(line["event"], epoch(line["timestamp"])) for line in log_lines(folder.glob("attempt=1.log"))]
-        deferred = next(
-            (number for number, (text, _) in enumerate(lines) if text.startswith(_DEFERRED)), len(lines) - 1
-        )
-        processes = [part for part in (lines[: deferred + 1], lines[deferred + 1 :]) if part]
+        starts = [number for number, (text, _) in enumerate(lines) if text == _PROCESS_BEGINS]
+        processes = [lines[start:end] for start, end in itertools.pairwise([*starts, len(lines)])]
         worker = sum(part[-1][1] - part[0][1] for part in processes)
         late = epoch(row["end_date"]) - airflow.server.delivered_at([send_id])[send_id]
         url = f"{airflow.server.url}/_sandbox/requests"

@@ -45,14 +45,12 @@ _FIRED: Final = "Trigger fired event"
 class Green:
     """The way of one wait from its event to its end, in epoch seconds.
 
-    :param known: when the trigger had its outcome; ``None`` of a peer.
     :param fired: when the trigger fired.
     :param queued: when the scheduler queued the task again; ``None`` if it ended in the triggerer.
     :param began: when the second worker process began.
     """
 
     event: float
-    known: float | None
     fired: float
     queued: float | None
     began: float | None
@@ -106,11 +104,9 @@ class Latency:
         ends = [(line["event"], epoch(line["timestamp"])) for line in log_lines(folder.glob("*.trigger.*.log"))]
         lines = log_lines(folder.glob("attempt=?.log"))
         begins = [epoch(line["timestamp"]) for line in lines if line["event"] == _WORKER_BEGINS]
-        known = [at for text, at in ends if text.startswith("The message was")]
         resumed = len(begins) > 1
         return Green(
             event=event,
-            known=known[-1] if known else None,
             fired=next(at for text, at in reversed(ends) if text == _FIRED),
             queued=epoch(row["queued_when"]) if resumed else None,
             began=begins[-1] if resumed else None,
@@ -152,8 +148,7 @@ def _rows(case: str, own: Sequence[Green], peer: Sequence[Green], default: Seque
 def _parts(case: str, waits: Sequence[Green]) -> list[Row]:
     """From one step to the next, the median of each."""
     steps = {
-        "event to outcome: stream and watcher": [(one.known or one.fired) - one.event for one in waits],
-        "outcome to fired: result stored by Airflow": [one.fired - (one.known or one.fired) for one in waits],
+        "event to fired: stream, watcher and trigger": [one.fired - one.event for one in waits],
         "fired to green: Airflow's triggerer and database": [one.green - one.fired for one in waits],
     }
     return [Row(case, f"{name}, p50 s", percentile(seconds, 50)) for name, seconds in steps.items()]
