@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.airflow import Airflow
 
 #: Waits to rounds.
-ROUNDS: Final = {1: 5, 10: 1, 200: 1}
+ROUNDS: Final = {1: 3, 10: 1, 200: 1}
 _DAGS: Final = (Path(__file__).parent / "dags" / "latency.py",)
 _OWN: Final = "latency_fluxomail"
 _WORKER: Final = "latency_worker"
