@@ -120,8 +120,8 @@ class Demo:
             self.airflow.prepare(timeout=TIMEOUT)
         self._ready("database", "SQLite, in .demo/airflow")
         remarks = {"api-server": self.airflow.url, "webserver": self.airflow.url}
-        names = ", ".join(self.airflow.components)
-        with self._waiting(f"starting {names}: each imports Airflow, which takes some seconds of CPU time"):
+        count = len(self.airflow.components)
+        with self._waiting(f"starting Airflow's {count} programs: each takes some seconds to import Airflow"):
             self.airflow.start()
             self.airflow.wait_until_healthy(timeout=TIMEOUT, seen=lambda name: self._ready(name, remarks.get(name, "")))
         with self._waiting("Airflow reads the Dag's file"):
@@ -281,13 +281,13 @@ def _remark(task: TaskTry, *, again: bool) -> str:
     number = f"try {task.try_number}"
     return {
         ("send", "running"): f"{number}: a worker loads the Dag and sends",
-        ("send", "up_for_retry"): f"{number} got no response: was the email sent? Pause: the task's retry_delay, 1 s",
+        ("send", "up_for_retry"): f"{number} got no response: sent or not? Pause: retry_delay, 1 s",
         ("send", "success"): f"{number}; the scheduler starts a worker for wait",
         ("wait", "running"): "back in a worker, with the outcome" if again else _POLLS,
         (
             "wait",
             "deferred",
-        ): "the worker is free again. Pause: the triggerer takes over waits, and ends them, once a second",
+        ): "the worker is free. Pause: the triggerer looks up its connection",
     }.get((task.task_id, str(task.state)), "")
 
 
