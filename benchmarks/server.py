@@ -34,6 +34,8 @@ COUNTS: Final = "/_bench/counts"
 """Requests, those for event streams, refusals (429) and bytes of responses' bodies since the start, by key."""
 BUSY: Final = "/_bench/busy"
 """With ``?rate=N``: from now on, N openings a second of messages of the start key's organization."""
+BUSY_SENDS: Final = 1_000
+"""How many messages these are: the oldest."""
 _BUSY_TICK: Final = 0.05
 
 
@@ -69,12 +71,14 @@ class Front:
         await self._app(scope, receive, _Answer(self, key, send, turning=turning).send)
 
     async def _make_events(self) -> None:
-        """Let messages be opened, the oldest ones in turns, at the rate that was requested."""
+        """Let messages be opened, in turns, at the rate that was requested."""
         loop = asyncio.get_running_loop()
         began, made = loop.time(), 0
         while True:
-            _, sends = self._sandbox.store.find_sends(to=None, idempotency_key=None, limit=100, offset=0)
-            while sends and made < (loop.time() - began) * self._rate:
+            _, sends = self._sandbox.store.find_sends(to=None, idempotency_key=None, limit=BUSY_SENDS, offset=0)
+            # Not more at once, so that a machine that is too slow still serves requests.
+            due = min((loop.time() - began) * self._rate, made + 2 * self._rate * _BUSY_TICK)
+            while sends and made < due:
                 now_ms = self._sandbox.clock.now_ms()
                 self._sandbox.add_event(sends[made % len(sends)], PlannedEvent("opened", now_ms, {}))
                 made += 1

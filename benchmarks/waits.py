@@ -97,7 +97,7 @@ class Server:
         return requests, refused, received, streams
 
     def make_busy(self, rate: float) -> None:
-        """Let this many events a second happen to the organization, to its 100 oldest messages."""
+        """Let this many events a second happen to the organization, to its oldest messages."""
         httpx.post(f"{self.url}{BUSY}?rate={rate}", trust_env=False).raise_for_status()
 
     def make_sends(self, count: int, *, key: str = DEFAULT_API_KEY, name: str = "wait") -> list[str]:

@@ -239,13 +239,21 @@ class Turns:
         self._changed.set()
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Make one request within the block."""
+    async def turn(self, *, at_most: float | None = None) -> AsyncIterator[None]:
+        """Make one request within the block.
+
+        :param at_most: seconds after which the others no longer wait for its response.
+        """
         await self.acquire()
+        released = contextlib.ExitStack()
+        released.callback(self.release)
+        timer = None if at_most is None else asyncio.get_running_loop().call_later(at_most, released.close)
         try:
             yield
         finally:
-            self.release()
+            released.close()
+            if timer is not None:
+                timer.cancel()
 
     def _delay(self) -> float | None:
         return None if self._in_flight >= self._most else self.pacer.delay(self._in_flight)

@@ -140,11 +140,12 @@ async def watching(
     key: str | None = None,
     share: float = 0.5,
     follow: bool = True,
+    request_timeout: float = 2.0,
     observer: Observer | None = None,
 ) -> AsyncIterator[Waits]:
     """Waits on one watcher; at the end nothing of it is left."""
     before = asyncio.all_tasks()
-    who = dataclasses.replace(settings(sandbox, key), observer=observer or Observer())
+    who = dataclasses.replace(settings(sandbox, key), timeout=request_timeout, observer=observer or Observer())
     watcher = Watcher(who, timing=when or timing(), share=share, follow=follow)
     waits = Waits(lambda: watcher)
     try:

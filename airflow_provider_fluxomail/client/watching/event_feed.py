@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 #: A stream that stayed open for this long, in seconds, resets the count of failures. Receiving an event does not: a
 #: stream may close after each event.
 _STABLE_AFTER: Final = 10.0
+#: The first polls wait for the stream for this long, in seconds: once it is up, they need not be repeated. A proxy may
+#: hold its response back for ever.
+_OPENING: Final = 3.0
 #: Events that arrive close together are collected for this long, in seconds, and read in one go.
 _COLLECT_FOR: Final = 0.1
 #: Errors by which a server may refuse an event id or a filter that it does not know.
@@ -158,7 +161,7 @@ class EventFeed:
     async def _follow(self) -> None:
         """Open the stream, read from the list what came before it, then read the stream."""
         async with contextlib.AsyncExitStack() as until_closed:
-            async with self._turns.turn():
+            async with self._turns.turn(at_most=_OPENING):
                 opening = self.client.stream_events(self._wanted, since=self._last_id, silence=self._timing.silence)
                 stream = await until_closed.enter_async_context(opening)
             await self._close_gap(stream)

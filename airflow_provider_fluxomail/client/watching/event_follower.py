@@ -7,7 +7,6 @@ or from a poll while the stream is up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -35,7 +34,7 @@ CLOCK_MARGIN: Final = 30.0
 #: The list is not read further back than this: polling a timeline takes only one request. Seconds.
 LONGEST_BACK: Final = 3600.0
 #: One page of the list may be read for this many joining waits; fewer are polled. A page takes one request, as a poll
-#: does, and up to 43 KB instead of 1 KB.
+#: does, and up to 30 KB instead of 1 KB.
 WAITS_PER_PAGE: Final = 5
 
 
@@ -65,8 +64,6 @@ class EventFollower:
         self._feed: EventFeed | None = None
         self._availability = availability
         self._load = EventLoad(timing)
-        # Set once the stream is up or is not available.
-        self._decided = asyncio.Event()
         self._down_since: float | None = None
         #: Incremented when events may have been lost. 0 until a stream has been up.
         self.generation = 0
@@ -114,13 +111,6 @@ class EventFollower:
         self._availability.not_before = now() + jittered(self._timing.retry_events)
         self._availability.rate = rate
 
-    async def until_decided(self) -> None:
-        """Wait for a short time until the stream is up or not available: a poll before it would have to be repeated."""
-        if self._task is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timing.opening):
-                    await self._decided.wait()
-
     def join(self, watched: WatchedWait, *, polled_in: int | None = None) -> None:
         """Let a wait follow the stream, once every event since its last poll (in generation ``polled_in``) is known."""
         if self._feed is None or not self._waits.stream_is_up or watched.wait.seen is None:
@@ -146,7 +136,6 @@ class EventFollower:
         finally:
             self._feed = self._task = self._down_since = None
             self._feed_generation = 0
-            self._decided.set()
             self._waits.stream_down()
 
     def _on_change(self) -> None:
@@ -165,7 +154,6 @@ class EventFollower:
             self.generation += 1
             self._recent.clear(feed.server_ms(now()))
             self._joined_by_poll = 0
-        self._decided.set()
         self._waits.stream_up()
         for watched in self._waits:
             if new or not watched.follows:

@@ -65,7 +65,6 @@ _LEAST_GAP: Final = 5.0
 class WatchTiming:
     """Thresholds and intervals of a watcher. Times in seconds.
 
-    :param opening: for how long the first polls wait for the stream, so that they need not be repeated once it is up.
     :param linger: how long a watcher without waits keeps the stream: the next wait then costs no request.
     :param events_a_second: if the stream carries more events than this, with what ``events_per_wait`` adds, the
         waits are polled.
@@ -81,7 +80,6 @@ class WatchTiming:
     :param feed: of the event stream.
     """
 
-    opening: float = 2.0
     linger: float = 60.0
     events_a_second: float = 100.0
     events_per_wait: float = 40.0

@@ -180,7 +180,6 @@ class Watcher:
 
     async def _poll_all(self) -> None:
         """Poll each wait that is due, in the order of the queue."""
-        await self._follower.until_decided()
         while True:
             await self._waits.queue.until_due()
             await self._turns.acquire()
