@@ -96,7 +96,7 @@ class AirflowRunner:
         self.password = secrets.token_urlsafe(12)
         self._dags = list(dags)
         self.environment = self._settings() | dict(environment or {})
-        self._client = httpx.Client(base_url=self.url, timeout=15.0, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
         self._components = {
             name: self._process(name, name, *_ARGUMENTS.get(name, ()), log=self.logs / f"{name}.log")
             for name in COMPONENTS
