@@ -43,7 +43,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
     The first event, by its time, that is the target or a failure decides; clicked implies opened, and opened implies
     delivered. A failure event fails the task without retries, as does the timeout; with ``soft_fail`` both skip it.
     The wait survives outages (5xx, resets, 429). Poke, reschedule and deferrable have the same outcomes; deferrable
-    holds no worker: it polls for up to 10 s in the worker, where most waits end, and then waits in the triggerer.
+    holds no worker: it polls for a few seconds in the worker, where most waits end, and then waits in the triggerer.
 
     .. seealso:: :doc:`/guides/waiting`, and https://docs.fluxomail.com/api-reference/fluxomail/get-send
 
@@ -52,6 +52,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
     :param fail_on: events that fail the wait, of ``bounced``, ``complained``, ``dropped`` and ``failed``.
     :param fluxomail_conn_id: id of the connection. (templated)
     :param deferrable: wait in the triggerer.
+    :param defer_at_once: with ``deferrable``, defer after the first poll, instead of polling for a few seconds.
     :param poke_interval: seconds or ``timedelta`` between polls, with jitter.
     :param timeout: seconds or ``timedelta`` after which the wait fails.
     :return: ``send_id``, and the ``event`` that was reached with its ``time``.
@@ -73,6 +74,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         fail_on: Sequence[str] = FAILURES,
         fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        defer_at_once: bool = False,
         poke_interval: datetime.timedelta | float = 30.0,
         **kwargs: Any,
     ) -> None:
@@ -83,6 +85,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         self.fail_on = fail_on
         self.fluxomail_conn_id = fluxomail_conn_id
         self.deferrable = deferrable
+        self.defer_at_once = defer_at_once
         self._wait: WorkerWait | None = None
         tasks.check_while_parsing(self, self._check_constants)
 
@@ -95,7 +98,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
         """Wait as the mode says."""
         from airflow_provider_fluxomail.client.watching.wait import Wait, now
         from airflow_provider_fluxomail.hooks import FluxomailHook
-        from airflow_provider_fluxomail.triggers.delivery import defer
+        from airflow_provider_fluxomail.triggers.delivery import defer, hold_in_worker
         from airflow_provider_fluxomail.waiting.worker import WorkerWait
 
         self.timeline_link = ""
@@ -116,7 +119,7 @@ class FluxomailDeliverySensor(PokeIntervalMixin, BaseSensorOperator):
             keep_link(self, context, options.settings.base_url, send_id)
             self._wait = WorkerWait(hook, wait)
             if self.deferrable:
-                if ending := self._wait.poll_until_ended(self.poke_interval, deferrable=True):
+                if ending := self._wait.poll_until_ended(self.poke_interval, hold=hold_in_worker(self)):
                     return self._end_here(ending)
                 defer(self, wait, interval=self.poke_interval)
             try:

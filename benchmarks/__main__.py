@@ -29,6 +29,9 @@ CASES: Final[dict[str, str]] = {
     "waits-triggerers": "benchmarks.following:bench_triggerers",
     "shared-stream": "benchmarks.waits:bench_shared_stream",
     "airflow-200": "benchmarks.airflow:bench",
+    "latency": "benchmarks.latency:bench",
+    "first-seconds": "benchmarks.first_seconds:bench",
+    "early-resumes": "benchmarks.early_resumes:bench",
     "scale": "benchmarks.scale:bench",
 }
 

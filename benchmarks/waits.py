@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -43,6 +44,7 @@ POLL_SHARE: Final = 0.5
 _SHARED: Final = "benchmarks.shared_stream"
 KEY: Final = "fm_waits"
 _CONNECTIONS: Final = 8
+_PAGE: Final = 1_000
 _READY_SECONDS: Final = 120.0
 
 
@@ -114,6 +116,20 @@ class Server:
 
         await asyncio.gather(*(connection(start) for start in range(_CONNECTIONS)))
         return sends
+
+    def delivered_at(self, sends: list[str]) -> dict[str, float]:
+        """When each of these sends was delivered, by its timeline."""
+        found: dict[str, float] = {}
+        for offset in itertools.count(0, _PAGE):
+            query = {"limit": _PAGE, "offset": offset}
+            page = httpx.get(f"{self.url}/_sandbox/messages", params=query, trust_env=False).json()["messages"]
+            for message in page:
+                events = {event["type"]: event["at"] for event in message["events"]}
+                if message["send_id"] in sends:
+                    found[message["send_id"]] = events["delivered"]
+            if len(page) < _PAGE:
+                return found
+        raise AssertionError
 
     async def deliver(self, sends: list[str], seconds: float) -> dict[str, float]:
         """Deliver the sends in random order, evenly over this many seconds, and return when each was requested."""

@@ -11,8 +11,10 @@ import datetime
 import importlib.metadata
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,7 +28,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from scripts.demo_scenarios import SCENARIOS, Account, Scenario
+from scripts.demo_scenarios import LOST_RESPONSES, SCENARIOS, Account, Scenario
 from scripts.testbed.airflow2_runner import Airflow2Runner
 from scripts.testbed.airflow_runner import USER, AirflowError, AirflowRunner, Change, TaskTry
 from scripts.testbed.exclusive import ExclusiveFolder, FolderInUseError
@@ -40,10 +42,14 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = ROOT / ".demo"
 DAG_FILE: Final = ROOT / "example_dags" / "fluxomail_send_and_wait.py"
 DAG_ID: Final = "fluxomail_send_and_wait"
-#: Seconds from a send to its outcome. A worker polls for 10 s before it defers, so these waits do not get that far.
-EVENT_DELAY: Final = 2.0
+#: Seconds from a send to its outcome: a worker polls for longer than that before it defers.
+EVENT_DELAY: Final = 1.0
 #: Seconds; a busy machine needs minutes for what takes 20 s elsewhere.
 TIMEOUT: Final = 300.0
+#: Seconds for Airflow to end by itself; its database is not used again.
+GRACE: Final = 1.0
+#: Airflow's scheduler looks for work more often than once a second, which is its default.
+SETTINGS: Final = {"AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2"}
 
 _STYLES: Final = {
     "success": "bold green",
@@ -55,52 +61,96 @@ _STYLES: Final = {
 _QUIET: Final = frozenset({"scheduled", "queued"})
 #: A line below the header, nothing else.
 _UNDERLINED: Final = box.Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+_POLLS: Final = f"a worker polls the timeline; deliveries take {EVENT_DELAY:g} s here"
 _EVENT_STYLES: Final = {"delivered": "green", "bounced": "red"}
 
 
+class FollowedRun:
+    """A run of the Dag, followed in a thread of its own."""
+
+    def __init__(self, airflow: AirflowRunner, sandbox: Sandbox, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self._airflow = airflow
+        self._sandbox = sandbox
+        self._changes: queue.SimpleQueue[Change | BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def changes(self) -> Iterator[Change]:
+        """Yield each change of a task's state until the run has ended.
+
+        :raises AirflowError: a component ended, or the run took too long.
+        """
+        while (change := self._changes.get()) is not None:
+            if isinstance(change, BaseException):
+                raise change
+            yield change
+
+    def _follow(self) -> None:
+        delivered = False
+        try:
+            for change in self._airflow.follow(DAG_ID, self.scenario.run_id, timeout=TIMEOUT):
+                self._changes.put(change)
+                if change.task.state == "deferred" and not delivered:
+                    self._deliver()
+                    delivered = True
+            self._changes.put(None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the main thread raises it
+            self._changes.put(error)
+
+    def _deliver(self) -> None:
+        """Let the sandbox deliver what it has stored for the recipient."""
+        for message in self._sandbox.stored(to=self.scenario.to)[1]:
+            self._sandbox.control("POST", f"messages/{message['send_id']}/events", json={"type": "delivered"})
+
+
 class Demo:
-    """Runs the scenarios one after the other and prints what happens."""
+    """Runs the scenarios and prints what happens."""
 
     def __init__(self, console: Console, sandbox: Sandbox, airflow: AirflowRunner, *, begin: float) -> None:
         self.console = console
         self.sandbox = sandbox
         self.airflow = airflow
         self.begin = begin
+        self.started = begin
 
     def start_airflow(self) -> None:
         """Start Airflow and say what has come up."""
         self._ready("sandbox", f"a Fluxomail of your own; its inbox is at {self.sandbox.url}/inbox")
-        with self._waiting("making a database for Airflow"):
+        with self._waiting("airflow db migrate: creates Airflow's tables"):
             self.airflow.prepare(timeout=TIMEOUT)
         self._ready("database", "SQLite, in .demo/airflow")
         remarks = {"api-server": self.airflow.url, "webserver": self.airflow.url}
-        with self._waiting(f"starting Airflow: {', '.join(self.airflow.components)}"):
+        count = len(self.airflow.components)
+        with self._waiting(f"starting Airflow's {count} programs: each takes some seconds to import Airflow"):
             self.airflow.start()
             self.airflow.wait_until_healthy(timeout=TIMEOUT, seen=lambda name: self._ready(name, remarks.get(name, "")))
-        with self._waiting("waiting for the Dag"):
+        with self._waiting("Airflow reads the Dag's file"):
             self.airflow.wait_for_dag(DAG_ID)
         self._ready("Dag", f"send >> wait, from {DAG_FILE.relative_to(ROOT)}")
+        self.started = time.monotonic()
 
-    def run(self, number: int, scenario: Scenario) -> Account:
-        """Run the Dag once and print what happened."""
+    def begin_runs(self) -> list[FollowedRun]:
+        """Start all runs of the Dag at once: while one waits, the others work."""
+        for scenario in SCENARIOS:
+            if scenario.lost_responses:
+                match = {"method": "POST", "path": SEND_PATH, "recipient": scenario.to}
+                fault = {"kind": "response_lost_after_store", "times": scenario.lost_responses, "match": match}
+                self.sandbox.control("POST", "faults", json=fault)
+            self.airflow.trigger(DAG_ID, scenario.run_id, conf={"to": scenario.to})
+        return [FollowedRun(self.airflow, self.sandbox, scenario) for scenario in SCENARIOS]
+
+    def tell(self, number: int, followed: FollowedRun) -> Account:
+        """Print what happens in a run, until it has ended."""
+        scenario = followed.scenario
         self.console.print()
         self.console.print(Rule(Text(f"{number}  {scenario.title}", "bold"), align="left", style="grey50"))
         self.console.print(Text(scenario.story, "grey62"))
         self.console.print()
-        outcome = "never" if scenario.deferred else "delivered"
-        self.sandbox.control("POST", "settings", json={"default_outcome": outcome})
-        if scenario.lost_responses:
-            match = {"method": "POST", "path": SEND_PATH}
-            fault = {"kind": "response_lost_after_store", "times": scenario.lost_responses, "match": match}
-            self.sandbox.control("POST", "faults", json=fault)
-        self.airflow.trigger(DAG_ID, scenario.run_id, conf={"to": scenario.to})
         seen: dict[str, set[str]] = {}
-        with self._waiting(f"running the Dag {DAG_ID}, to {scenario.to}"):
-            for change in self.airflow.follow(DAG_ID, scenario.run_id, timeout=TIMEOUT):
+        with self._waiting(f"run {scenario.run_id}, to {scenario.to}: the scheduler starts a worker for each task"):
+            for change in followed.changes():
                 states = seen.setdefault(change.task.task_id, set())
                 self._tell(change, again="deferred" in states)
-                if change.task.state == "deferred" and "deferred" not in states:
-                    self._deliver(scenario)
                 states.add(str(change.task.state))
         account = self._collect(scenario, seen)
         self._show(account)
@@ -118,7 +168,8 @@ class Demo:
 
     def conclude(self, wrong: Sequence[str]) -> None:
         """The last words."""
-        took = f"{time.monotonic() - self.begin:.0f} s"
+        now = time.monotonic()
+        took = f"{now - self.begin:.0f} s"
         self.console.print()
         if wrong:
             lines = [Text(f"✗ {text}", "red") for text in wrong]
@@ -127,7 +178,10 @@ class Demo:
             return
         text = Text()
         text.append(f"{len(SCENARIOS)} runs, {len(SCENARIOS)} emails", "bold green")
-        text.append(f" counted by the sandbox, in {took}.\n")
+        starting, running = self.started - self.begin, now - self.started
+        text.append(
+            f" counted by the sandbox, in {took}: {starting:.0f} s to start Airflow, {running:.0f} s of runs.\n"
+        )
         text.append("One logical message is one email, whatever is retried; a wait ends with what the timeline says.\n")
         text.append("Next: the same Dag with your own key (README.md), or ", "grey62")
         text.append("make demo KEEP=1", "bold")
@@ -145,13 +199,8 @@ class Demo:
 
     def end(self) -> None:
         """End Airflow; the sandbox ends last."""
-        with self._waiting("ending Airflow"):
-            self.airflow.stop()
-
-    def _deliver(self, scenario: Scenario) -> None:
-        """Let the sandbox deliver what it has stored for a recipient."""
-        for message in self.sandbox.stored(to=scenario.to)[1]:
-            self.sandbox.control("POST", f"messages/{message['send_id']}/events", json={"type": "delivered"})
+        with self._waiting(f"ending Airflow: {GRACE:g} s to end by itself"):
+            self.airflow.stop(grace=GRACE)
 
     def _collect(self, scenario: Scenario, seen: dict[str, set[str]]) -> Account:
         airflow, run = self.airflow, scenario.run_id
@@ -231,11 +280,14 @@ class Demo:
 def _remark(task: TaskTry, *, again: bool) -> str:
     number = f"try {task.try_number}"
     return {
-        ("send", "running"): f"{number}: a worker sends",
-        ("send", "up_for_retry"): f"{number} got no response: was the email sent?",
-        ("send", "success"): number,
-        ("wait", "running"): "back in a worker, with the outcome" if again else "a worker polls the timeline",
-        ("wait", "deferred"): "the worker is free again, the triggerer waits",
+        ("send", "running"): f"{number}: a worker loads the Dag and sends",
+        ("send", "up_for_retry"): f"{number} got no response: sent or not? Pause: retry_delay, 1 s",
+        ("send", "success"): f"{number}; the scheduler starts a worker for wait",
+        ("wait", "running"): "back in a worker, with the outcome" if again else _POLLS,
+        (
+            "wait",
+            "deferred",
+        ): "the worker is free. Pause: the triggerer looks up its connection",
     }.get((task.task_id, str(task.state)), "")
 
 
@@ -307,8 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(console: Console, home: ExclusiveFolder, sandbox: Sandbox, *, airflow_2: bool, keep: bool) -> int:
     begin = time.monotonic()
     sandbox.start()
-    connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url}
-    environment = {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
+    extra = {"max_attempts": LOST_RESPONSES}
+    connection = {"conn_type": "fluxomail", "password": API_KEY, "host": sandbox.url, "extra": extra}
+    environment = SETTINGS | {"AIRFLOW_CONN_FLUXOMAIL_DEFAULT": json.dumps(connection)}
     runner = AirflowRunner
     if airflow_2:
         # All that it can with SQLite: one task at a time, which is enough here.
@@ -317,7 +370,8 @@ def _run(console: Console, home: ExclusiveFolder, sandbox: Sandbox, *, airflow_2
         home.say(f"process {os.getpid()}, Airflow at {airflow.url}, the sandbox's inbox at {sandbox.url}/inbox")
         demo = Demo(console, sandbox, airflow, begin=begin)
         demo.start_airflow()
-        accounts = [demo.run(number, scenario) for number, scenario in enumerate(SCENARIOS, start=1)]
+        console.print(f"\nAll {len(SCENARIOS)} runs of the Dag start now; times count from here.")
+        accounts = [demo.tell(number, followed) for number, followed in enumerate(demo.begin_runs(), start=1)]
         wrong = demo.judge(accounts)
         demo.conclude(wrong)
         if keep:

@@ -33,7 +33,7 @@ from airflow_provider_fluxomail.sending.batch.rows import Rows, given_fields
 from airflow_provider_fluxomail.sending.idempotency_key import content_digest, is_first_try, is_first_try_after_clear
 from airflow_provider_fluxomail.sending.send_once import send_once
 from airflow_provider_fluxomail.triggers import FluxomailRetryAfterTrigger
-from airflow_provider_fluxomail.triggers.delivery import defer
+from airflow_provider_fluxomail.triggers.delivery import defer, hold_in_worker
 from airflow_provider_fluxomail.waiting.worker import WorkerWait, rate_limit_resume, read_outcome
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _await_delivery(
     deferrable: bool,
 ) -> dict[str, Any]:
     polls = WorkerWait(hook, wait)
-    if ending := polls.poll_until_ended(interval, deferrable=deferrable):
+    if ending := polls.poll_until_ended(interval, hold=hold_in_worker(task) if deferrable else None):
         return _conclude(polls.ended(ending))
     defer(task, wait, interval=interval, result=result)
 

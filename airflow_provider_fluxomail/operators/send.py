@@ -60,6 +60,8 @@ class FluxomailSendOperator(RefusesOldArguments, RendersMessages, BaseOperator):
     :param wait_timeout: seconds or ``timedelta`` that the wait may take.
     :param poll_interval: seconds or ``timedelta`` between polls of the timeline, with jitter.
     :param deferrable: wait in the triggerer, both for the delivery and for a long rate limit.
+    :param defer_at_once: with ``deferrable``, defer after the first poll of the timeline, instead of polling for a few
+        seconds.
     :param max_rate_limit_wait: seconds or ``timedelta`` of deferral for rate limits, in total.
     :param fluxomail_conn_id: id of the connection. (templated)
     :return: ``send_id``, ``message_id``, ``status``, ``reused``, ``idempotency_key``, ``request_id``; with ``wait_for``
@@ -105,6 +107,7 @@ class FluxomailSendOperator(RefusesOldArguments, RendersMessages, BaseOperator):
         wait_timeout: timedelta | float = 3600.0,
         poll_interval: timedelta | float = 30.0,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        defer_at_once: bool = False,
         max_rate_limit_wait: timedelta | float = 3600.0,
         fluxomail_conn_id: str = airflow_cfg.default_conn_id(),
         multiple_outputs: bool = True,
@@ -128,6 +131,7 @@ class FluxomailSendOperator(RefusesOldArguments, RendersMessages, BaseOperator):
         self.wait_timeout = wait_timeout
         self.poll_interval = poll_interval
         self.deferrable = deferrable
+        self.defer_at_once = defer_at_once
         self.max_rate_limit_wait = max_rate_limit_wait
         self.fluxomail_conn_id = fluxomail_conn_id
         tasks.check_while_parsing(self, self._check_constants)

@@ -17,6 +17,7 @@ from airflow_provider_fluxomail.configuration import airflow_cfg
 from airflow_provider_fluxomail.links import FluxomailTimelineLink
 from airflow_provider_fluxomail.metrics import Metrics
 from airflow_provider_fluxomail.waiting.watcher_pool import WatcherPool
+from airflow_provider_fluxomail.waiting.worker import earliest_resume
 
 if TYPE_CHECKING:
     from airflow_provider_fluxomail.client.watching.watcher import Watcher
@@ -194,7 +195,7 @@ def defer(
         poll_interval=interval,
         started=wait.started,
         deadline=wait.deadline,
-        resume_after=now() + timing().resume_after,
+        resume_after=earliest_resume(),
         next_look=now() + wait.requested_wait,
         seen=wait.seen,
         result=result,
@@ -203,6 +204,16 @@ def defer(
     )
     timeout = tasks.backstop(wait.deadline)
     task.defer(trigger=trigger, method_name=task.execute_complete.__name__, timeout=timeout)
+
+
+def hold_in_worker(task: FluxomailSendOperator | FluxomailDeliverySensor) -> float:
+    """Return for how many seconds a task polls in its worker before it defers.
+
+    Longer if a success after the deferral resumes in a worker: that takes another process, at least 8 s later.
+    """
+    if task.defer_at_once:
+        return 0.0
+    return timing().short_hold if can_end_in_triggerer(task) else timing().worker_polls[-1]
 
 
 def can_end_in_triggerer(task: BaseOperator) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from airflow_provider_fluxomail.airflow_compat import AirflowFailException
+from airflow_provider_fluxomail.airflow_compat import AirflowFailException, conf
 from airflow_provider_fluxomail.client.errors import FluxomailAuthError, FluxomailError
 from airflow_provider_fluxomail.client.retries import hold_seconds, spread
 from airflow_provider_fluxomail.client.watching.wait import CANNOT_READ, Wait, WaitOutcome, now, timing
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from airflow_provider_fluxomail.hooks import FluxomailHook
 
 log = logging.getLogger(__name__)
+
+#: Airflow's default of ``[workers] min_heartbeat_interval``, in seconds.
+_HEARTBEAT: Final = 5.0
 
 
 class WorkerWait:
@@ -56,10 +59,13 @@ class WorkerWait:
         within = self.wait.poll_seconds(now())
         return self._hook.get_timeline(self.wait.send_id, max_attempts=1, within=within)
 
-    def poll_until_ended(self, interval: float, *, deferrable: bool) -> WaitOutcome | None:
-        """Poll until the wait ends. A deferrable one polls a few times, then returns ``None``: it is time to defer."""
+    def poll_until_ended(self, interval: float, *, hold: float | None) -> WaitOutcome | None:
+        """Poll until the wait ends.
+
+        :param hold: seconds for which a task that can defer polls; then this returns ``None``: it is time to defer.
+        """
         wait = self.wait
-        polls = timing().worker_polls if deferrable else ()
+        polls = () if hold is None else tuple(poll for poll in timing().worker_polls if poll <= hold)
         until = now() + polls[-1] if polls else wait.deadline
         gaps = iter(b - a for a, b in itertools.pairwise(polls)) if polls else itertools.repeat(interval)
         while True:
@@ -93,6 +99,16 @@ class WorkerWait:
         return ending
 
 
+def earliest_resume() -> float:
+    """Return when a task that defers now may resume in a worker, epoch seconds.
+
+    Airflow fails a task that is queued or running again when the end of its old process is reported, and that may come
+    one heartbeat interval of the process's supervisor late.
+    """
+    interval: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=_HEARTBEAT)
+    return now() + max(0.0, timing().resume_after + interval - _HEARTBEAT)
+
+
 def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: str) -> float | None:
     """Return when a rate-limited task may resume, epoch seconds, ``None`` if that is later than ``give_up_at``."""
     wait = retry_after or timing().rate_limit_wait
@@ -103,7 +119,7 @@ def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: 
         log.warning("Rate limited for another %.0f s, which would exceed max_rate_limit_wait; giving up.", wait)
         return None
     # Spread, so that a thousand tasks that were refused in the same second do not resume in the same second.
-    allowed = now() + max(wait, timing().resume_after)
+    allowed = max(now() + wait, earliest_resume())
     extra = spread(wait, 0.25, least=timing().rate_limit_spread) - wait
     resume_at = min(allowed + extra, max(allowed, give_up_at))
     Metrics(conn_id).held(resume_at - now())

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
@@ -95,7 +96,7 @@ class AirflowRunner:
         self.password = secrets.token_urlsafe(12)
         self._dags = list(dags)
         self.environment = self._settings() | dict(environment or {})
-        self._client = httpx.Client(base_url=self.url, timeout=15.0, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
         self._components = {
             name: self._process(name, name, *_ARGUMENTS.get(name, ()), log=self.logs / f"{name}.log")
             for name in COMPONENTS
@@ -111,7 +112,10 @@ class AirflowRunner:
     # Life
 
     def prepare(self, *, timeout: float = 180.0) -> None:
-        """Make the folder again, with the Dags and a migrated database."""
+        """Make the folder again, with the Dags and a migrated database.
+
+        The API server starts meanwhile: it needs some seconds of CPU time before it needs the database.
+        """
         shutil.rmtree(self.home, ignore_errors=True)
         self.dags_folder.mkdir(parents=True)
         for dag in self._dags:
@@ -119,12 +123,15 @@ class AirflowRunner:
         passwords = self.home / "passwords.json"
         passwords.touch(mode=0o600)
         passwords.write_text(json.dumps({USER: self.password}))
+        if API_SERVER in self._components:
+            self._components[API_SERVER].start()
         self.command("db", "migrate", timeout=timeout)
 
     def start(self) -> None:
-        """Start all components; :meth:`wait_until_healthy` waits until they respond."""
+        """Start all components that do not run yet; :meth:`wait_until_healthy` waits until they respond."""
         for process in self._components.values():
-            process.start()
+            if not process.running:
+                process.start()
 
     def stop(self, *, grace: float = 4.0) -> None:
         """End all components: asked first, forced after ``grace`` seconds, for the scheduler takes its time."""
@@ -151,13 +158,14 @@ class AirflowRunner:
                 raise AirflowError(f"Airflow's {error}") from error
 
     def wait_until_healthy(self, *, timeout: float = 180.0, seen: Callable[[str], None] | None = None) -> None:
-        """Wait until the health report names all components healthy.
+        """Wait until the health report names all components healthy, and workers can be served.
 
         :param seen: called with each name of :data:`COMPONENTS` as soon as it is healthy.
         :raises AirflowError: a component ended, or ``timeout`` seconds have passed.
         """
         deadline = time.monotonic() + timeout
         healthy: set[str] = set()
+        warming: threading.Thread | None = None
         while len(healthy) < len(COMPONENTS):
             self.check()
             if time.monotonic() > deadline:
@@ -165,12 +173,22 @@ class AirflowRunner:
                 raise AirflowError(f"Airflow was not healthy within {timeout:g} s: {missing} missing; see {self.logs}")
             time.sleep(_LOOK_SECONDS)
             now = self._healthy()
+            if now and warming is None:
+                warming = threading.Thread(target=self._warm_up, args=(timeout,), daemon=True)
+                warming.start()
             for name in [one for one in COMPONENTS if one in now - healthy]:
                 healthy.add(name)
                 if seen:
                     seen(name)
+        if warming is not None:
+            warming.join(max(0.0, deadline - time.monotonic()))
         answer = self._client.post("/auth/token", json={"username": USER, "password": self.password})
         self._client.headers["Authorization"] = f"Bearer {self._json(answer)['access_token']}"
+
+    def _warm_up(self, timeout: float) -> None:
+        """Let the API server prepare its responses to workers: the first of them takes it some seconds."""
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.get(f"{self.url}/execution/health", timeout=timeout, trust_env=False)
 
     def _healthy(self) -> set[str]:
         try:

@@ -9,17 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from scripts import demo
+from scripts.demo_scenarios import SCENARIOS
 from scripts.testbed import processes
 from scripts.testbed.airflow2_runner import last_exception
+from scripts.testbed.airflow_runner import AirflowError, Change, TaskTry
 from scripts.testbed.exclusive import ExclusiveFolder, FolderInUseError
 from scripts.testbed.processes import ManagedProcess, loopback_environment, record_in
-from scripts.testbed.sandbox import Sandbox
+from scripts.testbed.sandbox import API_KEY, SEND_PATH, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +60,31 @@ def test_the_sandbox_works_whatever_proxies_there_are(monkeypatch: pytest.Monkey
         assert sandbox.stored() == (0, [])
         assert sandbox.process.pid
         assert "ALL_PROXY" not in psutil.Process(sandbox.process.pid).environ()
+
+
+class _Runs:
+    """In place of an Airflow: one run, whose wait is deferred and then fails to end."""
+
+    def follow(self, dag_id: str, run_id: str, *, timeout: float) -> Iterator[Change]:
+        for state in ("running", "deferred", "deferred"):
+            yield Change(0.0, TaskTry("wait", 1, state, None, None))
+        raise AirflowError("the triggerer ended")
+
+
+def test_a_run_that_is_followed_delivers_once_and_reports_an_airflow_that_broke(tmp_path: Path) -> None:
+    scenario = SCENARIOS[0]
+    message = {"to": scenario.to, "subject": "Hi", "content": "Text", "idempotencyKey": "one"}
+    with Sandbox(tmp_path, event_delay=0) as sandbox:
+        sandbox.start()
+        headers = {"Authorization": f"Bearer {API_KEY}"}
+        httpx.post(sandbox.url + SEND_PATH, json=message, headers=headers, trust_env=False).raise_for_status()
+        followed = demo.FollowedRun(cast("Any", _Runs()), sandbox, scenario)
+        changes = followed.changes()
+        assert [next(changes).task.state for _ in range(3)] == ["running", "deferred", "deferred"]
+        with pytest.raises(AirflowError, match="the triggerer ended"):
+            next(changes)
+        (stored,) = sandbox.stored(to=scenario.to)[1]
+    assert [event["type"] for event in stored["events"]] == ["sent", "delivered"]
 
 
 @contextlib.contextmanager

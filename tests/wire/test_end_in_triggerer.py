@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +24,8 @@ from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandb
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from airflow_provider_fluxomail.triggers import FluxomailDeliveryTrigger
 from airflow_provider_fluxomail.triggers.delivery import can_end_in_triggerer
-from tests.support.airflow_names import DAG
+from tests.support.airflow_names import DAG, TaskDeferred
+from tests.support.running import Run, context
 from tests.support.timing import wait_timing
 from tests.support.watching import send
 
@@ -58,7 +59,7 @@ def dag() -> Iterator[None]:
 
 
 def wait(kind: type[FluxomailDeliverySensor] = FluxomailDeliverySensor, **fields: Any) -> FluxomailDeliverySensor:
-    return kind(task_id="wait", send_id="s1", **fields)
+    return kind(task_id="wait", **{"send_id": "s1", **fields})
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,55 @@ def test_what_is_mapped_over_needs_its_length(dag: None) -> None:
     task = wait()
     Down.partial(task_id="down").expand(values=task.output)
     assert can_end_in_triggerer(task) is WORKER
+
+
+MESSAGE: dict[str, Any] = {"to": "never@example.org", "subject": "Hi", "content": "Text"}
+FACES: dict[str, Callable[..., Any]] = {
+    "sensor": lambda sandbox, **fields: FluxomailDeliverySensor(
+        task_id="task", send_id=send(sandbox, to="never@example.org")[0], deferrable=True, **fields
+    ),
+    "operator": lambda sandbox, **fields: FluxomailSendOperator(
+        task_id="task", wait_for="delivered", deferrable=True, **MESSAGE, **fields
+    ),
+    "mapped sensor": lambda sandbox, **fields: unmapped(
+        FluxomailDeliverySensor.partial(task_id="task", deferrable=True, **fields).expand(
+            send_id=send(sandbox, to="never@example.org")
+        )
+    ),
+}
+
+
+def unmapped(task: Any) -> Any:
+    return task.unmap({**task.partial_kwargs, "send_id": task.expand_input.value["send_id"][0]})
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize(
+    ("fields", "polls"),
+    [
+        ({}, 3 if TRIGGERER else 4),
+        ({"on_success_callback": print}, 4),
+        ({"defer_at_once": True}, 1),
+        ({"defer_at_once": True, "on_success_callback": print}, 1),
+    ],
+    ids=str,
+)
+def test_a_worker_polls_longer_if_a_later_success_needs_another_one(
+    sandbox: Sandbox, dag: None, monkeypatch: pytest.MonkeyPatch, face: str, fields: dict[str, Any], polls: int
+) -> None:
+    wait_timing(monkeypatch, worker_polls=(0.0, 0.4, 0.8, 1.2), short_hold=0.8, least_interval=0.01)
+    task = FACES[face](sandbox, **fields)
+    with pytest.raises(TaskDeferred):
+        task.execute(context())
+    assert len(sandbox.requests("GET")) == polls
+
+
+def test_a_task_that_cannot_defer_polls_in_its_worker(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_timing(monkeypatch, least_interval=0.01)
+    (sent,) = send(sandbox, to="never@example.org")
+    task = wait(send_id=sent, deferrable=False, defer_at_once=True, poke_interval=0.05, timeout=0.3)
+    assert Run(task).kind == "AirflowSensorTimeout"
+    assert len(sandbox.requests("GET")) > 2
 
 
 def fired(where: Any = None, **fields: Any) -> Any:

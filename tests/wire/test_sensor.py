@@ -109,11 +109,14 @@ def test_a_key_that_stays_refused_fails(sandbox: Sandbox, mode: str) -> None:
         assert len(sandbox.requests()) == requests, "a 401 once more, with the connection read again"
 
 
+@pytest.mark.parametrize(("heartbeat", "seconds"), [(None, 8), ("1", 4), ("10", 13)])
 def test_a_deferral_does_not_resume_before_airflow_can_take_it(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, heartbeat: str | None, seconds: float
 ) -> None:
-    wait_timing(monkeypatch, resume_after=8.0)
-    assert deferred(sandbox).trigger.resume_after == pytest.approx(wait.now() + 8, abs=1)
+    if heartbeat:
+        monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", heartbeat)
+    wait_timing(monkeypatch, resume_after=wait.WaitTiming().resume_after)
+    assert deferred(sandbox).trigger.resume_after == pytest.approx(wait.now() + seconds, abs=1)
 
 
 def test_the_hold_ends_at_the_deadline(sandbox: Sandbox) -> None:

@@ -33,8 +33,9 @@ class WaitTiming:
     :param least_poll: least time for reading all pages of a timeline: the last poll starts at the deadline.
     :param worker_polls: when a task polls before it defers, counted from the first poll. Most email is delivered by the
         last of them, and a deferral costs Airflow about 3 s and a second worker process.
-    :param resume_after: least time from the deferral of a task to its resumption. Airflow's scheduler may still see the
-        old process, and then may kill a task that resumes sooner.
+    :param short_hold: only the polls until then, if a success after the deferral needs no second worker process.
+    :param resume_after: least time from the deferral of a task to its resumption, with Airflow's default heartbeat
+        interval. The end of the old process may be reported that late, and Airflow then fails a task that has resumed.
     :param rate_limit_wait: the wait after a 429 without a wait time. The API's rate limits are per minute.
     :param rate_limit_spread: tasks that were refused in the same second resume spread over at least this time.
     :param failed_lookup: for how long other waits reuse the error of a failed connection lookup.
@@ -46,6 +47,7 @@ class WaitTiming:
     least_interval: float = 1.0
     least_poll: float = 10.0
     worker_polls: tuple[float, ...] = (0.0, 1.0, 2.5, 4.5, 7.0, 10.0)
+    short_hold: float = 2.5
     resume_after: float = 8.0
     rate_limit_wait: float = 60.0
     rate_limit_spread: float = 10.0

@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_fluxomail.airflow_compat import Asset, BaseOperator
-from airflow_provider_fluxomail.client.watching.wait import WaitTiming, set_timing
 from airflow_provider_fluxomail.operators import FluxomailSendOperator
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
-
-# Otherwise each worker polls for 10 s before it defers.
-set_timing(WaitTiming(worker_polls=(0.0,)))
 
 CALLS = Path(os.environ["ENDINGS_CALLS"])
 
@@ -46,6 +42,7 @@ with DAG("endings", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), 
         content="Text",
         wait_for="delivered",
         deferrable=True,
+        defer_at_once=True,
     )
     first = FluxomailSendOperator(
         task_id="first", to="never+2@example.org", subject="Hello", content="Text", outlets=[Asset("endings_sent")]
@@ -57,15 +54,20 @@ with DAG("endings", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), 
         content="Text",
         wait_for="delivered",
         deferrable=True,
+        defer_at_once=True,
         outlets=[Asset("endings_told")],
     )
     sent: Any = first.output
-    plain = FluxomailDeliverySensor(task_id="plain", send_id=sent["send_id"], deferrable=True)
-    FluxomailDeliverySensor(task_id="callback", send_id=sent["send_id"], deferrable=True, on_success_callback=called)
-    FluxomailDeliverySensor(task_id="outlet", send_id=sent["send_id"], deferrable=True, outlets=[Asset("endings")])
+    plain = FluxomailDeliverySensor(task_id="plain", send_id=sent["send_id"], deferrable=True, defer_at_once=True)
+    FluxomailDeliverySensor(
+        task_id="callback", send_id=sent["send_id"], deferrable=True, defer_at_once=True, on_success_callback=called
+    )
+    FluxomailDeliverySensor(
+        task_id="outlet", send_id=sent["send_id"], deferrable=True, defer_at_once=True, outlets=[Asset("endings")]
+    )
     other = FluxomailSendOperator(task_id="other", to="never+3@example.org", subject="Hello", content="Text")
     sent_other: Any = other.output
-    FluxomailDeliverySensor(task_id="bounced", send_id=sent_other["send_id"], deferrable=True)
+    FluxomailDeliverySensor(task_id="bounced", send_id=sent_other["send_id"], deferrable=True, defer_at_once=True)
     Note(task_id="note", value=plain.output)
     parts: Any = send.output
     Note(task_id="note_part", value=parts["event"])

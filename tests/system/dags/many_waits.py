@@ -7,14 +7,10 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from airflow_provider_fluxomail.client.watching.wait import WaitTiming, set_timing
 from airflow_provider_fluxomail.sensors import FluxomailDeliverySensor
 from tests.support.airflow_names import DAG
 
-# Otherwise each worker polls for 10 s before it defers: minutes of a test that is about what comes then.
-set_timing(WaitTiming(worker_polls=(0.0,)))
-
 with DAG("many_waits", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False, max_active_tasks=100):
-    FluxomailDeliverySensor.partial(task_id="wait", deferrable=True, retries=0, timeout=3600.0).expand(
-        send_id=json.loads(Path(os.environ["MANY_WAITS_SENDS"]).read_text())
-    )
+    FluxomailDeliverySensor.partial(
+        task_id="wait", deferrable=True, defer_at_once=True, retries=0, timeout=3600.0
+    ).expand(send_id=json.loads(Path(os.environ["MANY_WAITS_SENDS"]).read_text()))
