@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -25,6 +26,10 @@ _KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, "")}
 def find_chromium() -> str | None:
     """The path of the program, ``None`` where it is not installed."""
     return next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+class ProtocolError(AssertionError):
+    """The browser refused a command, for example because the page it was for has gone."""
 
 
 class Browser:
@@ -78,7 +83,8 @@ class Browser:
         while True:
             message = self._next(until)
             if message.get("id") == number:
-                assert "error" not in message, (method, message["error"])
+                if "error" in message:
+                    raise ProtocolError(method, message["error"])
                 result: dict[str, Any] = message["result"]
                 return result
 
@@ -103,6 +109,11 @@ class Browser:
     def targets(self) -> list[dict[str, Any]]:
         """The open tabs."""
         return [one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
+
+    def close(self, target: str) -> None:
+        """Close a tab, unless it has closed itself."""
+        with contextlib.suppress(ProtocolError):
+            self.call("Target.closeTarget", targetId=target)
 
     def tab(self, *, width: int = 1280, height: int = 900, dark: bool = False, scripts: bool = True) -> Tab:
         """A new tab, in front."""
@@ -156,7 +167,17 @@ class Tab:
 
     def until(self, expression: str) -> Any:
         """Wait until an expression is true; its value. While a page is loading, what it names may not be there yet."""
-        return self.wait(lambda: self.value(f"(() => {{ try {{ return {expression} }} catch {{}} }})()"), expression)
+
+        def value() -> Any:
+            with contextlib.suppress(ProtocolError):  # another page is just taking the place of this one
+                return self.value(f"(() => {{ try {{ return {expression} }} catch {{}} }})()")
+
+        return self.wait(value, expression)
+
+    def act(self, expression: str) -> None:
+        """Run what may lead to another page, which then has no value."""
+        with contextlib.suppress(ProtocolError):
+            self.value(expression)
 
     def wait(self, true: Callable[[], Any], what: str) -> Any:
         until = time.monotonic() + DEADLINE

@@ -183,7 +183,7 @@ def until_idle(tab: Tab, browser: Browser, elsewhere: Elsewhere) -> None:
     tab.until("document.readyState === 'complete'")
     last = browser.tab()
     last.open(f"{elsewhere.url}/end")
-    browser.call("Target.closeTarget", targetId=last.target)
+    browser.close(last.target)
     wait_until(lambda: "GET /end" in elsewhere.seen)
 
 
@@ -206,7 +206,7 @@ def test_a_hostile_document_loads_images_at_most(
         until_idle(tab, browser, elsewhere)
         assert tab.value("location.pathname") == f"/inbox/{send_id}{path}"
         assert tab.value("top.evil === undefined")
-        browser.call("Target.closeTarget", targetId=tab.target)
+        browser.close(tab.target)
     loaded = {one for one in elsewhere.seen if one not in ("GET /end", "GET /favicon.ico", "connection")}
     if images:
         assert all(re.fullmatch(r"GET /(base/)?image-[\w-]+", one) for one in loaded), loaded
@@ -291,4 +291,4 @@ def test_what_a_reader_clicks_reaches_nothing_but_pages(
     assert api.get("settings") == settings
     assert api.messages() == [send_id]
     for target in browser.targets():
-        browser.call("Target.closeTarget", targetId=target["targetId"])
+        browser.close(target["targetId"])

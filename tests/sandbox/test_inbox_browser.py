@@ -35,7 +35,7 @@ def tab(browser: Browser) -> Iterator[Tab]:
     yield opened
     for target in browser.targets():
         if target["url"] != "about:blank" or target["targetId"] == opened.target:
-            browser.call("Target.closeTarget", targetId=target["targetId"])
+            browser.close(target["targetId"])
 
 
 def test_what_happens_appears_without_a_reload(api: Api, tab: Tab) -> None:
@@ -209,7 +209,7 @@ def test_looking_is_no_open_images_are_and_a_link_is_a_click(api: Api, browser: 
     tab.until(FOLLOWS)
     assert "does not count as opened" in tab.value("document.body.innerText")
     assert api.types(send_id) == ["sent"]
-    tab.value("document.querySelector('.hint a[href*=images]').click()")
+    tab.act("document.querySelector('.hint a[href*=images]').click()")
     tab.until("location.search === '?images=1'")
     tab.until("document.querySelector('#state .badge')?.textContent === 'opened'")
     tab.until(FOLLOWS)
@@ -233,7 +233,7 @@ def test_without_scripts(api: Api, browser: Browser) -> None:
     tab.click(*tab.center("#delete button"))
     tab.until("document.body.innerText.includes('No messages yet')")
     assert api.timeline(send_id).status_code == 404
-    browser.call("Target.closeTarget", targetId=tab.target)
+    browser.close(tab.target)
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -248,7 +248,7 @@ def test_a_narrow_screen(api: Api, browser: Browser, dark: bool) -> None:
         assert tab.value("getComputedStyle(document.body).backgroundColor") == (
             "rgb(20, 23, 28)" if dark else "rgb(244, 245, 247)"
         )
-    browser.call("Target.closeTarget", targetId=tab.target)
+    browser.close(tab.target)
 
 
 def test_under_a_prefix(browser: Browser, tab: Tab) -> None:
@@ -265,7 +265,7 @@ def test_under_a_prefix(browser: Browser, tab: Tab) -> None:
         tab.press("Enter")
         tab.until(f"location.pathname === '/tools/mail/inbox/{send_id}'")
         tab.until(FOLLOWS)
-        tab.value("document.querySelector('button[value=bounced]').click()")
+        tab.act("document.querySelector('button[value=bounced]').click()")
         tab.until("location.hash === '#timeline' && document.querySelector('#state .badge').textContent === 'bounced'")
         tab.value("document.querySelector('.files details').open = true")
         tab.wait(lambda: any(url.endswith("/preview") for url in tab.requests()), "the preview")
