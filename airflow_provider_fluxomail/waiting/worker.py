@@ -103,10 +103,10 @@ def earliest_resume() -> float:
     """Return when a task that defers now may resume in a worker, epoch seconds.
 
     Airflow fails a task that is queued or running again when the end of its old process is reported, and that may come
-    one heartbeat interval of the process's supervisor late.
+    one heartbeat interval of the process's supervisor late. A shorter interval than the default is not relied on.
     """
     interval: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=_HEARTBEAT)
-    return now() + max(0.0, timing().resume_after + interval - _HEARTBEAT)
+    return now() + timing().resume_after + max(0.0, interval - _HEARTBEAT)
 
 
 def rate_limit_resume(retry_after: float | None, give_up_at: float, *, conn_id: str) -> float | None:
