@@ -256,11 +256,14 @@ def test_heartbeats(api: Api, quiet: str) -> None:
         assert time.monotonic() - began >= 0.3
         # None comes while there are events.
         api.control("settings", stream_heartbeat=1)
-        began = time.monotonic()
+        began = before = time.monotonic()
         number = 0
         while time.monotonic() - began < 1.5:
+            this = time.monotonic()
             add(api, quiet, number)
-            assert stream.block() != HEARTBEAT
+            while stream.block() == HEARTBEAT:
+                assert time.monotonic() - before > 0.9, "unless the machine was too busy to add one"
+            before = this
             number += 1
             time.sleep(0.05)
 
