@@ -8,12 +8,13 @@ import logging
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Self
-
-import pytest
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from airflow_provider_fluxomail.sandbox.server import SandboxServer
 from airflow_provider_fluxomail.sandbox.testing.sandbox import TEST_SERVER_VARIABLE, FluxomailSandbox, is_loopback
+
+if TYPE_CHECKING:
+    import pytest
 
 logger = logging.getLogger(__name__)
 
