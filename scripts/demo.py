@@ -199,7 +199,7 @@ class Demo:
 
     def end(self) -> None:
         """End Airflow; the sandbox ends last."""
-        with self._waiting(f"ending Airflow: {GRACE:g} s to end by itself"):
+        with self._waiting(f"stopping Airflow: {GRACE:g} s to stop by itself"):
             self.airflow.stop(grace=GRACE)
 
     def _collect(self, scenario: Scenario, seen: dict[str, set[str]]) -> Account:

@@ -40,8 +40,8 @@ SCENARIOS: Final = (
     Scenario(
         run_id="delivered",
         title="Send, and wait until it is delivered",
-        story="The message takes its time. A worker polls for some seconds, then it gives its slot back and Airflow's "
-        "triggerer goes on waiting. Only then does the sandbox deliver.",
+        story="The delivery takes a while. A worker polls for some seconds, then the task defers: the worker is free, "
+        "and Airflow's triggerer waits. Only then does the sandbox deliver.",
         # To addresses with this tag nothing happens by itself.
         to="ada+never@example.org",
         states={"send": "success", "wait": "success"},
@@ -50,7 +50,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         run_id="responses-lost",
-        title="Every answer to the first try is lost",
+        title="All responses to the first try are lost",
         story=f"The sandbox stores the message, then cuts the connection, {LOST_RESPONSES} times. The task can't know "
         "that it has sent, and fails. Airflow tries again, with the same idempotency key.",
         to="bob@example.org",
