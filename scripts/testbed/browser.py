@@ -157,7 +157,7 @@ class Tab:
         """Load a page to its end."""
         failed = self.call("Page.navigate", url=url).get("errorText")
         assert failed is None, failed
-        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        self.until("location.href !== 'about:blank'")
 
     def value(self, expression: str) -> Any:
         """The value of an expression in the page. The protocol evaluates it, so no policy of the page forbids it."""
@@ -166,11 +166,14 @@ class Tab:
         return result["result"].get("value")
 
     def until(self, expression: str) -> Any:
-        """Wait until an expression is true; its value. While a page is loading, what it names may not be there yet."""
+        """Wait until a page is loaded to its end and an expression is true in it; its value."""
+
+        # In a page that has arrived in part the expression may hold, and what the test reads next be missing.
+        loaded = f"document.readyState === 'complete' && ({expression})"
 
         def value() -> Any:
             with contextlib.suppress(ProtocolError):  # another page is just taking the place of this one
-                return self.value(f"(() => {{ try {{ return {expression} }} catch {{}} }})()")
+                return self.value(f"(() => {{ try {{ return {loaded} }} catch {{}} }})()")
 
         return self.wait(value, expression)
 
