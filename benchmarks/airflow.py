@@ -155,9 +155,10 @@ def running(
 
 
 def log_lines(logs: Iterable[Path]) -> list[dict[str, Any]]:
-    """The lines of tasks' logs that Airflow has written as JSON."""
+    """The lines of tasks' logs that Airflow has written as JSON, without one that it is just writing."""
     texts = [log.read_text(errors="replace") for log in sorted(logs)]
-    return [json.loads(line) for text in texts for line in text.splitlines() if line.startswith("{")]
+    lines = [line for text in texts for line in text.splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
 
 def epoch(text: str) -> float:

@@ -39,6 +39,7 @@ _REST_SECONDS: Final = (5.0, 10.0)
 #: Every try of a task says this in its log when it starts.
 _WORKER_BEGINS: Final = "Worker startup parse complete"
 _FIRED: Final = "Trigger fired event"
+_LOG_SECONDS: Final = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,17 +102,29 @@ class Latency:
         run, index = row["dag_run_id"], row["map_index"]
         folder = self._airflow.runner.logs / "tasks" / f"dag_id={row['dag_id']}" / f"run_id={run}" / "task_id=wait"
         folder /= f"map_index={index}"
-        ends = [(line["event"], epoch(line["timestamp"])) for line in log_lines(folder.glob("*.trigger.*.log"))]
         lines = log_lines(folder.glob("attempt=?.log"))
         begins = [epoch(line["timestamp"]) for line in lines if line["event"] == _WORKER_BEGINS]
         resumed = len(begins) > 1
         return Green(
             event=event,
-            fired=next(at for text, at in reversed(ends) if text == _FIRED),
+            fired=_last_fired(folder),
             queued=epoch(row["queued_when"]) if resumed else None,
             began=begins[-1] if resumed else None,
             green=epoch(row["end_date"]),
         )
+
+
+def _last_fired(folder: Path) -> float:
+    """When a wait's trigger fired. The triggerer may write its log some time after the task has ended."""
+    deadline = time.monotonic() + _LOG_SECONDS
+    while True:
+        lines = log_lines(folder.glob("*.trigger.*.log"))
+        if fired := [epoch(line["timestamp"]) for line in lines if line["event"] == _FIRED]:
+            return fired[-1]
+        if time.monotonic() > deadline:
+            files = [str(path.relative_to(folder)) for path in folder.rglob("*")]
+            raise RuntimeError(f"no trigger has fired, says the log in {folder}, which has {files}: {lines}")
+        time.sleep(0.2)
 
 
 def bench() -> list[Row]:
