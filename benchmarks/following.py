@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from airflow_provider_fluxomail.client.watching.wait import Wait
 from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
 from airflow_provider_fluxomail.client.watching.watcher import Watcher
 from benchmarks.protocol import Task
-from benchmarks.report import Row, at_most
+from benchmarks.report import Row, at_most, percentile
 from benchmarks.server import BUSY_SENDS
 from benchmarks.waits import CAP, KEY, POLL_SHARE, Figures, Server, Waiting, measure, server
 
@@ -106,7 +105,7 @@ def bench_keys() -> list[Row]:
     case = f"{KEYS} keys with {WAITS_PER_KEY} waits each"
     return [
         at_most(case, "event to fire, p99 s", figures.p99, 1.0),
-        at_most(case, "lag of the event loop, p99 ms", statistics.quantiles(figures.lags, n=100)[98] * 1000, 50.0),
+        at_most(case, "lag of the event loop, p99 ms", percentile(figures.lags, 99) * 1000, 50.0),
         Row(case, "lag of the event loop, most, ms", max(figures.lags) * 1000),
         Row(case, "memory of a key with its waits, KB", (after - before) / 1024 / (KEYS // 2)),
         Row(case, "requests per key", figures.requests / KEYS),
@@ -130,7 +129,7 @@ def bench_triggerers() -> list[Row]:
             requests, refused, _, streams = one.counts()
         minutes = (time.monotonic() - began) / 60
         case = f"{TRIGGERERS} triggerers on one key" + (f", {STREAM_LIMIT} streams, {limit}" if limit else "")
-        p99 = statistics.quantiles(delays, n=100)[98]
+        p99 = percentile(delays, 99)
         used = 100 * requests / minutes / CAP
         print(
             f"    {case}: {requests} requests, {streams} streams, {refused} refused, p99 {p99:.2f} s", file=sys.stderr

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-import math
 import random
 import sys
 import time
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.airflow import epoch, log_lines, running
-from benchmarks.report import Row, at_most
+from benchmarks.report import Row, at_most, percentile
 from benchmarks.waits import server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from benchmarks.airflow import Airflow
 
@@ -61,12 +60,6 @@ class Green:
     def seconds(self) -> float:
         """From the event to the end."""
         return self.green - self.event
-
-
-def percentile(values: Iterable[float], percent: float) -> float:
-    """The value that this percentage of all does not exceed: one of them, not something between two."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 class Latency:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,12 @@ def median_round(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
     Not the medians of each: what else the machine did in a round, it did to both.
     """
     return sorted(rounds, key=lambda both: both[0] / both[1])[len(rounds) // 2]
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """The value that this percentage of all does not exceed: one of them, never one in between or beyond."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def show(title: str, rows: Sequence[Row]) -> int:

@@ -24,7 +24,7 @@ import httpx
 
 from airflow_provider_fluxomail.sandbox.limits import DEFAULT_API_KEY
 from benchmarks.protocol import Result, Task, connection_id
-from benchmarks.report import Row, at_most
+from benchmarks.report import Row, at_most, percentile
 from benchmarks.sandbox import serving
 from benchmarks.server import BUSY, COUNTS
 
@@ -69,7 +69,7 @@ class Figures:
     @property
     def p99(self) -> float:
         """The delay that 99 of 100 waits do not exceed; those that never fired have none."""
-        return statistics.quantiles(self.delays, n=100)[98] if len(self.delays) > 1 else float("inf")
+        return percentile(self.delays, 99) if self.delays else float("inf")
 
 
 class Server:
