@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from airflow_provider_fluxomail.client import errors
 from airflow_provider_fluxomail.client.events import EventFilter
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
-from tests.support.event_streams import EVENTS, STREAM, Follow, T, follow, message_event_streams, seen, streams
+from tests.support.event_streams import EVENTS, QUICK, STREAM, Follow, T, follow, message_event_streams, seen, streams
 from tests.wire.conftest import RawServer
 
 __all__ = ["follow", "message_event_streams"]
@@ -125,6 +126,24 @@ async def test_a_refusal_of_the_request_itself_is_an_error(sandbox: Sandbox, fol
     sandbox.fail_next(400, path=STREAM, times=None)
     assert isinstance(await follow().error(), errors.FluxomailValidationError)
     assert len(streams(sandbox)) == 2
+
+
+async def test_a_stream_that_closes_while_the_list_is_read_counts_as_closed_soon(
+    sandbox: Sandbox, follow: Follow
+) -> None:
+    """As where another client takes its place, and the rate limit makes reading the list slow."""
+    sandbox.settings(stream_life=0.05)
+    sandbox.fail_next("delay", seconds=0.4, path=EVENTS, times=100)
+    following = follow(timing=dataclasses.replace(QUICK, stable=0.3, most_refusals=2, backoff=0.1))
+    error = await following.error()
+    assert str(error) == "the stream was refused 3 times in a row: the server closes it"
+    assert len(streams(sandbox)) == 3
+
+
+async def test_streams_that_were_live_for_long_enough_are_not_counted(sandbox: Sandbox, follow: Follow) -> None:
+    sandbox.settings(stream_life=0.4)
+    following = follow(timing=dataclasses.replace(QUICK, stable=0.05, most_refusals=2, backoff=0.1))
+    await following.until(lambda: len(streams(sandbox)) > 5)
 
 
 async def test_read_back_returns_how_far_it_came(sandbox: Sandbox, follow: Follow) -> None:

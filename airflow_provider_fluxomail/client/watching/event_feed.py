@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A stream that stayed open for this long, in seconds, resets the count of failures. Receiving an event does not: a
-#: stream may close after each event.
-_STABLE_AFTER: Final = 10.0
 #: The first polls wait for the stream for this long, in seconds: once it is up, they need not be repeated. A proxy may
 #: hold its response back for ever.
 _OPENING: Final = 3.0
@@ -51,14 +49,17 @@ class FeedTiming:
     :param overlap: how far before a break the list is read again: events become visible with a delay.
     :param backoff: longest wait between two attempts to open the stream.
     :param gap_pages: most pages of the list that are read to close one gap.
-    :param most_refusals: so many times in a row the stream may be refused by a rate limit, or closed within ten
-        seconds, before that counts as an error: another client of the key may have its place. ``None``: any number.
+    :param stable: a stream that was live for this long resets the count of failures. Receiving an event does not: a
+        stream may close after each event. Nor does the time in which the list was read for what had been missed.
+    :param most_refusals: so many times in a row the stream may be refused by a rate limit, or closed before it was
+        ``stable``, before that counts as an error: another client of the key may have its place. ``None``: any number.
     """
 
     silence: float = 45.0
     overlap: float = 10.0
     backoff: float = 30.0
     gap_pages: int = 50
+    stable: float = 20.0
     most_refusals: int | None = None
 
 
@@ -96,6 +97,8 @@ class EventFeed:
         self.reached_ms = since_ms
         #: Whether a stream is open and nothing is missing before it.
         self.live = False
+        # Monotonic seconds.
+        self._live_since = math.inf
         #: Incremented when events may have been lost, so that only timelines have them. 0 before the first stream.
         self.generation = 0
         #: Fluxomail's clock minus this machine's, seconds.
@@ -106,7 +109,7 @@ class EventFeed:
     async def run(self) -> None:
         """Read events until cancelled, across outages of any length; raise permanent errors (401, 402, 403...)."""
         while True:
-            began = time.monotonic()
+            self._live_since = math.inf
             error: FluxomailError | None = None
             refused = True
             try:
@@ -124,7 +127,7 @@ class EventFeed:
                 log.info("The event stream is interrupted: %s", error)
             finally:
                 self._set_live(live=False)
-            stable = time.monotonic() - began >= _STABLE_AFTER
+            stable = time.monotonic() - self._live_since >= self._timing.stable
             self._failures = 0 if stable else self._failures + 1
             self._refusals = self._refusals + 1 if refused and not stable else 0
             if self._timing.most_refusals is not None and self._refusals > self._timing.most_refusals:
@@ -214,4 +217,6 @@ class EventFeed:
     def _set_live(self, *, live: bool) -> None:
         if self.live != live:
             self.live = live
+            if live:
+                self._live_since = time.monotonic()
             self._on_change()
