@@ -257,6 +257,7 @@ def measure(
     spread: float,
     seconds: float,
     delay: float = 0.0,
+    left: int = 0,
     module: str = "benchmarks.waiting",
     keys: Sequence[str] = (KEY,),
     **more: str,
@@ -266,6 +267,7 @@ def measure(
     :param spread: seconds over which the deliveries are spread.
     :param seconds: the longest that the waits are waited for.
     :param delay: seconds before the first delivery.
+    :param left: so many of the waits are never delivered.
     :param keys: of the connections over which the waits are spread.
     :param more: variables for the environment of the waits.
     """
@@ -274,7 +276,7 @@ def measure(
     with Waiting(server, task, module, keys, **more) as waiting:
         waiting.begin()
         time.sleep(delay)
-        asked = asyncio.run(server.deliver(sends, spread))
+        asked = asyncio.run(server.deliver(sends[left:], spread))
         result = waiting.result()
     if result.wrong and kind == "fluxomail":
         raise RuntimeError(f"{len(result.wrong)} waits went wrong, such as: {result.wrong[0]}")

@@ -323,7 +323,7 @@ async def test_waits_that_leave_at_once(sandbox: Sandbox) -> None:
 
 
 async def test_too_many_events_for_few_waits(sandbox: Sandbox) -> None:
-    """Two waits are not worth a stream of 7 events a second and more; a hundred are."""
+    """Two waits are not worth a stream of 3 events a second and more; a hundred are worth 50."""
     sent, busy = send(sandbox, 2), send(sandbox, 98)
     mail = Mail(sandbox)
 
@@ -334,7 +334,7 @@ async def test_too_many_events_for_few_waits(sandbox: Sandbox) -> None:
 
     producing = asyncio.create_task(events())
     try:
-        async with watching(sandbox, timing(events_a_second=0.5, events_per_wait=3.0, load_window=0.5)) as waits:
+        async with watching(sandbox, timing(events_a_second=0.0, events_per_wait=0.6, load_window=0.5)) as waits:
             waits.start(sent, ago=5, interval=1)
             await until(lambda: POLLING in waits.log.get(sent[0], [""])[-1], "there are too many events")
             polled = reads(sandbox)

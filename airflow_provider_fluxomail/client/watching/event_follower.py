@@ -78,21 +78,17 @@ class EventFollower:
         waits = len(self._waits)
         if self._task is None:
             known = self._availability
-            if waits and (now() >= known.not_before or 0 < known.rate <= self._most_events(waits)):
+            if waits and (now() >= known.not_before or 0 < known.rate <= self._load.most(waits)):
                 self._start()
         elif self._feed is not None and self._feed.live:
             self._load.update(self._feed.streamed)
-            if self._load.rate > self._most_events(waits):
+            if self._load.is_too_much(waits):
                 text = "The event stream carries %.0f events a second, too many for so few waits (%d): polling instead"
                 log.info(text, self._load.rate, waits)
                 self._hold(rate=self._load.rate)
                 self._task.cancel()
         if self._down_since is not None and now() > self._down_since + self._timing.patience:
             self._waits.stream_down()
-
-    def _most_events(self, waits: int) -> float:
-        """Return how many events a second this many waits are worth."""
-        return self._timing.events_a_second + self._timing.events_per_wait * waits
 
     def _start(self) -> None:
         self._feed = EventFeed(

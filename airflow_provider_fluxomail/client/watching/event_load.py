@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
+
+#: A stream is left only at this many times the events for which it is opened. Waits come and go, and it would be opened
+#: and closed for each of them.
+_LEFT_AT: Final = 2.0
 
 
 @dataclasses.dataclass
@@ -37,6 +41,7 @@ class EventLoad:
         load.start(streamed=0)
         load.update(streamed=12_000)  # every second
         load.rate  # events a second in the last window
+        load.is_too_much(waits=3)
 
     :param clock: seconds; never goes back.
     """
@@ -49,6 +54,14 @@ class EventLoad:
         self._began = 0.0
         self._before = 0
         self._warm = False
+
+    def most(self, waits: int) -> float:
+        """Return how many events a second this many waits are worth."""
+        return self._timing.events_a_second + self._timing.events_per_wait * waits
+
+    def is_too_much(self, waits: int) -> bool:
+        """Whether the stream carries so many more events that it is not worth staying on it."""
+        return self.rate > _LEFT_AT * self.most(waits)
 
     def start(self, streamed: int) -> None:
         """Start to measure: the stream was opened. Its first window may repeat what was missed, and does not count."""

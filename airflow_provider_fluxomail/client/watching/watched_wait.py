@@ -66,8 +66,8 @@ class WatchTiming:
     """Thresholds and intervals of a watcher. Times in seconds.
 
     :param linger: how long a watcher without waits keeps the stream: the next wait then costs no request.
-    :param events_a_second: if the stream carries more events than this, with what ``events_per_wait`` adds, the
-        waits are polled.
+    :param events_a_second: up to so many events, with what ``events_per_wait`` adds, the stream is worth following. At
+        more than twice as many it is left, and the waits are polled.
     :param events_per_wait: added to ``events_a_second`` for each wait.
     :param load_window: the time in which events are counted for that.
     :param reconcile: least time between two polls of a wait that follows the stream.
