@@ -41,7 +41,13 @@ def bench_few() -> list[Row]:
         with server() as one:
             sends = one.make_sends(count)
             return measure(
-                one, sends, "fluxomail", spread=1.0, delay=FEW_SECONDS, seconds=2.5 * FEW_SECONDS, **environment
+                one,
+                sends,
+                "fluxomail",
+                spread=1.0,
+                delay=FEW_SECONDS,
+                seconds=2.5 * FEW_SECONDS,
+                environment=environment,
             )
 
     # At once: they do nothing most of the time.
@@ -72,7 +78,14 @@ def bench_busy() -> list[Row]:
             sends = one.make_sends(count)
             one.make_busy(BUSY_RATE)
             return measure(
-                one, sends, "fluxomail", spread=1.0, delay=BUSY_SECONDS, seconds=BUSY_END, left=left, **environment
+                one,
+                sends,
+                "fluxomail",
+                spread=1.0,
+                delay=BUSY_SECONDS,
+                seconds=BUSY_END,
+                left=left,
+                environment=environment,
             )
 
     # As many stay: with few left, the stream would not be worth it any more.
@@ -103,7 +116,7 @@ def bench_keys() -> list[Row]:
         with Waiting(one, task, keys=keys) as waiting:
             waiting.begin()
             _, before, after = waiting.result().rss
-        figures = measure(one, sends, "fluxomail", spread=30.0, delay=3.0, seconds=90.0, keys=keys)
+        figures = measure(one, sends, "fluxomail", spread=30.0, delay=3.0, seconds=90.0, keys=keys, lag=True)
     case = f"{KEYS} keys with {WAITS_PER_KEY} waits each"
     return [
         at_most(case, "event to fire, p99 s", figures.p99, 1.0),

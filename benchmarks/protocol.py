@@ -23,6 +23,7 @@ class Task:
     :param seconds: how long at most.
     :param poke_interval: of the peer.
     :param connections: the waits are spread over so many connections, in blocks.
+    :param lag: measure how late the event loop is, which costs CPU time.
     :param memory: measure memory instead: with so many of the waits, then with all of them.
     """
 
@@ -31,6 +32,7 @@ class Task:
     seconds: float
     poke_interval: float = 60.0
     connections: int = 1
+    lag: bool = False
     memory: int = 0
 
 
@@ -41,7 +43,8 @@ class Result:
     :param fired: when each wait came back, in epoch seconds, in the order of the sends; None for those that did not.
     :param wrong: outcomes of waits other than a delivery, and errors that they raised.
     :param cpu: seconds of CPU time.
-    :param lags: how late the event loop was, in seconds, each time that it was to wake up after 10 ms.
+    :param lags: how late the event loop was, in seconds, each time that it was to wake up after 10 ms; of a
+        run that measures it, else empty.
     :param rss: resident memory in bytes before the first wait, with some of them, with all of them; of a run that
         measures it, else empty.
     """

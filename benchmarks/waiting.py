@@ -96,10 +96,10 @@ class Waits:
         tasks = await self._begin(0, len(self.task.sends))
         _say("begun")
         lags: list[float] = []
-        measuring = asyncio.create_task(_measure_lag(lags))
+        measuring = [asyncio.create_task(_measure_lag(lags))] if self.task.lag else []
         _, left = await asyncio.wait(tasks, timeout=self.task.seconds)
         cpu = time.process_time() - began
-        await _end([*left, measuring])
+        await _end([*left, *measuring])
         return Result(self.fired, self.wrong, cpu, lags, [])
 
     async def _measure_memory(self) -> Result:

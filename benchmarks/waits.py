@@ -29,7 +29,7 @@ from benchmarks.sandbox import serving
 from benchmarks.server import BUSY, COUNTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 CAP: Final = 600
 """Requests per minute of the waits' key."""
@@ -190,7 +190,12 @@ class Waiting:
     """The process of the waits, from ready to its result."""
 
     def __init__(
-        self, server: Server, task: Task, module: str = "benchmarks.waiting", keys: Sequence[str] = (KEY,), **more: str
+        self,
+        server: Server,
+        task: Task,
+        module: str = "benchmarks.waiting",
+        keys: Sequence[str] = (KEY,),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         connections = {
@@ -199,7 +204,7 @@ class Waiting:
         } | {
             "HTTP_DEFAULT": {"conn_type": "http", "host": server.url, "extra": {"Authorization": f"Bearer {KEY}"}},
         }
-        environment = os.environ | {f"AIRFLOW_CONN_{name}": json.dumps(one) for name, one in connections.items()}
+        variables = os.environ | {f"AIRFLOW_CONN_{name}": json.dumps(one) for name, one in connections.items()}
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
@@ -207,7 +212,7 @@ class Waiting:
             # What Airflow logs is not read: whatever goes wrong is in the result.
             stderr=subprocess.DEVNULL if not os.environ.get("BENCH_STDERR") else None,
             text=True,
-            env=environment | more | {"AIRFLOW_HOME": self._folder.name, "NO_PROXY": "127.0.0.1"},
+            env=variables | dict(environment or {}) | {"AIRFLOW_HOME": self._folder.name, "NO_PROXY": "127.0.0.1"},
         )
         self._tell(json.dumps(dataclasses.asdict(task)))
         self._expect("ready")
@@ -258,9 +263,10 @@ def measure(
     seconds: float,
     delay: float = 0.0,
     left: int = 0,
+    lag: bool = False,
     module: str = "benchmarks.waiting",
     keys: Sequence[str] = (KEY,),
-    **more: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Figures:
     """Let waits begin, deliver their sends, and see what they do.
 
@@ -268,12 +274,13 @@ def measure(
     :param seconds: the longest that the waits are waited for.
     :param delay: seconds before the first delivery.
     :param left: so many of the waits are never delivered.
+    :param lag: measure that of the event loop.
     :param keys: of the connections over which the waits are spread.
-    :param more: variables for the environment of the waits.
+    :param environment: variables for the process of the waits.
     """
     before = server.counts(*keys)
-    task = Task(kind, sends, seconds, poke_interval=POKE_SECONDS, connections=len(keys))
-    with Waiting(server, task, module, keys, **more) as waiting:
+    task = Task(kind, sends, seconds, poke_interval=POKE_SECONDS, connections=len(keys), lag=lag)
+    with Waiting(server, task, module, keys, environment) as waiting:
         waiting.begin()
         time.sleep(delay)
         asked = asyncio.run(server.deliver(sends[left:], spread))
