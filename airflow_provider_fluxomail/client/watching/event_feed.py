@@ -35,7 +35,11 @@ log = logging.getLogger(__name__)
 #: hold its response back for ever.
 _OPENING: Final = 3.0
 #: Events that arrive close together are collected for this long, in seconds, and read in one go.
-_COLLECT_FOR: Final = 0.1
+_COLLECT_FOR: Final = 0.3
+#: What was read in less than this many seconds had arrived before. Seconds.
+_AT_ONCE: Final = 0.01
+#: After so many events that had arrived before, there may be more: the client reads 64 KB at a time.
+_FULL: Final = 200
 #: Errors by which a server may refuse an event id or a filter that it does not know.
 _REFUSALS: Final = (FluxomailValidationError, FluxomailRequestError, FluxomailNotFoundError)
 
@@ -168,18 +172,19 @@ class EventFeed:
                 opening = self.client.stream_events(self._wanted, since=self._last_id, silence=self._timing.silence)
                 stream = await until_closed.enter_async_context(opening)
             await self._close_gap(stream)
-            paused_at = 0.0
+            began, collected = time.monotonic(), 0
             try:
                 async for events in stream:
+                    waited = time.monotonic() - began > _AT_ONCE
                     self.reached_ms = max(self.reached_ms or 0, self.server_ms(time.time()))
                     if events:
                         self.streamed += len(events)
                         self._receive(events)
-                        # Events that arrive during a pause are read in one go: waking up costs more than an event. No
-                        # second pause right after it, because each iteration reads only one chunk.
-                        if time.monotonic() > paused_at + 2 * _COLLECT_FOR:
-                            paused_at = time.monotonic()
+                        # Waking up costs more than an event, so those that arrive during a pause are read in one go.
+                        if waited and collected < _FULL:
                             await asyncio.sleep(_COLLECT_FOR)
+                        collected = len(events) + (0 if waited else collected)
+                    began = time.monotonic()
             finally:
                 self._last_id = stream.last_id
 
