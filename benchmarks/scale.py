@@ -17,7 +17,7 @@ from benchmarks.report import Row, at_least, at_most
 from tests.support.paced_senders import together
 
 BYTES_OF_AN_EVENT: Final = 300
-CPU_OF_AN_EVENT: Final = 40e-6
+CPU_OF_AN_EVENT: Final = 30e-6
 """Seconds: what ``waits-busy`` measures, as is the size."""
 CPU_OF_A_WAIT: Final = 4e-3
 """Seconds to start and end its trigger: 3 ms of Airflow's, 1 ms of this package's (docs/operate/operations.md)."""

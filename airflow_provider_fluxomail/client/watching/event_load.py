@@ -1,6 +1,6 @@
 """How many events a second the stream carries, and whether that is worth it for the number of waits.
 
-An event costs its reader 0.3 KB and 0.04 ms of CPU time, whether a wait is about it or not; polling a wait costs
+An event costs its reader 0.3 KB and 0.03 ms of CPU time, whether a wait is about it or not; polling a wait costs
 2 KB and 3 ms a minute. ``docs/reference/benchmarks.md`` has the figures.
 """
 
