@@ -89,7 +89,7 @@ class WatchTiming:
     patience: float = 60.0
     retry_events: float = 600.0
     last_poll: float = 30.0
-    feed: FeedTiming = dataclasses.field(default_factory=lambda: FeedTiming(most_refusals=5))
+    feed: FeedTiming = dataclasses.field(default_factory=lambda: FeedTiming(most_refusals=3))
 
 
 class State(enum.Enum):
