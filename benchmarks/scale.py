@@ -11,6 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from airflow_provider_fluxomail.client.watching.event_load import EventLoad
 from airflow_provider_fluxomail.client.watching.recent_events import KEEP_EVENTS
 from airflow_provider_fluxomail.client.watching.watched_wait import WatchTiming
 from benchmarks.report import Row, at_least, at_most
@@ -61,8 +62,7 @@ class Deployment:
     @property
     def follows(self) -> bool:
         """Whether a triggerer's waits are worth the events."""
-        timing = WatchTiming()
-        return self.events <= timing.events_a_second + timing.events_per_wait * self.waits_each
+        return self.events <= EventLoad(WatchTiming()).most(round(self.waits_each))
 
     def figures(self) -> dict[str, str]:
         """What it costs, by name and unit."""

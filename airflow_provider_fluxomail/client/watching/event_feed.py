@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _OPENING: Final = 3.0
 #: Events that arrive close together are collected for this long, in seconds, and read in one go.
 _COLLECT_FOR: Final = 0.3
-#: What was read in less than this many seconds had arrived before. Seconds.
+#: What was read in less than this many seconds had arrived before.
 _AT_ONCE: Final = 0.01
 #: After so many events that had arrived before, there may be more: the client reads 64 KB at a time.
 _FULL: Final = 200
