@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import hypothesis
 import pytest
 from packaging.version import Version
 
+from airflow_provider_fluxomail.client import settings
+from airflow_provider_fluxomail.client.settings import TEST_SERVER_VARIABLE
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.support.airflow_runs import DagRuns
 
@@ -104,6 +107,28 @@ def pytest_sessionfinish() -> None:
 
 # Airflow 2.11 logs at INFO from the root down; what the tests themselves request is not worth a line.
 logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+@pytest.fixture
+def monkeypatch(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
+    """pytest's own, which begins after the sandbox and so restores the sandbox's environment, not the one after it."""
+    if "fluxomail_sandbox" in request.fixturenames:
+        request.getfixturevalue("fluxomail_sandbox")
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Let a test fail whose sandbox outlives it: the next one would send to that."""
+    yield
+    kept = {name for name in os.environ if name.startswith(("AIRFLOW_CONN_", TEST_SERVER_VARIABLE))}
+    if settings.kept_test_server:
+        kept.add("kept_test_server")
+        settings.kept_test_server = ""
+    for name in kept:
+        os.environ.pop(name, None)
+    assert not kept, f"left in the process: {', '.join(sorted(kept))}"
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ async def test_promise_4_single_waits_share_a_stream_one_after_the_other(
     assert not pool._watchers
     assert not pool._lookups
     await until(lambda: sandbox.requests(path=STREAM)[0].status is not None, "the stream is closed")
-    assert not watcher._tasks.running
+    await until(lambda: not watcher._tasks.running, "its tasks have ended")
 
 
 def test_an_event_loop_that_ends_closes_the_stream_at_once(
