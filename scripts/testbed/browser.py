@@ -91,7 +91,7 @@ class Browser:
     def poll(self) -> None:
         """Take in what the pages have reported until now."""
         while select.select([self._read], [], [], 0)[0] or b"\0" in self._buffer:
-            self._next(time.monotonic() + 1)
+            self._next(time.monotonic() + DEADLINE)
 
     def _next(self, until: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:

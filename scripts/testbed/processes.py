@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -193,11 +195,15 @@ def _created(pid: int) -> float:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that no process uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of the loopback address that no process uses.
+
+    Not one of those that the system gives to connections: one of them could take it before the server is up.
+    """
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _send(pid: int, number: int) -> None:

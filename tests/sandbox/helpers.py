@@ -33,7 +33,7 @@ class Api:
 
     def __init__(self, url: str) -> None:
         # Without TLS settings, which are slow to load and not needed on loopback.
-        self.http = httpx.Client(base_url=url, timeout=10, verify=False, trust_env=False)
+        self.http = httpx.Client(base_url=url, timeout=30, verify=False, trust_env=False)
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +164,7 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 """Seconds within which a stream must have sent what a test waits for."""
 
 

@@ -298,7 +298,7 @@ LAST_MOMENT = "must be less than or equal to 253402300799"
     ids=lambda value: str(value)[:40],
 )
 def test_bad_input_names_the_field_and_the_cure(api: Api, call: str, fields: dict[str, Any], text: str) -> None:
-    send_id = api.send_id()
+    send_id = api.quiet()
     response = api.post(f"messages/{send_id}/events" if call == "event" else call, **fields)
     assert response.status_code == 400, response.text
     assert set(response.json()) == {"error"}

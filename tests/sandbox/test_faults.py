@@ -245,7 +245,7 @@ def test_after_store_waits_for_a_read_that_succeeds(api: Api) -> None:
 
 
 def test_a_fault_is_released_although_others_were_added_meanwhile(api: Api) -> None:
-    api.control("faults", kind="delay", seconds=0.5)
+    api.control("faults", kind="delay", seconds=1.5)
     api.control("faults", kind="error_after_store")
     caller = threading.Thread(target=api.send)
     api.control("pause", paused=True)
@@ -344,8 +344,8 @@ def test_a_fault_has_the_form_of_the_apis_errors(api: Api, form: str) -> None:
 
 
 def test_a_client_that_leaves_during_a_delay_has_still_sent(api: Api) -> None:
-    api.control("faults", kind="delay", seconds=0.2)
-    api.control("faults", kind="delay", seconds=0.6)
+    api.control("faults", kind="delay", seconds=1)
+    api.control("faults", kind="delay", seconds=2)
     with pytest.raises(httpx.ReadTimeout):
         api.send(idempotencyKey="k", timeout=0.05)
     assert api.send().status_code == 200  # held back for longer than the first one
@@ -370,11 +370,11 @@ def test_a_cut_reaches_the_client_although_a_forked_process_holds_the_socket(
 
 
 def test_a_cut_after_the_client_has_gone(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    api.control("faults", kind="delay", seconds=0.2)
+    api.control("faults", kind="delay", seconds=1)
     api.control("faults", kind="cut_before_store")
     with pytest.raises(httpx.ReadTimeout):
         api.timeline("x", timeout=0.05)
-    api.control("faults", kind="delay", seconds=0.4)
+    api.control("faults", kind="delay", seconds=2)
     assert api.send().status_code == 200
     assert [row[1:] for row in api.log()] == [(None, "delay+cut_before_store"), (200, "delay")]
     assert caplog.text == ""

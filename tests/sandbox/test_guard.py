@@ -170,7 +170,7 @@ def test_a_refused_call_changes_nothing(named: SandboxServer, page: str) -> None
     with Api(named.url) as api:
         api.control("reset")
         api.control("faults", kind="status", status=418, match={"path": "/none"})
-        send_id = api.send_id()
+        send_id = api.quiet()
         calls = [
             *CALLS,
             ("POST", f"messages/{send_id}/events", {"type": "bounced"}),

@@ -121,9 +121,10 @@ def test_the_list_is_newest_first(api: Api) -> None:
     page = show(api)
     assert page.listed() == [second, first]
     assert "2 messages, from no-reply@sandbox.example" in page.text
-    assert (
-        "State: sent To: ops@example.org The second Loaded 20 rows. global just now "
-        "State: bounced To: Ada <ada@example.org> The first Loaded 20 rows. Attachments: 2 just now" in page.text
+    assert re.search(
+        "State: sent To: ops@example.org The second Loaded 20 rows. global (just now|[0-9]+ s ago) "
+        "State: bounced To: Ada <ada@example.org> The first Loaded 20 rows. Attachments: 2 (just now|[0-9]+ s ago)",
+        page.text,
     )
     assert [found["class"] for found in page.all("span") if "badge" in found.get("class", "")] == [
         "badge neutral",
@@ -137,7 +138,7 @@ def test_a_state_is_what_has_happened_by_now(api: Api) -> None:
     send_id = api.send_id(to="bounced@example.org")
     assert "State: sent" in show(api).text
     planned = show(api, f"/{send_id}").text
-    assert "bounced planned in 59 s" in planned or "bounced planned in 1 min" in planned
+    assert re.search("bounced planned in (5[0-9] s|1 min)", planned)
     api.advance(61)
     assert "State: bounced" in show(api).text
     assert "planned" not in show(api, f"/{send_id}").text
@@ -432,7 +433,7 @@ def test_a_button_adds_an_event(api: Api) -> None:
 
 
 def test_a_reason(api: Api) -> None:
-    send_id = api.send_id()
+    send_id = api.quiet()
     assert form(api, send_id, type="bounced", reason=f" {HOSTILE} ü " + "z" * 600).status_code == 303
     reason = api.get("messages")["messages"][0]["events"][-1]["reason"]
     assert reason.startswith(f"{HOSTILE} ü z")

@@ -215,7 +215,7 @@ def test_a_body_without_a_key() -> None:
 
 @ANY_HTTP
 def test_a_request_that_takes_too_long(http: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(http, read_seconds=1) as server, Api(server.url) as api, ExitStack() as stack:
+    with serving(http, read_seconds=3) as server, Api(server.url) as api, ExitStack() as stack:
         head, silent, body, control = (stack.enter_context(connect(server)) for _ in range(4))
         head.sendall(SEND.encode())
         body.sendall(f"{SEND}x-api-key: {KEY}\r\nContent-Length: 9\r\n\r\n{{".encode())
@@ -228,14 +228,14 @@ def test_a_request_that_takes_too_long(http: Any, caplog: pytest.LogCaptureFixtu
         assert read_all(silent) == b"", "nothing was sent, as by a browser that connects ahead"
         assert [row[1] for row in api.log()] == [408]
         # A request that is complete may take longer.
-        api.control("faults", kind="delay", seconds=1.5)
+        api.control("faults", kind="delay", seconds=3.5)
         assert api.send().status_code == 200
         wait_until(lambda: used(server) == 0)
     assert caplog.records == []
 
 
 def test_a_stream_outlives_the_time_for_its_request() -> None:
-    with serving(read_seconds=1) as server, Api(server.url) as api, api.stream() as stream:
-        api.control("faults", kind="delay", seconds=1.5)
+    with serving(read_seconds=3) as server, Api(server.url) as api, api.stream() as stream:
+        api.control("faults", kind="delay", seconds=3.5)
         send_id = api.quiet()
         assert stream.send_ids(1) == [send_id]

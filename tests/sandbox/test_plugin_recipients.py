@@ -11,6 +11,7 @@ import freezegun
 import httpx
 import pytest
 
+from .helpers import wait_until
 from .test_pytest_plugin import send
 from .test_webhooks import Endpoint, serving
 
@@ -103,6 +104,7 @@ def test_a_webhook_that_fails_and_is_sent_once_more(sandbox: FluxomailSandbox, e
     endpoint.statuses += [500, 503]
     send()
     endpoint.take()
+    wait_until(lambda: bool(sandbox.webhooks()[0].attempts))
     with pytest.raises(AssertionError) as caught:
         sandbox.wait_for_webhook("delivered", timeout=0.2)
     lines = [" ".join(line.split()) for line in str(caught.value).splitlines()]

@@ -138,7 +138,8 @@ def test_refused_streams(api: Api) -> None:
     with api.stream(api_key="capped") as stream:
         assert (stream.status, stream.response.headers["X-RateLimit-Remaining"]) == (200, "0")
     with api.stream(api_key="capped") as stream:
-        assert (stream.status, stream.response.headers["Retry-After"]) == (429, "48")
+        assert stream.status == 429
+        assert 40 <= int(stream.response.headers["Retry-After"]) <= 48
     with api.stream(types=[str(number) for number in range(101)]) as stream:
         assert stream.status == 400
     api.control("settings", events_in_plan=False)
@@ -251,13 +252,15 @@ def test_heartbeats(api: Api, quiet: str) -> None:
         api.control("settings", stream_heartbeat=0.2)
         assert stream.block() == HEARTBEAT
         began = time.monotonic()
-        assert stream.block() == HEARTBEAT
-        assert stream.block() == HEARTBEAT
-        assert time.monotonic() - began >= 0.3
+        for _ in range(10):
+            assert stream.block() == HEARTBEAT
+        assert time.monotonic() - began >= 1, "at least nine pauses of 0.2 s, if the first was read late"
         # None comes while there are events.
         api.control("settings", stream_heartbeat=1)
+        add(api, quiet, 0)
+        assert stream.numbers(1) == [0]
         began = before = time.monotonic()
-        number = 0
+        number = 1
         while time.monotonic() - began < 1.5:
             this = time.monotonic()
             add(api, quiet, number)
@@ -270,7 +273,7 @@ def test_heartbeats(api: Api, quiet: str) -> None:
 
 def test_stream_life(api: Api) -> None:
     """It ends, although it is never idle."""
-    api.control("settings", stream_life=0.3)
+    api.control("settings", stream_life=1)
     stop = threading.Event()
 
     def keep_busy() -> None:
@@ -285,7 +288,7 @@ def test_stream_life(api: Api) -> None:
         with api.stream() as stream:
             assert stream.rest()
             assert stream.ended
-        assert time.monotonic() - began >= 0.3
+        assert time.monotonic() - began >= 1
     finally:
         stop.set()
         thread.join()
@@ -319,7 +322,7 @@ def test_a_limit_of_streams_closes_the_oldest_of_the_key(api: Api, quiet: str) -
 
 @pytest.mark.parametrize("cause", ["revoked", "expired by clock", "expired", "plan", "reset", "other organization"])
 def test_a_stream_ends_and_the_next_is_refused(api: Api, cause: str) -> None:
-    api.control("keys", key="mine", expires_in=0.4 if cause == "expired" else 1000)
+    api.control("keys", key="mine", expires_in=2 if cause == "expired" else 1000)
     with api.stream(api_key=None, token="mine") as stream:
         assert stream.status == 200
         if cause == "revoked":
@@ -346,14 +349,14 @@ def test_a_renewed_token_keeps_its_stream_and_leaves_it_asleep(
     monkeypatch.setattr(state(server).event_bus, "read", reads)
     api.control("settings", stream_heartbeat=0.2)
     api.control("keys", key="gone")
-    api.control("keys", key="token", expires_in=0.5)
+    api.control("keys", key="token", expires_in=2)
     with api.stream(api_key="token") as stream:
         api.control("keys", key="token", expires_in=1000)
         assert api.http.delete("/_sandbox/keys/gone").status_code == 200
         api.advance(900)
-        for _ in range(3):
-            while stream.block() != HEARTBEAT:
-                pass
+        for _ in range(12):
+            while (block := stream.block()) != HEARTBEAT:
+                assert block is not None
         assert reads.call_count < 50
         send_id = api.send_id()
         assert stream.send_ids(1) == [send_id]
@@ -587,13 +590,17 @@ def test_a_frame_is_held_back_for_a_while_at_most(api: Api, quiet: str) -> None:
         add(api, quiet, 1)
         assert stream.numbers(1) == [1]
         assert time.monotonic() - began >= 0.3
-        add(api, quiet, 2, 3)
+        now = api.advance(0)
+        add(api, quiet, 2, at=now + 100)
+        add(api, quiet, 3, at=now + 200)
+        api.advance(300)
         assert stream.numbers(2) == [3, 2]
     # And it comes before the end of the stream.
+    now = api.advance(0)
+    add(api, quiet, 4, at=now - 1)
     api.control("faults", kind="stream_out_of_order", seconds=60)
     api.control("settings", stream_life=0.3)
-    with api.stream() as stream:
-        add(api, quiet, 4)
+    with api.stream(since=str(int((now - 2) * 1000))) as stream:
         assert [event["data"]["number"] for event in stream.rest()] == [4]
     assert stream.ended
 
@@ -650,12 +657,11 @@ async def test_a_notification_wakes_all_and_many_wake_seldom() -> None:
     listening = [asyncio.create_task(listen(subscriber)) for subscriber in subscribers]
     began = time.monotonic()
     notified = 0
-    while time.monotonic() - began < 0.5:
+    while notified <= 500 or time.monotonic() - began < 0.5:
         sandbox.event_bus.notify()
         notified += 1
         await asyncio.sleep(0)
     took = time.monotonic() - began
-    assert notified > 500
     assert min(woken.values()) >= 1
     assert max(woken.values()) <= took / 0.01 + 2
     for task in listening:

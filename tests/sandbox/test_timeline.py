@@ -45,9 +45,10 @@ def test_outcome_by_recipient(api: Api) -> None:
 
 
 def test_documented_form(api: Api) -> None:
+    api.control("settings", event_delay=30)
     send_id = api.send_id(to="ann+bounced@example.org", idempotency_key="k")
     before = api.timeline(send_id).json()
-    api.advance(5)
+    api.advance(60)
     response = api.timeline(send_id).json()
     message_id = response["messages"][0]["providerMessageId"]
     created = response["send"]["createdAt"]
@@ -59,7 +60,7 @@ def test_documented_form(api: Api) -> None:
         "status": "sent",
         "idempotencyKey": "k",
         "createdAt": created,
-        "updatedAt": created + 1000,
+        "updatedAt": created + 30_000,
     }
     assert before["send"]["updatedAt"] == created
     assert isinstance(created, int)
@@ -78,7 +79,7 @@ def test_documented_form(api: Api) -> None:
     assert sent == {"type": "sent", "ts": created, "providerMessageId": message_id}
     assert bounced == {
         "type": "bounced",
-        "ts": created + 1000,
+        "ts": created + 30_000,
         "providerMessageId": message_id,
         "reason": "550 5.1.1 no such user",
         "subtype": "General",

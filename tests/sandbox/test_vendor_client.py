@@ -17,6 +17,7 @@ HEADERS = {
 
 
 def test_its_timeline_has_envelopes_and_curls_has_rows(api: Api) -> None:
+    api.control("settings", event_delay=60)
     send_id = api.http.post("/api/v1/emails/send", json=BASE, headers=HEADERS).json()["sendId"]
     (envelope,) = api.http.get(f"/api/v1/sends/{send_id}", headers=HEADERS).json()["events"]
     assert (envelope["type"], envelope["data"]["sendId"]) == ("email.sent", send_id)

@@ -19,7 +19,7 @@ def settings(sandbox: Sandbox) -> ClientSettings:
 
 
 def with_key(sandbox: Sandbox, key: str = "fm_sandbox", **fields: Any) -> ClientSettings:
-    return ClientSettings(api_key=key, base_url=sandbox.url, **{"timeout": 2, **fields})
+    return ClientSettings(api_key=key, base_url=sandbox.url, **{"timeout": 10, **fields})
 
 
 FAULTS: dict[str, dict[str, Any]] = {

@@ -27,7 +27,7 @@ PATIENCE: Final = 30.0
 
 
 def settings(sandbox: Sandbox, key: str | None = None) -> ClientSettings:
-    return ClientSettings(api_key=key or sandbox.api_key, base_url=sandbox.url, timeout=2)
+    return ClientSettings(api_key=key or sandbox.api_key, base_url=sandbox.url, timeout=10)
 
 
 def send(sandbox: Sandbox, count: int = 1, to: str = "never@example.org") -> list[str]:
@@ -140,7 +140,7 @@ async def watching(
     key: str | None = None,
     share: float = 0.5,
     follow: bool = True,
-    request_timeout: float = 2.0,
+    request_timeout: float = 10.0,
     observer: Observer | None = None,
 ) -> AsyncIterator[Waits]:
     """Waits on one watcher; at the end nothing of it is left."""

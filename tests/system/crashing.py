@@ -19,7 +19,7 @@ TASK: Final = "send"
 #: the answer, which is no XCom yet. How many messages are stored then.
 POINTS: Final = {"before": 0, "stored": 1, "answered": 1}
 #: A try that the test is to kill must not continue by itself.
-_NEVER_SECONDS: Final = 250
+_NEVER_SECONDS: Final = 900
 #: How long a response takes in runs that are killed at random moments: as long as the rest of a try.
 _SLOW_SECONDS: Final = 1.5
 #: How many runs at a time are open to random kills.

@@ -58,7 +58,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
         # A killed scheduler may have been in the middle of a transaction.
         sandbox, postgres = stack.enter_context(servers(folder, idle_in_transaction=20))
         environment = TIMEOUTS | {
-            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": connection(sandbox, timeout=300),
+            "AIRFLOW_CONN_FLUXOMAIL_DEFAULT": connection(sandbox, timeout=1000),
             "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "1000",
             "AIRFLOW__CORE__PARALLELISM": "12",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url,

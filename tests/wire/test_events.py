@@ -34,7 +34,7 @@ async def client(sandbox: Sandbox) -> AsyncIterator[AsyncFluxomailClient]:
         yield made
 
 
-def client_of(url: str, key: str = "fm_sandbox", *, timeout: float = 2, **how: Any) -> AsyncFluxomailClient:
+def client_of(url: str, key: str = "fm_sandbox", *, timeout: float = 10, **how: Any) -> AsyncFluxomailClient:
     return AsyncFluxomailClient(ClientSettings(api_key=key, base_url=url, timeout=timeout), **how)
 
 

@@ -104,7 +104,7 @@ def fluxomail_sandbox(
     are delivered at once. The marker ``fluxomail_sandbox`` and the fixture ``fluxomail_sandbox_options`` change that,
     any switch, and the server's arguments.
 
-    The connection is in the environment, as ``AIRFLOW_CONN_FLUXOMAIL_DEFAULT``, until the end. Its ``timeout`` is 2
+    The connection is in the environment, as ``AIRFLOW_CONN_FLUXOMAIL_DEFAULT``, until the end. Its ``timeout`` is 10
     seconds. Requests to 127.0.0.1 bypass any proxy. Any other connection of type ``fluxomail``, and any client, uses
     the sandbox too, or fails before a request, also in subprocesses: ``FLUXOMAIL_TEST_SERVER_URL`` is set.
 

@@ -60,12 +60,12 @@ class FluxomailSandbox(Mail, Recipients, Faults):
         :param key: the API key, which need not exist; default :attr:`api_key`.
         :param host: base URL; default the sandbox's. Of another server of this machine, which the test has started:
             requests to any other host go to the sandbox, see :meth:`isolate`.
-        :param extras: extras of the connection, such as ``max_wait``. The default of ``timeout`` is 2 seconds.
+        :param extras: extras of the connection, such as ``max_wait``. The default of ``timeout`` is 10 seconds.
         """
         password, host = self.api_key if key is None else key, self.url if host is None else host
         if host != self.url and (server := _local_server(host)):
             self.isolate(server)
-        value = {"conn_type": "fluxomail", "host": host, "password": password, "extra": {"timeout": 2, **extras}}
+        value = {"conn_type": "fluxomail", "host": host, "password": password, "extra": {"timeout": 10, **extras}}
         self._setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(value))
 
     def isolate(self, *others: str) -> None:

@@ -38,7 +38,7 @@ class HaltingOperator(FluxomailSendOperator):
             return
         signs = Path(os.environ["CRASHES_FOLDER"])
         (signs / f"{context['run_id']}.halted").touch()
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 1000
         while not (signs / f"{context['run_id']}.go").exists():
             if time.monotonic() > deadline:
                 raise TimeoutError("nobody let this task go on")

@@ -42,6 +42,7 @@ def test_promise_1_a_task_that_crashed_sends_one_email_although_airflow_2_reques
     assert scene.a_worker_has_died()
     # By then Airflow 2 has requested it several times, unless the machine is very busy.
     scene.ended("alerts_dead")
+    scene.until("the alert is sent", lambda: scene.mails("crashes@example.org"))
     (mail,) = scene.mails("crashes@example.org")
     # The Dag processor of Airflow 3 names no state.
     assert mail["subject"] in (

@@ -17,7 +17,7 @@ from tests.support.bad_servers import head
 from tests.wire.conftest import Handler, RawServer
 
 #: Seconds. The servers send a part after 0.6 of it.
-TIMEOUT = 0.5
+TIMEOUT = 2.0
 Connect = Callable[[Handler], RawServer]
 
 
