@@ -23,7 +23,7 @@ OPENED = EventFilter(types=("email.opened",))
 T = 1_700_000_000
 DEADLINE = 60.0
 #: As patient as tests are.
-QUICK = FeedTiming(silence=0.5, overlap=10.0, backoff=1.0)
+QUICK = FeedTiming(silence=DEADLINE, overlap=10.0, backoff=1.0)
 
 
 class Following:
@@ -94,7 +94,7 @@ async def follow(sandbox: Sandbox) -> AsyncIterator[Follow]:
         def start(url: str = sandbox.url, *, key: str = "fm_sandbox", **how: Any) -> Following:
             pacer = Pacer()
             client = AsyncFluxomailClient(
-                ClientSettings(api_key=key, base_url=url, timeout=5), on_response=pacer.on_response
+                ClientSettings(api_key=key, base_url=url, timeout=DEADLINE), on_response=pacer.on_response
             )
             stack.push_async_exit(client)
             following = Following(client, pacer, how.pop("wanted", OPENED), **how)

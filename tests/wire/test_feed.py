@@ -62,7 +62,8 @@ FAULTS: dict[str, dict[str, Any]] = {
 async def test_no_fault_of_a_stream_loses_an_event(sandbox: Sandbox, follow: Follow, fault: str, gap: bool) -> None:
     if gap:
         sandbox.fail_next("stream_gap", times=None)
-    following = follow()
+    sandbox.settings(stream_heartbeat=0.5)
+    following = follow(timing=dataclasses.replace(QUICK, silence=3.0) if "stalled" in fault else QUICK)
     await following.until_live()
     sandbox.fail_next(**FAULTS[fault])
     # Of now: the list closes a gap from the moment that was reached.

@@ -29,7 +29,8 @@ EITHER = f"{RESPONSE}|{CONNECTION}"
 
 
 def reply(body: bytes, *lines: bytes, status: str = "200 OK") -> bytes:
-    return b"\r\n".join([f"HTTP/1.1 {status}".encode(), *lines, b"", body])
+    # Closed by the server: a client that used the connection again would fail by chance.
+    return b"\r\n".join([f"HTTP/1.1 {status}".encode(), *lines, b"Connection: close", b"", body])
 
 
 def whole(body: bytes = GOOD, *lines: bytes, status: str = "200 OK") -> bytes:
