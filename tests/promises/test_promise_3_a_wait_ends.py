@@ -268,7 +268,7 @@ def test_promise_3_the_deadline_covers_all_pages_of_a_timeline(
     run = Run(sensors.sensor("deferrable" if deferrable else "poke", send_id="s1", timeout=1))
     assert run.kind == "AirflowSensorTimeout", run.error
     assert "the timeline was not complete after" in str(run.error)
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
     assert len(server.seen) < 40
 
 
@@ -457,8 +457,8 @@ async def test_promise_3_every_fault_of_a_stream(
     sandbox.settings(stream_heartbeat=0.2)
     sent = send(sandbox, 12)
     mail = Mail(sandbox)
-    async with watching(sandbox, timing(silence=1.0)) as waits:
-        waits.start(sent)
+    async with watching(sandbox, timing(silence=2.0)) as waits:
+        waits.start(sent, ago=60)
         await watchers.following(sandbox, waits)
         if gap:
             sandbox.fail_next("stream_gap", times=3)

@@ -328,7 +328,7 @@ def test_promise_5_nothing_private_is_left_behind(
 ) -> None:
     STORE.clear()
     # Late enough for a wait to defer.
-    private.settings(event_delay=1)
+    private.settings(event_delay=4)
     if name in FAULTS:
         private.fail_next(**FAULTS[name])
     run = SCENARIOS[kind][name]()
@@ -620,7 +620,7 @@ async def test_promise_5_event_triggers_log_no_key_and_no_recipient(
     await event_triggers.live(triggerer, store)
     at = next(moments)
     sandbox.bounce(at=at, reason="550 no such user <never@example.org>")
-    sandbox.advance(3)
+    sandbox.advance(60)
     await triggerer.has(at)
     await triggerer.until(lambda: store.cursor["seen"] != [])
     known = caplog.text + json.dumps([triggerer.stored, store.values])

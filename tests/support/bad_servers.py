@@ -24,4 +24,4 @@ def answers(data: bytes) -> Handler:
 
 
 def settings(url: str, **fields: Any) -> ClientSettings:
-    return ClientSettings(**{"api_key": "fm_secret", "base_url": url, "timeout": 1, "max_attempts": 1, **fields})
+    return ClientSettings(**{"api_key": "fm_secret", "base_url": url, "timeout": 10, "max_attempts": 1, **fields})

@@ -33,5 +33,4 @@ FAULTS: dict[str, dict[str, Any]] = {
     "409": {"kind": "status", "status": 409},
     "200 of a proxy": {"kind": "status", "status": 200, "body": "<html>hello</html>"},
     "200 without a sendId": {"kind": "status", "status": 200, "body": {"status": "sent"}},
-    "answer too late": {"kind": "delay", "seconds": 1.5},
 }

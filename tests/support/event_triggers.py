@@ -186,8 +186,8 @@ async def triggerers() -> AsyncIterator[Callable[..., Triggerer]]:
 
 @pytest.fixture
 def moments(sandbox: Sandbox) -> Iterator[int]:
-    """Times from now on, a second apart, to identify events by."""
-    return itertools.count(round(sandbox.now()) + 1)
+    """Times of the near future, a second apart, to identify events by."""
+    return itertools.count(round(sandbox.now()) + 30)
 
 
 def bounce(sandbox: Sandbox, at: float, to: str = "never@example.org") -> None:

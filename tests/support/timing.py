@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_fluxomail.asset_events import source
 from airflow_provider_fluxomail.client import retries
 from airflow_provider_fluxomail.client.watching import wait
+from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from airflow_provider_fluxomail.sending.batch import outcomes
 
 
@@ -61,3 +62,8 @@ def batch_timing(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
     :param fields: of :class:`.BatchTiming`.
     """
     monkeypatch.setattr(outcomes, "_timing", dataclasses.replace(outcomes.batch_timing(), **fields))
+
+
+def enter_window(sandbox: FluxomailSandbox) -> None:
+    """Move the sandbox's clock to 12 s into a minute, so that no window of the rate limit ends in the test."""
+    sandbox.advance(72 - sandbox.now() % 60)

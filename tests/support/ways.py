@@ -38,7 +38,7 @@ MESSAGE: Final[dict[str, Any]] = {"to": "ops@example.org", "subject": "Hi", "con
 #: Requests of one call, at most.
 ATTEMPTS: Final = 2
 #: The connection's timeout for slow faults, how slow these are, and the timeout for all others, in seconds.
-SHORT_TIMEOUT, SLOW, TIMEOUT = 0.5, 1.0, 10.0
+SHORT_TIMEOUT, SLOW, TIMEOUT = 2.0, 4.0, 10.0
 #: ``Retry-After`` of a 429 that exceeds the connection's ``max_wait``, in seconds.
 LONG: Final = 100
 TIMELINE: Final = "/api/v1/sends"

@@ -118,7 +118,7 @@ def test_a_list_stops_when_its_task_is_killed(sandbox: Sandbox) -> None:
 
 def test_one_message_may_wait_for_its_delivery(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_timing(monkeypatch, worker_polls=(0.0,))
-    sandbox.settings(event_delay=1)
+    sandbox.settings(event_delay=4)
     operator = decorated(lambda: MESSAGE, wait_for="delivered", poll_interval=0.1, deferrable=True)
     run = Run(operator)
     assert (run.result["event"], len(run.deferrals)) == ("delivered", 1)

@@ -186,8 +186,8 @@ async def test_silence_is_a_break(sandbox: Sandbox, client: AsyncFluxomailClient
 
 
 async def test_signs_of_life_are_no_events_and_keep_a_stream_beyond_the_timeout(sandbox: Sandbox) -> None:
-    sandbox.settings(stream_heartbeat=0.3)
-    async with client_of(sandbox.url, timeout=0.2) as client, client.stream_events(ALL, silence=10) as stream:
+    sandbox.settings(stream_heartbeat=1.5)
+    async with client_of(sandbox.url, timeout=1) as client, client.stream_events(ALL, silence=20) as stream:
         async with asyncio.timeout(DEADLINE):
             for _ in range(3):
                 assert await anext(stream) == ()

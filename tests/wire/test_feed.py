@@ -135,7 +135,7 @@ async def test_a_stream_that_closes_while_the_list_is_read_counts_as_closed_soon
     """As where another client takes its place, and the rate limit makes reading the list slow."""
     sandbox.settings(stream_life=0.05)
     sandbox.fail_next("delay", seconds=0.4, path=EVENTS, times=100)
-    following = follow(timing=dataclasses.replace(QUICK, stable=0.3, most_refusals=2, backoff=0.1))
+    following = follow(timing=dataclasses.replace(QUICK, stable=10.0, most_refusals=2, backoff=0.1))
     error = await following.error()
     assert str(error) == "the stream was refused 3 times in a row: the server closes it"
     assert len(streams(sandbox)) == 3

@@ -22,6 +22,7 @@ from airflow_provider_fluxomail.client.watching.wait import Wait
 from airflow_provider_fluxomail.hooks import FluxomailHook
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox as Sandbox
 from tests.support.bad_servers import answers, head
+from tests.support.timing import enter_window
 from tests.wire.conftest import Handler, RawServer
 
 FIELDS: dict[str, Any] = {"to": "ops@example.org", "subject": "Hi", "content": "Text"}
@@ -88,6 +89,7 @@ def test_forget_reads_the_connection_again(sandbox: Sandbox) -> None:
 def test_test_connection_says_each_case_in_its_own_words(
     sandbox: Sandbox, serve: Callable[[Handler], RawServer]
 ) -> None:
+    enter_window(sandbox)
     sandbox.key("sender", scopes=["send_email"])
     sandbox.key("capped", rate_limit_per_minute=1)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -120,7 +122,7 @@ def test_test_connection_returns_within_its_timeout(sandbox: Sandbox, serve: Cal
 
     server = serve(silence)
     # Long enough for a slow machine; the server is silent for longer.
-    timeout = 6
+    timeout = 30
     sandbox.connect("probe", host=server.url, timeout=timeout)
     started = time.monotonic()
     ok, text = FluxomailHook("probe").test_connection()

@@ -159,7 +159,6 @@ async def test_a_key_that_was_replaced_is_not_followed_for_ever(
 ) -> None:
     """Even if the old one is still accepted, and a wait begins before the last one has ended."""
     keep_for(monkeypatch, 600.0)
-    wait_timing(monkeypatch, repeat_lookup=0.5)
     sandbox.key("first-key")
     sandbox.connect(key="first-key")
     sent = send(sandbox, 4)
@@ -167,7 +166,8 @@ async def test_a_key_that_was_replaced_is_not_followed_for_ever(
     ((_, first),) = WatcherPool.for_running_loop()._watchers
     sandbox.connect()
     async with waits(sent[1:2]) as early:
-        await asyncio.sleep(0.6)
+        await until(lambda: len(first._waits) == 1)
+        wait_timing(monkeypatch, repeat_lookup=0.0)
         await one_wait(sandbox, sent[2])
         assert not first.ended, "one of its waits has not"
         Mail(sandbox).event("delivered", sent[1])
