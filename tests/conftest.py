@@ -20,7 +20,6 @@ import pytest
 from packaging.version import Version
 
 from airflow_provider_fluxomail.client import settings
-from airflow_provider_fluxomail.client.settings import TEST_SERVER_VARIABLE
 from airflow_provider_fluxomail.sandbox.testing import FluxomailSandbox
 from tests.support.airflow_runs import DagRuns
 
@@ -122,7 +121,7 @@ def monkeypatch(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
 def pytest_runtest_teardown() -> Generator[None]:
     """Let a test fail whose sandbox outlives it: the next one would send to that."""
     yield
-    kept = {name for name in os.environ if name.startswith(("AIRFLOW_CONN_", TEST_SERVER_VARIABLE))}
+    kept = {name for name in os.environ if name.startswith(("AIRFLOW_CONN_", settings.TEST_SERVER_VARIABLE))}
     if settings.kept_test_server:
         kept.add("kept_test_server")
         settings.kept_test_server = ""

@@ -268,7 +268,7 @@ def test_promise_3_the_deadline_covers_all_pages_of_a_timeline(
     run = Run(sensors.sensor("deferrable" if deferrable else "poke", send_id="s1", timeout=1))
     assert run.kind == "AirflowSensorTimeout", run.error
     assert "the timeline was not complete after" in str(run.error)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 6
     assert len(server.seen) < 40
 
 

@@ -446,12 +446,10 @@ def test_promise_5_a_connection_that_is_wrong(
     change = BAD_CONNECTIONS[bad]
     if isinstance(change.get("extra"), dict):
         change = {"extra": {**value["extra"], **change["extra"]}}
+    monkeypatch.setenv("AIRFLOW_CONN_FLUXOMAIL_DEFAULT", json.dumps({**value, **change}))
     if bad == "unexpected":
         monkeypatch.setattr(connection, "user_agent", lambda: [].pop())
-    # Not by the fixture: it ends after the sandbox, and would restore a connection that is gone.
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AIRFLOW_CONN_FLUXOMAIL_DEFAULT", json.dumps({**value, **change}))
-        run = send(way)
+    run = send(way)
     assert run.error is not None
     check(run, logged, private)
 

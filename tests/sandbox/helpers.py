@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import time
 from contextlib import contextmanager
@@ -121,6 +122,10 @@ class Api:
     def enter_window(self) -> None:
         """Move the clock to 12 s into a new rate window, so that none ends in the middle of a test."""
         self.advance(72 - self.advance(0) % 60)
+
+    def rest_of_window(self) -> int:
+        """Seconds until the next rate window, rounded up."""
+        return math.ceil(60 - self.advance(0) % 60)
 
     def advance(self, seconds: float) -> float:
         return float(self.control("clock", advance_seconds=seconds)["now"])

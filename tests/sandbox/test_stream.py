@@ -137,9 +137,10 @@ def test_refused_streams(api: Api) -> None:
     api.control("keys", key="capped", rate_limit_per_minute=1)
     with api.stream(api_key="capped") as stream:
         assert (stream.status, stream.response.headers["X-RateLimit-Remaining"]) == (200, "0")
+    most = api.rest_of_window()
     with api.stream(api_key="capped") as stream:
         assert stream.status == 429
-        assert 40 <= int(stream.response.headers["Retry-After"]) <= 48
+        assert api.rest_of_window() <= int(stream.response.headers["Retry-After"]) <= most <= 48
     with api.stream(types=[str(number) for number in range(101)]) as stream:
         assert stream.status == 400
     api.control("settings", events_in_plan=False)
@@ -249,12 +250,11 @@ def test_heartbeats(api: Api, quiet: str) -> None:
     with api.stream() as stream:
         assert stream.block() == HEARTBEAT
         # A changed one acts at once.
-        api.control("settings", stream_heartbeat=0.2)
-        assert stream.block() == HEARTBEAT
         began = time.monotonic()
-        for _ in range(10):
+        api.control("settings", stream_heartbeat=0.2)
+        for _ in range(11):
             assert stream.block() == HEARTBEAT
-        assert time.monotonic() - began >= 1, "at least nine pauses of 0.2 s, if the first was read late"
+        assert time.monotonic() - began >= 2
         # None comes while there are events.
         api.control("settings", stream_heartbeat=1)
         add(api, quiet, 0)

@@ -9,6 +9,7 @@ import queue
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -190,6 +191,8 @@ def test_a_failure_is_retried_with_a_doubled_backoff(api: Api, endpoint: Endpoin
     assert backoffs == [10, 20, 40, 80]
     shown = wait_for(api, "delivered", 5)
     assert [one["status"] for one in shown["attempts"]] == [500, 404, 302, 429, 204]
+    gaps = [after["at"] - before["at"] for before, after in pairwise(shown["attempts"])]
+    assert all(gap >= backoff for gap, backoff in zip(gaps, backoffs, strict=True))
 
 
 def test_the_backoff_ends_at_an_hour(api: Api, endpoint: Endpoint) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -81,6 +82,7 @@ def test_a_batch_that_the_cap_slows_down(sandbox: Sandbox, statsd: StatsD) -> No
 def test_a_wait_that_ends_in_the_worker(sandbox: Sandbox, statsd: StatsD, mode: str, outcome: str) -> None:
     to = {"reached": "ops@example.org", "failed": "bounced@example.org", "timeout": "never@example.org"}[outcome]
     limit = 0.5 if outcome == "timeout" else 30.0
+    began = time.monotonic()
     if mode == "wait_for":
         Run(operator(to=to, wait_for="delivered", wait_timeout=limit, poll_interval=0.2, deferrable=False))
     else:
@@ -89,18 +91,19 @@ def test_a_wait_that_ends_in_the_worker(sandbox: Sandbox, statsd: StatsD, mode: 
         Run(FluxomailDeliverySensor(task_id="w", send_id=sent, deferrable=deferrable, timeout=limit, poke_interval=0.2))
     assert {name: count for name, count in statsd.counts().items() if name != "sent"} == {f"wait.{outcome}": 1}
     (took,) = statsd.timings("wait.duration")
-    assert (0.5 if outcome == "timeout" else 0) <= took < 60
+    assert (0.5 if outcome == "timeout" else 0) <= took < time.monotonic() - began
 
 
 def test_a_wait_that_ends_in_the_trigger(sandbox: Sandbox, statsd: StatsD, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_timing(monkeypatch, worker_polls=(0.0,), resume_after=0.1)
     sandbox.settings(event_delay=4)
     (sent,) = send(sandbox, to="ops@example.org")
+    began = time.monotonic()
     run = Run(FluxomailDeliverySensor(task_id="wait", send_id=sent, deferrable=True, poke_interval=0.2))
     assert (run.kind, len(run.deferrals)) == ("success", 1)
     assert statsd.counts() == {"wait.reached": 1}
     (took,) = statsd.timings("wait.duration")
-    assert 1 <= took < 60
+    assert 1 <= took < time.monotonic() - began
 
 
 async def test_what_a_watcher_does(sandbox: Sandbox, statsd: StatsD) -> None:

@@ -61,7 +61,7 @@ def trickle(start: bytes, piece: bytes) -> Handler:
     def drip(connection: socket.socket, request: bytes) -> None:
         connection.sendall(start)
         with contextlib.suppress(OSError):
-            for _ in range(1200):
+            for _ in range(300):
                 connection.sendall(piece)
                 time.sleep(0.1)  # the server's pace, not a wait of the test
 
@@ -179,7 +179,7 @@ def test_misbehaviour(call: Transport, serve: Serve, caplog: pytest.LogCaptureFi
     outcome = outcome_of(lambda: call(settings(server.url, timeout=timeout), method, ARGUMENTS[method], **key))
     seconds, peak = time.monotonic() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 60, "half of what a trickle takes"
+    assert seconds < 15, "half of what a trickle takes"
     assert peak < 48 * 2**20
     if isinstance(outcome, FluxomailError):
         assert re.fullmatch(expected, type(outcome).__name__), outcome
