@@ -93,7 +93,8 @@ class AirflowRunner:
         self.logs = self.home / "logs"
         self.dags_folder = self.home / "dags"
         self.url = f"http://127.0.0.1:{free_port()}"
-        self.password = secrets.token_urlsafe(12)
+        # Hexadecimal: an argument of a command must not begin with "-".
+        self.password = secrets.token_hex(12)
         self._dags = list(dags)
         self.environment = self._settings() | dict(environment or {})
         self._client = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)

@@ -257,6 +257,7 @@ def test_promise_2_dags_test_makes_a_new_run_except_for_the_same_date_on_airflow
     assert len(set(made)) == (2 if AIRFLOW_2 else 3)
     for run_id in made:
         assert Run(field, "clears_tested", run_id).mails() == [1, 1]
+    assert not (field.airflow.logs / "tasks" / "dag_id=clears_tested").exists(), "a worker ran its tasks too"
 
 
 # Edited Dags
