@@ -25,7 +25,6 @@ _TASK_TITLE: Final = re.compile(r"airflow worker -- ([0-9a-f-]{36})")
 _JOBS: Final = {SCHEDULER: "SchedulerJob", TRIGGERER: "TriggererJob"}
 _LOOK_SECONDS: Final = 0.1
 #: A killed process lives until the kernel has taken its memory.
-_DEATH_SECONDS: Final = 30.0
 
 
 class AirflowCluster(AirflowRunner):
@@ -88,11 +87,6 @@ class AirflowCluster(AirflowRunner):
             os.kill(process.pid, signal.SIGKILL)
             return
         process.kill()
-        deadline = time.monotonic() + _DEATH_SECONDS
-        while process.alive:
-            if time.monotonic() > deadline:
-                raise AirflowError(f"{name} did not die within {_DEATH_SECONDS:g} s")
-            time.sleep(0.01)
 
     def replace(self, name: str, *, timeout: float = 120.0) -> None:
         """Start another one in the place of a killed component, and wait until it works."""

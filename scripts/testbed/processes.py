@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _GRACE_SECONDS: Final = 10.0
+_DEATH_SECONDS: Final = 30.0
 _SHOWN_LINES: Final = 15
 _STARTED: Final[list[ManagedProcess]] = []
 _LEFT_GRACE_SECONDS: Final = 4.0
@@ -125,9 +126,20 @@ class ManagedProcess:
         stop_all([self], grace=grace)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to everything in its session, with no grace."""
-        for pid in self._session():
-            _send(pid, number)
+        """Send a signal to everything in its session, with no grace; wait for the end if it is ``SIGKILL``.
+
+        :raises ProcessError: something of it has survived :data:`signal.SIGKILL` for long.
+        """
+        deadline = time.monotonic() + _DEATH_SECONDS
+        while pids := self._session():
+            for pid in pids:
+                _send(pid, number)
+            if number != signal.SIGKILL:
+                return
+            if time.monotonic() > deadline:
+                raise ProcessError(f"{self.name} did not die within {_DEATH_SECONDS:g} s")
+            # And once more: one that was just being forked is in no list.
+            time.sleep(0.01)
         if self._process is not None and number == signal.SIGKILL:
             self._process.wait()
 
