@@ -20,8 +20,8 @@ def event(kind: str, seconds: float = 0.0) -> FeedEvent:
     return FeedEvent("s1", Event(type=kind, time=moment, id=kind))
 
 
-def watched(waits: WatchedWaits, *, seen: float | None = None, **fields: Any) -> WatchedWait:
-    wait = Wait("s1", started=now() - 600, deadline=now() + 3600, seen=seen)
+def watched(waits: WatchedWaits, *, seen: float | None = None, age: float = 600.0, **fields: Any) -> WatchedWait:
+    wait = Wait("s1", started=now() - age, deadline=now() + 3600, seen=seen)
     one = WatchedWait(wait, fields.pop("interval", 600.0), lambda level, text: None, **fields)
     waits.add(one)
     return one

@@ -117,7 +117,7 @@ class WatchedWait:
     """One wait of a watcher. :class:`WatchedWaits` changes its state."""
 
     wait: Wait
-    #: Seconds between polls.
+    #: Seconds between polls, at most.
     interval: float
     #: Writes a line to the log of the waiting task.
     log: Callable[[int, str], None]
@@ -159,6 +159,11 @@ class WatchedWait:
     def age(self) -> float:
         """Seconds since the wait's first poll."""
         return max(0.0, now() - self.wait.started)
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between polls at its age, if the stream is down."""
+        return min(self.interval, max(_LEAST_GAP, self.age / 2))
 
     @property
     def follows(self) -> bool:
@@ -216,7 +221,7 @@ class WatchedWaits:
         if watched.follows:
             delay = jittered(max(self._timing.reconcile, watched.age / 6))
         else:
-            delay = watched.wait.delay(min(watched.interval, max(_LEAST_GAP, watched.age / 2)), now())
+            delay = watched.wait.delay(watched.poll_interval, now())
         self.queue.plan(watched, max(watched.not_before, now() + delay))
 
     # ---- What moves a wait
@@ -235,7 +240,7 @@ class WatchedWaits:
             for watched in self:
                 watched.note(logging.INFO, self.mode(watched))
                 if watched.follows:
-                    self.poll(watched, within=0.0 if watched.events else watched.interval)
+                    self.poll(watched, within=0.0 if watched.events else watched.poll_interval)
                 else:
                     self._move(watched, State.POLLED)
 

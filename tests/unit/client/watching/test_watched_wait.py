@@ -112,6 +112,18 @@ async def test_an_event_brings_the_poll_of_a_polled_wait_forward_but_not_before_
     assert held.due == held.not_before
 
 
+@pytest.mark.parametrize(("age", "spread"), [(0, 5), (40, 20), (600, 100)])
+async def test_a_stream_that_is_down_spreads_polls_over_the_interval_of_their_age(age: float, spread: float) -> None:
+    began = now()
+    waits = new()
+    waits.stream_up()
+    many = [watched(waits, seen=now(), age=age, interval=100) for _ in range(100)]
+    for each in many:
+        waits.follow(each)
+    waits.stream_down()
+    assert spread / 2 < max(each.due for each in many) - began <= spread + 2 * (now() - began)
+
+
 async def test_a_removed_wait_is_forgotten_in_any_state() -> None:
     for state in State:
         waits = new()
