@@ -24,7 +24,6 @@ CELERY_WORKER: Final = "celery-worker"
 _TASK_TITLE: Final = re.compile(r"airflow worker -- ([0-9a-f-]{36})")
 _JOBS: Final = {SCHEDULER: "SchedulerJob", TRIGGERER: "TriggererJob"}
 _LOOK_SECONDS: Final = 0.1
-#: A killed process lives until the kernel has taken its memory.
 
 
 class AirflowCluster(AirflowRunner):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _GRACE_SECONDS: Final = 10.0
+#: A killed process lives until the kernel has taken its memory.
 _DEATH_SECONDS: Final = 30.0
 _SHOWN_LINES: Final = 15
 _STARTED: Final[list[ManagedProcess]] = []
@@ -138,7 +139,7 @@ class ManagedProcess:
                 return
             if time.monotonic() > deadline:
                 raise ProcessError(f"{self.name} did not die within {_DEATH_SECONDS:g} s")
-            # And once more: one that was just being forked is in no list.
+            # Repeated: a process that was being forked is not in the list.
             time.sleep(0.01)
         if self._process is not None and number == signal.SIGKILL:
             self._process.wait()

@@ -65,7 +65,7 @@ def test_a_triggerer_reports_its_waits(scene: Scene) -> None:
     scene.until("nothing waits any longer", lambda: gauge(scene)[-1:] == [0])
     assert 1 <= max(gauge(scene)) <= waits
     assert any(name.startswith("airflow.fluxomail.waits.open.") for name in scene.statsd.names("airflow.fluxomail."))
-    # Sent last of all that is said of a wait.
+    # The last metric of each wait.
     scene.until("all are counted", lambda: len(durations(scene)) >= waits)
     assert (counted(scene, "wait.reached"), counted(scene, "wait.failed")) == (waits - 2, 2)
     assert len(durations(scene)) == waits
